@@ -1,0 +1,1 @@
+//! Decoding: sampling, stop conditions, streaming text.

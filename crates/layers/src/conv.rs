@@ -1,0 +1,41 @@
+//! A convolution whose kernel equals its stride, as the linear map it is.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Tensor, module::linear};
+
+use crate::Init;
+
+/// `Conv1d(d_in -> d_out, kernel = stride = k)`: each run of `k` consecutive vectors becomes one.
+///
+/// The weight is `[k * d_in, d_out]` (position major), one matrix product instead of a convolution.
+/// Published files hold `[d_out, d_in, k]`.
+#[derive(Module, Debug)]
+pub struct BlockConv {
+    /// `[kernel * d_in, d_out]`
+    pub weight: Param<Tensor<2>>,
+    /// `[d_out]`
+    pub bias: Param<Tensor<1>>,
+    kernel: usize,
+}
+
+impl BlockConv {
+    /// Weight N(0, `std`²), bias zero.
+    pub fn new(init: &Init, d_in: usize, d_out: usize, kernel: usize, std: f64) -> Self {
+        let weight = init.normal("weight", [kernel * d_in, d_out], std);
+        Self { weight, bias: init.zeros("bias", [d_out]), kernel }
+    }
+
+    /// How many vectors become one.
+    pub fn kernel(&self) -> usize {
+        self.kernel
+    }
+
+    /// # Shapes
+    /// - input: `[batch, kernel * n, d_in]`
+    /// - output: `[batch, n, d_out]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, time, width] = x.dims();
+        let x = x.reshape([batch, time / self.kernel, self.kernel * width]);
+        linear(x, self.weight.val(), Some(self.bias.val()))
+    }
+}

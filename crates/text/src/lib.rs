@@ -1,0 +1,1 @@
+//! Text to tokens to training windows: tokenizers, token files, packing.

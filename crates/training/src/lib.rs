@@ -1,0 +1,1 @@
+//! Training by step: schedule, optimizer, checkpoints, metrics.

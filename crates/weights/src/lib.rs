@@ -1,0 +1,29 @@
+//! Published weight files in and out.
+//!
+//! A model family names its parameters once, through [`PublishedNames`](zoo_layers::PublishedNames);
+//! [`import`] and [`export`] both read that table, so what one writes the other takes back bit for
+//! bit.
+
+mod error;
+mod layout;
+mod safetensors_io;
+mod visit;
+
+pub use error::WeightsError;
+pub use layout::Layout;
+pub use safetensors_io::{Dtype, export, import, read_tensors, write_tensors};
+pub use visit::{Entry, Source, entries, load, published_tensors};
+
+use std::collections::BTreeMap;
+
+/// A tensor on the host in its published layout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// Sizes of its axes.
+    pub shape: Vec<usize>,
+    /// Row-major values.
+    pub values: Vec<f32>,
+}
+
+/// Tensors by published name.
+pub type HostTensors = BTreeMap<String, HostTensor>;

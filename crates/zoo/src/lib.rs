@@ -1,0 +1,1 @@
+//! Both model families behind one type, and the presets of the paper.

@@ -1,0 +1,95 @@
+//! Blocks of token ids -> block embeddings.
+
+use burn::module::Module;
+use burn::nn::Embedding;
+use burn::tensor::{Bool, Int, Tensor};
+use zoo_layers::{BlockConv, Init, neox::NeoXStack, roberta::RobertaEncoder};
+
+use crate::{BlockTransformerConfig, EmbedderConfig, Projection};
+
+/// The id of CLS and BOS tokens: EOS.
+pub(crate) const BOS: i64 = 0;
+
+/// What makes a vector of each token of a block.
+#[derive(Module, Debug)]
+pub enum TokenVectors {
+    /// An embedding table.
+    Lookup(Embedding),
+    /// A bidirectional encoder over the block.
+    Roberta(RobertaEncoder),
+}
+
+/// Turns each block of `l` tokens into `e` vectors of width `d`.
+#[derive(Module, Debug)]
+pub struct Embedder {
+    embeddings: TokenVectors,
+    projection_layer: Option<BlockConv>,
+    n_cls_tokens: usize,
+    per_block: usize,
+}
+
+impl Embedder {
+    pub(crate) fn new(config: &BlockTransformerConfig, init: &Init) -> Self {
+        let (vocab, embed) = (config.vocab_size, init.at("embeddings"));
+        let (embeddings, n_cls_tokens) = match &config.embedder {
+            EmbedderConfig::Lookup(c) => {
+                let table = embed.embedding("Lookup", vocab, c.hidden_size, NeoXStack::INIT_STD);
+                (TokenVectors::Lookup(table), 0)
+            }
+            EmbedderConfig::Roberta(c) | EmbedderConfig::RobertaCls(c) => {
+                let encoder = RobertaEncoder::new(&c.encoder, vocab, &embed.at("Roberta"));
+                (TokenVectors::Roberta(encoder), c.n_cls_tokens.unwrap_or(0))
+            }
+        };
+        let (part, parts, projection) = config.embedder.parts(config.block_length);
+        let per_block = config.embeddings_per_block();
+        let kernel = parts / per_block;
+        let projection_layer = (projection == Projection::ProjectionLayer).then(|| {
+            let std = ((part * kernel) as f64).powf(-0.5);
+            let width = config.block_decoder.hidden_size;
+            BlockConv::new(&init.at("projection_layer"), part, width, kernel, std)
+        });
+        Self { embeddings, projection_layer, n_cls_tokens, per_block }
+    }
+
+    /// # Shapes
+    /// - `ids`: `[b, n, l]`
+    /// - `real`: `[b, n, l]`, false at padding; the lookup embedder looks padding up like any id
+    /// - output: `[b, n * e, d]`
+    pub fn forward(&self, ids: Tensor<3, Int>, real: Tensor<3, Bool>) -> Tensor<3> {
+        let [b, n, l] = ids.dims();
+        let ids = ids.reshape([b * n, l]);
+        let vectors = match &self.embeddings {
+            TokenVectors::Lookup(table) => table.forward(ids), // [b * n, l, w]
+            TokenVectors::Roberta(encoder) => {
+                let (ids, real) = self.with_cls(ids, real.reshape([b * n, l]));
+                let states = encoder.forward(ids, real);
+                match self.n_cls_tokens {
+                    0 => states,
+                    n_cls => states.narrow(1, 0, n_cls),
+                }
+            }
+        };
+        let vectors = match &self.projection_layer {
+            Some(projection) => projection.forward(vectors), // [b * n, e, d]
+            None => vectors,
+        };
+        let [_, parts, width] = vectors.dims();
+        // concatenation is a reshape: the parts of one vector lie side by side
+        vectors.reshape([b, n * self.per_block, parts * width / self.per_block])
+    }
+
+    fn with_cls(
+        &self,
+        ids: Tensor<2, Int>,
+        real: Tensor<2, Bool>,
+    ) -> (Tensor<2, Int>, Tensor<2, Bool>) {
+        if self.n_cls_tokens == 0 {
+            return (ids, real);
+        }
+        let ([rows, _], device) = (ids.dims(), ids.device());
+        let cls = Tensor::full([rows, self.n_cls_tokens], BOS, &device);
+        let seen = Tensor::<2, Int>::ones([rows, self.n_cls_tokens], &device).bool();
+        (Tensor::cat(vec![cls, ids], 1), Tensor::cat(vec![seen, real], 1))
+    }
+}

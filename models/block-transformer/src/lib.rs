@@ -1,0 +1,20 @@
+//! The Block Transformer (Ho et al., arXiv 2406.02657): an embedder turns each block of tokens into
+//! a vector, a block decoder attends over those vectors, and a token decoder writes each block's
+//! tokens with attention inside the block only.
+//!
+//! Letters in shape comments: `b` sequences, `n` blocks a sequence, `l` tokens a block, `e`
+//! embedding vectors a block, `d` block-decoder width, `h` token-decoder width, `v` vocabulary.
+
+mod config;
+mod embedder;
+mod model;
+mod names;
+mod token_decoder;
+
+pub use config::{
+    BlockTransformerConfig, EmbedderConfig, LookupConfig, Projection, RobertaEmbedderConfig,
+    TokenDecoderConfig, NeoXTokenDecoderConfig, Strategy, T5TokenDecoderConfig,
+};
+pub use embedder::Embedder;
+pub use model::{BlockCache, BlockTransformer};
+pub use token_decoder::{TokenDecoder, TokenState};

@@ -1,0 +1,9 @@
+//! The vanilla transformer the Block Transformer is measured against: GPT-NeoX, as in the Pythia
+//! suite (Biderman et al., arXiv 2304.01373).
+
+mod config;
+mod model;
+mod names;
+
+pub use config::GptNeoXConfig;
+pub use model::{GptNeoX, GptNeoXCache};

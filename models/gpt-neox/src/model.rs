@@ -1,0 +1,68 @@
+//! Token embedding, GPT-NeoX stack, untied LM head.
+
+use burn::module::Module;
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{Device, Int, Tensor};
+use zoo_layers::neox::{NeoXStack, StackCache};
+use zoo_layers::{Init, Positions, causal_by_block};
+
+use crate::GptNeoXConfig;
+
+/// The caches of [`GptNeoX`], one position a token.
+pub type GptNeoXCache = StackCache;
+
+/// A GPT-NeoX language model.
+#[derive(Module, Debug)]
+pub struct GptNeoX {
+    embed_in: Embedding,
+    stack: NeoXStack,
+    embed_out: Linear,
+}
+
+impl GptNeoX {
+    /// A model at `init`.
+    pub fn new(config: &GptNeoXConfig, init: &Init) -> Self {
+        let (vocab, hidden, std) = (config.vocab_size, config.stack.hidden_size, NeoXStack::INIT_STD);
+        Self {
+            embed_in: init.embedding("embed_in", vocab, hidden, std),
+            stack: NeoXStack::new(&config.stack, &init.at("stack")),
+            embed_out: init.linear("embed_out", hidden, vocab, false, std),
+        }
+    }
+
+    /// Logits of every position.
+    ///
+    /// # Shapes
+    /// - `ids`: `[batch, time]`
+    /// - output: `[batch, time, vocab]`
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.logits(self.hidden(ids, &Positions::Same(0), None))
+    }
+
+    /// Hidden states of positions `at` after the final norm; with a cache, they see what it holds
+    /// and are added to it.
+    ///
+    /// # Shapes
+    /// - `ids`: `[batch, time]`
+    /// - output: `[batch, time, hidden]`
+    pub fn hidden(
+        &self,
+        ids: Tensor<2, Int>,
+        at: &Positions,
+        cache: Option<&mut GptNeoXCache>,
+    ) -> Tensor<3> {
+        let [_, time] = ids.dims();
+        let mask = causal_by_block(at, time, 1, None, &ids.device());
+        self.stack.forward(self.embed_in.forward(ids), &mask, at, cache)
+    }
+
+    /// The LM head: `[batch, time, hidden] -> [batch, time, vocab]`.
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.embed_out.forward(hidden)
+    }
+
+    /// Empty caches for `batch` sequences of up to `capacity` tokens.
+    pub fn new_cache(&self, batch: usize, capacity: usize, device: &Device) -> GptNeoXCache {
+        self.stack.new_cache(batch, capacity, device)
+    }
+}

@@ -1,0 +1,21 @@
+//! Published parameter names of the GPT-NeoX family.
+
+use zoo_layers::{PublishedNames, rename};
+
+use crate::GptNeoXConfig;
+
+const NAMES: &[(&str, &str)] = &[("stack", "gpt_neox"), ("embed_in", "gpt_neox.embed_in")];
+
+impl PublishedNames for GptNeoXConfig {
+    fn published_names(&self, path: &str) -> Vec<String> {
+        vec![rename(path, NAMES)]
+    }
+
+    fn conv_kernel(&self, _path: &str) -> usize {
+        1
+    }
+
+    fn unused(&self) -> Vec<(String, Vec<usize>)> {
+        Vec::new()
+    }
+}
