@@ -1,2 +1,27 @@
-//! The commands.
-fn main() {}
+//! The commands: `cargo xtask COMMAND`.
+
+mod commands;
+mod device;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Train, evaluate, export and run Block Transformers and the vanilla transformers they are
+/// measured against.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

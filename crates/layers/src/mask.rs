@@ -30,7 +30,7 @@ pub fn causal_by_block(
     let starts = at.starts();
     let hidden: Vec<bool> = starts
         .iter()
-        .flat_map(|&start| (start..start + queries))
+        .flat_map(|&start| start..start + queries)
         .flat_map(|i| (0..keys).map(move |j| j / group > i / group))
         .collect();
     let causal = hidden.contains(&true).then(|| {

@@ -18,3 +18,6 @@ pub use config::{
 pub use embedder::Embedder;
 pub use model::{BlockCache, BlockTransformer};
 pub use token_decoder::{TokenDecoder, TokenState};
+
+/// The family's presets, TOML.
+pub const PRESETS: &str = include_str!("../presets.toml");

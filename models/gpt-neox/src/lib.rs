@@ -7,3 +7,6 @@ mod names;
 
 pub use config::GptNeoXConfig;
 pub use model::{GptNeoX, GptNeoXCache};
+
+/// The family's presets, TOML.
+pub const PRESETS: &str = include_str!("../presets.toml");
