@@ -133,13 +133,31 @@ impl ModelConfig {
         }
     }
 
-    /// The family's table of published names.
-    pub fn published_names(&self) -> &dyn PublishedNames {
+    fn family_names(&self) -> &dyn PublishedNames {
         match self {
             Self::Block(config) => config,
             Self::Vanilla(config) => config,
         }
     }
+}
+
+/// The table of the family; paths are those of a [`LanguageModel`], which start with its variant.
+impl PublishedNames for ModelConfig {
+    fn published_names(&self, path: &str) -> Vec<String> {
+        self.family_names().published_names(in_family(path))
+    }
+
+    fn conv_kernel(&self, path: &str) -> usize {
+        self.family_names().conv_kernel(in_family(path))
+    }
+
+    fn unused(&self) -> Vec<(String, Vec<usize>)> {
+        self.family_names().unused()
+    }
+}
+
+fn in_family(path: &str) -> &str {
+    path.strip_prefix("Block.").or(path.strip_prefix("Vanilla.")).unwrap_or(path)
 }
 
 fn unknown_key(given: &Value, kept: &Value, at: &str) -> Option<String> {

@@ -1,5 +1,7 @@
 //! One module a command.
 
+mod bench;
+mod parity;
 mod presets;
 
 use std::process::ExitCode;
@@ -10,6 +12,10 @@ use clap::Subcommand;
 /// The commands.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Measure speed and memory
+    Bench(bench::Args),
+    /// Compare models with recorded outputs of the published implementation
+    Parity(parity::Args),
     /// List the presets with their sizes
     Presets(presets::Args),
 }
@@ -18,6 +24,8 @@ impl Command {
     /// Runs the command to its exit code.
     pub fn run(self) -> Result<ExitCode> {
         match self {
+            Self::Bench(args) => args.run(),
+            Self::Parity(args) => args.run(),
             Self::Presets(args) => args.run(),
         }
     }

@@ -1,0 +1,137 @@
+//! A case on disk: `NAME.json`, `NAME.model.safetensors`, `NAME.golden.safetensors`.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use zoo::{ConfigError, LanguageModel, ModelConfig, TokenBatch};
+use zoo_weights::{HostTensor, HostTensors, WeightsError, import, read_tensors};
+
+/// One recorded configuration.
+#[derive(Debug)]
+pub struct Case {
+    /// Its name.
+    pub name: String,
+    /// The model.
+    pub config: ModelConfig,
+    weights: PathBuf,
+    golden: HostTensors,
+    golden_path: PathBuf,
+}
+
+/// A folder of cases that cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum ParityError {
+    /// A file or folder that cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A folder without cases.
+    #[error("{0}: no NAME.json with NAME.model.safetensors and NAME.golden.safetensors beside it")]
+    NoCases(PathBuf),
+    /// A recorded tensor that is not there.
+    #[error("{path}: no tensor `{name}`")]
+    Missing {
+        /// The golden file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A broken configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Broken weights.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// Generation that failed.
+    #[error("{0}")]
+    Generation(String),
+}
+
+/// The names of the cases in `dir`, sorted.
+///
+/// # Errors
+/// When the folder cannot be read or holds none.
+pub fn find_cases(dir: &Path) -> Result<Vec<String>, ParityError> {
+    let io = |source| ParityError::Io { path: dir.into(), source };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let Some(name) = path.file_name().and_then(|n| n.to_str()?.strip_suffix(".json")) else {
+            continue;
+        };
+        if dir.join(format!("{name}.golden.safetensors")).exists() {
+            names.push(name.to_string());
+        }
+    }
+    names.sort();
+    if names.is_empty() { Err(ParityError::NoCases(dir.into())) } else { Ok(names) }
+}
+
+impl Case {
+    /// Reads the case called `name` in `dir`.
+    ///
+    /// # Errors
+    /// When one of its files cannot be read.
+    pub fn open(dir: &Path, name: &str) -> Result<Self, ParityError> {
+        let path = dir.join(format!("{name}.json"));
+        let json = std::fs::read_to_string(&path)
+            .map_err(|source| ParityError::Io { path: path.clone(), source })?;
+        let golden_path = dir.join(format!("{name}.golden.safetensors"));
+        Ok(Self {
+            name: name.to_string(),
+            config: ModelConfig::from_json(&json, &path.display().to_string())?,
+            weights: dir.join(format!("{name}.model.safetensors")),
+            golden: read_tensors(&golden_path)?,
+            golden_path,
+        })
+    }
+
+    /// The model with the recorded weights.
+    pub(crate) fn model(&self, device: &Device) -> Result<LanguageModel, ParityError> {
+        let model = self.config.init(0, device);
+        Ok(import(model, &self.config, &self.weights)?.0)
+    }
+
+    /// A recorded tensor.
+    pub(crate) fn golden(&self, name: &str) -> Result<&HostTensor, ParityError> {
+        self.golden.get(name).ok_or_else(|| ParityError::Missing {
+            path: self.golden_path.clone(),
+            name: name.to_string(),
+        })
+    }
+
+    /// Recorded tensors whose name starts with `prefix`, by the rest of the name.
+    pub(crate) fn with_prefix<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a HostTensor)> {
+        self.golden.iter().filter_map(move |(name, t)| Some((name.strip_prefix(prefix)?, t)))
+    }
+
+    /// Which recorded tokens are real, `[batch * time]`.
+    pub(crate) fn real(&self) -> Result<Vec<bool>, ParityError> {
+        let ids = self.golden("input_ids")?;
+        Ok(match self.golden.get("attention_mask") {
+            Some(mask) => mask.values.iter().map(|&v| v != 0.0).collect(),
+            None => vec![true; ids.values.len()],
+        })
+    }
+
+    /// The recorded input.
+    pub(crate) fn batch(&self, device: &Device) -> Result<TokenBatch, ParityError> {
+        let ids = self.golden("input_ids")?;
+        let batch = ids.shape[0];
+        let shape = [batch, ids.values.len() / batch];
+        let real = TensorData::new(self.real()?, shape);
+        let ids: Vec<i64> = ids.values.iter().map(|&v| v as i64).collect();
+        Ok(TokenBatch {
+            ids: Tensor::<2, Int>::from_data(TensorData::new(ids, shape), device),
+            real: Tensor::<2, Bool>::from_data(real, device),
+            block_length: self.config.block_length(),
+        })
+    }
+}

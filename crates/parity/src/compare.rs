@@ -1,0 +1,171 @@
+//! The comparison of one case on one device.
+
+use burn::tensor::{Device, Tensor};
+use zoo::{LanguageModel, ModelConfig};
+
+use crate::{Case, ParityError, greedy, training};
+
+/// Absolute, on embeddings and logits: f32 rounding through a few layers.
+const VALUES: f64 = 1e-4;
+/// Absolute, on losses: means over many tokens.
+const LOSSES: f64 = 1e-5;
+/// Largest difference of a gradient over its largest entry.
+const GRADIENTS: f64 = 1e-4;
+
+/// The largest difference of one quantity.
+#[derive(Clone, Debug)]
+pub struct Quantity {
+    /// What was compared.
+    pub name: String,
+    /// Largest difference; for generated ids, how many differ.
+    pub difference: f64,
+    /// What is allowed.
+    pub tolerance: f64,
+}
+
+impl Quantity {
+    pub(crate) fn new(name: impl Into<String>, difference: f64, tolerance: f64) -> Self {
+        Self { name: name.into(), difference, tolerance }
+    }
+
+    /// Whether the difference is within tolerance (a NaN is not).
+    pub fn holds(&self) -> bool {
+        self.difference <= self.tolerance
+    }
+}
+
+/// What the comparison of a case found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The case.
+    pub case: String,
+    /// Every quantity compared.
+    pub quantities: Vec<Quantity>,
+}
+
+impl Report {
+    /// Whether every quantity is within tolerance.
+    pub fn holds(&self) -> bool {
+        self.quantities.iter().all(Quantity::holds)
+    }
+}
+
+/// Largest difference where `counts` is true; NaN when any compared value is.
+pub(crate) fn largest(ours: &[f32], theirs: &[f32], counts: impl Fn(usize) -> bool) -> f64 {
+    if ours.len() != theirs.len() {
+        return f64::NAN;
+    }
+    let differences = ours.iter().zip(theirs).enumerate().filter(|(i, _)| counts(*i));
+    differences.fold(0.0, |most, (_, (a, b))| {
+        let difference = (f64::from(*a) - f64::from(*b)).abs();
+        if difference.is_nan() || difference > most { difference } else { most }
+    })
+}
+
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+/// Compares everything that `case` records with what this implementation computes on `device`.
+///
+/// # Errors
+/// When a file is broken or a recorded tensor is missing; differences are no errors.
+pub fn compare(case: &Case, device: &Device) -> Result<Report, ParityError> {
+    let model = case.model(device)?;
+    let mut quantities = Vec::new();
+    forward(case, &model, device, &mut quantities)?;
+    losses(case, &model, device, &mut quantities)?;
+    quantities.push(gradients(case, device)?);
+    if let Ok(golden) = case.golden("out.adamw_losses") {
+        let ours = training::adamw_losses(case, device, golden.values.len())?;
+        let difference = largest(&ours, &golden.values, |_| true);
+        quantities.push(Quantity::new("AdamW losses", difference, LOSSES));
+    }
+    greedy::compare(case, &model, device, &mut quantities)?;
+    Ok(Report { case: case.name.clone(), quantities })
+}
+
+fn forward(
+    case: &Case,
+    model: &LanguageModel,
+    device: &Device,
+    quantities: &mut Vec<Quantity>,
+) -> Result<(), ParityError> {
+    let batch = case.batch(device)?;
+    let real = case.real()?;
+    let logits = case.golden("out.logits")?;
+    let vocab = case.config.vocab_size();
+    let (ours, predicted) = match (model, &case.config) {
+        (LanguageModel::Block(model), ModelConfig::Block(config)) => {
+            let [b, time] = batch.ids.dims();
+            let (l, e) = (config.block_length, config.embeddings_per_block());
+            let (shape, width) = ([b, time / l, l], config.block_decoder.hidden_size);
+            let (ids, mask) = (batch.ids.reshape(shape), batch.real.reshape(shape));
+            let embedded = model.embed(ids.clone(), mask.clone());
+            let contexts = model.contexts(embedded.clone(), Some(mask.clone()));
+            // values of a block of `e` vectors count when the block has a real token
+            let block_is_real = |i: usize| {
+                let block = i / (e * width);
+                real[block * l..(block + 1) * l].contains(&true)
+            };
+            for (name, tensor) in
+                [("block_input_embeddings", embedded), ("context_embeddings", contexts)]
+            {
+                let golden = case.golden(&format!("out.{name}"))?;
+                let difference = largest(&values(tensor), &golden.values, block_is_real);
+                quantities.push(Quantity::new(name.replace('_', " "), difference, VALUES));
+            }
+            // the first block of each sequence is not predicted
+            let predicted: Vec<bool> = (0..b).flat_map(|row| real[row * time + l..(row + 1) * time].to_vec()).collect();
+            (values(model.forward(ids, mask)), predicted)
+        }
+        (LanguageModel::Vanilla(model), _) => (values(model.forward(batch.ids)), real),
+        _ => return Err(ParityError::Generation("model and configuration differ in family".into())),
+    };
+    let difference = largest(&ours, &logits.values, |i| predicted[i / vocab]);
+    quantities.push(Quantity::new("logits", difference, VALUES));
+    Ok(())
+}
+
+fn losses(
+    case: &Case,
+    model: &LanguageModel,
+    device: &Device,
+    quantities: &mut Vec<Quantity>,
+) -> Result<(), ParityError> {
+    let losses = model.losses(&case.batch(device)?);
+    let difference = largest(&values(losses.mean()), &case.golden("out.loss")?.values, |_| true);
+    quantities.push(Quantity::new("loss", difference, LOSSES));
+    if let Ok(golden) = case.golden("out.loss_by_block_position") {
+        let [b, predicted] = losses.losses.dims();
+        let l = case.config.block_length();
+        let rows = [b * predicted / l, l];
+        let ours = losses.losses.reshape(rows).sum_dim(0) / losses.weights.reshape(rows).sum_dim(0);
+        let difference = largest(&values(ours), &golden.values, |_| true);
+        quantities.push(Quantity::new("loss by block position", difference, LOSSES));
+    }
+    Ok(())
+}
+
+fn gradients(case: &Case, device: &Device) -> Result<Quantity, ParityError> {
+    let ours = training::gradients(case, device)?;
+    let mut worst = (String::from("none"), 0.0_f64);
+    for (name, golden) in case.with_prefix("grad.") {
+        let difference = match ours.get(name) {
+            Some(tensor) if tensor.shape == golden.shape => {
+                let scale = golden.values.iter().fold(1e-6_f64, |m, v| m.max(f64::from(v.abs())));
+                largest(&tensor.values, &golden.values, |_| true) / scale
+            }
+            // a parameter that nothing used has no gradient here and zeros there
+            None => largest(&vec![0.0; golden.values.len()], &golden.values, |_| true),
+            Some(_) => f64::NAN,
+        };
+        if difference.is_nan() || difference >= worst.1 {
+            worst = (name.to_string(), difference);
+            if difference.is_nan() {
+                break;
+            }
+        }
+    }
+    Ok(Quantity::new(format!("gradients (worst: {})", worst.0), worst.1, GRADIENTS))
+}

@@ -1,0 +1,87 @@
+//! Greedy generation, with caches and without.
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use zoo::LanguageModel;
+
+use crate::{Case, ParityError, compare::Quantity};
+
+const PAD: i64 = 1;
+
+/// Compares the recorded continuations with ours.
+pub(crate) fn compare(
+    case: &Case,
+    model: &LanguageModel,
+    device: &Device,
+    quantities: &mut Vec<Quantity>,
+) -> Result<(), ParityError> {
+    let (mut cached_wrong, mut uncached_wrong, mut cases) = (0, 0, 0);
+    for (length, golden) in case.with_prefix("gen.greedy_") {
+        let prompt = case.golden(&format!("gen.prompt_{length}"))?;
+        let rows = |tensor: &zoo_weights::HostTensor| -> Vec<Vec<u32>> {
+            let ids = tensor.values.chunks(tensor.shape[1]);
+            ids.map(|row| row.iter().map(|&v| v as u32).collect()).collect()
+        };
+        let (prompts, expected) = (rows(prompt), rows(golden));
+        let count = golden.shape[1] - prompt.shape[1];
+        for (prompt, expected) in prompts.iter().zip(&expected) {
+            let ours = uncached(model, case.config.block_length(), prompt, count, device);
+            if differing(&ours, &expected[prompt.len()..])>0 { eprintln!("{length} {prompt:?} ours {ours:?} theirs {:?}", &expected[prompt.len()..]); }
+            uncached_wrong += differing(&ours, &expected[prompt.len()..]);
+        }
+        let ours = cached(case, model, &prompts, count, device)?;
+        for ((prompt, ours), expected) in prompts.iter().zip(&ours).zip(&expected) {
+            cached_wrong += differing(ours, &expected[prompt.len()..]);
+        }
+        cases += 1;
+    }
+    if cases > 0 {
+        quantities.push(Quantity::new("greedy ids, uncached", uncached_wrong as f64, 0.0));
+        quantities.push(Quantity::new("greedy ids, cached", cached_wrong as f64, 0.0));
+    }
+    Ok(())
+}
+
+fn differing(ours: &[u32], theirs: &[u32]) -> usize {
+    ours.iter().zip(theirs).filter(|(a, b)| a != b).count() + ours.len().abs_diff(theirs.len())
+}
+
+fn cached(
+    case: &Case,
+    model: &LanguageModel,
+    prompts: &[Vec<u32>],
+    count: usize,
+    device: &Device,
+) -> Result<Vec<Vec<u32>>, ParityError> {
+    let _ = (case, model, prompts, count, device);
+    Ok(vec![])
+}
+
+/// Recomputes everything for each token. The unwritten rest of a block is padding, which the
+/// tokens before it cannot see.
+fn uncached(
+    model: &LanguageModel,
+    block_length: usize,
+    prompt: &[u32],
+    count: usize,
+    device: &Device,
+) -> Vec<u32> {
+    let left = prompt.len().next_multiple_of(block_length) - prompt.len();
+    let mut ids: Vec<i64> = vec![PAD; left];
+    ids.extend(prompt.iter().map(|&id| i64::from(id)));
+    let start = ids.len();
+    while ids.len() < start + count {
+        // one block (or token) more than is known, to have its logits
+        let time = (ids.len() + 1).next_multiple_of(block_length);
+        let mut padded = ids.clone();
+        padded.resize(time, PAD);
+        let real: Vec<bool> = (0..time).map(|i| (left..start.max(ids.len())).contains(&i)).collect();
+        let tensor = Tensor::<2, Int>::from_data(TensorData::new(padded, [1, time]), device);
+        let real = Tensor::<2, Bool>::from_data(TensorData::new(real, [1, time]), device);
+        let batch = zoo::TokenBatch { ids: tensor, real, block_length };
+        let (logits, _) = model.predict(&batch);
+        let at = ids.len() - block_length;
+        let next = logits.narrow(1, at, 1).argmax(2).into_scalar::<i64>();
+        ids.push(next);
+    }
+    ids[start..].iter().map(|&id| id as u32).collect()
+}

@@ -1,0 +1,54 @@
+//! `cargo xtask parity`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use zoo_parity::{Case, compare, find_cases};
+
+use crate::device::DeviceName;
+
+/// Arguments of `parity`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder of cases: NAME.json, NAME.model.safetensors, NAME.golden.safetensors
+    dir: PathBuf,
+    /// Compare only cases whose name contains this
+    #[arg(long)]
+    case: Option<String>,
+    /// Backend that computes
+    #[arg(long, value_enum, default_value_t)]
+    device: DeviceName,
+}
+
+impl Args {
+    /// Prints the largest difference of each quantity; fails when one is out of tolerance.
+    pub fn run(self) -> Result<ExitCode> {
+        let device = self.device.open()?;
+        let (mut compared, mut failed) = (0, 0);
+        for name in find_cases(&self.dir)? {
+            if self.case.as_ref().is_some_and(|part| !name.contains(part.as_str())) {
+                continue;
+            }
+            let report = compare(&Case::open(&self.dir, &name)?, &device)?;
+            println!("{name}");
+            for quantity in &report.quantities {
+                let verdict = if quantity.holds() { "ok" } else { "OUT OF TOLERANCE" };
+                println!(
+                    "  {:<28} {:>9.2e}  (<= {:.0e})  {verdict}",
+                    quantity.name.split(" (").next().unwrap_or_default(),
+                    quantity.difference,
+                    quantity.tolerance,
+                );
+                if !quantity.holds() && quantity.name.contains('(') {
+                    println!("    {}", quantity.name);
+                }
+            }
+            compared += 1;
+            failed += usize::from(!report.holds());
+        }
+        anyhow::ensure!(compared > 0, "--case: no case of that name in {}", self.dir.display());
+        println!("{} of {compared} cases within tolerance", compared - failed);
+        Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
