@@ -1,1 +1,63 @@
-//! Corpus recipes: where a corpus comes from, what it must hash to, how it is split.
+//! Corpus recipes: where a corpus comes from, what it must hash to, and its licence.
+//!
+//! A corpus is split by document when it is prepared (`zoo_text::prepare`).
+
+mod dependencies;
+mod download;
+mod recipes;
+
+use std::path::PathBuf;
+
+pub use download::{Download, fetch};
+pub use recipes::{Recipe, recipes, resolve};
+
+/// A corpus that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// Neither a recipe nor a path.
+    #[error(
+        "--corpus {name}: neither a path nor a recipe; did you mean `{nearest}`? Recipes: {known}"
+    )]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The recipe most like it.
+        nearest: String,
+        /// Every recipe.
+        known: String,
+    },
+    /// The network or the server refused.
+    #[error("{url}: {reason}. Download it elsewhere to {path}, or give --corpus a path of your own")]
+    Download {
+        /// What was fetched.
+        url: String,
+        /// Why it failed.
+        reason: String,
+        /// Where the file is looked for.
+        path: PathBuf,
+    },
+    /// The file is not the one the recipe means.
+    #[error("{path}: SHA-256 {found}, the recipe has {expected}; the file was removed, try again")]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// Its checksum.
+        found: String,
+        /// The recipe's.
+        expected: String,
+    },
+    /// The system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// cargo could not say where the dependencies are.
+    #[error("corpus `dependencies`: {0}; give --corpus a path instead")]
+    Cargo(String),
+    /// The text could not be opened.
+    #[error(transparent)]
+    Text(#[from] zoo_text::TextError),
+}

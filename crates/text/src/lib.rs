@@ -1,1 +1,19 @@
-//! Text to tokens to training windows: tokenizers, token files, packing.
+//! Text to tokens to training windows: documents, tokenizers, token files, packing.
+
+mod error;
+mod megatron;
+mod packing;
+mod prepare;
+mod source;
+mod stream;
+mod token_file;
+mod tokenizer;
+
+pub use error::TextError;
+pub use megatron::MegatronFile;
+pub use packing::{Packing, Window};
+pub use prepare::{CorpusInfo, PrepareOptions, PreparedCorpus, SplitInfo, prepare};
+pub use source::DocumentSource;
+pub use stream::StreamDecoder;
+pub use token_file::{Documents, TokenFile, TokenFileWriter};
+pub use tokenizer::{EOS, PAD, Tokenizer};

@@ -1,0 +1,124 @@
+//! Stop strings, which may straddle pieces of text.
+
+use crate::GenerationError;
+
+/// Passes text on until a stop string appears in it, holding back what may be the start of one.
+#[derive(Clone, Debug)]
+pub struct StopFilter {
+    stops: Vec<String>,
+    held: String,
+    stopped: bool,
+}
+
+impl StopFilter {
+    /// A filter that stops at any of `stops`.
+    ///
+    /// # Errors
+    /// When one of them is empty.
+    pub fn new(stops: &[String]) -> Result<Self, GenerationError> {
+        if stops.iter().any(String::is_empty) {
+            return Err(GenerationError::EmptyStop);
+        }
+        Ok(Self { stops: stops.to_vec(), held: String::new(), stopped: false })
+    }
+
+    /// Whether a stop string has appeared.
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Takes the next piece and returns the text that is certain to lie before any stop string.
+    /// How the text is cut into pieces makes no difference to what comes out in all.
+    pub fn push(&mut self, piece: &str) -> String {
+        if self.stopped {
+            return String::new();
+        }
+        self.held.push_str(piece);
+        let matches = self.stops.iter().filter_map(|stop| {
+            let start = self.held.find(stop.as_str())?;
+            Some((start + stop.len(), start))
+        });
+        // the first to end is the one that a piece a character would have met
+        if let Some((_, start)) = matches.min() {
+            self.stopped = true;
+            self.held.truncate(start);
+            return std::mem::take(&mut self.held);
+        }
+        let certain = self.held.len() - self.possible_stop();
+        let rest = self.held.split_off(certain);
+        std::mem::replace(&mut self.held, rest)
+    }
+
+    /// What was held back: no more text comes to complete a stop string.
+    pub fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
+    }
+
+    /// Bytes of the longest end of the text that begins a stop string.
+    fn possible_stop(&self) -> usize {
+        let begins = |stop: &String| {
+            let prefixes = stop.char_indices().map(|(end, _)| &stop[..end]);
+            prefixes.filter(|prefix| self.held.ends_with(prefix)).map(str::len).max()
+        };
+        self.stops.iter().filter_map(begins).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(stops: &[&str], pieces: &[&str]) -> (String, bool) {
+        let stops: Vec<String> = stops.iter().map(|s| s.to_string()).collect();
+        let mut filter = StopFilter::new(&stops).unwrap();
+        let mut out = String::new();
+        for piece in pieces {
+            out += &filter.push(piece);
+            assert!(stops.iter().all(|stop| !out.contains(stop.as_str())), "{out}");
+        }
+        let stopped = filter.stopped();
+        (out + &filter.finish(), stopped)
+    }
+
+    #[test]
+    fn a_stop_string_may_straddle_pieces() {
+        assert_eq!(run(&["END"], &["one E", "N", "D two"]), ("one ".into(), true));
+        assert_eq!(run(&["\n\n"], &["a\n", "b\n", "\nc"]), ("a\nb".into(), true));
+    }
+
+    #[test]
+    fn what_only_begins_like_a_stop_string_is_passed_on() {
+        assert_eq!(run(&["END"], &["one E", "N", "d"]), ("one ENd".into(), false));
+        assert_eq!(run(&["END"], &["one EN"]), ("one EN".into(), false));
+        assert_eq!(run(&["aab"], &["aa", "a", "b"]), ("a".into(), true));
+    }
+
+    #[test]
+    fn text_is_passed_on_as_soon_as_it_is_certain() {
+        let mut filter = StopFilter::new(&["END".into()]).unwrap();
+        assert_eq!(filter.push("hello E"), "hello ");
+        assert_eq!(filter.push("x"), "Ex");
+    }
+
+    #[test]
+    fn the_cut_into_pieces_makes_no_difference() {
+        let text = "aé b\u{1F600}c ab cd é";
+        let letters: Vec<String> = text.chars().map(String::from).collect();
+        let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
+        for stops in [vec!["ab c", "b"], vec!["b", "ab c"], vec!["é"], vec!["\u{1F600}c "], vec![]] {
+            assert_eq!(run(&stops, &[text]), run(&stops, &letters), "{stops:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_comes_after_a_stop() {
+        let mut filter = StopFilter::new(&["x".into()]).unwrap();
+        assert_eq!(filter.push("axb"), "a");
+        assert_eq!(filter.push("c") + &filter.finish(), "");
+    }
+
+    #[test]
+    fn an_empty_stop_string_is_refused() {
+        assert!(matches!(StopFilter::new(&[String::new()]), Err(GenerationError::EmptyStop)));
+    }
+}

@@ -1,0 +1,147 @@
+//! Decoding with caches is decoding without them, and a batch is its rows.
+
+mod common;
+
+use std::ops::ControlFlow;
+
+use burn::tensor::Device;
+use common::{VOCAB, model, prompts, shape, shapes, uncached};
+use zoo_generation::{GenerationError, Options, Sampling, generate};
+
+const COUNT: usize = 10;
+
+fn options(sampling: Sampling) -> Options {
+    Options { sampling, max_tokens: COUNT, eos: None, ..Options::default() }
+}
+
+fn go_on(_: usize, _: u32) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+#[test]
+fn cached_is_uncached() {
+    let device = Device::flex();
+    for (name, config) in shapes() {
+        let model = model(&config, &device);
+        for sampling in [Sampling::greedy(), Sampling::at(1.0, 5)] {
+            let prompts = prompts(10);
+            let ours = generate(&model, &config, &prompts, &options(sampling), &device, go_on);
+            for (row, (prompt, ours)) in prompts.iter().zip(ours.unwrap()).enumerate() {
+                let from = (sampling, row);
+                let expected = uncached(&model, &config, prompt, from, COUNT, &device);
+                assert_eq!(ours, expected, "{name}, prompt of {row} tokens, {sampling:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_of_a_batch_is_what_it_is_alone() {
+    let device = Device::flex();
+    for (name, config) in shapes() {
+        let model = model(&config, &device);
+        for sampling in [Sampling::greedy(), Sampling::at(0.9, 5)] {
+            let prompts = prompts(12);
+            let options = options(sampling);
+            let batch = generate(&model, &config, &prompts, &options, &device, go_on).unwrap();
+            for (first_prompt, prompt) in prompts.iter().enumerate() {
+                let options = Options { first_prompt, ..options.clone() };
+                let prompt = std::slice::from_ref(prompt);
+                let alone = generate(&model, &config, prompt, &options, &device, go_on).unwrap();
+                assert_eq!(alone[0], batch[first_prompt], "{name}, prompt {first_prompt}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_models_of_these_tests_depend_on_their_context() {
+    let device = Device::flex();
+    for (name, config) in shapes() {
+        let model = model(&config, &device);
+        let greedy = options(Sampling::greedy());
+        let ours = generate(&model, &config, &prompts(10), &greedy, &device, go_on).unwrap();
+        let different: std::collections::BTreeSet<_> = ours.iter().collect();
+        assert!(different.len() > 6, "{name}: {ours:?}");
+    }
+}
+
+#[test]
+fn rows_end_at_eos_and_the_others_go_on() {
+    let device = Device::flex();
+    for (name, config) in shapes() {
+        let model = model(&config, &device);
+        let free = options(Sampling::at(1.0, 5));
+        let all = generate(&model, &config, &prompts(6), &free, &device, go_on).unwrap();
+        // some token of some row becomes the end
+        let eos = Some(all[3][5]);
+        let options = Options { eos, ..free };
+        let ours = generate(&model, &config, &prompts(6), &options, &device, go_on).unwrap();
+        for (ours, all) in ours.iter().zip(&all) {
+            let end = all.iter().position(|id| Some(*id) == eos).unwrap_or(COUNT);
+            assert_eq!(ours, &all[..end], "{name}");
+        }
+    }
+}
+
+#[test]
+fn tokens_are_reported_as_they_come_and_a_break_ends_the_row() {
+    let device = Device::flex();
+    for name in ["prefix", "vanilla"] {
+        let config = shape(name);
+        let model = model(&config, &device);
+        let mut seen = vec![Vec::new(); 5];
+        let on_token = |row: usize, id| {
+            seen[row].push(id);
+            if seen[row].len() == row + 1 { ControlFlow::Break(()) } else { go_on(row, id) }
+        };
+        let greedy = options(Sampling::greedy());
+        let ours = generate(&model, &config, &prompts(5), &greedy, &device, on_token).unwrap();
+        assert_eq!(ours, seen);
+        assert_eq!(ours.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    }
+}
+
+#[test]
+fn nothing_asked_for_is_nothing_written() {
+    let device = Device::flex();
+    let config = shape("prefix");
+    let model = model(&config, &device);
+    let none = Options { max_tokens: 0, ..Options::default() };
+    let ours = generate(&model, &config, &prompts(3), &none, &device, go_on).unwrap();
+    assert_eq!(ours, vec![Vec::<u32>::new(); 3]);
+    let ours = generate(&model, &config, &[], &Options::default(), &device, go_on).unwrap();
+    assert!(ours.is_empty());
+}
+
+#[test]
+fn a_model_in_training_is_used_without_recording() {
+    let device = Device::flex();
+    let config = shape("prefix");
+    let greedy = options(Sampling::greedy());
+    let plain = model(&config, &device);
+    let plain = generate(&plain, &config, &prompts(3), &greedy, &device, go_on).unwrap();
+    let device = device.autodiff();
+    let training = model(&config, &device);
+    let training = generate(&training, &config, &prompts(3), &greedy, &device, go_on).unwrap();
+    assert_eq!(training, plain);
+}
+
+#[test]
+fn what_does_not_suit_the_model_is_refused() {
+    let device = Device::flex();
+    let config = shape("prefix");
+    let model = model(&config, &device);
+    let try_it = |config: &_, prompts: &[Vec<u32>], options: &Options| {
+        generate(&model, config, prompts, options, &device, go_on).unwrap_err()
+    };
+    let options = Options::default();
+    let error = try_it(&config, &[vec![5], vec![VOCAB as u32]], &options);
+    assert!(matches!(error, GenerationError::PromptId { prompt: 1, id: 260, vocab: VOCAB }));
+    let error = try_it(&shape("vanilla"), &[vec![5]], &options);
+    assert!(matches!(error, GenerationError::Family("vanilla")));
+    let error = try_it(&config, &[vec![5]], &Options { max_tokens: usize::MAX, ..options.clone() });
+    assert!(matches!(error, GenerationError::MaxTokens(_)));
+    let error = try_it(&config, &[vec![5]], &Options { allowed_vocab: Some(0), ..options });
+    assert!(matches!(error, GenerationError::NothingAllowed));
+}

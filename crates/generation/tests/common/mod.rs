@@ -1,0 +1,109 @@
+//! Small random models of every shape, and decoding without caches to hold [`generate`] against.
+//!
+//! [`generate`]: zoo_generation::generate
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use zoo::{LanguageModel, ModelConfig, TokenBatch};
+use zoo_generation::{EOS, PAD, Sampler, Sampling};
+
+/// The vocabulary of the byte tokenizer, with two rows to spare.
+pub const VOCAB: usize = 260;
+
+const NEOX: &str = r#""hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2"#;
+const LOOKUP: &str = r#""cls": "lookup", "hidden_size": 8, "projection_method": "concat""#;
+const ROBERTA: &str = r#""projection_method": "projection_layer", "hidden_size": 16,
+    "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16"#;
+const PREFIX: &str = r#""cls": "gpt-neo-x", "decoding_strategy": "prefix""#;
+const SUMMATION: &str = r#""cls": "gpt-neo-x", "decoding_strategy": "summation""#;
+const CROSS: &str = r#""cls": "t5", "decoding_strategy": "cross_attention", "d_kv": 8, "d_ff": 48"#;
+
+/// A configuration of every shape, by name.
+pub fn shapes() -> Vec<(&'static str, ModelConfig)> {
+    let block = |length: usize, embedder: &str, decoder: &str| {
+        format!(
+            r#"{{ "vocab_size": {VOCAB}, "block_length": {length}, "embedder": {{ {embedder} }},
+                "block_decoder": {{ {NEOX} }}, "token_decoder": {{ {decoder}, {NEOX} }} }}"#
+        )
+    };
+    let vanilla = |parallel| {
+        format!(r#"{{ "vocab_size": {VOCAB}, "use_parallel_residual": {parallel}, {NEOX} }}"#)
+    };
+    let prefix_of_two = format!(r#"{PREFIX}, "expansion_ratio": 2"#);
+    let cls = format!(r#""cls": "roberta_cls", "n_cls_tokens": 2, {ROBERTA}"#);
+    let roberta = format!(r#""cls": "roberta", {ROBERTA}"#);
+    let whole = LOOKUP.replace('8', "32");
+    let two_embeddings = format!(r#"{}, "n_embedding_tokens": 2"#, LOOKUP.replace('8', "16"));
+    let shapes = [
+        ("prefix", block(4, LOOKUP, &prefix_of_two)),
+        ("summation", block(4, LOOKUP, SUMMATION)),
+        ("cross-attention", block(4, &cls, CROSS)),
+        ("roberta", block(4, &roberta, PREFIX)),
+        ("two embeddings", block(4, &two_embeddings, PREFIX)),
+        ("two embeddings, summation", block(4, &two_embeddings, SUMMATION)),
+        ("length 1", block(1, &whole, PREFIX)),
+        ("vanilla", vanilla(true)),
+        ("vanilla, sequential", vanilla(false)),
+    ];
+    shapes
+        .into_iter()
+        .map(|(name, json)| (name, ModelConfig::from_json(&json, name).unwrap()))
+        .collect()
+}
+
+/// The configuration called `name`.
+pub fn shape(name: &str) -> ModelConfig {
+    shapes().into_iter().find(|(other, _)| *other == name).unwrap().1
+}
+
+/// A random model whose weights are large enough for every token to matter.
+pub fn model(config: &ModelConfig, device: &Device) -> LanguageModel {
+    struct Larger;
+    impl ModuleMapper for Larger {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|value| if D > 1 { value * 5.0 } else { value })
+        }
+    }
+    config.init(11, device).map(&mut Larger)
+}
+
+/// Prompts of 0, 1, 2, .. `count - 1` tokens.
+pub fn prompts(count: u32) -> Vec<Vec<u32>> {
+    (0..count).map(|n| (0..n).map(|i| 2 + (i * 37 + n * 11) % 250).collect()).collect()
+}
+
+/// Continues a prompt with everything computed anew for each token.
+pub fn uncached(
+    model: &LanguageModel,
+    config: &ModelConfig,
+    prompt: &[u32],
+    (sampling, index): (Sampling, usize),
+    count: usize,
+    device: &Device,
+) -> Vec<u32> {
+    let l = config.block_length();
+    let prompt = if prompt.is_empty() { &[EOS] } else { prompt };
+    let left = prompt.len().next_multiple_of(l) - prompt.len();
+    let mut ids = [vec![PAD; left], prompt.to_vec()].concat();
+    let first = ids.len();
+    let mut sampler = Sampler::new(sampling, None, index);
+    while ids.len() < first + count {
+        // the rest of the block that is being written is padding, which nothing before it sees
+        let time = (ids.len() + 1).next_multiple_of(l);
+        let real: Vec<bool> = (0..time).map(|i| (left..ids.len()).contains(&i)).collect();
+        let mut padded: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+        padded.resize(time, i64::from(PAD));
+        let batch = TokenBatch {
+            ids: Tensor::<2, Int>::from_data(TensorData::new(padded, [1, time]), device),
+            real: Tensor::<2, Bool>::from_data(TensorData::new(real, [1, time]), device),
+            block_length: l,
+        };
+        let (logits, _) = model.predict(&batch);
+        let row = logits.narrow(1, ids.len() - l, 1).into_data();
+        let row: Vec<f32> = row.iter::<f32>().collect();
+        ids.push(sampler.choose(&row).unwrap());
+    }
+    ids.split_off(first)
+}

@@ -1,0 +1,212 @@
+//! Tokenizers: Hugging Face files, byte-level BPE trained here, and plain bytes.
+
+use std::path::Path;
+
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer as HfTokenizer, TokenizerImpl};
+
+use crate::TextError;
+
+/// The id that ends a document, and stands for BOS.
+pub const EOS: u32 = 0;
+/// The id of padding.
+pub const PAD: u32 = 1;
+
+const EOS_TEXT: &str = "<|endoftext|>";
+const PAD_TEXT: &str = "<|padding|>";
+/// What a saved byte tokenizer holds instead of a Hugging Face tokenizer.
+const BYTES_JSON: &str = "{\n  \"type\": \"bytes\",\n  \"version\": 1\n}\n";
+
+/// Text to ids and back. Id 0 ends a document and id 1 is padding, as in the GPT-NeoX tokenizer.
+#[derive(Clone, Debug)]
+pub enum Tokenizer {
+    /// Byte `b` is id `b + 2`; needs no file.
+    Bytes,
+    /// Any Hugging Face `tokenizer.json`.
+    HuggingFace(Box<HfTokenizer>),
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`, Hugging Face's or one that [`save`](Self::save) wrote.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no tokenizer, or has other ids for EOS and padding.
+    pub fn load(path: &Path) -> Result<Self, TextError> {
+        let json = std::fs::read_to_string(path).map_err(TextError::io(path))?;
+        Self::from_json(&json, path)
+    }
+
+    fn from_json(json: &str, path: &Path) -> Result<Self, TextError> {
+        if json.trim() == BYTES_JSON.trim() {
+            return Ok(Self::Bytes);
+        }
+        let tokenizer: HfTokenizer = json
+            .parse()
+            .map_err(|e| TextError::content(path, format!("not a Hugging Face tokenizer: {e}")))?;
+        for (text, id) in [(EOS_TEXT, EOS), (PAD_TEXT, PAD)] {
+            let found = tokenizer.token_to_id(text);
+            if found != Some(id) {
+                let reason = format!(
+                    "{text} must have id {id} (it has {found:?}), as in the GPT-NeoX tokenizer; \
+                     use such a tokenizer, or train one with --vocab-size"
+                );
+                return Err(TextError::content(path, reason));
+            }
+        }
+        Ok(Self::HuggingFace(Box::new(tokenizer)))
+    }
+
+    /// Trains a byte-level BPE of `vocab_size` ids on `texts`.
+    ///
+    /// # Errors
+    /// When `vocab_size` has no room for the bytes and the two special ids.
+    pub fn train_bpe(
+        texts: impl Iterator<Item = String> + Send,
+        vocab_size: usize,
+    ) -> Result<Self, TextError> {
+        if vocab_size < 258 {
+            let reason = format!("--vocab-size {vocab_size}: 256 bytes and 2 special tokens need 258");
+            return Err(TextError::Choice(reason));
+        }
+        let special = |text: &str| AddedToken::from(text, true);
+        let mut trainer = BpeTrainer::builder()
+            .vocab_size(vocab_size)
+            .show_progress(false)
+            .special_tokens(vec![special(EOS_TEXT), special(PAD_TEXT)])
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .build();
+        let byte_level = || ByteLevel::new(false, true, true);
+        let mut bpe = TokenizerImpl::<
+            BPE,
+            tokenizers::NormalizerWrapper,
+            ByteLevel,
+            tokenizers::PostProcessorWrapper,
+            ByteLevel,
+        >::new(BPE::default());
+        bpe.with_pre_tokenizer(Some(byte_level()));
+        bpe.with_decoder(Some(byte_level()));
+        let failed = |e: tokenizers::Error| TextError::Choice(format!("training the tokenizer: {e}"));
+        bpe.train(&mut trainer, texts).map_err(failed)?;
+        let json = bpe.to_string(false).map_err(failed)?;
+        Self::from_json(&json, Path::new("trained tokenizer"))
+    }
+
+    /// Ids of `text`, no special ids added.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        match self {
+            Self::Bytes => Ok(text.bytes().map(|byte| u32::from(byte) + 2).collect()),
+            Self::HuggingFace(tokenizer) => {
+                let encoding = tokenizer.encode_fast(text, false);
+                let encoding = encoding.map_err(|e| TextError::Choice(format!("tokenizing: {e}")))?;
+                Ok(encoding.get_ids().to_vec())
+            }
+        }
+    }
+
+    /// Ids of several texts, in parallel.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses a text.
+    pub fn encode_batch(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, TextError> {
+        match self {
+            Self::Bytes => texts.iter().map(|text| self.encode(text)).collect(),
+            Self::HuggingFace(tokenizer) => {
+                let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
+                let encodings = tokenizer.encode_batch_fast(inputs, false);
+                let encodings = encodings.map_err(|e| TextError::Choice(format!("tokenizing: {e}")))?;
+                Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+            }
+        }
+    }
+
+    /// Text of `ids`; special ids are left out, and bytes that are no UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        match self {
+            Self::Bytes => {
+                let bytes: Vec<u8> =
+                    ids.iter().filter_map(|&id| u8::try_from(id.checked_sub(2)?).ok()).collect();
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+            Self::HuggingFace(tokenizer) => {
+                let known: Vec<u32> =
+                    ids.iter().copied().filter(|&id| tokenizer.id_to_token(id).is_some()).collect();
+                tokenizer.decode(&known, true).unwrap_or_default()
+            }
+        }
+    }
+
+    /// One more than the highest id.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Bytes => 258,
+            Self::HuggingFace(tokenizer) => {
+                let highest = tokenizer.get_vocab(true).into_values().max();
+                highest.map_or(0, |id| id as usize + 1)
+            }
+        }
+    }
+
+    /// The tokenizer as JSON that [`load`](Self::load) takes back.
+    pub fn to_json(&self) -> String {
+        match self {
+            Self::Bytes => BYTES_JSON.to_string(),
+            Self::HuggingFace(tokenizer) => tokenizer.to_string(false).unwrap_or_default(),
+        }
+    }
+
+    /// Writes the tokenizer to `path`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), TextError> {
+        std::fs::write(path, self.to_json()).map_err(TextError::io(path))
+    }
+
+    /// A checksum that tells tokenizers apart.
+    pub fn fingerprint(&self) -> u32 {
+        crc32fast::hash(self.to_json().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "Round and round the ragged rock — 日本語 — the ragged rascal ran.\n";
+
+    #[test]
+    fn bytes_round_trip() {
+        let ids = Tokenizer::Bytes.encode(TEXT).unwrap();
+        assert_eq!(ids.len(), TEXT.len());
+        assert_eq!(Tokenizer::Bytes.decode(&ids), TEXT);
+        assert_eq!(Tokenizer::Bytes.decode(&[EOS, PAD, 67]), "A");
+    }
+
+    #[test]
+    fn trained_bpe_round_trips_shortens_and_survives_saving() {
+        let texts = (0..50).map(|_| TEXT.to_string());
+        let tokenizer = Tokenizer::train_bpe(texts, 300).unwrap();
+        let ids = tokenizer.encode(TEXT).unwrap();
+        assert!(ids.len() < TEXT.len() * 3 / 4, "{} ids", ids.len());
+        assert_eq!(tokenizer.decode(&ids), TEXT);
+        assert!(ids.iter().all(|&id| id > PAD && (id as usize) < tokenizer.vocab_size()));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        tokenizer.save(&path).unwrap();
+        let again = Tokenizer::load(&path).unwrap();
+        assert_eq!(again.encode(TEXT).unwrap(), ids);
+        assert_eq!(again.fingerprint(), tokenizer.fingerprint());
+    }
+
+    #[test]
+    fn other_special_ids_are_refused() {
+        let json = Tokenizer::train_bpe([TEXT.to_string()].into_iter(), 300).unwrap().to_json();
+        let json = json.replace(EOS_TEXT, "<|other|>");
+        let error = Tokenizer::from_json(&json, Path::new("t.json")).unwrap_err().to_string();
+        assert!(error.contains("t.json") && error.contains(EOS_TEXT), "{error}");
+    }
+}
