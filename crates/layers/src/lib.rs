@@ -19,7 +19,7 @@ pub use attention::{attend, merge_heads, split_heads};
 pub use cache::{KvCache, Positions};
 pub use conv::BlockConv;
 pub use init::Init;
-pub use loss::{cross_entropy, token_mean};
+pub use loss::{cross_entropy, linear_cross_entropy};
 pub use names::{PublishedNames, rename};
 pub use mask::{AttentionMask, causal_by_block};
 pub use rotary::Rotary;

@@ -1,6 +1,6 @@
 //! Cross-entropy over tokens.
 
-use burn::tensor::{Bool, Int, Tensor, activation::log_softmax};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation::log_softmax};
 
 /// Negative log-likelihood in nats of each target.
 ///
@@ -13,8 +13,88 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     log_softmax(logits, 1).gather(1, targets.reshape([rows, 1])).reshape([rows]).neg()
 }
 
-/// Sum of `losses` where `real` is true, and how many that is, both `[1]`.
-pub fn token_mean(losses: Tensor<1>, real: Tensor<1, Bool>) -> (Tensor<1>, Tensor<1>) {
-    let weights = real.float();
-    ((losses * weights.clone()).sum(), weights.sum())
+/// Logits held at a time by [`linear_cross_entropy`]: 128 MiB of f32.
+const LOGITS: usize = 1 << 25;
+
+/// Mean cross-entropy of `softmax(hidden weight)`, where `weights` is the weight of each row.
+///
+/// The logits, by far the largest tensor of a small model, are made a few rows at a time, and on an
+/// autodiff device their gradient is taken on the way, so that neither they nor their softmax are
+/// kept. The result's gradient is that of the plain formula.
+///
+/// # Shapes
+/// - `hidden`: `[rows, width]`
+/// - `weight`: `[width, vocab]`
+/// - `targets`, `weights`: `[rows]`
+/// - output: `[1]`
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    weights: Tensor<1>,
+) -> Tensor<1> {
+    let [rows, _] = hidden.dims();
+    let [_, vocab] = weight.dims();
+    let tracked = hidden.is_autodiff();
+    let (h, w) = (hidden.clone().without_autodiff(), weight.clone().without_autodiff());
+    let (targets, weights) = (targets.without_autodiff(), weights.without_autodiff());
+    let weights = (weights.clone() / weights.sum()).reshape([rows, 1]);
+    let targets = targets.reshape([rows, 1]);
+    let mut loss = Tensor::<1>::zeros([1], &h.device());
+    let (mut d_hidden, mut d_weight) = (Vec::new(), None);
+    let at_once = (LOGITS / vocab).max(1);
+    for start in (0..rows).step_by(at_once) {
+        let count = at_once.min(rows - start);
+        let h = h.clone().narrow(0, start, count);
+        let target = targets.clone().narrow(0, start, count);
+        let weight = weights.clone().narrow(0, start, count);
+        let log_p = log_softmax(h.clone().matmul(w.clone()), 1); // [count, vocab]
+        loss = loss - (log_p.clone().gather(1, target.clone()) * weight.clone()).sum();
+        if tracked {
+            // d loss / d logits = weight * (p - onehot)
+            let minus = Tensor::ones([count, 1], &log_p.device()).neg();
+            let d = log_p.exp().scatter(1, target, minus, IndexingUpdateOp::Add) * weight;
+            d_hidden.push(d.clone().matmul(w.clone().transpose()));
+            let d = h.transpose().matmul(d);
+            d_weight = Some(match d_weight {
+                None => d,
+                Some(sum) => d + sum,
+            });
+        }
+    }
+    let Some(d_weight) = d_weight else { return loss };
+    // a sum whose gradients are the ones just taken, and whose value cancels
+    let surrogate = (hidden * Tensor::from_inner(Tensor::cat(d_hidden, 0))).sum()
+        + (weight * Tensor::from_inner(d_weight)).sum();
+    Tensor::from_inner(loss) + surrogate.clone() - surrogate.detach()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Distribution};
+
+    #[test]
+    fn value_and_gradients_are_those_of_the_plain_formula() {
+        let device = Device::flex().autodiff();
+        let random = |shape: [usize; 2]| {
+            Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device).require_grad()
+        };
+        let (hidden, weight) = (random([7, 5]), random([5, 11]));
+        let targets = Tensor::<1, Int>::from_ints([0, 10, 3, 3, 9, 1, 5], &device);
+        let weights = Tensor::<1>::from_floats([1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0], &device);
+        let plain = cross_entropy(hidden.clone().matmul(weight.clone()), targets.clone());
+        let plain = (plain * weights.clone()).sum() / 5.0;
+        let fused = linear_cross_entropy(hidden.clone(), weight.clone(), targets, weights);
+        let close = |a: Tensor<2>, b: Tensor<2>| {
+            let most = (a - b).abs().max().into_scalar::<f32>();
+            assert!(most < 1e-6, "{most}");
+        };
+        close(plain.clone().inner().unsqueeze(), fused.clone().inner().unsqueeze());
+        // scaled, so that a gradient that ignores what comes after would show
+        let (ours, theirs) = ((fused * 3.0).backward(), (plain * 3.0).backward());
+        for tensor in [hidden, weight] {
+            close(tensor.grad(&ours).unwrap(), tensor.grad(&theirs).unwrap());
+        }
+    }
 }

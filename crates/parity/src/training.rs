@@ -11,7 +11,7 @@ use crate::{Case, ParityError, compare::values};
 pub(crate) fn gradients(case: &Case, device: &Device) -> Result<HostTensors, ParityError> {
     let device = device.clone().autodiff();
     let model = case.model(&device)?;
-    let loss = model.losses(&case.batch(&device)?).mean();
+    let loss = model.loss(&case.batch(&device)?);
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
     Ok(published_tensors(&model, &case.config, &Source::Gradients(&gradients)))
 }
@@ -30,7 +30,7 @@ pub(crate) fn adamw_losses(
         AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8).with_weight_decay(0.1).init();
     let mut losses = Vec::with_capacity(steps);
     for _ in 0..steps {
-        let loss = model.losses(&batch).mean();
+        let loss = model.loss(&batch);
         losses.extend(values(loss.clone().inner()));
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let (gradients, _) = clip_global_norm(&model, gradients, 1.0);

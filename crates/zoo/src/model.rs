@@ -4,7 +4,7 @@ use block_transformer::BlockTransformer;
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
 use gpt_neox::GptNeoX;
-use zoo_layers::cross_entropy;
+use zoo_layers::{Positions, cross_entropy, linear_cross_entropy};
 
 /// A language model of either family.
 #[derive(Module, Debug)]
@@ -69,6 +69,33 @@ impl LanguageModel {
             Self::Vanilla(model) => model.forward(batch.ids.clone().narrow(1, 0, time - 1)),
         };
         (logits, targets)
+    }
+
+    /// Mean cross-entropy over the real tokens that are predicted, `[1]`: what training minimises.
+    /// Holds a few rows of logits at a time.
+    pub fn loss(&self, batch: &TokenBatch) -> Tensor<1> {
+        let [b, time] = batch.ids.dims();
+        let first = batch.block_length;
+        let (hidden, head) = match self {
+            Self::Block(model) => {
+                let blocks = [b, time / first, first];
+                let (ids, real) = (batch.ids.clone(), batch.real.clone());
+                let hidden = model.hidden(ids.reshape(blocks), real.reshape(blocks));
+                (hidden, model.token_decoder().head())
+            }
+            Self::Vanilla(model) => {
+                let known = batch.ids.clone().narrow(1, 0, time - 1);
+                (model.hidden(known, &Positions::Same(0), None), model.head())
+            }
+        };
+        let (rows, [_, _, width]) = (b * (time - first), hidden.dims());
+        let predicted = |ids: Tensor<2, Int>| ids.narrow(1, first, time - first).reshape([rows]);
+        linear_cross_entropy(
+            hidden.reshape([rows, width]),
+            head,
+            predicted(batch.ids.clone()),
+            predicted(batch.real.clone().int()).float(),
+        )
     }
 
     /// Cross-entropy of every predicted token.

@@ -38,6 +38,18 @@ impl BlockTransformer {
     /// - output: `[b, n - 1, l, v]`
     pub fn forward(&self, ids: Tensor<3, Int>, real: Tensor<3, Bool>) -> Tensor<4> {
         let [b, n, l] = ids.dims();
+        let logits = self.token_decoder.logits(self.hidden(ids, real)); // [b * (n - 1), l, v]
+        let [_, _, v] = logits.dims();
+        logits.reshape([b, n - 1, l, v])
+    }
+
+    /// What the LM head reads the logits of every block but the first from.
+    ///
+    /// # Shapes
+    /// - `ids`, `real`: `[b, n, l]`
+    /// - output: `[b * (n - 1), l, h]`
+    pub fn hidden(&self, ids: Tensor<3, Int>, real: Tensor<3, Bool>) -> Tensor<3> {
+        let [b, n, l] = ids.dims();
         let contexts = self.contexts(self.embed(ids.clone(), real.clone()), Some(real));
         let e = self.per_block;
         let [_, _, d] = contexts.dims();
@@ -45,9 +57,7 @@ impl BlockTransformer {
         // the last context embedding has no block to predict: [b, n * e, d] -> [b * (n - 1), e, d]
         let contexts = contexts.narrow(1, 0, (n - 1) * e).reshape([rows, e, d]);
         let targets = ids.narrow(1, 1, n - 1).reshape([rows, l]);
-        let logits = self.token_decoder.forward(contexts, targets); // [rows, l, v]
-        let [_, _, v] = logits.dims();
-        logits.reshape([b, n - 1, l, v])
+        self.token_decoder.hidden(contexts, targets)
     }
 
     /// Block embeddings `[b, n * e, d]` of the blocks `ids` `[b, n, l]`.

@@ -103,13 +103,14 @@ impl TokenDecoder {
         expanded.reshape([rows, e * wide / self.width, self.width])
     }
 
-    /// Logits of every token of the blocks that follow `contexts`.
+    /// What the LM head reads the logits of every token from, for the blocks that follow
+    /// `contexts`.
     ///
     /// # Shapes
     /// - `contexts`: `[rows, e, d]`
     /// - `ids`: `[rows, l]`, the blocks themselves
-    /// - output: `[rows, l, v]`
-    pub fn forward(&self, contexts: Tensor<3>, ids: Tensor<2, Int>) -> Tensor<3> {
+    /// - output: `[rows, l, h]`
+    pub fn hidden(&self, contexts: Tensor<3>, ids: Tensor<2, Int>) -> Tensor<3> {
         let [rows, l] = ids.dims();
         let (expanded, device) = (self.expand(contexts), ids.device());
         // the last token of a block is never an input
@@ -136,14 +137,27 @@ impl TokenDecoder {
                 let [_, time, _] = inputs.dims();
                 let mask = causal_by_block(&start, time, 1, None, &device);
                 let hidden = tokens.stack.forward(inputs, &mask, &start, None);
-                tokens.embed_out.forward(hidden.narrow(1, first, l))
+                hidden.narrow(1, first, l)
             }
             Tokens::T5(tokens) => {
                 let mask = causal_by_block(&start, l, 1, None, &device);
                 let inputs = tokens.shared.forward(shifted());
-                tokens.logits(tokens.stack.forward(inputs, &expanded, &mask, 0, None))
+                scale_for_tied(tokens.stack.forward(inputs, &expanded, &mask, 0, None))
             }
         }
+    }
+
+    /// The LM head's matrix `[h, v]`.
+    pub fn head(&self) -> Tensor<2> {
+        match &self.tokens {
+            Tokens::NeoX(tokens) => tokens.embed_out.weight.val(),
+            Tokens::T5(tokens) => tokens.shared.weight.val().transpose(),
+        }
+    }
+
+    /// Logits `[rows, time, v]` of hidden states `[rows, time, h]`.
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        linear(hidden, self.head(), None)
     }
 
     /// Starts the block that follows `contexts` `[rows, e, d]`: its state, and the logits
@@ -185,7 +199,7 @@ impl TokenDecoder {
             let [rows] = ids.dims();
             table.forward(ids.reshape([rows, 1])) // [rows, 1, h]
         };
-        let logits = match (&self.tokens, &mut state.cache) {
+        let hidden = match (&self.tokens, &mut state.cache) {
             (Tokens::NeoX(tokens), Cache::NeoX(cache)) => {
                 let prefix = self.strategy == Strategy::Prefix;
                 let inputs = match ids {
@@ -201,7 +215,7 @@ impl TokenDecoder {
                 let mask = causal_by_block(&at, time, 1, None, &device);
                 let hidden = tokens.stack.forward(inputs, &mask, &at, Some(cache));
                 state.written += time;
-                tokens.embed_out.forward(hidden.narrow(1, time - 1, 1))
+                hidden.narrow(1, time - 1, 1)
             }
             (Tokens::T5(tokens), Cache::T5(cache)) => {
                 let inputs = match ids {
@@ -213,20 +227,18 @@ impl TokenDecoder {
                 let hidden =
                     tokens.stack.forward(inputs, &state.expanded, &mask, past, Some(cache));
                 state.written += 1;
-                tokens.logits(hidden)
+                scale_for_tied(hidden)
             }
             _ => unreachable!("a state is made by the decoder that runs it"),
         };
+        let logits = self.logits(hidden);
         let [rows, _, vocab] = logits.dims();
         logits.reshape([rows, vocab])
     }
 }
 
-impl T5Tokens {
-    /// `[rows, time, h] -> [rows, time, v]`; the tied table needs hidden states scaled by
-    /// `h^-0.5`, as in the published T5.
-    fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let [_, _, width] = hidden.dims();
-        linear(hidden * (width as f64).powf(-0.5), self.shared.weight.val().transpose(), None)
-    }
+/// A head tied to the embedding needs hidden states scaled by `h^-0.5`, as in the published T5.
+fn scale_for_tied(hidden: Tensor<3>) -> Tensor<3> {
+    let [_, _, width] = hidden.dims();
+    hidden * (width as f64).powf(-0.5)
 }

@@ -61,6 +61,11 @@ impl GptNeoX {
         self.embed_out.forward(hidden)
     }
 
+    /// The LM head's matrix `[hidden, vocab]`.
+    pub fn head(&self) -> Tensor<2> {
+        self.embed_out.weight.val()
+    }
+
     /// Empty caches for `batch` sequences of up to `capacity` tokens.
     pub fn new_cache(&self, batch: usize, capacity: usize, device: &Device) -> GptNeoXCache {
         self.stack.new_cache(batch, capacity, device)

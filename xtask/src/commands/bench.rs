@@ -104,7 +104,7 @@ impl TrainArgs {
         let mut seconds = Vec::new();
         for step in 0..=self.steps {
             let start = Instant::now();
-            let loss = model.losses(&batch).mean();
+            let loss = model.loss(&batch);
             let forward = start.elapsed().as_secs_f64();
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
             let backward = start.elapsed().as_secs_f64();

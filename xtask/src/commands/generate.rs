@@ -1,0 +1,165 @@
+//! `cargo xtask generate`
+
+use std::io::{ErrorKind, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use zoo_generation::{Options, SAMPLE_TEMPERATURE, Sampling, TextGenerator};
+use zoo_training::Checkpoint;
+
+use crate::device::DeviceName;
+
+/// Arguments of `generate`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Checkpoint folder to read model and tokenizer from
+    #[arg(long, value_name = "DIR")]
+    checkpoint: PathBuf,
+    /// Text to continue; may be given several times, and may be empty
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        required_unless_present = "prompts_file"
+    )]
+    prompt: Vec<String>,
+    /// File of more texts to continue, one a line; empty lines are skipped
+    #[arg(long, value_name = "FILE")]
+    prompts_file: Option<PathBuf>,
+    /// Divides the logits: below 1 is safer, above 1 wilder, 0 is --greedy [default: 0.8]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f64>,
+    /// Draw from this many of the most likely tokens only
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Draw from the fewest most likely tokens that together have this probability
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f64>,
+    /// What the draws depend on; the same seed gives the same text
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Always take the most likely token
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p"])]
+    greedy: bool,
+    /// Tokens to write for each prompt, at most
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_tokens: usize,
+    /// Text to stop before; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    stop: Vec<String>,
+    /// Write on when the model ends the document
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Prompts computed together
+    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
+    batch: usize,
+    /// Backend that computes
+    #[arg(long, value_enum, default_value_t)]
+    device: DeviceName,
+}
+
+fn positive(value: &str) -> Result<usize, String> {
+    match value.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+impl Args {
+    /// Writes the text to stdout, and how fast it came to stderr.
+    pub fn run(self) -> Result<ExitCode> {
+        let options = self.options();
+        options.check()?;
+        let prompts = self.prompts()?;
+        let device = self.device.open()?;
+        let checkpoint = Checkpoint::open(&self.checkpoint)?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let model = checkpoint.load_model(&device)?;
+        let generator = TextGenerator::new(&model, &checkpoint.config, &tokenizer, &device)
+            .with_context(|| format!("--checkpoint {}", self.checkpoint.display()))?;
+        let start = Instant::now();
+        let mut out = Output::default();
+        let mut tokens = 0;
+        // one prompt streams; of several, each is printed when it is done
+        let streaming = prompts.len() == 1;
+        for (i, batch) in prompts.chunks(self.batch).enumerate() {
+            let first_prompt = i * self.batch;
+            let options = Options { first_prompt, ..options.clone() };
+            let written = generator.generate(batch, &options, &self.stop, |_, text| {
+                if streaming { out.write(text) } else { ControlFlow::Continue(()) }
+            })?;
+            for (row, (prompt, completion)) in batch.iter().zip(&written).enumerate() {
+                tokens += completion.tokens;
+                if streaming {
+                    let _ = out.write("\n");
+                } else {
+                    let number = first_prompt + row + 1;
+                    let header = format!("=== {number} of {}: {prompt:?}", prompts.len());
+                    let _ = out.write(&format!("{header}\n{}\n", completion.text));
+                }
+            }
+            if out.error.is_some() {
+                break;
+            }
+        }
+        out.finish()?;
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("{tokens} tokens in {seconds:.2} s, {:.1} tokens/s", tokens as f64 / seconds);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn options(&self) -> Options {
+        let temperature = self.temperature.unwrap_or(SAMPLE_TEMPERATURE);
+        let sampling = Sampling {
+            temperature: if self.greedy { 0.0 } else { temperature },
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+        };
+        let eos = if self.ignore_eos { None } else { Options::default().eos };
+        Options { sampling, max_tokens: self.max_tokens, eos, ..Options::default() }
+    }
+
+    /// The prompts of the command line, then those of the file.
+    fn prompts(&self) -> Result<Vec<String>> {
+        let mut prompts = self.prompt.clone();
+        if let Some(path) = &self.prompts_file {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("--prompts-file {}", path.display()))?;
+            prompts.extend(text.lines().filter(|line| !line.is_empty()).map(String::from));
+            anyhow::ensure!(
+                !prompts.is_empty(),
+                "--prompts-file {}: no prompts in it; write one a line",
+                path.display()
+            );
+        }
+        Ok(prompts)
+    }
+}
+
+/// Stdout, until nobody reads it any more (`generate | head`).
+#[derive(Default)]
+struct Output {
+    error: Option<std::io::Error>,
+}
+
+impl Output {
+    fn write(&mut self, text: &str) -> ControlFlow<()> {
+        if self.error.is_none() {
+            let mut out = std::io::stdout().lock();
+            self.error = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
+        }
+        if self.error.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self.error {
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("stdout"),
+            _ => Ok(()),
+        }
+    }
+}
