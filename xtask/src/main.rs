@@ -2,6 +2,7 @@
 
 mod commands;
 mod device;
+mod memory;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    memory::keep_pages();
     match Cli::parse().command.run() {
         Ok(code) => code,
         Err(error) => {

@@ -66,19 +66,19 @@ impl Sampler {
         let end = self.allowed_vocab.map_or(logits.len(), |vocab| vocab.min(logits.len()));
         let pad = self.allowed_vocab.map(|_| PAD);
         let allowed = (0..end as u32).zip(logits).filter(|(id, _)| Some(*id) != pad);
-        let most = allowed.clone().fold(None, |best: Option<(u32, f32)>, (id, &logit)| match best {
-            Some((_, most)) if logit <= most || logit.is_nan() => best,
-            None if logit.is_nan() => None,
-            _ => Some((id, logit)),
-        });
+        let most =
+            allowed.clone().fold(None, |best: Option<(u32, f32)>, (id, &logit)| match best {
+                Some((_, most)) if logit <= most || logit.is_nan() => best,
+                None if logit.is_nan() => None,
+                _ => Some((id, logit)),
+            });
         let (likeliest, most) = most.filter(|(_, most)| most.is_finite())?;
         if self.sampling.temperature == 0.0 {
             return Some(likeliest);
         }
         // relative to the largest, so that no exponential overflows
-        let weight = |logit: f32| {
-            ((f64::from(logit) - f64::from(most)) / self.sampling.temperature).exp()
-        };
+        let weight =
+            |logit: f32| ((f64::from(logit) - f64::from(most)) / self.sampling.temperature).exp();
         let weights = allowed.map(|(id, &logit)| (id, weight(logit)));
         let mut weights: Vec<(u32, f64)> = weights.filter(|(_, w)| *w > 0.0).collect();
         self.truncate(&mut weights);

@@ -105,7 +105,8 @@ mod tests {
         let text = "aé b\u{1F600}c ab cd é";
         let letters: Vec<String> = text.chars().map(String::from).collect();
         let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
-        for stops in [vec!["ab c", "b"], vec!["b", "ab c"], vec!["é"], vec!["\u{1F600}c "], vec![]] {
+        for stops in [vec!["ab c", "b"], vec!["b", "ab c"], vec!["é"], vec!["\u{1F600}c "], vec![]]
+        {
             assert_eq!(run(&stops, &[text]), run(&stops, &letters), "{stops:?}");
         }
     }

@@ -69,10 +69,9 @@ impl<'a> TextGenerator<'a> {
         let filter = StopFilter::new(stop)?;
         let mut streams: Vec<Stream<'_>> =
             prompts.iter().map(|_| Stream::new(self.tokenizer, filter.clone())).collect();
-        let written =
-            generate(self.model, self.config, &ids, &options, self.device, |row, id| {
-                streams[row].push(id, |text| on_text(row, text))
-            })?;
+        let written = generate(self.model, self.config, &ids, &options, self.device, |row, id| {
+            streams[row].push(id, |text| on_text(row, text))
+        })?;
         let mut completions = Vec::with_capacity(prompts.len());
         for (row, (stream, ids)) in streams.into_iter().zip(written).enumerate() {
             let text = stream.finish(|text| on_text(row, text));

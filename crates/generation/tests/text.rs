@@ -26,8 +26,7 @@ fn pieces_add_up_to_the_text_of_all_ids() {
     for name in ["prefix", "vanilla"] {
         let config = shape(name);
         let model = model(&config, &device);
-        let generator =
-            TextGenerator::new(&model, &config, &Tokenizer::Bytes, &device).unwrap();
+        let generator = TextGenerator::new(&model, &config, &Tokenizer::Bytes, &device).unwrap();
         let mut pieces = vec![String::new(); prompts().len()];
         let completions = generator
             .generate(&prompts(), &options(), &[], |row, text| {
@@ -38,9 +37,8 @@ fn pieces_add_up_to_the_text_of_all_ids() {
         let ids = Tokenizer::Bytes.encode_batch(&prompts()).unwrap();
         let allowed_vocab = Some(Tokenizer::Bytes.vocab_size());
         let options = Options { allowed_vocab, ..options() };
-        let ids = generate(&model, &config, &ids, &options, &device, |_, _| {
-            ControlFlow::Continue(())
-        });
+        let ids =
+            generate(&model, &config, &ids, &options, &device, |_, _| ControlFlow::Continue(()));
         for ((completion, pieces), ids) in completions.iter().zip(&pieces).zip(ids.unwrap()) {
             assert!(ids.iter().all(|&id| id != PAD && id < 258));
             assert_eq!(completion.text, Tokenizer::Bytes.decode(&ids), "{name}");
@@ -97,9 +95,8 @@ fn samples_repeat_with_their_seed() {
     let device = Device::flex();
     let config = shape("prefix");
     let model = model(&config, &device);
-    let sample = |seed| {
-        sample_text(&model, &config, &Tokenizer::Bytes, "Once", 20, seed, &device).unwrap()
-    };
+    let sample =
+        |seed| sample_text(&model, &config, &Tokenizer::Bytes, "Once", 20, seed, &device).unwrap();
     assert_eq!(sample(1), sample(1));
     assert_ne!(sample(1), sample(2));
 }

@@ -1,6 +1,7 @@
 //! Cross-entropy over tokens.
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation::log_softmax};
+use burn::tensor::activation::{log_softmax, softmax};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
 /// Negative log-likelihood in nats of each target.
 ///
@@ -48,14 +49,15 @@ pub fn linear_cross_entropy(
         let h = h.clone().narrow(0, start, count);
         let target = targets.clone().narrow(0, start, count);
         let weight = weights.clone().narrow(0, start, count);
-        let log_p = log_softmax(h.clone().matmul(w.clone()), 1); // [count, vocab]
-        loss = loss - (log_p.clone().gather(1, target.clone()) * weight.clone()).sum();
+        let logits = h.clone().matmul(w.clone()); // [count, vocab]
+        let log_p = log_softmax(logits.clone(), 1).gather(1, target.clone());
+        loss = loss - (log_p * weight.clone()).sum();
         if tracked {
-            // d loss / d logits = weight * (p - onehot)
-            let minus = Tensor::ones([count, 1], &log_p.device()).neg();
-            let d = log_p.exp().scatter(1, target, minus, IndexingUpdateOp::Add) * weight;
-            d_hidden.push(d.clone().matmul(w.clone().transpose()));
-            let d = h.transpose().matmul(d);
+            // d loss / d logits = weight * (p - onehot); the weight is applied to the small factors
+            let minus = Tensor::ones([count, 1], &logits.device()).neg();
+            let d = softmax(logits, 1).scatter(1, target, minus, IndexingUpdateOp::Add);
+            d_hidden.push(d.clone().matmul(w.clone().transpose()) * weight.clone());
+            let d = (h * weight).transpose().matmul(d);
             d_weight = Some(match d_weight {
                 None => d,
                 Some(sum) => d + sum,

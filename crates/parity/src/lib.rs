@@ -8,4 +8,3 @@ mod training;
 
 pub use case::{Case, ParityError, find_cases};
 pub use compare::{Quantity, Report, compare};
-pub use training::clip_global_norm;

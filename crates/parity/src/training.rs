@@ -1,8 +1,8 @@
 //! Gradients and optimizer steps on the recorded batch.
 
-use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Device;
+use zoo_training::gradients::clip_global_norm;
 use zoo_weights::{HostTensors, Source, published_tensors};
 
 use crate::{Case, ParityError, compare::values};
@@ -37,26 +37,4 @@ pub(crate) fn adamw_losses(
         model = optimizer.step(1e-2, model, gradients);
     }
     Ok(losses)
-}
-
-// TEMPORARY
-struct Sq<'a>(&'a GradientsParams, f64);
-impl burn::module::ModuleVisitor for Sq<'_> {
-    fn visit_float<const D: usize>(&mut self, p: &burn::module::Param<burn::tensor::Tensor<D>>) {
-        if let Some(g) = self.0.get::<D>(p.id) { self.1 += g.square().sum().into_scalar::<f32>() as f64; }
-    }
-}
-struct Sc<'a>(&'a mut GradientsParams, f64);
-impl burn::module::ModuleVisitor for Sc<'_> {
-    fn visit_float<const D: usize>(&mut self, p: &burn::module::Param<burn::tensor::Tensor<D>>) {
-        if let Some(g) = self.0.remove::<D>(p.id) { self.0.register(p.id, g * self.1); }
-    }
-}
-/// temporary
-pub fn clip_global_norm<M: Module>(model: &M, mut g: GradientsParams, max: f64) -> (GradientsParams, f64) {
-    let mut v = Sq(&g, 0.0);
-    model.visit(&mut v);
-    let norm = v.1.sqrt();
-    if norm > max { model.visit(&mut Sc(&mut g, max / (norm + 1e-6))); }
-    (g, norm)
 }

@@ -12,7 +12,7 @@ mod visit;
 pub use error::WeightsError;
 pub use layout::Layout;
 pub use safetensors_io::{Dtype, export, import, read_tensors, write_tensors};
-pub use visit::{Entry, Source, entries, load, published_tensors};
+pub use visit::{Entry, Source, cast, entries, load, published_tensors};
 
 use std::collections::BTreeMap;
 

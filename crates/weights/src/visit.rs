@@ -2,10 +2,10 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use zoo_layers::PublishedNames;
 
-use crate::{HostTensor, HostTensors, Layout, WeightsError};
+use crate::{Dtype, HostTensor, HostTensors, Layout, WeightsError};
 
 /// A parameter and its published place.
 #[derive(Clone, Debug)]
@@ -201,4 +201,22 @@ impl ModuleMapper for Fill {
         let id = param.id;
         param.transform_for_load(tensor, id)
     }
+}
+
+/// `model` with every parameter in `dtype`.
+pub fn cast<M: Module>(model: M, dtype: Dtype) -> M {
+    struct Cast(FloatDType);
+
+    impl ModuleMapper for Cast {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(self.0))
+        }
+    }
+
+    let dtype = match dtype {
+        Dtype::F32 => FloatDType::F32,
+        Dtype::F16 => FloatDType::F16,
+        Dtype::Bf16 => FloatDType::BF16,
+    };
+    model.map(&mut Cast(dtype))
 }

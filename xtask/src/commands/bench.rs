@@ -8,7 +8,7 @@ use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Bool, Device, Distribution, Int, Tensor};
 use clap::Subcommand;
 use zoo::TokenBatch;
-use zoo_parity::clip_global_norm;
+use zoo_training::gradients::clip_global_norm;
 
 use crate::device::DeviceName;
 

@@ -1,6 +1,9 @@
 //! One module a command.
 
 mod bench;
+mod export;
+mod generate;
+mod import;
 mod parity;
 mod presets;
 
@@ -14,6 +17,12 @@ use clap::Subcommand;
 pub enum Command {
     /// Measure speed and memory
     Bench(bench::Args),
+    /// Write a checkpoint's weights to a published or burn file
+    Export(export::Args),
+    /// Continue texts with a trained model
+    Generate(generate::Args),
+    /// Make a checkpoint of a published weight file
+    Import(import::Args),
     /// Compare models with recorded outputs of the published implementation
     Parity(parity::Args),
     /// List the presets with their sizes
@@ -25,6 +34,9 @@ impl Command {
     pub fn run(self) -> Result<ExitCode> {
         match self {
             Self::Bench(args) => args.run(),
+            Self::Export(args) => args.run(),
+            Self::Generate(args) => args.run(),
+            Self::Import(args) => args.run(),
             Self::Parity(args) => args.run(),
             Self::Presets(args) => args.run(),
         }

@@ -6,6 +6,7 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use zoo::block_transformer::TokenDecoderConfig;
 use zoo::{LanguageModel, ModelConfig, TokenBatch};
 use zoo_generation::{EOS, PAD, Sampler, Sampling};
 
@@ -39,7 +40,8 @@ pub fn shapes() -> Vec<(&'static str, ModelConfig)> {
     let shapes = [
         ("prefix", block(4, LOOKUP, &prefix_of_two)),
         ("summation", block(4, LOOKUP, SUMMATION)),
-        ("cross-attention", block(4, &cls, CROSS)),
+        ("cross-attention", block(4, LOOKUP, CROSS)),
+        ("cls, summation", block(4, &cls, SUMMATION)),
         ("roberta", block(4, &roberta, PREFIX)),
         ("two embeddings", block(4, &two_embeddings, PREFIX)),
         ("two embeddings, summation", block(4, &two_embeddings, SUMMATION)),
@@ -60,13 +62,25 @@ pub fn shape(name: &str) -> ModelConfig {
 
 /// A random model whose weights are large enough for every token to matter.
 pub fn model(config: &ModelConfig, device: &Device) -> LanguageModel {
-    struct Larger;
+    struct Larger {
+        t5: bool,
+    }
     impl ModuleMapper for Larger {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.map(|value| if D > 1 { value * 5.0 } else { value })
+            let factor = match param.dims().as_slice() {
+                // the tied table of T5 starts so large that a token only repeats itself
+                [VOCAB, 32] if self.t5 => 0.1,
+                [_] => 1.0,
+                _ => 5.0,
+            };
+            param.map(|value| value * factor)
         }
     }
-    config.init(11, device).map(&mut Larger)
+    let t5 = matches!(
+        config,
+        ModelConfig::Block(block) if matches!(block.token_decoder, TokenDecoderConfig::T5(_))
+    );
+    config.init(11, device).map(&mut Larger { t5 })
 }
 
 /// Prompts of 0, 1, 2, .. `count - 1` tokens.

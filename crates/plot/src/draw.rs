@@ -1,0 +1,140 @@
+//! Drawing with plotters.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Once;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::register_font;
+
+use crate::{Plot, Style};
+
+const SIZE: (u32, u32) = (960, 600);
+const FONT: &str = "sans-serif";
+/// Distinct in print and to the colour-blind (Okabe and Ito).
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+    RGBColor(230, 159, 0),
+];
+const INK: RGBColor = RGBColor(40, 40, 40);
+
+pub(crate) fn svg(plot: &Plot) -> Result<String, String> {
+    let mut text = String::new();
+    draw(plot, SVGBackend::with_string(&mut text, SIZE).into_drawing_area())?;
+    Ok(text)
+}
+
+pub(crate) fn png(plot: &Plot, path: &Path) -> Result<(), String> {
+    draw(plot, BitMapBackend::new(path, SIZE).into_drawing_area())
+}
+
+fn draw<B: DrawingBackend>(plot: &Plot, area: DrawingArea<B, Shift>) -> Result<(), String> {
+    static FONTS: Once = Once::new();
+    FONTS.call_once(|| {
+        let font = epaint_default_fonts::UBUNTU_LIGHT;
+        // a font that does not parse shows when text is drawn
+        let _ = register_font(FONT, FontStyle::Normal, font);
+    });
+    draw_chart(plot, &area).map_err(|e| e.to_string())?;
+    area.present().map_err(|e| e.to_string())
+}
+
+fn draw_chart<B: DrawingBackend>(
+    plot: &Plot,
+    area: &DrawingArea<B, Shift>,
+) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    area.fill(&WHITE)?;
+    let (xs, ys) = ranges(plot);
+    let across = [xs.start, xs.end];
+    let mut chart = ChartBuilder::on(area)
+        .caption(&plot.title, (FONT, 24).into_font().color(&INK))
+        .margin(16)
+        .margin_right(28)
+        .x_label_area_size(52)
+        .y_label_area_size(68)
+        .build_cartesian_2d(xs, ys)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(INK.mix(0.12))
+        .axis_style(INK)
+        .x_desc(&plot.x_label)
+        .y_desc(&plot.y_label)
+        .axis_desc_style((FONT, 18).into_font().color(&INK))
+        .label_style((FONT, 16).into_font().color(&INK))
+        .x_label_formatter(&|x| number(*x))
+        .y_label_formatter(&|y| number(*y))
+        .draw()?;
+    for (i, line) in plot.lines.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        let style = match line.style {
+            Style::Faint => colour.mix(0.35).stroke_width(1),
+            _ => colour.stroke_width(2),
+        };
+        let points: Vec<_> = finite(&line.points).collect();
+        chart
+            .draw_series(LineSeries::new(points.iter().copied(), style))?
+            .label(&line.label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], style));
+        // a line of one point would not show
+        if line.style == Style::Marked || points.len() == 1 {
+            chart.draw_series(points.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
+        }
+    }
+    for (i, level) in plot.levels.iter().enumerate().filter(|(_, level)| level.y.is_finite()) {
+        let style = COLOURS[(plot.lines.len() + i) % COLOURS.len()].stroke_width(2);
+        let ends = across.map(|x| (x, level.y));
+        chart
+            .draw_series(DashedLineSeries::new(ends, 8, 6, style))?
+            .label(&level.label)
+            .legend(move |(x, y)| {
+                let dash = |at: i32| PathElement::new([(x + at, y), (x + at + 9, y)], style);
+                EmptyElement::at((0, 0)) + dash(0) + dash(15)
+            });
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .legend_area_size(34)
+        .margin(12)
+        .background_style(WHITE.mix(0.85))
+        .border_style(INK.mix(0.3))
+        .label_font((FONT, 16).into_font().color(&INK))
+        .draw()
+}
+
+fn finite(points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> + '_ {
+    points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite())
+}
+
+/// What the axes span: everything, and a little room above and below.
+fn ranges(plot: &Plot) -> (Range<f64>, Range<f64>) {
+    let points = || plot.lines.iter().flat_map(|line| finite(&line.points));
+    let levels = plot.levels.iter().map(|level| level.y).filter(|y| y.is_finite());
+    let xs = span(points().map(|p| p.0));
+    let ys = span(points().map(|p| p.1).chain(levels));
+    let room = 0.06 * (ys.end - ys.start);
+    (xs, ys.start - room..ys.end + room)
+}
+
+/// From the smallest to the largest, never empty.
+fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
+    let (low, high) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    match (low.is_finite(), low < high) {
+        (false, _) => 0.0..1.0,
+        (true, false) => low - 0.5..low + 0.5,
+        (true, true) => low..high,
+    }
+}
+
+/// As few digits as tell ticks apart.
+fn number(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_string()
+}

@@ -1,0 +1,36 @@
+//! Windows on the device.
+
+use burn::data::dataloader::batcher::Batcher;
+use burn::tensor::{Device, Tensor, TensorData};
+use zoo::TokenBatch;
+use zoo_text::Window;
+
+/// Windows of one length as a batch on `device`.
+pub fn token_batch(windows: &[Window], block_length: usize, device: &Device) -> TokenBatch {
+    let shape = [windows.len(), windows.first().map_or(0, |window| window.ids.len())];
+    let ids: Vec<i32> = windows.iter().flat_map(|w| w.ids.iter().map(|&id| id as i32)).collect();
+    let real: Vec<bool> = windows.iter().flat_map(|w| w.real.iter().copied()).collect();
+    TokenBatch {
+        ids: Tensor::from_data(TensorData::new(ids, shape), device),
+        real: Tensor::from_data(TensorData::new(real, shape), device),
+        block_length,
+    }
+}
+
+/// Tokens of `windows` that are no padding.
+pub fn real_tokens(windows: &[Window]) -> u64 {
+    windows.iter().flat_map(|window| &window.real).filter(|&&real| real).count() as u64
+}
+
+/// [`token_batch`] for burn's data loader.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowBatcher {
+    /// Tokens a block of the model (`ModelConfig::block_length`).
+    pub block_length: usize,
+}
+
+impl Batcher<Window, TokenBatch> for WindowBatcher {
+    fn batch(&self, windows: Vec<Window>, device: &Device) -> TokenBatch {
+        token_batch(&windows, self.block_length, device)
+    }
+}

@@ -1,0 +1,65 @@
+//! What can stop a training run.
+
+use std::path::{Path, PathBuf};
+
+/// A run that cannot start or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A choice that cannot be trained with; names the flag.
+    #[error("{0}")]
+    Choice(String),
+    /// The system refused.
+    #[error("{path}: {reason}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A file that is not what was written.
+    #[error("{path}: {reason}")]
+    Damaged {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// Loss or gradient stopped being a number.
+    #[error(
+        "step {step}: the {what} is not finite; the weights of step {good} and before are kept in \
+         the checkpoints. Lower --lr or raise --warmup"
+    )]
+    NotFinite {
+        /// The step, counted from 1.
+        step: u64,
+        /// Loss or gradient norm.
+        what: &'static str,
+        /// The last checkpointed step.
+        good: u64,
+    },
+    /// The corpus or the tokenizer.
+    #[error(transparent)]
+    Text(#[from] zoo_text::TextError),
+    /// The model's configuration.
+    #[error(transparent)]
+    Model(#[from] zoo::ConfigError),
+    /// The preset's name.
+    #[error(transparent)]
+    Preset(#[from] zoo::PresetError),
+    /// Tensors the model does not compute with.
+    #[error(transparent)]
+    Weights(#[from] zoo_weights::WeightsError),
+    /// The plot.
+    #[error(transparent)]
+    Plot(#[from] zoo_plot::PlotError),
+}
+
+impl TrainError {
+    pub(crate) fn io<E: ToString>(path: &Path) -> impl Fn(E) -> Self + '_ {
+        move |error| Self::Io { path: path.into(), reason: error.to_string() }
+    }
+
+    pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Damaged { path: path.into(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,37 @@
+//! The loss curve of a run.
+
+use zoo_plot::{Level, Line, Plot, Style, smoothed};
+
+use crate::TrainError;
+use crate::folder::RunFolder;
+use crate::metrics::Row;
+
+/// Writes `loss.svg` and `loss.png`.
+pub(crate) fn write(
+    folder: &RunFolder,
+    title: &str,
+    rows: &[Row],
+    frequency_loss: f64,
+) -> Result<(), TrainError> {
+    let train: Vec<(f64, f64)> = rows.iter().map(|row| (row.step as f64, row.loss)).collect();
+    let validation = rows.iter().filter_map(|row| Some((row.step as f64, row.validation_loss?)));
+    let window = (rows.len() as f64 / 30.0).max(2.0);
+    let line = |label: &str, points, style| Line { label: label.into(), points, style };
+    let plot = Plot {
+        title: title.into(),
+        x_label: "step".into(),
+        y_label: "loss (nats per token)".into(),
+        lines: vec![
+            line("training", train.clone(), Style::Faint),
+            line("training, smoothed", smoothed(&train, window), Style::Solid),
+            line("validation", validation.collect(), Style::Marked),
+        ],
+        levels: vec![Level {
+            label: format!("token frequencies alone ({frequency_loss:.2})"),
+            y: frequency_loss,
+        }],
+    };
+    plot.write(&folder.file("loss.svg"))?;
+    plot.write(&folder.file("loss.png"))?;
+    Ok(())
+}

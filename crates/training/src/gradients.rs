@@ -1,0 +1,97 @@
+//! Gradients of a whole model: their sum over micro-batches, their norm, their scale.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Tensor};
+
+/// Adds `more` to `sum`, parameter by parameter.
+pub fn add<M: Module>(
+    model: &M,
+    sum: Option<GradientsParams>,
+    more: GradientsParams,
+) -> GradientsParams {
+    match sum {
+        None => more,
+        Some(sum) => {
+            let mut add = Add { sum, more };
+            model.visit(&mut add);
+            add.sum
+        }
+    }
+}
+
+/// Sum of the squares of all gradients in f32, `[1]`, left on the device; none without gradients.
+pub fn sum_of_squares<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
+    let mut squares = Squares { gradients, sum: None };
+    model.visit(&mut squares);
+    squares.sum
+}
+
+/// Every gradient times `factor`.
+pub fn scale<M: Module>(model: &M, gradients: GradientsParams, factor: f64) -> GradientsParams {
+    let mut scale = Scale { gradients, factor };
+    model.visit(&mut scale);
+    scale.gradients
+}
+
+/// Scales the gradients so that their global norm is at most `max`; returns them with the norm they
+/// had. (burn's own clipping takes the norm of each tensor apart.)
+pub fn clip_global_norm<M: Module>(
+    model: &M,
+    gradients: GradientsParams,
+    max: f64,
+) -> (GradientsParams, f64) {
+    let squares = sum_of_squares(model, &gradients).map(|squares| squares.into_scalar::<f64>());
+    let norm = squares.unwrap_or(0.0).sqrt();
+    // 1e-6 as in torch.nn.utils.clip_grad_norm_
+    let factor = max / (norm + 1e-6);
+    let gradients = if factor < 1.0 { scale(model, gradients, factor) } else { gradients };
+    (gradients, norm)
+}
+
+struct Add {
+    sum: GradientsParams,
+    more: GradientsParams,
+}
+
+impl ModuleVisitor for Add {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(more) = self.more.remove::<D>(param.id) {
+            let sum = match self.sum.remove::<D>(param.id) {
+                Some(sum) => sum + more,
+                None => more,
+            };
+            self.sum.register(param.id, sum);
+        }
+    }
+}
+
+struct Squares<'a> {
+    gradients: &'a GradientsParams,
+    sum: Option<Tensor<1>>,
+}
+
+impl ModuleVisitor for Squares<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            let square = gradient.cast(DType::F32).square().sum();
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + square,
+                None => square,
+            });
+        }
+    }
+}
+
+struct Scale {
+    gradients: GradientsParams,
+    factor: f64,
+}
+
+impl ModuleVisitor for Scale {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            self.gradients.register(param.id, gradient * self.factor);
+        }
+    }
+}

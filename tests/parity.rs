@@ -1,0 +1,52 @@
+//! Every recorded case of the published implementation, on both CPU backends.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use zoo_parity::{Case, compare, find_cases};
+
+fn golden() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden"))
+}
+
+fn hold(device: &Device) {
+    let names = find_cases(golden()).unwrap();
+    assert_eq!(names.len(), 10);
+    for name in names {
+        let report = compare(&Case::open(golden(), &name).unwrap(), device).unwrap();
+        // embeddings, contexts, logits, loss, loss by position, gradients; fewer for vanilla
+        assert!(report.quantities.len() >= 5, "{report:?}");
+        assert!(report.holds(), "{report:#?}");
+    }
+}
+
+#[test]
+fn flex_computes_what_the_published_implementation_does() {
+    hold(&Device::flex());
+}
+
+#[test]
+#[expect(deprecated, reason = "supported for as long as burn has it")]
+fn ndarray_computes_what_the_published_implementation_does() {
+    hold(&Device::ndarray());
+}
+
+/// The comparison is able to fail: another model's weights under the same shape are noticed.
+#[test]
+fn a_changed_weight_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "lookup_prefix";
+    for kind in ["json", "golden.safetensors", "model.safetensors"] {
+        let file = format!("{name}.{kind}");
+        std::fs::copy(golden().join(&file), dir.path().join(&file)).unwrap();
+    }
+    let path = dir.path().join(format!("{name}.model.safetensors"));
+    let mut tensors = zoo_weights::read_tensors(&path).unwrap();
+    let weight = "block_decoder.gpt_neox.layers.1.attention.dense.bias";
+    tensors.get_mut(weight).unwrap().values[0] += 1e-2;
+    zoo_weights::write_tensors(&tensors, zoo_weights::Dtype::F32, &path).unwrap();
+    let report = compare(&Case::open(dir.path(), name).unwrap(), &Device::flex()).unwrap();
+    let failed: Vec<_> = report.quantities.iter().filter(|q| !q.holds()).collect();
+    assert!(failed.iter().any(|q| q.name == "logits"), "{report:#?}");
+    assert!(failed.iter().any(|q| q.name.starts_with("gradients")), "{report:#?}");
+}

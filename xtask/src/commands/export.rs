@@ -1,0 +1,81 @@
+//! `cargo xtask export`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use burn::module::Module;
+use clap::ValueEnum;
+use zoo_training::Checkpoint;
+use zoo_weights::{Dtype, cast, export};
+
+use crate::device::DeviceName;
+
+/// Arguments of `export`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Checkpoint folder, or a run's folder (its newest checkpoint)
+    #[arg(long, value_name = "DIR")]
+    checkpoint: PathBuf,
+    /// File format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Number format
+    #[arg(long, value_enum, default_value_t)]
+    dtype: Number,
+    /// File to write; config.json and tokenizer.json are written beside it
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// Published names and layout, as the published Python code loads them
+    #[default]
+    Safetensors,
+    /// burn's own format
+    Burnpack,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Number {
+    #[default]
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Args {
+    /// Writes the file and what belongs beside it.
+    pub fn run(self) -> Result<ExitCode> {
+        let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        ensure!(folder.is_dir(), "--out {}: there is no folder {}", self.out.display(), folder.display());
+        let checkpoint = Checkpoint::open(&self.checkpoint)?;
+        let device = DeviceName::default().open()?;
+        let model = checkpoint.load_model(&device)?;
+        let dtype = match self.dtype {
+            Number::F32 => Dtype::F32,
+            Number::F16 => Dtype::F16,
+            Number::Bf16 => Dtype::Bf16,
+        };
+        match self.format {
+            Format::Safetensors => {
+                export(&model, &checkpoint.config, &checkpoint.unused()?, dtype, &self.out)?;
+            }
+            Format::Burnpack => {
+                let saved = cast(model, dtype).save_file(&self.out);
+                saved.with_context(|| self.out.display().to_string())?;
+            }
+        }
+        for (name, text) in [
+            ("config.json", checkpoint.config.to_json() + "\n"),
+            ("tokenizer.json", checkpoint.tokenizer()?.to_json()),
+        ] {
+            let path = folder.join(name);
+            std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+        }
+        println!("{}", self.out.display());
+        Ok(ExitCode::SUCCESS)
+    }
+}

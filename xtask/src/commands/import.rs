@@ -1,0 +1,78 @@
+//! `cargo xtask import`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use zoo::ModelConfig;
+use zoo_text::Tokenizer;
+use zoo_training::{Checkpoint, Contents, TrainState};
+use zoo_weights::import;
+
+use crate::device::DeviceName;
+
+/// Arguments of `import`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Published safetensors file (f32, f16 or bf16)
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// Shape of the model, by preset
+    #[arg(long, conflicts_with = "config", required_unless_present = "config")]
+    preset: Option<String>,
+    /// Shape of the model, as JSON
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Tokenizer of the model; `tokenizer.json` beside the file if there is one, else bytes
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Checkpoint folder to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Args {
+    /// Writes the checkpoint, or nothing.
+    pub fn run(self) -> Result<ExitCode> {
+        ensure!(!self.out.exists(), "--out {}: already exists", self.out.display());
+        let config = self.model()?;
+        let beside = self.from.parent().unwrap_or(Path::new(".")).join("tokenizer.json");
+        let tokenizer = match &self.tokenizer {
+            Some(path) => Tokenizer::load(path)?,
+            None if beside.exists() => Tokenizer::load(&beside)?,
+            None => Tokenizer::Bytes,
+        };
+        let device = DeviceName::default().open()?;
+        let (model, unused) = import(config.init(0, &device), &config, &self.from)?;
+        let state = TrainState::imported();
+        Checkpoint::write(
+            &self.out,
+            &Contents {
+                model: &model,
+                config: &config,
+                tokenizer: &tokenizer,
+                optimizer: None,
+                state: &state,
+                unused: &unused,
+            },
+        )?;
+        println!("{} parameters in {}", config.num_params(), self.out.display());
+        if tokenizer.vocab_size() > config.vocab_size() {
+            println!(
+                "note: the model has {} ids, fewer than the {} of its tokenizer; give --tokenizer to generate text",
+                config.vocab_size(),
+                tokenizer.vocab_size()
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn model(&self) -> Result<ModelConfig> {
+        if let Some(name) = &self.preset {
+            return Ok(zoo::preset(name)?.model.clone());
+        }
+        let path = self.config.as_deref().context("--config FILE or --preset NAME is needed")?;
+        let json = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        Ok(ModelConfig::from_json(&json, &path.display().to_string())?)
+    }
+}
