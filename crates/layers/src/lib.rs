@@ -6,6 +6,7 @@
 mod attention;
 mod cache;
 mod conv;
+mod gelu;
 mod init;
 mod loss;
 mod mask;
@@ -18,6 +19,7 @@ pub mod t5;
 pub use attention::{attend, merge_heads, split_heads};
 pub use cache::{KvCache, Positions};
 pub use conv::BlockConv;
+pub use gelu::gelu;
 pub use init::Init;
 pub use loss::{cross_entropy, linear_cross_entropy};
 pub use names::{PublishedNames, rename};

@@ -2,12 +2,12 @@
 //! residual (Black et al., arXiv 2204.06745).
 
 use burn::module::Module;
-use burn::nn::{Gelu, LayerNorm, Linear};
+use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttentionMask, Init, KvCache, Positions, Rotary, attend, merge_heads,
+    AttentionMask, Init, KvCache, Positions, Rotary, attend, gelu, merge_heads,
 };
 
 /// Shape of a GPT-NeoX stack. Field names are those of the published configuration files.
@@ -163,7 +163,7 @@ pub struct NeoXMlp {
 
 impl NeoXMlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.dense_4h_to_h.forward(Gelu::new().forward(self.dense_h_to_4h.forward(x)))
+        self.dense_4h_to_h.forward(gelu(self.dense_h_to_4h.forward(x)))
     }
 }
 
@@ -271,15 +271,31 @@ impl NeoXStack {
         x: Tensor<3>,
         mask: &AttentionMask,
         at: &Positions,
-        mut cache: Option<&mut StackCache>,
+        cache: Option<&mut StackCache>,
     ) -> Tensor<3> {
         let [_, time, _] = x.dims();
         let rotary =
             Rotary::new(at, time, self.head_dim, self.rotated, self.rotary_base, &x.device());
-        let mut x = x;
+        self.forward_rotated(x, mask, &rotary, at, cache)
+    }
+
+    /// Angles for any positions, the same for every sequence.
+    pub fn rotary(&self, positions: Vec<usize>, device: &Device) -> Rotary {
+        Rotary::at(&[positions], self.head_dim, self.rotated, self.rotary_base, device)
+    }
+
+    /// [`forward`](Self::forward) with angles other than those of the cached positions.
+    pub fn forward_rotated(
+        &self,
+        mut x: Tensor<3>,
+        mask: &AttentionMask,
+        rotary: &Rotary,
+        at: &Positions,
+        mut cache: Option<&mut StackCache>,
+    ) -> Tensor<3> {
         for (i, layer) in self.layers.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|cache| (&mut cache[i], at));
-            x = layer.forward(x, &rotary, mask, cache);
+            x = layer.forward(x, rotary, mask, cache);
         }
         self.final_layer_norm.forward(x)
     }

@@ -1,11 +1,11 @@
 //! The RoBERTa encoder (Liu et al., arXiv 1907.11692), bidirectional, post-norm.
 
 use burn::module::Module;
-use burn::nn::{Embedding, Gelu, LayerNorm, Linear};
+use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::{Bool, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{AttentionMask, Init, attend, merge_heads, split_heads};
+use crate::{AttentionMask, Init, attend, gelu, merge_heads, split_heads};
 
 /// Shape of a RoBERTa encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,7 +86,7 @@ impl RobertaLayer {
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
         let attended = merge_heads(attend(query, key, value, scale, None, mask.as_ref()));
         let x = self.attention_norm.forward(self.attention_dense.forward(attended) + x);
-        let fed = self.output.forward(Gelu::new().forward(self.intermediate.forward(x.clone())));
+        let fed = self.output.forward(gelu(self.intermediate.forward(x.clone())));
         self.output_norm.forward(fed + x)
     }
 }

@@ -18,7 +18,7 @@ pub struct Rotary {
 
 impl Rotary {
     /// Angles `position * base^(-2i / rotated)` for the first `rotated` dimensions of a head
-    /// (Su et al., arXiv 2104.09864), for the positions that `at` names.
+    /// (Su et al., arXiv 2104.09864), for `time` positions from where each row of `at` starts.
     pub fn new(
         at: &Positions,
         time: usize,
@@ -27,23 +27,31 @@ impl Rotary {
         base: f64,
         device: &Device,
     ) -> Self {
+        let rows: Vec<Vec<usize>> =
+            at.starts().iter().map(|&start| (start..start + time).collect()).collect();
+        Self::at(&rows, head_dim, rotated, base, device)
+    }
+
+    /// The same for any positions, `[rows][time]`.
+    pub fn at(
+        positions: &[Vec<usize>],
+        head_dim: usize,
+        rotated: usize,
+        base: f64,
+        device: &Device,
+    ) -> Self {
         let half = rotated / 2;
         let inverse: Vec<f32> =
             (0..half).map(|i| base.powf(-2.0 * i as f64 / rotated as f64) as f32).collect();
-        let starts = at.starts();
-        let rows = starts.len();
+        let (rows, time) = (positions.len(), positions.first().map_or(0, Vec::len));
         let count = rows * time * head_dim;
         let (mut cos, mut sin) = (vec![1.0_f32; count], vec![0.0_f32; count]);
-        for (row, start) in starts.iter().enumerate() {
-            for t in 0..time {
-                let offset = (row * time + t) * head_dim;
-                let position = (start + t) as f32;
-                for (i, inverse) in inverse.iter().enumerate() {
-                    let (s, c) = (position * inverse).sin_cos();
-                    for dim in [i, i + half] {
-                        cos[offset + dim] = c;
-                        sin[offset + dim] = s;
-                    }
+        for (i, &position) in positions.iter().flatten().enumerate() {
+            for (dim, inverse) in inverse.iter().enumerate() {
+                let (s, c) = (position as f32 * inverse).sin_cos();
+                for dim in [dim, dim + half] {
+                    cos[i * head_dim + dim] = c;
+                    sin[i * head_dim + dim] = s;
                 }
             }
         }

@@ -15,6 +15,11 @@ pub(crate) fn compare(
     device: &Device,
     quantities: &mut Vec<Quantity>,
 ) -> Result<(), ParityError> {
+    // the recorded ids come from the published generation code
+    let model = &match model.clone() {
+        LanguageModel::Block(model) => LanguageModel::Block(model.with_published_positions()),
+        vanilla => vanilla,
+    };
     let (mut cached_wrong, mut uncached_wrong, mut cases) = (0, 0, 0);
     for (length, golden) in case.with_prefix("gen.greedy_") {
         let prompt = case.golden(&format!("gen.prompt_{length}"))?;

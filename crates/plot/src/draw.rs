@@ -73,7 +73,7 @@ fn draw_chart<B: DrawingBackend>(
     for (i, line) in plot.lines.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
         let style = match line.style {
-            Style::Faint => colour.mix(0.35).stroke_width(1),
+            Style::Faint => colour.mix(0.6).stroke_width(1),
             _ => colour.stroke_width(2),
         };
         let points: Vec<_> = finite(&line.points).collect();

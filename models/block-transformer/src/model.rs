@@ -103,6 +103,12 @@ impl BlockTransformer {
         self.block_decoder.forward(embedded, &mask, &at, Some(cache))
     }
 
+    /// See [`TokenDecoder::with_published_positions`].
+    pub fn with_published_positions(mut self) -> Self {
+        self.token_decoder = self.token_decoder.with_published_positions();
+        self
+    }
+
     /// The token decoder.
     pub fn token_decoder(&self) -> &TokenDecoder {
         &self.token_decoder

@@ -2,10 +2,10 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
-use burn::tensor::{Int, Tensor, module::linear};
+use burn::tensor::{Device, Int, Tensor, module::linear};
 use zoo_layers::neox::{NeoXStack, StackCache};
 use zoo_layers::t5::{T5Cache, T5Stack};
-use zoo_layers::{BlockConv, Init, Positions, causal_by_block};
+use zoo_layers::{BlockConv, Init, Positions, Rotary, causal_by_block};
 
 use crate::{BlockTransformerConfig, Strategy, TokenDecoderConfig, embedder::BOS};
 
@@ -42,6 +42,7 @@ pub struct TokenDecoder {
     strategy: Strategy,
     block_length: usize,
     width: usize,
+    published_positions: bool,
 }
 
 /// A block being written: the token decoder's cache and how far it has come. The NeoX caches are
@@ -92,7 +93,33 @@ impl TokenDecoder {
             strategy,
             block_length: config.block_length,
             width,
+            published_positions: false,
         }
+    }
+
+    /// The decoder with the rotary positions of the published generation code.
+    ///
+    /// That code counts the whole prefix as one position when it generates (and only then), so with
+    /// more than one prefix vector it rotates tokens by other angles than it trained them with.
+    /// Generation here keeps the angles of training; this reproduces the published outputs.
+    pub fn with_published_positions(mut self) -> Self {
+        self.published_positions = true;
+        self
+    }
+
+    /// Angles of positions `start..start + time` behind `vectors` expanded embeddings.
+    fn rotary(
+        &self,
+        tokens: &NeoXTokens,
+        start: usize,
+        time: usize,
+        vectors: usize,
+        device: &Device,
+    ) -> Rotary {
+        let one_prefix = self.published_positions && self.strategy == Strategy::Prefix;
+        let skipped = if one_prefix { vectors - 1 } else { 0 };
+        let positions = (start..start + time).map(|i| i.saturating_sub(skipped)).collect();
+        tokens.stack.rotary(positions, device)
     }
 
     /// `[rows, e, d] -> [rows, e * r, h]`
@@ -121,8 +148,8 @@ impl TokenDecoder {
         let start = Positions::Same(0);
         match &self.tokens {
             Tokens::NeoX(tokens) => {
+                let [_, vectors, _] = expanded.dims();
                 let (inputs, first) = if self.strategy == Strategy::Prefix {
-                    let [_, prefix, _] = expanded.dims();
                     let inputs = match l {
                         1 => expanded,
                         _ => {
@@ -130,13 +157,14 @@ impl TokenDecoder {
                             Tensor::cat(vec![expanded, known], 1)
                         }
                     };
-                    (inputs, prefix - 1)
+                    (inputs, vectors - 1)
                 } else {
                     (tokens.embed_in.forward(shifted()) + expanded, 0)
                 };
                 let [_, time, _] = inputs.dims();
                 let mask = causal_by_block(&start, time, 1, None, &device);
-                let hidden = tokens.stack.forward(inputs, &mask, &start, None);
+                let rotary = self.rotary(tokens, 0, time, vectors, &device);
+                let hidden = tokens.stack.forward_rotated(inputs, &mask, &rotary, &start, None);
                 hidden.narrow(1, first, l)
             }
             Tokens::T5(tokens) => {
@@ -213,7 +241,9 @@ impl TokenDecoder {
                 let [_, time, _] = inputs.dims();
                 let at = Positions::Same(state.written);
                 let mask = causal_by_block(&at, time, 1, None, &device);
-                let hidden = tokens.stack.forward(inputs, &mask, &at, Some(cache));
+                let [_, vectors, _] = state.expanded.dims();
+                let rotary = self.rotary(tokens, state.written, time, vectors, &device);
+                let hidden = tokens.stack.forward_rotated(inputs, &mask, &rotary, &at, Some(cache));
                 state.written += time;
                 hidden.narrow(1, time - 1, 1)
             }

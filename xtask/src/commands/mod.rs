@@ -5,7 +5,9 @@ mod export;
 mod generate;
 mod import;
 mod parity;
+mod prepare;
 mod presets;
+mod train;
 
 use std::process::ExitCode;
 
@@ -25,8 +27,12 @@ pub enum Command {
     Import(import::Args),
     /// Compare models with recorded outputs of the published implementation
     Parity(parity::Args),
+    /// Tokenize a corpus, which `train` otherwise does by itself
+    Prepare(prepare::Args),
     /// List the presets with their sizes
     Presets(presets::Args),
+    /// Train a model, or go on training it
+    Train(train::Args),
 }
 
 impl Command {
@@ -38,7 +44,9 @@ impl Command {
             Self::Generate(args) => args.run(),
             Self::Import(args) => args.run(),
             Self::Parity(args) => args.run(),
+            Self::Prepare(args) => args.run(),
             Self::Presets(args) => args.run(),
+            Self::Train(args) => args.run(),
         }
     }
 }

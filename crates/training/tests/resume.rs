@@ -1,0 +1,205 @@
+//! An interrupted run ends where an uninterrupted one does, to the last bit.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+use zoo::LanguageModel;
+use zoo_text::{DocumentSource, PrepareOptions, PreparedCorpus, Tokenizer, prepare};
+use zoo_training::{
+    Checkpoint, Outcome, Progress, Reporter, RunFolder, Silent, TokenizerChoice, TrainConfig, TrainError,
+    run,
+};
+
+const STEPS: u64 = 6;
+
+fn corpus(dir: &Path) -> PreparedCorpus {
+    let path = dir.join("text.txt");
+    let text: String = (0..600).map(|i| format!("line {i} of {}\n", i * 37 % 101)).collect();
+    std::fs::write(&path, text).unwrap();
+    let source = DocumentSource::open(&path).unwrap();
+    let bar = indicatif::ProgressBar::hidden();
+    let options = PrepareOptions::default();
+    prepare("lines", &source, &Tokenizer::Bytes, &dir.join("corpus"), options, &bar).unwrap()
+}
+
+fn config(out: PathBuf) -> TrainConfig {
+    TrainConfig {
+        out,
+        steps: STEPS,
+        warmup: 2,
+        batch: 2,
+        accumulate: 2,
+        context: 32,
+        validate_every: 2,
+        validation_windows: 3,
+        checkpoint_every: 3,
+        tokenizer: TokenizerChoice::Bytes,
+        ..TrainConfig::from_preset("debug-block").unwrap()
+    }
+}
+
+fn train(
+    config: &TrainConfig,
+    corpus: &PreparedCorpus,
+    resume: bool,
+    stop: &AtomicBool,
+    reporter: &mut dyn Reporter,
+) -> Result<Outcome, TrainError> {
+    run(config, corpus, resume, &Device::flex(), stop, reporter)
+}
+
+fn whole(config: &TrainConfig, corpus: &PreparedCorpus, resume: bool) -> Result<Outcome, TrainError> {
+    train(config, corpus, resume, &AtomicBool::new(false), &mut Silent)
+}
+
+/// Bits of every weight, by parameter.
+fn bits(model: &LanguageModel) -> BTreeMap<u64, Vec<u32>> {
+    struct Bits(BTreeMap<u64, Vec<u32>>);
+    impl ModuleVisitor for Bits {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let values = param.val().into_data().iter::<f32>().map(f32::to_bits).collect();
+            self.0.insert(param.id.val(), values);
+        }
+    }
+    let mut bits = Bits(BTreeMap::new());
+    model.visit(&mut bits);
+    bits.0
+}
+
+/// Raises the flag after a step.
+struct StopAfter<'a>(u64, &'a AtomicBool);
+
+impl Reporter for StopAfter<'_> {
+    fn step(&mut self, progress: &Progress) {
+        if progress.step == self.0 {
+            self.1.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+    fn validation(&mut self, _: u64, _: f64) {}
+    fn note(&mut self, _: &str) {}
+}
+
+/// Metrics without the clock.
+fn metrics(out: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let row = |line: &str| {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        row.as_object_mut().unwrap().remove("seconds");
+        row
+    };
+    text.lines().map(row).collect()
+}
+
+#[test]
+fn an_interrupted_run_ends_bit_for_bit_where_an_uninterrupted_one_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = corpus(dir.path());
+    let straight = config(dir.path().join("straight"));
+    let expected = whole(&straight, &corpus, false).unwrap();
+    assert_eq!((expected.step, expected.interrupted), (STEPS, false));
+
+    let broken = TrainConfig { log_every: 1, ..config(dir.path().join("broken")) };
+    let stop = AtomicBool::new(false);
+    let mut reporter = StopAfter(3, &stop);
+    let half = train(&broken, &corpus, false, &stop, &mut reporter).unwrap();
+    assert_eq!((half.step, half.interrupted), (3, true));
+    // as if the process had gone on a step further and been killed while writing
+    let folder = RunFolder::new(&broken.out);
+    let later = folder.file("metrics.jsonl");
+    let rows = std::fs::read_to_string(&later).unwrap();
+    let next = rows.lines().last().unwrap().replace("\"step\":3", "\"step\":4");
+    std::fs::write(&later, format!("{rows}{next}\n{{\"step\":5,\"lo")).unwrap();
+    std::fs::create_dir(broken.out.join("checkpoints/.step-000004.partial-1")).unwrap();
+
+    let resumed = whole(&broken, &corpus, true).unwrap();
+    assert_eq!(bits(&resumed.model), bits(&expected.model));
+    assert_eq!(metrics(&broken.out), metrics(&straight.out));
+    assert!(!broken.out.join("checkpoints/.step-000004.partial-1").exists());
+    let loaded = Checkpoint::open(&broken.out).unwrap();
+    assert_eq!(loaded.state.step, STEPS);
+    assert_eq!(bits(&loaded.load_model(&Device::flex()).unwrap()), bits(&expected.model));
+    for name in ["loss.svg", "loss.png", "metrics.csv"] {
+        assert!(broken.out.join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn damaged_checkpoints_are_passed_over_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = corpus(dir.path());
+    let config = TrainConfig { keep: 9, ..config(dir.path().join("run")) };
+    let expected = whole(&config, &corpus, false).unwrap();
+    let folder = RunFolder::new(&config.out);
+    let damage = |step: u64| {
+        let path = folder.checkpoint(step).join("model.bpk");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    };
+    damage(STEPS);
+    let before = Checkpoint::open(&config.out).unwrap();
+    assert!(before.state.step < STEPS);
+    let error = Checkpoint::open(&folder.checkpoint(STEPS)).unwrap_err().to_string();
+    assert!(error.contains("model.bpk") && error.contains("SHA-256"), "{error}");
+    // the steps from the one before are done again
+    let again = whole(&config, &corpus, true).unwrap();
+    assert_eq!(bits(&again.model), bits(&expected.model));
+    Checkpoint::open(&folder.checkpoint(STEPS)).unwrap();
+    folder.checkpoints().iter().for_each(|path| std::fs::remove_file(path.join("optim.bpk")).unwrap());
+    let error = whole(&config, &corpus, true).unwrap_err().to_string();
+    assert!(error.contains("damaged"), "{error}");
+}
+
+#[test]
+fn folders_and_configurations_are_guarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = corpus(dir.path());
+    let config = config(dir.path().join("run"));
+    let refused = |config: &TrainConfig, resume: bool, named: &str| {
+        let error = whole(config, &corpus, resume).unwrap_err().to_string();
+        assert!(error.contains(named), "{error}");
+    };
+    refused(&config, true, "--resume");
+    refused(&TrainConfig { context: 1 << 20, ..config.clone() }, false, "--context");
+    assert!(!config.out.exists());
+    whole(&config, &corpus, false).unwrap();
+    refused(&config, false, "--out");
+    refused(&TrainConfig { lr: 1.0, ..config.clone() }, true, "lr");
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_names_the_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = corpus(dir.path());
+    let config = TrainConfig {
+        lr: 1e30,
+        warmup: 0,
+        steps: 50,
+        checkpoint_every: 1,
+        ..config(dir.path().join("run"))
+    };
+    let error = whole(&config, &corpus, false).unwrap_err();
+    let TrainError::NotFinite { step, good, .. } = error else { panic!("{error}") };
+    assert_eq!(good + 1, step);
+    Checkpoint::open(&config.out).unwrap();
+}
+
+#[test]
+fn micro_batches_average_to_the_large_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = corpus(dir.path());
+    let losses = |name: &str, batch, accumulate| {
+        let config = TrainConfig { batch, accumulate, ..config(dir.path().join(name)) };
+        whole(&config, &corpus, false).unwrap();
+        let rows = metrics(&config.out);
+        rows.iter().map(|row| row["loss"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    // padding differs from window to window, so the means agree only nearly
+    for (a, b) in losses("one", 4, 1).iter().zip(losses("two", 2, 2)) {
+        assert!((a - b).abs() < 2e-2 * a, "{a} {b}");
+    }
+}

@@ -1,0 +1,218 @@
+//! `cargo xtask train`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow, ensure};
+use burn::tensor::Device;
+use clap::ValueEnum;
+use serde::Serialize;
+use zoo_text::Tokenizer;
+use zoo_training::{
+    INTERRUPTED, Lines, Outcome, RunFolder, TokenizerChoice, TrainConfig, check_folder, on_interrupt,
+};
+
+use super::prepare::{TokenizerArgs, is_prepared, prepared, summary};
+use crate::device::DeviceName;
+
+/// Tokens of the sample written at the end.
+const SAMPLE_TOKENS: usize = 160;
+
+/// Arguments of `train`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    flags: Flags,
+    #[command(flatten)]
+    tokenizer: TokenizerArgs,
+    /// TOML with any of the keys that --print-config prints; flags go before it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the configuration in effect, and do nothing
+    #[arg(long)]
+    print_config: bool,
+    /// Go on with the run in --out, with its own configuration, from its last checkpoint
+    #[arg(long)]
+    resume: bool,
+    /// Folder of prepared corpora and downloads
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+}
+
+/// Flags that are keys of the configuration; those not given are left out of it.
+#[derive(clap::Args, Serialize)]
+struct Flags {
+    /// Model and its hyper-parameters; `cargo xtask presets` lists them [default: small-block]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<String>,
+    /// Recipe, text file, .jsonl file, folder, or prepared folder [default: dependencies]
+    #[arg(long)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    corpus: Option<String>,
+    /// Folder of the run [default: runs/PRESET]
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out: Option<PathBuf>,
+    /// Backend that computes [default: flex]
+    #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    /// Seed of the first weights and of the order of windows [default: 0]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    /// Optimizer steps
+    #[arg(long, value_name = "N", help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<u64>,
+    /// Sequences a micro-batch
+    #[arg(long, value_name = "B", help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<usize>,
+    /// Micro-batches a step, whose gradients are averaged [default: 1]
+    #[arg(long, value_name = "K", help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accumulate: Option<usize>,
+    /// Tokens a sequence
+    #[arg(long, value_name = "T", help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<usize>,
+    /// Peak learning rate
+    #[arg(long, help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lr: Option<f64>,
+    /// Learning rate at the end, as a share of the peak [default: 0.1]
+    #[arg(long, value_name = "SHARE", help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lr_end: Option<f64>,
+    /// Steps of linear warm-up
+    #[arg(long, value_name = "N", help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warmup: Option<u64>,
+    /// AdamW's decay of the first moment [default: 0.9]
+    #[arg(long, help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beta1: Option<f64>,
+    /// AdamW's decay of the second moment [default: 0.95]
+    #[arg(long, help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beta2: Option<f64>,
+    /// AdamW's epsilon [default: 1e-8]
+    #[arg(long, help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epsilon: Option<f64>,
+    /// AdamW's weight decay [default: 0.1]
+    #[arg(long, help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight_decay: Option<f64>,
+    /// Largest global norm of a gradient [default: 1]
+    #[arg(long, value_name = "NORM", help_heading = "Optimization")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clip: Option<f64>,
+    /// Steps between validations
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    validate_every: Option<u64>,
+    /// Validation windows, from the start of the validation split [default: 32]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    validation_windows: Option<u64>,
+    /// Steps between checkpoints; the best by validation loss is written besides
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint_every: Option<u64>,
+    /// Newest checkpoints kept besides the best [default: 3]
+    #[arg(long, value_name = "K", help_heading = "Output")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep: Option<usize>,
+    /// Steps between printed lines
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_every: Option<u64>,
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokenizer: Option<TokenizerChoice>,
+}
+
+impl Args {
+    /// Trains; exits with 130 when it was interrupted.
+    pub fn run(self) -> Result<ExitCode> {
+        let (resume, data, print) = (self.resume, self.data.clone(), self.print_config);
+        let own_tokenizer = self.tokenizer.choice().is_some();
+        let config = self.effective()?;
+        if print {
+            print!("{}", config.to_toml());
+            return Ok(ExitCode::SUCCESS);
+        }
+        config.check()?;
+        check_folder(&config, resume)?;
+        let device = DeviceName::from_str(&config.device, true)
+            .map_err(|e| anyhow!("--device {}: {e}", config.device))?
+            .open()?;
+        ensure!(
+            !(own_tokenizer && is_prepared(&config.corpus)),
+            "--corpus {}: a prepared corpus has its tokenizer; leave out the flag that chooses one",
+            config.corpus
+        );
+        let corpus = prepared(&config.corpus, &config.tokenizer, &data, None)?;
+        println!("{}", summary(&corpus));
+        let stop = on_interrupt()?;
+        let mut lines = Lines(std::io::stdout());
+        let outcome = zoo_training::run(&config, &corpus, resume, &device, &stop, &mut lines)?;
+        report(&config, &outcome);
+        if outcome.interrupted {
+            println!("interrupted after step {}; --resume goes on from there", outcome.step);
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        write_sample(&config, &outcome, &corpus.tokenizer()?, &device)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Preset, file, flags; of a resumed run its own configuration and flags.
+    fn effective(mut self) -> Result<TrainConfig> {
+        self.flags.tokenizer = self.tokenizer.choice();
+        let config = TrainConfig::layered(self.config.as_deref(), &self.flags)?;
+        let begun = RunFolder::new(&config.out).config_path();
+        if !(self.resume && self.config.is_none() && begun.exists()) {
+            return Ok(config);
+        }
+        let out = config.out;
+        Ok(TrainConfig { out, ..TrainConfig::read(&begun)?.with(&self.flags)? })
+    }
+}
+
+fn report(config: &TrainConfig, outcome: &Outcome) {
+    let number = |loss: Option<f64>| loss.map_or_else(|| "-".into(), |loss| format!("{loss:.4}"));
+    println!(
+        "training loss {} (mean of the last 20 steps), validation loss {}, token frequencies alone {:.4}",
+        number(outcome.train_loss),
+        number(outcome.validation_loss),
+        outcome.frequency_loss,
+    );
+    if let Some((step, loss)) = outcome.best {
+        println!("best validation loss {loss:.4} after step {step}");
+    }
+    if let Some(rate) = outcome.tokens_per_second {
+        println!("{rate:.0} tokens/s, the first 3 steps not counted");
+    }
+    println!("checkpoint {}", outcome.checkpoint.display());
+    let file = |name: &str| config.out.join(name).display().to_string();
+    println!("loss curve {} and {}", file("loss.svg"), file("loss.png"));
+}
+
+/// Prints text the trained model writes, and keeps it in `sample.txt`.
+fn write_sample(
+    config: &TrainConfig,
+    outcome: &Outcome,
+    tokenizer: &Tokenizer,
+    device: &Device,
+) -> Result<()> {
+    let Outcome { model, config: shape, .. } = outcome;
+    let (prompt, seed) = ("", config.seed);
+    let text =
+        zoo_generation::sample_text(model, shape, tokenizer, prompt, SAMPLE_TOKENS, seed, device)?;
+    println!("sample:\n{}", text.trim_end());
+    let path: &Path = &config.out.join("sample.txt");
+    std::fs::write(path, text + "\n").map_err(|e| anyhow!("{}: {e}", path.display()))
+}
