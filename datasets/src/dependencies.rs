@@ -27,7 +27,9 @@ pub(crate) fn source(max_bytes: u64) -> Result<DocumentSource, DatasetError> {
         .features(CargoOpt::AllFeatures)
         .other_options(["--locked".to_string(), "--offline".to_string()])
         .exec()
-        .or_else(|_| MetadataCommand::new().manifest_path(manifest()?.as_path()).exec().map_err(failed))?;
+        .or_else(|_| {
+            MetadataCommand::new().manifest_path(manifest()?.as_path()).exec().map_err(failed)
+        })?;
     let mut packages: Vec<_> = metadata.packages.iter().filter(|p| p.source.is_some()).collect();
     packages.sort_by_key(|package| (package.name.to_string(), package.version.clone()));
     let mut files = Vec::new();
@@ -76,7 +78,8 @@ fn text_files(root: &Path) -> Vec<(PathBuf, u64)> {
             let size = entry.metadata().ok()?.len();
             let text = size > 0
                 && size <= MAX_FILE
-                && std::fs::read(entry.path()).is_ok_and(|b| std::str::from_utf8(&b).is_ok_and(|t| !t.trim().is_empty()));
+                && std::fs::read(entry.path())
+                    .is_ok_and(|b| std::str::from_utf8(&b).is_ok_and(|t| !t.trim().is_empty()));
             text.then(|| (entry.into_path(), size))
         })
         .collect()

@@ -104,7 +104,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    const BODY: &[u8] = b"All happy families are alike; each unhappy family is unhappy in its own way.";
+    const BODY: &[u8] =
+        b"All happy families are alike; each unhappy family is unhappy in its own way.";
     const SHA: &str = "8100e8e010c7fa3923e4bf5ac782bac75ddaca155a3bd8ba7dce944ba3103c8e";
 
     /// Serves `requests` requests; sends at most `cut` bytes of each body but announces all.

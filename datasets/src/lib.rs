@@ -27,7 +27,9 @@ pub enum DatasetError {
         known: String,
     },
     /// The network or the server refused.
-    #[error("{url}: {reason}. Download it elsewhere to {path}, or give --corpus a path of your own")]
+    #[error(
+        "{url}: {reason}. Download it elsewhere to {path}, or give --corpus a path of your own"
+    )]
     Download {
         /// What was fetched.
         url: String,

@@ -75,7 +75,8 @@ pub fn resolve(
         "pg19-test" => {
             let folder = cache.join("pg19-test");
             let one = |id: &str| {
-                let url = format!("https://storage.googleapis.com/deepmind-gutenberg/test/{id}.txt");
+                let url =
+                    format!("https://storage.googleapis.com/deepmind-gutenberg/test/{id}.txt");
                 let file = format!("{id}.txt");
                 fetch(&Download { url: &url, file: &file, sha256: None }, &folder, progress)
             };

@@ -33,7 +33,8 @@ impl DeviceName {
             Self::Wgpu => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
             #[allow(unreachable_patterns, reason = "reachable when a feature is off")]
             other => {
-                let name = other.to_possible_value().map_or_else(String::new, |v| v.get_name().into());
+                let name =
+                    other.to_possible_value().map_or_else(String::new, |v| v.get_name().into());
                 bail!(
                     "--device {name}: this build has no {name} backend; run `cargo run --package xtask \
                      --features {name} -- ...` instead of `cargo xtask ...`"

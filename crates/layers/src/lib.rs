@@ -22,6 +22,6 @@ pub use conv::BlockConv;
 pub use gelu::gelu;
 pub use init::Init;
 pub use loss::{cross_entropy, linear_cross_entropy};
-pub use names::{PublishedNames, rename};
 pub use mask::{AttentionMask, causal_by_block};
+pub use names::{PublishedNames, rename};
 pub use rotary::Rotary;

@@ -6,9 +6,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    AttentionMask, Init, KvCache, Positions, Rotary, attend, gelu, merge_heads,
-};
+use crate::{AttentionMask, Init, KvCache, Positions, Rotary, attend, gelu, merge_heads};
 
 /// Shape of a GPT-NeoX stack. Field names are those of the published configuration files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -69,8 +69,7 @@ impl Rotary {
         let [_, _, _, head_dim] = x.dims();
         let half = self.rotated / 2;
         // (x1, x2, rest) -> (-x2, x1, rest); the rest meets sine zero
-        let mut turned =
-            vec![x.clone().narrow(3, half, half).neg(), x.clone().narrow(3, 0, half)];
+        let mut turned = vec![x.clone().narrow(3, half, half).neg(), x.clone().narrow(3, 0, half)];
         if head_dim > self.rotated {
             turned.push(x.clone().narrow(3, self.rotated, head_dim - self.rotated));
         }

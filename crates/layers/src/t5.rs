@@ -6,9 +6,7 @@ use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::relu};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    AttentionMask, Init, KvCache, Positions, attend, merge_heads, split_heads,
-};
+use crate::{AttentionMask, Init, KvCache, Positions, attend, merge_heads, split_heads};
 
 /// Shape of a T5 decoder stack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,9 +40,8 @@ impl T5Config {
     /// Parameters of the stack: self-attention, cross-attention, feed-forward, norms, position bias.
     pub fn num_params(&self) -> usize {
         let inner = self.num_attention_heads * self.d_kv;
-        let layer = 8 * self.hidden_size * inner
-            + 2 * self.hidden_size * self.d_ff
-            + 3 * self.hidden_size;
+        let layer =
+            8 * self.hidden_size * inner + 2 * self.hidden_size * self.d_ff + 3 * self.hidden_size;
         self.num_hidden_layers * layer
             + self.hidden_size
             + self.relative_attention_num_buckets * self.num_attention_heads
@@ -242,7 +239,7 @@ impl T5Stack {
             .flat_map(|i| (0..keys).map(move |j| i.saturating_sub(j)))
             .map(|distance| bucket(distance, buckets, self.max_distance) as i64)
             .collect();
-            let count = ids.len();
+        let count = ids.len();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [count]), device);
         let table = self.relative_attention_bias.forward(ids.unsqueeze()); // [1, t * k, h]
         table.reshape([1, time, keys, heads]).permute([0, 3, 1, 2])

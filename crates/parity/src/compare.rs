@@ -116,11 +116,14 @@ fn forward(
                 quantities.push(Quantity::new(name.replace('_', " "), difference, VALUES));
             }
             // the first block of each sequence is not predicted
-            let predicted: Vec<bool> = (0..b).flat_map(|row| real[row * time + l..(row + 1) * time].to_vec()).collect();
+            let predicted: Vec<bool> =
+                (0..b).flat_map(|row| real[row * time + l..(row + 1) * time].to_vec()).collect();
             (values(model.forward(ids, mask)), predicted)
         }
         (LanguageModel::Vanilla(model), _) => (values(model.forward(batch.ids)), real),
-        _ => return Err(ParityError::Generation("model and configuration differ in family".into())),
+        _ => {
+            return Err(ParityError::Generation("model and configuration differ in family".into()));
+        }
     };
     let difference = largest(&ours, &logits.values, |i| predicted[i / vocab]);
     quantities.push(Quantity::new("logits", difference, VALUES));

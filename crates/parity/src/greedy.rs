@@ -86,7 +86,8 @@ fn uncached(
         let time = (ids.len() + 1).next_multiple_of(block_length);
         let mut padded = ids.clone();
         padded.resize(time, PAD);
-        let real: Vec<bool> = (0..time).map(|i| (left..start.max(ids.len())).contains(&i)).collect();
+        let real: Vec<bool> =
+            (0..time).map(|i| (left..start.max(ids.len())).contains(&i)).collect();
         let tensor = Tensor::<2, Int>::from_data(TensorData::new(padded, [1, time]), device);
         let real = Tensor::<2, Bool>::from_data(TensorData::new(real, [1, time]), device);
         let batch = zoo::TokenBatch { ids: tensor, real, block_length };

@@ -89,13 +89,12 @@ fn draw_chart<B: DrawingBackend>(
     for (i, level) in plot.levels.iter().enumerate().filter(|(_, level)| level.y.is_finite()) {
         let style = COLOURS[(plot.lines.len() + i) % COLOURS.len()].stroke_width(2);
         let ends = across.map(|x| (x, level.y));
-        chart
-            .draw_series(DashedLineSeries::new(ends, 8, 6, style))?
-            .label(&level.label)
-            .legend(move |(x, y)| {
+        chart.draw_series(DashedLineSeries::new(ends, 8, 6, style))?.label(&level.label).legend(
+            move |(x, y)| {
                 let dash = |at: i32| PathElement::new([(x + at, y), (x + at + 9, y)], style);
                 EmptyElement::at((0, 0)) + dash(0) + dash(15)
-            });
+            },
+        );
     }
     chart
         .configure_series_labels()

@@ -78,7 +78,8 @@ impl Plot {
             "png" => draw::png(self, &beside),
             _ => return Err(error("a plot is written as .svg or .png".into())),
         };
-        let written = drawn.and_then(|()| std::fs::rename(&beside, path).map_err(|e| e.to_string()));
+        let written =
+            drawn.and_then(|()| std::fs::rename(&beside, path).map_err(|e| e.to_string()));
         written.map_err(|reason| {
             // the partial file may not exist
             let _ = std::fs::remove_file(&beside);
@@ -115,10 +116,17 @@ mod tests {
     fn both_formats_are_written_whatever_the_points() {
         let dir = std::env::temp_dir().join(format!("zoo-plot-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        for points in [vec![], vec![(1.0, f64::NAN)], vec![(1.0, 2.0)], vec![(1.0, 2.0), (9.0, 1.0)]] {
+        for points in
+            [vec![], vec![(1.0, f64::NAN)], vec![(1.0, 2.0)], vec![(1.0, 2.0), (9.0, 1.0)]]
+        {
             let line = Line { label: "loss".into(), points, style: Style::Marked };
             let level = Level { label: "level <&>".into(), y: 1.5 };
-            let plot = Plot { title: "t".into(), lines: vec![line], levels: vec![level], ..Plot::default() };
+            let plot = Plot {
+                title: "t".into(),
+                lines: vec![line],
+                levels: vec![level],
+                ..Plot::default()
+            };
             for name in ["a.svg", "a.png"] {
                 plot.write(&dir.join(name)).unwrap();
             }

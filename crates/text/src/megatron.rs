@@ -102,7 +102,8 @@ mod tests {
         index.extend([0_u64, 4].iter().flat_map(|n| n.to_le_bytes()));
         index.extend([0_u64, 1, 2].iter().flat_map(|n| n.to_le_bytes()));
         std::fs::write(&path, &index).unwrap();
-        let data: Vec<u8> = [10_u16, 11, 50_000, 13, 14].iter().flat_map(|n| n.to_le_bytes()).collect();
+        let data: Vec<u8> =
+            [10_u16, 11, 50_000, 13, 14].iter().flat_map(|n| n.to_le_bytes()).collect();
         std::fs::write(path.with_extension("bin"), &data).unwrap();
         let file = MegatronFile::open(&path).unwrap();
         assert_eq!((file.len(), file.total_tokens()), (2, 5));

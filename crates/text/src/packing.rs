@@ -72,8 +72,9 @@ impl Packing {
             )));
         }
         // what is there whatever the left paddings
-        let least: usize =
-            (0..documents.len()).map(|i| (documents.document_len(i) + 1).next_multiple_of(unit)).sum();
+        let least: usize = (0..documents.len())
+            .map(|i| (documents.document_len(i) + 1).next_multiple_of(unit))
+            .sum();
         let per_epoch = (least / context) as u64;
         if per_epoch == 0 {
             return Err(TextError::Choice(format!(
@@ -82,7 +83,9 @@ impl Packing {
             )));
         }
         if per_epoch > u64::from(u32::MAX) {
-            return Err(TextError::Choice("more than 2^32 windows an epoch; raise --context".into()));
+            return Err(TextError::Choice(
+                "more than 2^32 windows an epoch; raise --context".into(),
+            ));
         }
         let epoch = Arc::new(Mutex::new(None));
         Ok(Self { documents, block_length, context, seed, per_epoch, windows: per_epoch, epoch })

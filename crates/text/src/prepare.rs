@@ -283,7 +283,8 @@ mod tests {
     fn documents_go_to_either_split_whole() {
         let files: Vec<(String, String)> =
             (0..40).map(|i| (format!("{i:02}.txt"), format!("document {i}\n"))).collect();
-        let files: Vec<(&str, &str)> = files.iter().map(|(n, c)| (n.as_str(), c.as_str())).collect();
+        let files: Vec<(&str, &str)> =
+            files.iter().map(|(n, c)| (n.as_str(), c.as_str())).collect();
         let (_dir, corpus) = run(&files).unwrap();
         assert_eq!((corpus.info.train.documents, corpus.info.validation.documents), (38, 2));
         let held_out = corpus.split("validation").unwrap();

@@ -79,7 +79,9 @@ impl DocumentSource {
                     Box::new(std::iter::once(Err(error))) as Box<dyn Iterator<Item = _>>
                 }
                 Ok(file) if is_jsonl => Box::new(jsonl(path, BufReader::new(file))),
-                Ok(file) => Box::new(Pieces { path, reader: BufReader::new(file), offset: 0, done: false }),
+                Ok(file) => {
+                    Box::new(Pieces { path, reader: BufReader::new(file), offset: 0, done: false })
+                }
             }
         })
     }
@@ -101,7 +103,8 @@ fn jsonl<'a>(
         };
         let row = serde_json::from_str::<Row>(&line).map(|row| row.text);
         Some(row.map_err(|e| {
-            let reason = format!("line {}: {e}; each line must be an object with a \"text\"", i + 1);
+            let reason =
+                format!("line {}: {e}; each line must be an object with a \"text\"", i + 1);
             TextError::content(path, reason)
         }))
     })
@@ -142,7 +145,10 @@ impl Pieces<'_> {
         }
         let text = String::from_utf8(bytes).map_err(|e| {
             let at = start + e.utf8_error().valid_up_to();
-            TextError::content(self.path, format!("invalid UTF-8 at byte {at}; convert it to UTF-8"))
+            TextError::content(
+                self.path,
+                format!("invalid UTF-8 at byte {at}; convert it to UTF-8"),
+            )
         })?;
         Ok((!text.trim().is_empty()).then_some(text))
     }
@@ -190,7 +196,10 @@ mod tests {
 
     #[test]
     fn bad_lines_and_bytes_are_named() {
-        assert_eq!(read("a.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": \"y\"}\n").unwrap(), ["x", "y"]);
+        assert_eq!(
+            read("a.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": \"y\"}\n").unwrap(),
+            ["x", "y"]
+        );
         let error = read("a.jsonl", b"{\"text\": \"x\"}\n{\"txt\": 1}\n").unwrap_err();
         assert!(error.contains("a.jsonl") && error.contains("line 2"), "{error}");
         let error = read("b.txt", b"abc\xFFdef").unwrap_err();

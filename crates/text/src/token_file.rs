@@ -61,9 +61,8 @@ impl TokenFile {
         let file = File::open(path).map_err(TextError::io(path))?;
         // SAFETY: token files are replaced by renaming, never written in place.
         let map = unsafe { Mmap::map(&file) }.map_err(TextError::io(path))?;
-        let bad = |reason: &str| {
-            TextError::content(path, format!("{reason}; prepare the corpus again"))
-        };
+        let bad =
+            |reason: &str| TextError::content(path, format!("{reason}; prepare the corpus again"));
         if map.len() < HEADER || &map[..8] != MAGIC {
             return Err(bad("not a token file"));
         }
@@ -147,7 +146,6 @@ fn crc(bytes: &[u8]) -> u32 {
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes[at..].first_chunk().map_or(0, |chunk| u32::from_le_bytes(*chunk))
 }
-
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..].first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk))

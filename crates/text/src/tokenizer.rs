@@ -66,7 +66,8 @@ impl Tokenizer {
         vocab_size: usize,
     ) -> Result<Self, TextError> {
         if vocab_size < 258 {
-            let reason = format!("--vocab-size {vocab_size}: 256 bytes and 2 special tokens need 258");
+            let reason =
+                format!("--vocab-size {vocab_size}: 256 bytes and 2 special tokens need 258");
             return Err(TextError::Choice(reason));
         }
         let special = |text: &str| AddedToken::from(text, true);
@@ -86,7 +87,8 @@ impl Tokenizer {
         >::new(BPE::default());
         bpe.with_pre_tokenizer(Some(byte_level()));
         bpe.with_decoder(Some(byte_level()));
-        let failed = |e: tokenizers::Error| TextError::Choice(format!("training the tokenizer: {e}"));
+        let failed =
+            |e: tokenizers::Error| TextError::Choice(format!("training the tokenizer: {e}"));
         bpe.train(&mut trainer, texts).map_err(failed)?;
         let json = bpe.to_string(false).map_err(failed)?;
         Self::from_json(&json, Path::new("trained tokenizer"))
@@ -101,7 +103,8 @@ impl Tokenizer {
             Self::Bytes => Ok(text.bytes().map(|byte| u32::from(byte) + 2).collect()),
             Self::HuggingFace(tokenizer) => {
                 let encoding = tokenizer.encode_fast(text, false);
-                let encoding = encoding.map_err(|e| TextError::Choice(format!("tokenizing: {e}")))?;
+                let encoding =
+                    encoding.map_err(|e| TextError::Choice(format!("tokenizing: {e}")))?;
                 Ok(encoding.get_ids().to_vec())
             }
         }
@@ -117,7 +120,8 @@ impl Tokenizer {
             Self::HuggingFace(tokenizer) => {
                 let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
                 let encodings = tokenizer.encode_batch_fast(inputs, false);
-                let encodings = encodings.map_err(|e| TextError::Choice(format!("tokenizing: {e}")))?;
+                let encodings =
+                    encodings.map_err(|e| TextError::Choice(format!("tokenizing: {e}")))?;
                 Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
             }
         }

@@ -33,7 +33,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = model_config("debug-block", &tokenizer)?;
     let length = config.block_length();
     let device = Device::flex();
-    let loader = |split: &str, seed, device: Device| -> Result<Arc<dyn DataLoader<TokenBatch>>, Box<dyn Error>> {
+    let loader = |split: &str,
+                  seed,
+                  device: Device|
+     -> Result<Arc<dyn DataLoader<TokenBatch>>, Box<dyn Error>> {
         let documents = Arc::new(corpus.split(split)?);
         let windows = Packing::new(documents, length, CONTEXT, seed)?;
         let loader = DataLoaderBuilder::new(WindowBatcher { block_length: length })

@@ -252,7 +252,9 @@ mod tests {
         assert_eq!((config.preset.as_str(), config.steps, config.lr), ("debug-block", 9, 0.5));
         std::fs::write(&path, config.to_toml()).unwrap();
         assert_eq!(TrainConfig::read(&path).unwrap(), config);
-        for (text, named) in [("stepz = 1", "stepz"), ("steps = \"x\"", "steps"), ("a = ", "c.toml")] {
+        for (text, named) in
+            [("stepz = 1", "stepz"), ("steps = \"x\"", "steps"), ("a = ", "c.toml")]
+        {
             std::fs::write(&path, text).unwrap();
             let flags = BTreeMap::<String, u64>::new();
             let error = TrainConfig::layered(Some(&path), &flags).unwrap_err().to_string();
@@ -262,7 +264,9 @@ mod tests {
 
     #[test]
     fn impossible_choices_name_their_flag() {
-        for (key, value) in [("steps", 0), ("batch", 0), ("context", 6), ("context", 4), ("keep", 0)] {
+        for (key, value) in
+            [("steps", 0), ("batch", 0), ("context", 6), ("context", 4), ("keep", 0)]
+        {
             let flags = BTreeMap::from([(key, value)]);
             let config = TrainConfig::layered(None, &flags).unwrap();
             let error = config.check().unwrap_err().to_string();

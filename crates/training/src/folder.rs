@@ -77,6 +77,9 @@ impl RunFolder {
     pub(crate) fn prune(&self, keep: usize) -> Result<(), TrainError> {
         let (all, best) = (self.checkpoints(), self.best());
         let old = all.len().saturating_sub(keep);
-        all[..old].iter().filter(|&path| Some(path) != best.as_ref()).try_for_each(|p| remove_dir(p))
+        all[..old]
+            .iter()
+            .filter(|&path| Some(path) != best.as_ref())
+            .try_for_each(|p| remove_dir(p))
     }
 }

@@ -65,7 +65,8 @@ impl Metrics {
             .collect();
         let csv = folder.file("metrics.csv");
         durable::write(&path, rows.iter().map(Row::json).collect::<String>().as_bytes())?;
-        let table: String = std::iter::once(HEADER.into()).chain(rows.iter().map(Row::csv)).collect();
+        let table: String =
+            std::iter::once(HEADER.into()).chain(rows.iter().map(Row::csv)).collect();
         durable::write(&csv, table.as_bytes())?;
         Ok(Self { jsonl: append(path)?, csv: append(csv)?, rows })
     }

@@ -176,7 +176,11 @@ impl<'a> Run<'a> {
                     checkpoint.dir.display()
                 )));
             }
-            state = TrainState { train: state.train, versions: state.versions, ..checkpoint.state.clone() };
+            state = TrainState {
+                train: state.train,
+                versions: state.versions,
+                ..checkpoint.state.clone()
+            };
             trainer = resumed(checkpoint, config, device)?;
             unused = checkpoint.unused()?;
             reporter.note(&format!("resuming after step {} of {}", state.step, config.steps));
@@ -185,7 +189,19 @@ impl<'a> Run<'a> {
         }
         let metrics = Metrics::open(&folder, state.step)?;
         let saved = state.step;
-        Ok(Self { config, folder, model, tokenizer, unused, train, validation, trainer, metrics, state, saved })
+        Ok(Self {
+            config,
+            folder,
+            model,
+            tokenizer,
+            unused,
+            train,
+            validation,
+            trainer,
+            metrics,
+            state,
+            saved,
+        })
     }
 
     fn step(mut self, speed: &mut Speed, reporter: &mut dyn Reporter) -> Result<Self, TrainError> {

@@ -9,8 +9,8 @@ use burn::tensor::{Device, Tensor};
 use zoo::LanguageModel;
 use zoo_text::{DocumentSource, PrepareOptions, PreparedCorpus, Tokenizer, prepare};
 use zoo_training::{
-    Checkpoint, Outcome, Progress, Reporter, RunFolder, Silent, TokenizerChoice, TrainConfig, TrainError,
-    run,
+    Checkpoint, Outcome, Progress, Reporter, RunFolder, Silent, TokenizerChoice, TrainConfig,
+    TrainError, run,
 };
 
 const STEPS: u64 = 6;
@@ -51,7 +51,11 @@ fn train(
     run(config, corpus, resume, &Device::flex(), stop, reporter)
 }
 
-fn whole(config: &TrainConfig, corpus: &PreparedCorpus, resume: bool) -> Result<Outcome, TrainError> {
+fn whole(
+    config: &TrainConfig,
+    corpus: &PreparedCorpus,
+    resume: bool,
+) -> Result<Outcome, TrainError> {
     train(config, corpus, resume, &AtomicBool::new(false), &mut Silent)
 }
 
@@ -149,7 +153,10 @@ fn damaged_checkpoints_are_passed_over_and_named() {
     let again = whole(&config, &corpus, true).unwrap();
     assert_eq!(bits(&again.model), bits(&expected.model));
     Checkpoint::open(&folder.checkpoint(STEPS)).unwrap();
-    folder.checkpoints().iter().for_each(|path| std::fs::remove_file(path.join("optim.bpk")).unwrap());
+    folder
+        .checkpoints()
+        .iter()
+        .for_each(|path| std::fs::remove_file(path.join("optim.bpk")).unwrap());
     let error = whole(&config, &corpus, true).unwrap_err().to_string();
     assert!(error.contains("damaged"), "{error}");
 }

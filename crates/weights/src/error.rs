@@ -22,7 +22,10 @@ pub enum WeightsError {
         reason: String,
     },
     /// The file's tensors are not those of the model. Nothing was loaded.
-    #[error("{origin} does not fit the model; nothing was loaded.{}", list(missing, left_over, wrong))]
+    #[error(
+        "{origin} does not fit the model; nothing was loaded.{}",
+        list(missing, left_over, wrong)
+    )]
     Mismatch {
         /// Where the tensors came from.
         origin: String,

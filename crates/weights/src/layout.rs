@@ -52,7 +52,12 @@ impl Layout {
         for col in 0..cols {
             for i in 0..width {
                 for k in 0..kernel {
-                    put(&mut out, (col * width + i) * kernel + k, (k * width + i) * cols + col, &values);
+                    put(
+                        &mut out,
+                        (col * width + i) * kernel + k,
+                        (k * width + i) * cols + col,
+                        &values,
+                    );
                 }
             }
         }

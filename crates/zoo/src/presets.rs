@@ -39,7 +39,9 @@ pub struct TrainDefaults {
 
 /// No preset of that name.
 #[derive(Debug, thiserror::Error)]
-#[error("--preset {name}: there is no such preset; did you mean `{nearest}`? `cargo xtask presets` lists them")]
+#[error(
+    "--preset {name}: there is no such preset; did you mean `{nearest}`? `cargo xtask presets` lists them"
+)]
 pub struct PresetError {
     /// What was asked for.
     pub name: String,
@@ -69,7 +71,8 @@ static PRESETS: LazyLock<Result<Vec<Preset>, ConfigError>> = LazyLock::new(|| {
         ("models/block-transformer/presets.toml", block_transformer::PRESETS),
         ("models/gpt-neox/presets.toml", gpt_neox::PRESETS),
     ] {
-        let error = |e: toml::de::Error| ConfigError { origin: origin.into(), reason: e.to_string() };
+        let error =
+            |e: toml::de::Error| ConfigError { origin: origin.into(), reason: e.to_string() };
         for raw in toml::from_str::<File>(text).map_err(error)?.preset {
             let origin = format!("{origin}, preset {}", raw.name);
             presets.push(Preset {

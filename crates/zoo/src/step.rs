@@ -8,7 +8,12 @@ use crate::{LanguageModel, TokenBatch};
 impl LanguageModel {
     fn sequence_output(&self, batch: &TokenBatch) -> SequenceOutput {
         let losses = self.losses(batch);
-        SequenceOutput::new(losses.mean(), losses.logits, None::<Tensor<2, burn::tensor::Int>>, losses.targets)
+        SequenceOutput::new(
+            losses.mean(),
+            losses.logits,
+            None::<Tensor<2, burn::tensor::Int>>,
+            losses.targets,
+        )
     }
 }
 

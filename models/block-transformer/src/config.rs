@@ -181,7 +181,9 @@ impl TokenDecoderConfig {
     /// Vectors the expansion makes of one embedding (`r`).
     pub fn expansion(&self, block_length: usize, embeddings: usize) -> usize {
         match self {
-            Self::NeoX(c) if c.decoding_strategy == Strategy::Prefix => c.expansion_ratio.unwrap_or(1),
+            Self::NeoX(c) if c.decoding_strategy == Strategy::Prefix => {
+                c.expansion_ratio.unwrap_or(1)
+            }
             _ => block_length / embeddings.max(1),
         }
     }
@@ -211,7 +213,9 @@ impl BlockTransformerConfig {
         let width = self.block_decoder.hidden_size;
         let (part, parts, projection) = self.embedder.parts(l);
         if parts % e != 0 {
-            return Err(format!("embedder: {e} embeddings a block do not divide its {parts} vectors"));
+            return Err(format!(
+                "embedder: {e} embeddings a block do not divide its {parts} vectors"
+            ));
         }
         if projection == Projection::Concat && part * parts / e != width {
             return Err(format!(
@@ -243,7 +247,9 @@ impl BlockTransformerConfig {
                 c.stack.check("token_decoder")?;
                 match (c.decoding_strategy, c.expansion_ratio) {
                     (Strategy::CrossAttention, _) => {
-                        return Err("token_decoder.decoding_strategy: cross_attention needs cls t5".into());
+                        return Err(
+                            "token_decoder.decoding_strategy: cross_attention needs cls t5".into(),
+                        );
                     }
                     (Strategy::Prefix, Some(0)) => {
                         return Err("token_decoder.expansion_ratio: must be at least 1".into());
@@ -252,14 +258,18 @@ impl BlockTransformerConfig {
                         return Err("token_decoder.expansion_ratio: only prefix has one".into());
                     }
                     (Strategy::Summation, None) if l % e != 0 => {
-                        return Err(format!("block_length: {l} is no multiple of the {e} embeddings a block"));
+                        return Err(format!(
+                            "block_length: {l} is no multiple of the {e} embeddings a block"
+                        ));
                     }
                     _ => {}
                 }
             }
             TokenDecoderConfig::T5(c) => {
                 if c.decoding_strategy != Strategy::CrossAttention {
-                    return Err("token_decoder.decoding_strategy: t5 has cross_attention only".into());
+                    return Err(
+                        "token_decoder.decoding_strategy: t5 has cross_attention only".into()
+                    );
                 }
                 if c.stack.num_attention_heads == 0 || c.stack.d_kv == 0 || l % e != 0 {
                     return Err("token_decoder: num_attention_heads and d_kv must be positive, and the embeddings a block divide block_length".into());

@@ -12,8 +12,8 @@ mod names;
 mod token_decoder;
 
 pub use config::{
-    BlockTransformerConfig, EmbedderConfig, LookupConfig, Projection, RobertaEmbedderConfig,
-    TokenDecoderConfig, NeoXTokenDecoderConfig, Strategy, T5TokenDecoderConfig,
+    BlockTransformerConfig, EmbedderConfig, LookupConfig, NeoXTokenDecoderConfig, Projection,
+    RobertaEmbedderConfig, Strategy, T5TokenDecoderConfig, TokenDecoderConfig,
 };
 pub use embedder::Embedder;
 pub use model::{BlockCache, BlockTransformer};

@@ -27,7 +27,10 @@ const TOKEN_DECODER: &[(&str, &str)] = &[
     ("tokens.NeoX.embed_in", "gpt_neox.embed_in"),
     ("tokens.NeoX", ""),
     // the bias is the first block's in the published module tree
-    ("tokens.T5.stack.relative_attention_bias", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"),
+    (
+        "tokens.T5.stack.relative_attention_bias",
+        "decoder.block.0.layer.0.SelfAttention.relative_attention_bias",
+    ),
     ("tokens.T5.stack", "decoder"),
     ("tokens.T5", ""),
     ("self_attention", "layer.0.SelfAttention"),

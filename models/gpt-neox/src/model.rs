@@ -22,7 +22,8 @@ pub struct GptNeoX {
 impl GptNeoX {
     /// A model at `init`.
     pub fn new(config: &GptNeoXConfig, init: &Init) -> Self {
-        let (vocab, hidden, std) = (config.vocab_size, config.stack.hidden_size, NeoXStack::INIT_STD);
+        let (vocab, hidden, std) =
+            (config.vocab_size, config.stack.hidden_size, NeoXStack::INIT_STD);
         Self {
             embed_in: init.embedding("embed_in", vocab, hidden, std),
             stack: NeoXStack::new(&config.stack, &init.at("stack")),

@@ -114,7 +114,12 @@ impl TrainArgs {
             device.sync()?;
             let all = start.elapsed().as_secs_f64();
             if std::env::var("BENCH_PARTS").is_ok() {
-                eprintln!("forward {forward:.2} backward {:.2} clip {:.2} adamw {:.2}", backward - forward, clip - backward, all - clip);
+                eprintln!(
+                    "forward {forward:.2} backward {:.2} clip {:.2} adamw {:.2}",
+                    backward - forward,
+                    clip - backward,
+                    all - clip
+                );
             }
             if step > 0 {
                 seconds.push(all);

@@ -50,7 +50,12 @@ impl Args {
     pub fn run(self) -> Result<ExitCode> {
         let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
-        ensure!(folder.is_dir(), "--out {}: there is no folder {}", self.out.display(), folder.display());
+        ensure!(
+            folder.is_dir(),
+            "--out {}: there is no folder {}",
+            self.out.display(),
+            folder.display()
+        );
         let checkpoint = Checkpoint::open(&self.checkpoint)?;
         let device = DeviceName::default().open()?;
         let model = checkpoint.load_model(&device)?;

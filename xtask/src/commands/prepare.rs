@@ -150,7 +150,8 @@ fn fingerprint(
     for path in source.files() {
         let named = || path.display().to_string();
         let meta = std::fs::metadata(path).with_context(named)?;
-        (path.canonicalize().with_context(named)?, meta.len(), meta.modified().ok()).hash(&mut hash);
+        (path.canonicalize().with_context(named)?, meta.len(), meta.modified().ok())
+            .hash(&mut hash);
     }
     match (choice, ready) {
         (TokenizerChoice::Bpe(size), _) => size.hash(&mut hash),

@@ -9,7 +9,8 @@ use clap::ValueEnum;
 use serde::Serialize;
 use zoo_text::Tokenizer;
 use zoo_training::{
-    INTERRUPTED, Lines, Outcome, RunFolder, TokenizerChoice, TrainConfig, check_folder, on_interrupt,
+    INTERRUPTED, Lines, Outcome, RunFolder, TokenizerChoice, TrainConfig, check_folder,
+    on_interrupt,
 };
 
 use super::prepare::{TokenizerArgs, is_prepared, prepared, summary};
