@@ -23,7 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dir = std::env::temp_dir().join("zoo-burn-trainer");
     std::fs::create_dir_all(&dir)?;
     let path = dir.join("text.txt");
-    std::fs::write(&path, "the quick brown fox jumps over the lazy dog\n".repeat(1000))?;
+    let document = "the quick brown fox jumps over the lazy dog\n<|endoftext|>\n";
+    std::fs::write(&path, document.repeat(1000))?;
     let source = DocumentSource::open(&path)?;
     let tokenizer = Tokenizer::Bytes;
     let bar = indicatif::ProgressBar::hidden();

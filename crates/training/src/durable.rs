@@ -81,7 +81,9 @@ impl Drop for Staged {
 
 /// Removes a folder; at no instant is half of it there under its name.
 pub(crate) fn remove_dir(path: &Path) -> Result<(), TrainError> {
-    let aside = temporary(path);
+    // beside the folder that may be in the making to take its place
+    let aside = temporary(&path.with_extension("old"));
+    // left by a process of the same id
     let _ = fs::remove_dir_all(&aside);
     fs::rename(path, &aside).map_err(TrainError::io(path))?;
     fs::remove_dir_all(&aside).map_err(TrainError::io(path))

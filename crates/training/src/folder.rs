@@ -51,13 +51,17 @@ impl RunFolder {
 
     /// Checkpoint folders, oldest first.
     pub fn checkpoints(&self) -> Vec<PathBuf> {
+        self.numbered().into_iter().map(|(_, path)| path).collect()
+    }
+
+    fn numbered(&self) -> Vec<(u64, PathBuf)> {
         let entries = std::fs::read_dir(self.checkpoint_dir()).into_iter().flatten().flatten();
         let step = |name: &str| name.strip_prefix("step-")?.parse::<u64>().ok();
         let mut found: Vec<(u64, PathBuf)> = entries
             .filter_map(|entry| Some((step(entry.file_name().to_str()?)?, entry.path())))
             .collect();
         found.sort();
-        found.into_iter().map(|(_, path)| path).collect()
+        found
     }
 
     /// The checkpoint of lowest validation loss.
@@ -71,6 +75,12 @@ impl RunFolder {
     pub(crate) fn set_best(&self, step: u64) -> Result<(), TrainError> {
         let name = format!("step-{step:06}\n");
         write(&self.checkpoint_dir().join("best"), name.as_bytes())
+    }
+
+    /// Removes the checkpoints past `step`: damaged ones, whose steps will be done again.
+    pub(crate) fn forget_after(&self, step: u64) -> Result<(), TrainError> {
+        let later = self.numbered().into_iter().filter(|(number, _)| *number > step);
+        later.map(|(_, path)| path).try_for_each(|path| remove_dir(&path))
     }
 
     /// Removes all but the `keep` newest checkpoints and the best.

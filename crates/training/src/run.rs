@@ -183,6 +183,7 @@ impl<'a> Run<'a> {
             };
             trainer = resumed(checkpoint, config, device)?;
             unused = checkpoint.unused()?;
+            folder.forget_after(state.step)?;
             reporter.note(&format!("resuming after step {} of {}", state.step, config.steps));
         } else if resume {
             reporter.note("the run has no checkpoint yet: starting at its first step");

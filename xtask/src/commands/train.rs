@@ -149,7 +149,9 @@ impl Args {
         config.check()?;
         check_folder(&config, resume)?;
         let device = DeviceName::from_str(&config.device, true)
-            .map_err(|e| anyhow!("--device {}: {e}", config.device))?
+            .map_err(|_| {
+                anyhow!("--device {}: must be flex, ndarray, cuda or wgpu", config.device)
+            })?
             .open()?;
         ensure!(
             !(own_tokenizer && is_prepared(&config.corpus)),

@@ -1,0 +1,224 @@
+//! The real binary: bad input, weights in and out, generation.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+fn golden(file: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden")).join(file)
+}
+
+fn xtask(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.current_dir(dir).args(args).env("RUST_BACKTRACE", "1").output().unwrap()
+}
+
+/// Runs a command that must fail with exit code 1, one error that has every word of `says`, and no
+/// trace of a panic.
+fn fails(dir: &Path, args: &[&str], says: &[&str]) {
+    let output = xtask(dir, args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+    for word in says {
+        assert!(error.contains(word), "{args:?} should say {word:?}: {error}");
+    }
+    assert!(!error.contains("panicked") && !error.contains("stack backtrace"), "{error}");
+}
+
+fn succeeds(dir: &Path, args: &[&str]) -> String {
+    let output = xtask(dir, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A folder with a text of some tens of kilobytes.
+fn with_text() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let text: String = (0..2000).map(|i| format!("line {i} of a text, {} more\n", 2000 - i)).collect();
+    std::fs::write(dir.path().join("text.txt"), text).unwrap();
+    dir
+}
+
+const TINY: [&str; 12] = [
+    "train", "--preset", "debug-block", "--corpus", "text.txt", "--byte-level", "--steps", "3",
+    "--context", "32", "--batch", "2",
+];
+
+fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    TINY.iter().copied().chain(more.iter().copied()).collect()
+}
+
+#[test]
+fn a_missing_or_unreadable_corpus_is_named() {
+    let dir = with_text();
+    let corpus = |name| vec!["train", "--preset", "debug-block", "--byte-level", "--corpus", name];
+    fails(dir.path(), &corpus("lost/text.txt"), &["lost/text.txt"]);
+    fails(dir.path(), &corpus("dependancies"), &["dependancies", "did you mean `dependencies`"]);
+    std::fs::write(dir.path().join("empty.txt"), "").unwrap();
+    fails(dir.path(), &corpus("empty.txt"), &["no text"]);
+    std::fs::write(dir.path().join("latin.txt"), b"caf\xE9 au lait\n".repeat(100)).unwrap();
+    fails(dir.path(), &corpus("latin.txt"), &["latin.txt", "invalid UTF-8 at byte 3"]);
+    std::fs::write(dir.path().join("bad.jsonl"), "{\"text\": \"a\"}\nnonsense\n").unwrap();
+    fails(dir.path(), &corpus("bad.jsonl"), &["bad.jsonl", "line 2"]);
+    std::fs::write(dir.path().join("short.txt"), "a few words\nand a few more\n").unwrap();
+    fails(dir.path(), &corpus("short.txt"), &["less than one window", "--context"]);
+}
+
+#[test]
+fn settings_that_cannot_work_are_named() {
+    let dir = with_text();
+    fails(dir.path(), &["train", "--preset", "block-170n"], &["block-170n", "`block-170m`"]);
+    fails(dir.path(), &["train", "--steps", "0"], &["steps"]);
+    fails(dir.path(), &["train", "--batch", "0"], &["batch"]);
+    fails(dir.path(), &["train", "--context", "30"], &["context", "4"]);
+    fails(dir.path(), &["train", "--device", "cuda"], &["cuda", "--features cuda"]);
+    std::fs::write(dir.path().join("run.toml"), "stepz = 3\n").unwrap();
+    fails(dir.path(), &["train", "--config", "run.toml"], &["stepz"]);
+}
+
+#[test]
+fn another_run_is_not_overwritten() {
+    let dir = with_text();
+    succeeds(dir.path(), &tiny(&["--out", "run"]));
+    let weights = std::fs::read(dir.path().join("run/checkpoints/step-000003/model.bpk")).unwrap();
+    fails(dir.path(), &tiny(&["--out", "run"]), &["run", "--resume"]);
+    fails(dir.path(), &tiny(&["--out", "run", "--resume", "--seed", "9"]), &["seed"]);
+    let after = std::fs::read(dir.path().join("run/checkpoints/step-000003/model.bpk")).unwrap();
+    assert!(weights == after);
+}
+
+#[test]
+fn damaged_token_files_are_named() {
+    let dir = with_text();
+    succeeds(dir.path(), &["prepare", "--corpus", "text.txt", "--byte-level", "--out", "prepared"]);
+    let path = dir.path().join("prepared/train.tok");
+    let good = std::fs::read(&path).unwrap();
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 4;
+    let train = ["train", "--preset", "debug-block", "--corpus", "prepared", "--steps", "1"];
+    for (bad, says) in [(&good[..good.len() / 2], "cut short"), (&flipped[..], "checksums differ")] {
+        std::fs::write(&path, bad).unwrap();
+        fails(dir.path(), &train, &["train.tok", says]);
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_tokenizer_is_refused() {
+    let dir = with_text();
+    succeeds(dir.path(), &tiny(&["--out", "run"]));
+    let other = dir.path().join("other.json");
+    std::fs::copy(dir.path().join("run/checkpoints/step-000003/tokenizer.json"), &other).unwrap();
+    let prepare = ["prepare", "--corpus", "text.txt", "--vocab-size", "300", "--out", "bpe"];
+    succeeds(dir.path(), &prepare);
+    fails(
+        dir.path(),
+        &["train", "--resume", "--out", "run", "--corpus", "bpe", "--steps", "6"],
+        &["--resume"],
+    );
+}
+
+/// Every write to `/dev/full` fails as on a full disk.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_named_and_loses_nothing() {
+    let dir = with_text();
+    succeeds(dir.path(), &tiny(&["--out", "run"]));
+    let checkpoint = dir.path().join("run/checkpoints/step-000003");
+    let before = std::fs::read(checkpoint.join("model.bpk")).unwrap();
+    // the export writes its number file beside the asked one, which here is no room at all
+    std::os::unix::fs::symlink("/dev/full", dir.path().join("w.safetensors.partial")).unwrap();
+    fails(
+        dir.path(),
+        &["export", "--checkpoint", "run", "--out", "w.safetensors"],
+        &["w.safetensors", "No space left"],
+    );
+    assert!(!dir.path().join("w.safetensors").exists());
+    assert!(before == std::fs::read(checkpoint.join("model.bpk")).unwrap());
+}
+
+#[test]
+fn imported_weights_come_out_bit_for_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cases = 0;
+    for entry in std::fs::read_dir(golden("")).unwrap() {
+        let path = entry.unwrap().path();
+        let Some(name) = path.to_str().and_then(|p| p.strip_suffix(".model.safetensors")) else {
+            continue;
+        };
+        let out = format!("checkpoint-{cases}");
+        let (file, config) = (path.to_str().unwrap(), format!("{name}.json"));
+        succeeds(dir.path(), &["import", "--from", file, "--config", &config, "--out", &out]);
+        succeeds(dir.path(), &["export", "--checkpoint", &out, "--out", "back.safetensors"]);
+        let before = zoo_weights::read_tensors(&path).unwrap();
+        let after = zoo_weights::read_tensors(&dir.path().join("back.safetensors")).unwrap();
+        assert!(before == after, "{name}");
+        cases += 1;
+        if cases == 1 {
+            half_precision(dir.path(), &out, &config);
+        }
+    }
+    assert_eq!(cases, 10);
+}
+
+/// f16 and bf16 files written from a checkpoint come back as the numbers they hold.
+fn half_precision(dir: &Path, checkpoint: &str, config: &str) {
+    for dtype in ["f16", "bf16"] {
+        let (file, again, back) = (format!("{dtype}.safetensors"), format!("again-{dtype}"), format!("{dtype}-2.safetensors"));
+        succeeds(dir, &["export", "--checkpoint", checkpoint, "--dtype", dtype, "--out", &file]);
+        let import = ["import", "--from", &file, "--config", config, "--out", &again];
+        std::fs::remove_file(dir.join("tokenizer.json")).unwrap();
+        succeeds(dir, &import);
+        succeeds(dir, &["export", "--checkpoint", &again, "--dtype", dtype, "--out", &back]);
+        let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
+        assert!(read(&file) == read(&back), "{dtype}");
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit_are_listed_and_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = golden("lookup_prefix.model.safetensors");
+    let mut tensors = zoo_weights::read_tensors(&path).unwrap();
+    let lost = tensors.remove("embedder.embeddings.weight").unwrap();
+    tensors.insert("embedder.embedings.weight".into(), lost);
+    tensors.get_mut("token_decoder.embed_out.weight").unwrap().shape = vec![64, 96];
+    // a buffer that published files may hold is no error
+    let buffer = zoo_weights::HostTensor { shape: vec![1], values: vec![0.0] };
+    tensors.insert("block_decoder.gpt_neox.layers.0.attention.rotary_emb.inv_freq".into(), buffer);
+    let bad = dir.path().join("bad.safetensors");
+    zoo_weights::write_tensors(&tensors, zoo_weights::Dtype::F32, &bad).unwrap();
+    let config = golden("lookup_prefix.json");
+    fails(
+        dir.path(),
+        &["import", "--from", "bad.safetensors", "--config", config.to_str().unwrap(), "--out", "c"],
+        &[
+            "missing: embedder.embeddings.weight",
+            "left over: embedder.embedings.weight",
+            "wrong: token_decoder.embed_out.weight: shape [64, 96]",
+        ],
+    );
+    assert!(!dir.path().join("c").exists());
+    std::fs::write(dir.path().join("cut.safetensors"), b"\x08\0\0\0\0\0\0\0{}").unwrap();
+    fails(
+        dir.path(),
+        &["import", "--from", "cut.safetensors", "--preset", "debug-block", "--out", "c"],
+        &["cut.safetensors", "safetensors"],
+    );
+}
+
+#[test]
+fn several_prompts_give_what_each_gives_alone() {
+    let dir = with_text();
+    succeeds(dir.path(), &tiny(&["--out", "run"]));
+    let generate = |prompts: &[&str]| {
+        let mut args = vec!["generate", "--checkpoint", "run", "--greedy", "--max-tokens", "12"];
+        prompts.iter().for_each(|prompt| args.extend(["--prompt", prompt]));
+        succeeds(dir.path(), &args)
+    };
+    let together = generate(&["line", "", "a longer prompt"]);
+    for prompt in ["line", "", "a longer prompt"] {
+        assert!(together.contains(generate(&[prompt]).trim_end()), "{prompt:?} in {together}");
+    }
+    fails(dir.path(), &["generate", "--checkpoint", "nowhere", "--prompt", "x"], &["nowhere"]);
+}

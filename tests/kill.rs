@@ -1,0 +1,67 @@
+//! SIGKILL at random moments: the resumed run ends where one that was never interrupted does.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+
+const KILLS: usize = 20;
+const STEPS: &str = "600";
+
+fn train(dir: &Path, out: &str, resume: bool) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.current_dir(dir).args(["train", "--out", out]);
+    if resume {
+        command.arg("--resume");
+    } else {
+        command.args(["--preset", "debug-block", "--corpus", "text.txt", "--byte-level"]);
+        command.args(["--steps", STEPS, "--context", "32", "--batch", "2"]);
+        command.args(["--checkpoint-every", "5", "--validate-every", "50"]);
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn twenty_kills_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let text: String = (0..3000).map(|i| format!("{i} bottles of beer on the wall\n")).collect();
+    std::fs::write(dir.join("text.txt"), text).unwrap();
+    assert!(train(dir, "straight", false).wait().unwrap().success());
+
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(20);
+    let (mut kills, mut longest) = (0, 300);
+    while kills < KILLS {
+        // killed before it wrote its configuration, a run is begun anew
+        let resume = dir.join("killed/train.toml").exists();
+        let mut child = train(dir, "killed", resume);
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..longest)));
+        let _ = child.kill();
+        let status = child.wait().unwrap();
+        if status.signal() == Some(9) {
+            kills += 1;
+        } else {
+            assert!(status.success(), "{status}");
+            // done before twenty kills: begin anew, and kill sooner
+            std::fs::remove_dir_all(dir.join("killed")).unwrap();
+            (kills, longest) = (0, longest / 2);
+            assert!(longest > 10, "the run is too short to be killed {KILLS} times");
+        }
+    }
+    assert!(train(dir, "killed", true).wait().unwrap().success());
+    for file in ["model.bpk", "optim.bpk"] {
+        let read = |run: &str| {
+            std::fs::read(dir.join(run).join("checkpoints").join(format!("step-000{STEPS}")).join(file))
+        };
+        assert!(read("straight").unwrap() == read("killed").unwrap(), "{file} differs");
+    }
+    // what the metrics say is the same too, and no step is there twice
+    let losses = |run: &str| -> Vec<(u64, u64)> {
+        let rows = std::fs::read_to_string(dir.join(run).join("metrics.jsonl")).unwrap();
+        let rows = rows.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap());
+        rows.filter_map(|row| Some((row["step"].as_u64()?, row["loss"].as_f64()?.to_bits()))).collect()
+    };
+    assert_eq!(losses("straight"), losses("killed"));
+}
