@@ -85,12 +85,12 @@ impl NeoXConfig {
                 "{key}: hidden_size, num_hidden_layers and num_attention_heads must be positive"
             ));
         }
-        if hidden_size % num_attention_heads != 0 {
+        if !hidden_size.is_multiple_of(num_attention_heads) {
             return Err(format!(
                 "{key}.num_attention_heads: {num_attention_heads} does not divide hidden_size {hidden_size}"
             ));
         }
-        if !(0.0..=1.0).contains(&self.rotary_pct) || self.rotated() % 2 != 0 {
+        if !(0.0..=1.0).contains(&self.rotary_pct) || !self.rotated().is_multiple_of(2) {
             return Err(format!(
                 "{key}.rotary_pct: {} of a head of {} must be an even number of dimensions",
                 self.rotary_pct,

@@ -1,6 +1,7 @@
 //! Text to tokens to training windows: documents, tokenizers, token files, packing.
 
 mod error;
+mod file;
 mod megatron;
 mod packing;
 mod prepare;

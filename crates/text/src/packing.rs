@@ -31,8 +31,11 @@ pub struct Packing {
     seed: Option<u64>,
     per_epoch: u64,
     windows: u64,
-    epoch: Arc<Mutex<Option<(u64, Arc<Epoch>)>>>,
+    epoch: Arc<Mutex<LaidOut>>,
 }
+
+/// The epoch last asked for, by number.
+type LaidOut = Option<(u64, Arc<Epoch>)>;
 
 /// The layout of one epoch.
 struct Epoch {
@@ -282,6 +285,50 @@ mod tests {
             // what an epoch may leave out is what the left paddings added to its end
             let total: usize = lengths.iter().sum();
             prop_assert!(total - seen.len() <= length * lengths.len());
+        }
+
+        /// Windows of any size are the stream that the layout tells, cut: documents start at blocks,
+        /// padding is where it should be, every place of the stream is visited once.
+        #[test]
+        fn windows_are_the_stream_cut(
+            lengths in prop::collection::vec(0_usize..30, 1..12),
+            length in 0_usize..6,
+            blocks in 1_usize..5,
+            seed: Option<u64>,
+            number in 0_u64..3,
+        ) {
+            let unit = length.max(1);
+            let context = unit * blocks;
+            let least: usize = lengths.iter().map(|n| (n + 1).next_multiple_of(unit)).sum();
+            prop_assume!(least >= context);
+            let packing = pack(&lengths, length, context, seed);
+            prop_assert_eq!(packing.per_epoch as usize, least / context);
+            let (mut ids, mut real) = (Vec::new(), Vec::new());
+            for &(d, left) in &packing.epoch(number).order {
+                prop_assert!(left < unit && (seed.is_some() || left == 0));
+                prop_assert_eq!(ids.len() % unit, 0);
+                ids.extend(vec![PAD; left]);
+                real.extend(vec![false; left]);
+                packing.documents.read(d, 0..lengths[d], &mut ids);
+                ids.push(EOS);
+                real.extend(vec![true; lengths[d] + 1]);
+                ids.resize(ids.len().next_multiple_of(unit), PAD);
+                real.resize(ids.len(), false);
+            }
+            let cut: Vec<Window> = ids
+                .chunks_exact(context)
+                .zip(real.chunks_exact(context))
+                .take(packing.per_epoch as usize)
+                .map(|(ids, real)| Window { ids: ids.to_vec(), real: real.to_vec() })
+                .collect();
+            let mut visited = packing.batch(number, packing.per_epoch as usize);
+            if seed.is_none() {
+                prop_assert_eq!(&visited, &cut);
+            }
+            let mut cut = cut;
+            cut.sort_by(|a, b| a.ids.cmp(&b.ids));
+            visited.sort_by(|a, b| a.ids.cmp(&b.ids));
+            prop_assert_eq!(visited, cut);
         }
 
         /// Windows do not depend on what was asked before.

@@ -13,7 +13,7 @@ const CHUNK: usize = 8 << 20;
 /// How a corpus is prepared.
 #[derive(Clone, Copy, Debug)]
 pub struct PrepareOptions {
-    /// Share of documents held out for validation.
+    /// Share of documents held out for validation, between 0 and 1.
     pub validation: f64,
 }
 
@@ -101,6 +101,15 @@ impl PreparedCorpus {
                 "written with another tokenizer; prepare the corpus again",
             ));
         }
+        let info = if name == "train" { &self.info.train } else { &self.info.validation };
+        let found = (file.len() as u64, file.total_tokens() as u64);
+        if found != (info.documents, info.tokens) {
+            let reason = format!(
+                "{} documents of {} tokens, where corpus.json has {} of {}; prepare the corpus again",
+                found.0, found.1, info.documents, info.tokens
+            );
+            return Err(TextError::content(&path, reason));
+        }
         Ok(file)
     }
 }
@@ -108,8 +117,8 @@ impl PreparedCorpus {
 /// Tokenizes `source` into the folder `dir`.
 ///
 /// # Errors
-/// When a document cannot be read, there is no text, or the disk refuses; `corpus.json` is written
-/// last, so a folder that has it is complete.
+/// When a document cannot be read, there is no text, or the disk refuses. `corpus.json` is removed
+/// first and written last, so a folder that has it is complete.
 pub fn prepare(
     name: &str,
     source: &DocumentSource,
@@ -118,7 +127,16 @@ pub fn prepare(
     options: PrepareOptions,
     progress: &ProgressBar,
 ) -> Result<PreparedCorpus, TextError> {
+    let share = options.validation;
+    if !(share > 0.0 && share < 1.0) {
+        let reason = format!("validation share {share}: must lie between 0 and 1");
+        return Err(TextError::Choice(reason));
+    }
     std::fs::create_dir_all(dir).map_err(TextError::io(dir))?;
+    let info_path = dir.join("corpus.json");
+    if info_path.exists() {
+        std::fs::remove_file(&info_path).map_err(TextError::io(&info_path))?;
+    }
     progress.set_length(source.bytes()?);
     let mut writer = SplitWriter::new(tokenizer, dir)?;
     let mut chunk = Chunk::default();
@@ -129,11 +147,11 @@ pub fn prepare(
         progress.inc(document.len() as u64);
         if index == 0 && documents.peek().is_none() {
             // a single document: its end is the validation split
-            let (train, validation) = cut(&document, options.validation);
+            let (train, validation) = cut(&document, share);
             chunk.push(train.to_string(), false);
             chunk.push(validation.to_string(), true);
         } else {
-            chunk.push(document, is_validation(index, options.validation));
+            chunk.push(document, is_validation(index, share));
         }
         index += 1;
         if chunk.bytes >= CHUNK {
@@ -144,9 +162,8 @@ pub fn prepare(
     let info = writer.finish(name)?;
     let prepared = PreparedCorpus { dir: dir.into(), info };
     tokenizer.save(&dir.join("tokenizer.json"))?;
-    let path = dir.join("corpus.json");
     let json = serde_json::to_string_pretty(&prepared.info).unwrap_or_default();
-    std::fs::write(&path, json + "\n").map_err(TextError::io(&path))?;
+    crate::file::replace(&info_path, (json + "\n").as_bytes())?;
     progress.finish_and_clear();
     Ok(prepared)
 }
@@ -308,5 +325,29 @@ mod tests {
     fn an_empty_corpus_is_refused() {
         assert!(run(&[("a.txt", "\n")]).unwrap_err().contains("no text"));
         assert!(run(&[]).unwrap_err().contains("holds no file"));
+    }
+
+    #[test]
+    fn a_folder_with_half_of_another_preparation_is_noticed() {
+        let (dir, corpus) = run(&[("a.txt", &"line\n".repeat(100))]).unwrap();
+        let (_other, larger) = run(&[("a.txt", &"line\n".repeat(200))]).unwrap();
+        assert!(corpus.split("train").is_ok() && corpus.tokenizer().is_ok());
+        std::fs::copy(larger.dir.join("train.tok"), corpus.dir.join("train.tok")).unwrap();
+        let error = corpus.split("train").unwrap_err().to_string();
+        assert!(error.contains("train.tok") && error.contains("corpus.json"), "{error}");
+        // a preparation that fails leaves no folder that looks complete, nor partial files
+        let blank = dir.path().join("blank.txt");
+        std::fs::write(&blank, "\n").unwrap();
+        let source = DocumentSource::open(&blank).unwrap();
+        let bar = ProgressBar::hidden();
+        let again = |options| {
+            prepare("b", &source, &Tokenizer::Bytes, &corpus.dir, options, &bar).unwrap_err()
+        };
+        let error = again(PrepareOptions { validation: 1.0 }).to_string();
+        assert!(error.contains("between 0 and 1") && PreparedCorpus::open(&corpus.dir).is_ok());
+        again(PrepareOptions::default());
+        assert!(PreparedCorpus::open(&corpus.dir).is_err());
+        let names = std::fs::read_dir(&corpus.dir).unwrap().map(|e| e.unwrap().file_name());
+        assert!(names.into_iter().all(|name| !name.to_string_lossy().contains("partial")));
     }
 }

@@ -42,6 +42,28 @@ impl<'a> StreamDecoder<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::sync::LazyLock;
+
+    static BPE: LazyLock<Tokenizer> = LazyLock::new(|| {
+        let texts = ["naïve 日本語 🦀 the end, the end of the 日本 🦀🦀".repeat(9)];
+        Tokenizer::train_bpe(texts.into_iter(), 300).unwrap()
+    });
+
+    proptest! {
+        /// Whatever a model says, special ids and broken characters included.
+        #[test]
+        fn pieces_of_any_ids_add_up(
+            bytes in prop::collection::vec(0_u32..300, 0..40),
+            raw: bool,
+        ) {
+            let tokenizer = if raw { &Tokenizer::Bytes } else { &*BPE };
+            let mut decoder = StreamDecoder::new(tokenizer);
+            let mut pieces: String = bytes.iter().map(|&id| decoder.push(id)).collect();
+            pieces.push_str(&decoder.finish());
+            prop_assert_eq!(pieces, tokenizer.decode(&bytes));
+        }
+    }
 
     #[test]
     fn pieces_are_whole_characters_and_add_up() {

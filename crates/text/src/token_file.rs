@@ -44,6 +44,7 @@ pub trait Documents: Send + Sync {
 /// An open token file.
 #[derive(Debug)]
 pub struct TokenFile {
+    path: PathBuf,
     map: Mmap,
     width: usize,
     tokens: usize,
@@ -61,8 +62,7 @@ impl TokenFile {
         let file = File::open(path).map_err(TextError::io(path))?;
         // SAFETY: token files are replaced by renaming, never written in place.
         let map = unsafe { Mmap::map(&file) }.map_err(TextError::io(path))?;
-        let bad =
-            |reason: &str| TextError::content(path, format!("{reason}; prepare the corpus again"));
+        let bad = |reason: &str| Self::bad(path, reason);
         if map.len() < HEADER || &map[..8] != MAGIC {
             return Err(bad("not a token file"));
         }
@@ -74,23 +74,47 @@ impl TokenFile {
         if crc(&map[..60]) != number(60) {
             return Err(bad("the header is damaged"));
         }
-        let this = Self {
-            width: number(12) as usize,
-            vocab_size: number(16) as usize,
-            tokenizer: number(20),
-            tokens: count(24),
-            documents: count(32),
-            map,
-        };
-        if this.map.len() != this.ends_at() + 8 * this.documents {
+        let (width, tokens, documents) = (number(12) as usize, count(24), count(32));
+        if width != 2 && width != 4 {
+            return Err(bad(&format!("ids of {width} bytes")));
+        }
+        if size(width, tokens, documents) != Some(map.len()) {
             return Err(bad("the file is cut short or has grown"));
         }
-        let ids = &this.map[HEADER..HEADER + this.width * this.tokens];
-        let ends = &this.map[this.ends_at()..];
-        if crc(ids) != u32_at(&this.map, 40) || crc(ends) != u32_at(&this.map, 44) {
-            return Err(bad("checksums differ: its bytes have changed"));
-        }
+        let this = Self {
+            path: path.into(),
+            width,
+            vocab_size: number(16) as usize,
+            tokenizer: number(20),
+            tokens,
+            documents,
+            map,
+        };
+        this.verify()?;
         Ok(this)
+    }
+
+    fn bad(path: &Path, reason: &str) -> TextError {
+        TextError::content(path, format!("{reason}; prepare the corpus again"))
+    }
+
+    /// Checks ids and document ends against their checksums, as [`open`](Self::open) did.
+    ///
+    /// # Errors
+    /// When its bytes have changed.
+    pub fn verify(&self) -> Result<(), TextError> {
+        let ids = &self.map[HEADER..HEADER + self.width * self.tokens];
+        let ends = &self.map[self.ends_at()..];
+        if crc(ids) != u32_at(&self.map, 40) || crc(ends) != u32_at(&self.map, 44) {
+            return Err(Self::bad(&self.path, "checksums differ: its bytes have changed"));
+        }
+        // whatever wrote it, no document may reach outside the ids
+        let (ends, _) = ends.as_chunks();
+        let ends = || ends.iter().map(|end| u64::from_le_bytes(*end));
+        if !ends().is_sorted() || ends().next_back().unwrap_or(0) != self.tokens as u64 {
+            return Err(Self::bad(&self.path, "document ends are out of order"));
+        }
+        Ok(())
     }
 
     fn ends_at(&self) -> usize {
@@ -139,6 +163,12 @@ impl Documents for TokenFile {
     }
 }
 
+/// Bytes of a file of so many ids and documents; none when no file can be so large.
+fn size(width: usize, tokens: usize, documents: usize) -> Option<usize> {
+    let ids_end = tokens.checked_mul(width)?.checked_add(HEADER)?;
+    ids_end.checked_next_multiple_of(8)?.checked_add(documents.checked_mul(8)?)
+}
+
 fn crc(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
@@ -151,7 +181,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes[at..].first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk))
 }
 
-/// Writes a token file as documents come, beside its path, and renames it when done.
+/// Writes a token file as documents come, beside its path, and renames it when done; dropped before
+/// that, it leaves nothing.
 #[derive(Debug)]
 pub struct TokenFileWriter {
     path: PathBuf,
@@ -171,7 +202,7 @@ impl TokenFileWriter {
     /// # Errors
     /// When it cannot be created.
     pub fn create(path: &Path, vocab_size: usize, tokenizer: u32) -> Result<Self, TextError> {
-        let partial = path.with_extension("tok.partial");
+        let partial = crate::file::partial(path);
         let file = File::create(&partial).map_err(TextError::io(&partial))?;
         let mut file = BufWriter::new(file);
         file.write_all(&[0; HEADER]).map_err(TextError::io(&partial))?;
@@ -192,8 +223,12 @@ impl TokenFileWriter {
     /// Appends a document.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk refuses, or an id is not in the vocabulary.
     pub fn push(&mut self, ids: &[u32]) -> Result<(), TextError> {
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            let reason = format!("id {id} is outside the vocabulary of {}", self.vocab_size);
+            return Err(TextError::content(&self.path, reason));
+        }
         let bytes: Vec<u8> = match self.width {
             2 => ids.iter().flat_map(|&id| (id as u16).to_le_bytes()).collect(),
             _ => ids.iter().flat_map(|&id| id.to_le_bytes()).collect(),
@@ -208,13 +243,9 @@ impl TokenFileWriter {
     /// Finishes the file and gives it its name.
     ///
     /// # Errors
-    /// When the disk refuses; the partial file is removed.
+    /// When the disk refuses.
     pub fn finish(mut self) -> Result<(), TextError> {
-        let done = self.close();
-        if done.is_err() {
-            let _ = std::fs::remove_file(&self.partial);
-        }
-        done
+        self.close()
     }
 
     fn close(&mut self) -> Result<(), TextError> {
@@ -244,6 +275,13 @@ impl TokenFileWriter {
         };
         write().map_err(TextError::io(&self.partial))?;
         std::fs::rename(&self.partial, &self.path).map_err(TextError::io(&self.path))
+    }
+}
+
+impl Drop for TokenFileWriter {
+    fn drop(&mut self) {
+        // renamed by now, unless something failed
+        let _ = std::fs::remove_file(&self.partial);
     }
 }
 
@@ -292,5 +330,42 @@ mod tests {
             let error = TokenFile::open(&path).unwrap_err().to_string();
             assert!(error.contains("a.tok"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_header_that_lies_under_a_good_checksum_is_refused() {
+        let (_dir, path) = sample(300);
+        let good = std::fs::read(&path).unwrap();
+        let lie = |at: usize, bytes: &[u8]| {
+            let mut bad = good.clone();
+            bad[at..at + bytes.len()].copy_from_slice(bytes);
+            let ends = crc(&bad[good.len() - 24..]).to_le_bytes();
+            bad[44..48].copy_from_slice(&ends);
+            let header = crc(&bad[..60]).to_le_bytes();
+            bad[60..64].copy_from_slice(&header);
+            std::fs::write(&path, &bad).unwrap();
+            TokenFile::open(&path).unwrap_err().to_string()
+        };
+        assert!(lie(8, &2_u32.to_le_bytes()).contains("version 2"));
+        assert!(lie(12, &3_u32.to_le_bytes()).contains("ids of 3 bytes"));
+        assert!(lie(24, &u64::MAX.to_le_bytes()).contains("cut short"));
+        assert!(lie(32, &u64::MAX.to_le_bytes()).contains("cut short"));
+        let first_end = good.len() - 24;
+        assert!(lie(first_end, &9_u64.to_le_bytes()).contains("out of order"));
+        std::fs::write(
+            &path,
+            b"a text file, not one of ids, and long enough to hold a header of 64",
+        )
+        .unwrap();
+        assert!(TokenFile::open(&path).unwrap_err().to_string().contains("not a token file"));
+    }
+
+    #[test]
+    fn ids_outside_the_vocabulary_are_refused_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = TokenFileWriter::create(&dir.path().join("a.tok"), 300, 7).unwrap();
+        assert!(writer.push(&[299, 300]).unwrap_err().to_string().contains("id 300"));
+        drop(writer);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -7,6 +7,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer as HfTokenizer, TokenizerImpl};
 
 use crate::TextError;
+use crate::file::replace;
 
 /// The id that ends a document, and stands for BOS.
 pub const EOS: u32 = 0;
@@ -41,9 +42,14 @@ impl Tokenizer {
         if json.trim() == BYTES_JSON.trim() {
             return Ok(Self::Bytes);
         }
-        let tokenizer: HfTokenizer = json
-            .parse()
-            .map_err(|e| TextError::content(path, format!("not a Hugging Face tokenizer: {e}")))?;
+        let mut tokenizer: HfTokenizer = json.parse().map_err(|e| {
+            let reason = format!("not a tokenizer ({e}); give a Hugging Face tokenizer.json");
+            TextError::content(path, reason)
+        })?;
+        // documents are tokenized whole, whatever lengths the file was saved with
+        tokenizer.with_padding(None);
+        let untruncated = tokenizer.with_truncation(None).map(|_| ());
+        untruncated.map_err(|e| TextError::content(path, e.to_string()))?;
         for (text, id) in [(EOS_TEXT, EOS), (PAD_TEXT, PAD)] {
             let found = tokenizer.token_to_id(text);
             if found != Some(id) {
@@ -162,12 +168,12 @@ impl Tokenizer {
         }
     }
 
-    /// Writes the tokenizer to `path`.
+    /// Writes the tokenizer to `path`, all of it or nothing.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), TextError> {
-        std::fs::write(path, self.to_json()).map_err(TextError::io(path))
+        replace(path, self.to_json().as_bytes())
     }
 
     /// A checksum that tells tokenizers apart.
@@ -212,5 +218,27 @@ mod tests {
         let json = json.replace(EOS_TEXT, "<|other|>");
         let error = Tokenizer::from_json(&json, Path::new("t.json")).unwrap_err().to_string();
         assert!(error.contains("t.json") && error.contains(EOS_TEXT), "{error}");
+    }
+
+    #[test]
+    fn lengths_saved_with_a_tokenizer_do_not_cut_documents() {
+        let tokenizer = Tokenizer::train_bpe([TEXT.to_string()].into_iter(), 300).unwrap();
+        let Tokenizer::HuggingFace(mut inner) = tokenizer.clone() else { unreachable!() };
+        let truncation = tokenizers::TruncationParams { max_length: 4, ..Default::default() };
+        inner.with_truncation(Some(truncation)).unwrap();
+        inner.with_padding(Some(tokenizers::PaddingParams::default()));
+        let json = Tokenizer::HuggingFace(inner).to_json();
+        let loaded = Tokenizer::from_json(&json, Path::new("t.json")).unwrap();
+        let whole = tokenizer.encode(TEXT).unwrap();
+        assert!(whole.len() > 4);
+        let batch = loaded.encode_batch(&["x".into(), TEXT.into()]).unwrap();
+        assert_eq!((batch[0].len(), &batch[1]), (1, &whole));
+        assert_eq!(loaded.fingerprint(), tokenizer.fingerprint());
+    }
+
+    #[test]
+    fn training_twice_gives_the_same_tokenizer() {
+        let train = || Tokenizer::train_bpe((0..20).map(|i| format!("{TEXT}{i}")), 320).unwrap();
+        assert_eq!(train().to_json(), train().to_json());
     }
 }

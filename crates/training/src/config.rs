@@ -47,7 +47,7 @@ pub struct TrainConfig {
     pub clip: f64,
     /// Steps between validations.
     pub validate_every: u64,
-    /// Validation windows, from the start of the validation split.
+    /// Validation windows, spread evenly over the validation split.
     pub validation_windows: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,

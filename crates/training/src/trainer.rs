@@ -91,16 +91,18 @@ impl Trainer {
         (self, StepResult { loss, grad_norm })
     }
 
-    /// Mean loss over the first `windows` windows of `packing`, in batches of `batch`.
+    /// Mean loss over `windows` windows spread evenly over `packing`, in batches of `batch`.
     pub fn validate(&self, packing: &Packing, windows: u64, batch: usize) -> f64 {
         let model = self.model.valid();
         let device = self.device.clone().inner();
         let (mut sum, mut count) = (0.0, 0.0);
-        let windows = windows.min(packing.windows_per_epoch());
+        let all = packing.windows_per_epoch();
+        let windows = windows.min(all);
         let mut first = 0;
         while first < windows {
             let until = windows.min(first + batch as u64);
-            let some: Vec<Window> = (first..until).map(|i| packing.window(i)).collect();
+            let some: Vec<Window> =
+                (first..until).map(|i| packing.window(i * all / windows)).collect();
             let losses = model.losses(&token_batch(&some, self.block_length, &device));
             let read = host(Tensor::cat(vec![losses.losses.sum(), losses.weights.sum()], 0));
             sum += read[0];

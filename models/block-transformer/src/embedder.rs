@@ -12,6 +12,7 @@ pub(crate) const BOS: i64 = 0;
 
 /// What makes a vector of each token of a block.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one a model")]
 pub enum TokenVectors {
     /// An embedding table.
     Lookup(Embedding),

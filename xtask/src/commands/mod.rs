@@ -32,7 +32,7 @@ pub enum Command {
     /// List the presets with their sizes
     Presets(presets::Args),
     /// Train a model, or go on training it
-    Train(train::Args),
+    Train(Box<train::Args>),
 }
 
 impl Command {

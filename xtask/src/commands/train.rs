@@ -115,7 +115,7 @@ struct Flags {
     #[arg(long, value_name = "N", help_heading = "Output")]
     #[serde(skip_serializing_if = "Option::is_none")]
     validate_every: Option<u64>,
-    /// Validation windows, from the start of the validation split [default: 32]
+    /// Validation windows, spread evenly over the validation split [default: 32]
     #[arg(long, value_name = "N", help_heading = "Output")]
     #[serde(skip_serializing_if = "Option::is_none")]
     validation_windows: Option<u64>,
