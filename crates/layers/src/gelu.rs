@@ -41,8 +41,7 @@ mod tests {
     fn both_forms_have_the_exact_derivative() {
         let points = [-3.0_f32, -1.0, -0.3, 0.0, 0.5, 1.0, 2.0];
         // Phi(x) + x phi(x), by Python's math.erf
-        let expected =
-            [-0.0119456, -0.0833155, 0.2676722, 0.5, 0.8674951, 1.0833155, 1.0852318];
+        let expected = [-0.0119456, -0.0833155, 0.2676722, 0.5, 0.8674951, 1.0833155, 1.0852318];
         #[expect(deprecated, reason = "supported for as long as burn has it")]
         for device in [Device::flex(), Device::ndarray()] {
             let x = Tensor::<1>::from_floats(points, &device.autodiff()).require_grad();
