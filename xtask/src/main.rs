@@ -1,5 +1,13 @@
 //! The commands: `cargo xtask COMMAND`.
 
+/// Prints a line. A reader that has gone away, as behind `| head`, is no error.
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($line)*);
+    }};
+}
+
 mod commands;
 mod device;
 mod memory;

@@ -80,7 +80,7 @@ impl Args {
             let path = folder.join(name);
             std::fs::write(&path, text).with_context(|| path.display().to_string())?;
         }
-        println!("{}", self.out.display());
+        say!("{}", self.out.display());
         Ok(ExitCode::SUCCESS)
     }
 }

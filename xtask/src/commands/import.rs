@@ -56,9 +56,9 @@ impl Args {
                 unused: &unused,
             },
         )?;
-        println!("{} parameters in {}", config.num_params(), self.out.display());
+        say!("{} parameters in {}", config.num_params(), self.out.display());
         if tokenizer.vocab_size() > config.vocab_size() {
-            println!(
+            say!(
                 "note: the model has {} ids, fewer than the {} of its tokenizer; give --tokenizer to generate text",
                 config.vocab_size(),
                 tokenizer.vocab_size()

@@ -31,24 +31,24 @@ impl Args {
                 continue;
             }
             let report = compare(&Case::open(&self.dir, &name)?, &device)?;
-            println!("{name}");
+            say!("{name}");
             for quantity in &report.quantities {
                 let verdict = if quantity.holds() { "ok" } else { "OUT OF TOLERANCE" };
-                println!(
+                say!(
                     "  {:<28} {:>9.2e}  (<= {:.0e})  {verdict}",
                     quantity.name.split(" (").next().unwrap_or_default(),
                     quantity.difference,
                     quantity.tolerance,
                 );
                 if !quantity.holds() && quantity.name.contains('(') {
-                    println!("    {}", quantity.name);
+                    say!("    {}", quantity.name);
                 }
             }
             compared += 1;
             failed += usize::from(!report.holds());
         }
         anyhow::ensure!(compared > 0, "--case: no case of that name in {}", self.dir.display());
-        println!("{} of {compared} cases within tolerance", compared - failed);
+        say!("{} of {compared} cases within tolerance", compared - failed);
         Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

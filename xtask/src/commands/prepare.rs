@@ -62,7 +62,7 @@ impl Args {
             ensure!(!taken, "--out {}: holds a prepared corpus already", out.display());
         }
         let corpus = prepared(&self.corpus, &choice, &self.data, self.out.as_deref())?;
-        println!("{}", summary(&corpus));
+        say!("{}", summary(&corpus));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -19,15 +19,18 @@ impl Args {
     /// Prints the table, or one configuration.
     pub fn run(self) -> Result<ExitCode> {
         if let Some(name) = self.show {
-            println!("{}", zoo::preset(&name)?.model.to_json());
+            say!("{}", zoo::preset(&name)?.model.to_json());
             return Ok(ExitCode::SUCCESS);
         }
-        println!(
+        say!(
             "{:<26} {:>13} {:>13} {:>14}  summary",
-            "preset", "parameters", "non-embedding", "KV bytes/token"
+            "preset",
+            "parameters",
+            "non-embedding",
+            "KV bytes/token"
         );
         for preset in zoo::presets() {
-            println!(
+            say!(
                 "{:<26} {:>13} {:>13} {:>14}  {}",
                 preset.name,
                 preset.model.num_params(),
@@ -36,7 +39,7 @@ impl Args {
                 preset.summary
             );
         }
-        println!("\nKV bytes are those of 16-bit caches.");
+        say!("\nKV bytes are those of 16-bit caches.");
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -143,7 +143,7 @@ impl Args {
         let own_tokenizer = self.tokenizer.choice().is_some();
         let config = self.effective()?;
         if print {
-            print!("{}", config.to_toml());
+            say!("{}", config.to_toml().trim_end());
             return Ok(ExitCode::SUCCESS);
         }
         config.check()?;
@@ -159,13 +159,13 @@ impl Args {
             config.corpus
         );
         let corpus = prepared(&config.corpus, &config.tokenizer, &data, None)?;
-        println!("{}", summary(&corpus));
+        say!("{}", summary(&corpus));
         let stop = on_interrupt()?;
         let mut lines = Lines(std::io::stdout());
         let outcome = zoo_training::run(&config, &corpus, resume, &device, &stop, &mut lines)?;
         report(&config, &outcome);
         if outcome.interrupted {
-            println!("interrupted after step {}; --resume goes on from there", outcome.step);
+            say!("interrupted after step {}; --resume goes on from there", outcome.step);
             return Ok(ExitCode::from(INTERRUPTED));
         }
         write_sample(&config, &outcome, &corpus.tokenizer()?, &device)?;
@@ -187,21 +187,21 @@ impl Args {
 
 fn report(config: &TrainConfig, outcome: &Outcome) {
     let number = |loss: Option<f64>| loss.map_or_else(|| "-".into(), |loss| format!("{loss:.4}"));
-    println!(
+    say!(
         "training loss {} (mean of the last 20 steps), validation loss {}, token frequencies alone {:.4}",
         number(outcome.train_loss),
         number(outcome.validation_loss),
         outcome.frequency_loss,
     );
     if let Some((step, loss)) = outcome.best {
-        println!("best validation loss {loss:.4} after step {step}");
+        say!("best validation loss {loss:.4} after step {step}");
     }
     if let Some(rate) = outcome.tokens_per_second {
-        println!("{rate:.0} tokens/s, the first 3 steps not counted");
+        say!("{rate:.0} tokens/s, the first 3 steps not counted");
     }
-    println!("checkpoint {}", outcome.checkpoint.display());
+    say!("checkpoint {}", outcome.checkpoint.display());
     let file = |name: &str| config.out.join(name).display().to_string();
-    println!("loss curve {} and {}", file("loss.svg"), file("loss.png"));
+    say!("loss curve {} and {}", file("loss.svg"), file("loss.png"));
 }
 
 /// Prints text the trained model writes, and keeps it in `sample.txt`.
@@ -215,7 +215,7 @@ fn write_sample(
     let (prompt, seed) = ("", config.seed);
     let text =
         zoo_generation::sample_text(model, shape, tokenizer, prompt, SAMPLE_TOKENS, seed, device)?;
-    println!("sample:\n{}", text.trim_end());
+    say!("sample:\n{}", text.trim_end());
     let path: &Path = &config.out.join("sample.txt");
     std::fs::write(path, text + "\n").map_err(|e| anyhow!("{}: {e}", path.display()))
 }
