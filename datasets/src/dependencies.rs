@@ -1,14 +1,16 @@
 //! The default corpus: what the project's own locked dependencies say.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use cargo_metadata::{CargoOpt, MetadataCommand};
+use cargo_metadata::{Metadata, MetadataCommand};
+use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 use zoo_text::DocumentSource;
 
 use crate::DatasetError;
 
-/// How much text is taken.
+/// How much text the recipe takes.
 pub(crate) const MAX_BYTES: u64 = 12_000_000;
 
 /// Packages it is taken from, by name or by name up to a `*`, in this order: prose-rich sources of
@@ -19,36 +21,44 @@ const PACKAGES: [&str; 8] =
 /// Larger files are tables and generated code.
 const MAX_FILE: u64 = 128 << 10;
 
-/// Rust sources and Markdown of the chosen packages, one document a file, up to `max_bytes`.
-pub(crate) fn source(max_bytes: u64) -> Result<DocumentSource, DatasetError> {
-    let failed = |e: cargo_metadata::Error| DatasetError::Cargo(format!("cargo metadata: {e}"));
-    let metadata = MetadataCommand::new()
-        .manifest_path(manifest()?)
-        .features(CargoOpt::AllFeatures)
-        .other_options(["--locked".to_string(), "--offline".to_string()])
-        .exec()
-        .or_else(|_| {
-            MetadataCommand::new().manifest_path(manifest()?.as_path()).exec().map_err(failed)
-        })?;
+/// Rust sources and Markdown of chosen packages that the project's `Cargo.lock` pins, one document
+/// a file, no content twice, up to `max_bytes`: the same on every machine.
+///
+/// # Errors
+/// When cargo is missing, or the packages' sources are and cannot be fetched.
+pub fn dependencies(max_bytes: u64) -> Result<DocumentSource, DatasetError> {
+    let metadata = metadata(&manifest()?)?;
     let mut packages: Vec<_> = metadata.packages.iter().filter(|p| p.source.is_some()).collect();
     packages.sort_by_key(|package| (package.name.to_string(), package.version.clone()));
-    let mut files = Vec::new();
-    let mut bytes = 0;
+    let mut chosen = Chosen { max_bytes, ..Chosen::default() };
     for pattern in PACKAGES {
         for package in packages.iter().filter(|package| matches(pattern, package.name.as_str())) {
-            let Some(root) = package.manifest_path.parent() else { continue };
-            for (path, size) in text_files(root.as_std_path()) {
-                if bytes + size <= max_bytes {
-                    bytes += size;
-                    files.push(path);
-                }
+            if let Some(root) = package.manifest_path.parent() {
+                chosen.add_package(root.as_std_path())?;
             }
         }
     }
-    if files.is_empty() {
+    if chosen.files.is_empty() {
         return Err(DatasetError::Cargo("no source of a dependency is on this machine".into()));
     }
-    Ok(DocumentSource::from_files(files))
+    Ok(DocumentSource::from_files(chosen.files))
+}
+
+/// Default features of all platforms, so that it does not depend on what this machine builds. Never
+/// changes `Cargo.lock`; asks the network only when sources are missing.
+fn metadata(manifest: &Path) -> Result<Metadata, DatasetError> {
+    let run = |options: &[&str]| {
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        MetadataCommand::new().manifest_path(manifest).other_options(options).exec()
+    };
+    run(&["--locked", "--offline"]).or_else(|_| run(&["--locked"])).map_err(|e| {
+        let manifest = manifest.display();
+        let e = e.to_string();
+        DatasetError::Cargo(format!(
+            "`cargo metadata --locked` of {manifest} failed ({}); run `cargo fetch --locked` there",
+            e.trim()
+        ))
+    })
 }
 
 /// The workspace's manifest: cargo's word for it, else the nearest one upwards.
@@ -69,20 +79,40 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Text files below `root` with their sizes, sorted.
-fn text_files(root: &Path) -> Vec<(PathBuf, u64)> {
-    let walk = WalkDir::new(root).sort_by_file_name().into_iter().filter_map(Result::ok);
-    walk.filter(|entry| entry.file_type().is_file())
-        .filter(|entry| entry.path().extension().is_some_and(|e| e == "rs" || e == "md"))
-        .filter_map(|entry| {
-            let size = entry.metadata().ok()?.len();
-            let text = size > 0
-                && size <= MAX_FILE
-                && std::fs::read(entry.path())
-                    .is_ok_and(|b| std::str::from_utf8(&b).is_ok_and(|t| !t.trim().is_empty()));
-            text.then(|| (entry.into_path(), size))
-        })
-        .collect()
+/// Files taken so far.
+#[derive(Default)]
+struct Chosen {
+    files: Vec<PathBuf>,
+    bytes: u64,
+    max_bytes: u64,
+    seen: HashSet<[u8; 32]>,
+}
+
+impl Chosen {
+    /// Text files of the package at `root`, sorted by path, as far as they fit.
+    fn add_package(&mut self, root: &Path) -> Result<(), DatasetError> {
+        for entry in WalkDir::new(root).sort_by_file_name() {
+            let entry = entry.map_err(|e| DatasetError::Cargo(e.to_string()))?;
+            let text = entry.path().extension().is_some_and(|e| e == "rs" || e == "md");
+            let size = entry.metadata().map_or(0, |meta| meta.len());
+            let fits = size > 0 && size <= MAX_FILE && self.bytes + size <= self.max_bytes;
+            if text && fits && entry.file_type().is_file() {
+                self.add(entry.into_path(), size)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: PathBuf, size: u64) -> Result<(), DatasetError> {
+        let bytes = std::fs::read(&path)
+            .map_err(|source| DatasetError::Io { path: path.clone(), source })?;
+        let is_text = std::str::from_utf8(&bytes).is_ok_and(|text| !text.trim().is_empty());
+        if is_text && self.seen.insert(Sha256::digest(&bytes).into()) {
+            self.bytes += size;
+            self.files.push(path);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -91,9 +121,43 @@ mod tests {
 
     #[test]
     fn the_dependencies_of_this_build_are_a_corpus() {
-        let source = source(300_000).unwrap();
+        let source = dependencies(300_000).unwrap();
         let bytes = source.bytes().unwrap();
         assert!((100_000..=300_000).contains(&bytes), "{bytes}");
-        assert_eq!(source, super::source(300_000).unwrap());
+        assert_eq!(source, dependencies(300_000).unwrap());
+    }
+
+    #[test]
+    fn files_are_taken_once_sorted_and_as_far_as_they_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        let files: [(&str, &[u8]); 7] = [
+            ("b.rs", b"fn b() {}"),
+            ("a.md", b"# a"),
+            ("c.rs", b"fn b() {}"),
+            ("d.rs", b"\xFF\xFE"),
+            ("e.txt", b"no"),
+            ("f.rs", b"  \n"),
+            ("g.rs", b"fn g_is_too_long() {}"),
+        ];
+        for (name, content) in files {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        let mut chosen = Chosen { max_bytes: 20, ..Chosen::default() };
+        chosen.add_package(dir.path()).unwrap();
+        assert_eq!(chosen.files, [dir.path().join("a.md"), dir.path().join("b.rs")]);
+        assert_eq!(chosen.bytes, 12);
+    }
+
+    #[test]
+    fn a_failing_cargo_names_the_manifest_and_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = metadata(&dir.path().join("Cargo.toml")).unwrap_err().to_string();
+        assert!(error.contains("Cargo.toml") && error.contains("cargo fetch --locked"), "{error}");
+    }
+
+    #[test]
+    fn patterns_match_whole_names_or_beginnings() {
+        assert!(matches("burn-*", "burn-nn") && matches("tokenizers", "tokenizers"));
+        assert!(!matches("burn-*", "burn") && !matches("rand", "rand_core"));
     }
 }

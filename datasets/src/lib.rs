@@ -8,6 +8,7 @@ mod recipes;
 
 use std::path::PathBuf;
 
+pub use dependencies::dependencies;
 pub use download::{Download, fetch};
 pub use recipes::{Recipe, recipes, resolve};
 
@@ -39,14 +40,24 @@ pub enum DatasetError {
         path: PathBuf,
     },
     /// The file is not the one the recipe means.
-    #[error("{path}: SHA-256 {found}, the recipe has {expected}; the file was removed, try again")]
+    #[error("{path}: SHA-256 is {found}, and should be {expected}; {remedy}")]
     Checksum {
         /// The file.
         path: PathBuf,
         /// Its checksum.
         found: String,
-        /// The recipe's.
+        /// The recipe's, or that of the first download.
         expected: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// Too large to be fetched without being asked.
+    #[error("corpus `{name}`: {reason}")]
+    OnRequest {
+        /// The recipe.
+        name: &'static str,
+        /// Why, and how to get it.
+        reason: &'static str,
     },
     /// The system refused.
     #[error("{path}: {source}")]

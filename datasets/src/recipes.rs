@@ -5,6 +5,7 @@ use std::path::Path;
 use indicatif::ProgressBar;
 use zoo_text::DocumentSource;
 
+use crate::dependencies::MAX_BYTES;
 use crate::{DatasetError, Download, dependencies, fetch};
 
 /// A named corpus.
@@ -16,11 +17,23 @@ pub struct Recipe {
     pub summary: &'static str,
     /// Where it comes from.
     pub origin: &'static str,
+    /// The address it is fetched from, where it is fetched.
+    pub url: Option<&'static str>,
+    /// What the file must hash to, where that is known.
+    pub sha256: Option<&'static str>,
     /// Its licence.
     pub licence: &'static str,
+    /// How it comes apart into training and validation text.
+    pub split: &'static str,
 }
 
 const PG19_TEST: &str = include_str!("../recipes/pg19_test.txt");
+
+/// Where the books of [`PG19_TEST`] lie, as `ID.txt`.
+const PG19_TEST_URL: &str = "https://storage.googleapis.com/deepmind-gutenberg/test/";
+
+const PG19_TRAIN: &str = "28,602 books of about 11 GB, which are not fetched unasked; copy them with \
+    `gcloud storage cp -r gs://deepmind-gutenberg/train DIR` and give --corpus DIR";
 
 const TINYSHAKESPEARE: Download = Download {
     url: "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
@@ -33,21 +46,39 @@ pub fn recipes() -> &'static [Recipe] {
     &[
         Recipe {
             name: "dependencies",
-            summary: "sources and documentation of this project's locked dependencies, up to 12 MB; needs no network",
+            summary: "sources and documentation of this project's locked dependencies, up to 12 MB; needs no network once they are built",
             origin: "the packages Cargo.lock pins, as cargo keeps them",
+            url: None,
+            sha256: None,
             licence: "each package's own",
+            split: "by file",
         },
         Recipe {
             name: "tinyshakespeare",
             summary: "1.1 MB of Shakespeare",
             origin: "karpathy/char-rnn",
+            url: Some(TINYSHAKESPEARE.url),
+            sha256: TINYSHAKESPEARE.sha256,
             licence: "public domain text, MIT repository",
+            split: "one document: its end is the validation text",
         },
         Recipe {
             name: "pg19-test",
-            summary: "the 100 books of PG19's test split; checksums are not published, so none is held",
+            summary: "the 100 books of PG19's test split; checksums are not published: those of the first download are kept",
             origin: "deepmind-gutenberg bucket on Google Cloud Storage",
+            url: Some(PG19_TEST_URL),
+            sha256: None,
             licence: "public domain",
+            split: "by book; all of it is meant for evaluation",
+        },
+        Recipe {
+            name: "pg19-train",
+            summary: "the 28,602 books of PG19's training split, about 11 GB; on request: says how to get it",
+            origin: "deepmind-gutenberg bucket on Google Cloud Storage",
+            url: None,
+            sha256: None,
+            licence: "public domain",
+            split: "by book",
         },
     ]
 }
@@ -67,7 +98,7 @@ pub fn resolve(
         return Ok(DocumentSource::open(path)?);
     }
     match corpus {
-        "dependencies" => dependencies::source(dependencies::MAX_BYTES),
+        "dependencies" => dependencies(MAX_BYTES),
         "tinyshakespeare" => {
             let path = fetch(&TINYSHAKESPEARE, cache, progress)?;
             Ok(DocumentSource::from_files(vec![path]))
@@ -75,14 +106,14 @@ pub fn resolve(
         "pg19-test" => {
             let folder = cache.join("pg19-test");
             let one = |id: &str| {
-                let url =
-                    format!("https://storage.googleapis.com/deepmind-gutenberg/test/{id}.txt");
                 let file = format!("{id}.txt");
+                let url = format!("{PG19_TEST_URL}{file}");
                 fetch(&Download { url: &url, file: &file, sha256: None }, &folder, progress)
             };
             let files = PG19_TEST.lines().map(one).collect::<Result<_, _>>()?;
             Ok(DocumentSource::from_files(files))
         }
+        "pg19-train" => Err(DatasetError::OnRequest { name: "pg19-train", reason: PG19_TRAIN }),
         // a name with a separator or an extension was meant as a path
         _ if path.components().count() > 1 || path.extension().is_some() => {
             Ok(DocumentSource::open(path)?)
@@ -110,6 +141,7 @@ mod tests {
         let error = |name| resolve(name, Path::new("."), &bar).unwrap_err().to_string();
         assert!(error("tinyshakespere").contains("did you mean `tinyshakespeare`"));
         assert!(error("lost/books.txt").starts_with("lost/books.txt:"));
+        assert!(error("pg19-train").contains("--corpus DIR"));
     }
 
     #[test]
@@ -117,5 +149,18 @@ mod tests {
         let mut ids: Vec<u32> = PG19_TEST.lines().map(|id| id.parse().unwrap()).collect();
         ids.dedup();
         assert_eq!(ids.len(), 100);
+    }
+
+    #[test]
+    fn every_recipe_is_known_and_a_path_goes_before_them() {
+        let known = ["dependencies", "tinyshakespeare", "pg19-test", "pg19-train"];
+        assert!(recipes().iter().map(|recipe| recipe.name).eq(known));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.jsonl");
+        std::fs::write(&path, "{\"text\": \"x\"}\n").unwrap();
+        let bar = ProgressBar::hidden();
+        let source = resolve(&path.display().to_string(), dir.path(), &bar).unwrap();
+        let texts: Vec<_> = source.documents().collect::<Result<_, _>>().unwrap();
+        assert_eq!(texts, ["x"]);
     }
 }

@@ -16,6 +16,10 @@ pub const PAD: u32 = 1;
 
 const EOS_TEXT: &str = "<|endoftext|>";
 const PAD_TEXT: &str = "<|padding|>";
+/// Blanks in a row up to which splitting rules such as `\s+(?!\S)` surely hold. The regex engine
+/// gives up after some 10^6 steps in a row and `tokenizers` then goes on without rules, silently.
+const BLANKS: usize = 1 << 18;
+
 /// What a saved byte tokenizer holds instead of a Hugging Face tokenizer.
 const BYTES_JSON: &str = "{\n  \"type\": \"bytes\",\n  \"version\": 1\n}\n";
 
@@ -103,11 +107,13 @@ impl Tokenizer {
     /// Ids of `text`, no special ids added.
     ///
     /// # Errors
-    /// When the tokenizer refuses the text.
+    /// When the tokenizer refuses the text, or it holds more blanks in a row than can be split
+    /// exactly.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         match self {
             Self::Bytes => Ok(text.bytes().map(|byte| u32::from(byte) + 2).collect()),
             Self::HuggingFace(tokenizer) => {
+                check_blanks(text)?;
                 let encoding = tokenizer.encode_fast(text, false);
                 let encoding =
                     encoding.map_err(|e| TextError::Choice(format!("tokenizing: {e}")))?;
@@ -119,11 +125,12 @@ impl Tokenizer {
     /// Ids of several texts, in parallel.
     ///
     /// # Errors
-    /// When the tokenizer refuses a text.
+    /// As [`encode`](Self::encode), for the first text refused.
     pub fn encode_batch(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, TextError> {
         match self {
             Self::Bytes => texts.iter().map(|text| self.encode(text)).collect(),
             Self::HuggingFace(tokenizer) => {
+                texts.iter().try_for_each(|text| check_blanks(text))?;
                 let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
                 let encodings = tokenizer.encode_batch_fast(inputs, false);
                 let encodings =
@@ -180,6 +187,21 @@ impl Tokenizer {
     pub fn fingerprint(&self) -> u32 {
         crc32fast::hash(self.to_json().as_bytes())
     }
+}
+
+/// Refuses text that would be tokenized by other rules than the tokenizer's.
+fn check_blanks(text: &str) -> Result<(), TextError> {
+    let mut run = 0;
+    for (at, character) in text.char_indices() {
+        run = if character.is_whitespace() { run + 1 } else { 0 };
+        if run > BLANKS {
+            return Err(TextError::Choice(format!(
+                "more than {BLANKS} blanks in a row up to byte {at} of a document: too many to \
+                 tokenize exactly; shorten the run"
+            )));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -240,5 +262,19 @@ mod tests {
     fn training_twice_gives_the_same_tokenizer() {
         let train = || Tokenizer::train_bpe((0..20).map(|i| format!("{TEXT}{i}")), 320).unwrap();
         assert_eq!(train().to_json(), train().to_json());
+    }
+
+    #[test]
+    fn more_blanks_than_can_be_split_exactly_are_refused() {
+        let tokenizer = Tokenizer::train_bpe([TEXT.to_string()].into_iter(), 300).unwrap();
+        let text = |blanks: usize| format!("a{}b", "\n".repeat(blanks));
+        let longest = tokenizer.encode(&text(BLANKS)).unwrap();
+        // the last blank before a word stands alone: the rules held to the end
+        let mut parts = tokenizer.encode(&format!("a{}", "\n".repeat(BLANKS - 1))).unwrap();
+        parts.extend(tokenizer.encode("\nb").unwrap());
+        assert_eq!(longest, parts);
+        let error = tokenizer.encode_batch(&["x".into(), text(BLANKS + 1)]).unwrap_err();
+        assert!(error.to_string().contains("blanks in a row"), "{error}");
+        assert!(Tokenizer::Bytes.encode(&text(BLANKS + 1)).is_ok());
     }
 }
