@@ -66,3 +66,32 @@ fn twenty_kills_change_nothing() {
     };
     assert_eq!(losses("straight"), losses("killed"));
 }
+
+#[test]
+fn an_interrupt_ends_with_a_checkpoint_and_130() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::write(dir.join("text.txt"), "another bottle of beer on the wall\n".repeat(3000))
+        .unwrap();
+    let mut child = train(dir, "run", false);
+    // the first checkpoint says that the run is under way
+    for _ in 0..600 {
+        if dir.join("run/checkpoints/step-000005").exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let mut steps: Vec<_> = std::fs::read_dir(dir.join("run/checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("step-"))
+        .collect();
+    steps.sort();
+    let metrics = std::fs::read_to_string(dir.join("run/metrics.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    let step = last["step"].as_u64().unwrap();
+    assert_eq!(steps.last().unwrap(), &format!("step-{step:06}"));
+}

@@ -103,10 +103,13 @@ impl Trainer {
             let until = windows.min(first + batch as u64);
             let some: Vec<Window> =
                 (first..until).map(|i| packing.window(i * all / windows)).collect();
-            let losses = model.losses(&token_batch(&some, self.block_length, &device));
-            let read = host(Tensor::cat(vec![losses.losses.sum(), losses.weights.sum()], 0));
-            sum += read[0];
-            count += read[1];
+            let predicted = some.iter().flat_map(|window| &window.real[self.block_length..]);
+            let predicted = predicted.filter(|real| **real).count() as f64;
+            if predicted > 0.0 {
+                let loss = model.loss(&token_batch(&some, self.block_length, &device));
+                sum += host(loss)[0] * predicted;
+                count += predicted;
+            }
             first = until;
         }
         sum / count
