@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Train, evaluate, export and run Block Transformers and the vanilla transformers they are
+/// Train, run, import and export Block Transformers and the vanilla transformers they are
 /// measured against.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
