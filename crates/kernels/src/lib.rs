@@ -1,0 +1,1 @@
+//! Operations written out for the flex device, which burn composes of many.
