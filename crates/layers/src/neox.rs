@@ -135,11 +135,13 @@ impl NeoXAttention {
     ) -> Tensor<3> {
         let [batch, time, width] = x.dims();
         let head_dim = width / self.heads;
-        let qkv = self
-            .query_key_value
-            .forward(x)
-            .reshape([batch, time, self.heads, 3 * head_dim])
-            .swap_dims(1, 2); // [b, h, t, 3 * d]
+        let qkv = self.query_key_value.forward(x);
+        if let (None, Some(order)) = (&cache, mask.order())
+            && let Some(out) = zoo_kernels::self_attention(&qkv, self.heads, rotary.angles(), order)
+        {
+            return self.dense.forward(out);
+        }
+        let qkv = qkv.reshape([batch, time, self.heads, 3 * head_dim]).swap_dims(1, 2); // [b, h, t, 3 * d]
         let part = |i: usize| qkv.clone().narrow(3, i * head_dim, head_dim);
         let query = rotary.apply(part(0));
         let (mut key, mut value) = (rotary.apply(part(1)), part(2));
@@ -147,7 +149,7 @@ impl NeoXAttention {
             (key, value) = cache.write(key, value, at);
         }
         let scale = (head_dim as f64).powf(-0.5);
-        let out = attend(query, key, value, scale, None, mask.as_ref());
+        let out = attend(query, key, value, scale, None, mask);
         self.dense.forward(merge_heads(out))
     }
 }
@@ -262,7 +264,6 @@ impl NeoXStack {
     ///
     /// # Shapes
     /// - `x`: `[batch, time, hidden]`
-    /// - `mask`: `[batch or 1, 1, time, keys]`, `true` = hidden
     /// - output: `[batch, time, hidden]`, after the final norm
     pub fn forward(
         &self,
@@ -272,14 +273,13 @@ impl NeoXStack {
         cache: Option<&mut StackCache>,
     ) -> Tensor<3> {
         let [_, time, _] = x.dims();
-        let rotary =
-            Rotary::new(at, time, self.head_dim, self.rotated, self.rotary_base, &x.device());
+        let rotary = Rotary::new(at, time, self.head_dim, self.rotated, self.rotary_base);
         self.forward_rotated(x, mask, &rotary, at, cache)
     }
 
     /// Angles for any positions, the same for every sequence.
-    pub fn rotary(&self, positions: Vec<usize>, device: &Device) -> Rotary {
-        Rotary::at(&[positions], self.head_dim, self.rotated, self.rotary_base, device)
+    pub fn rotary(&self, positions: Vec<usize>) -> Rotary {
+        Rotary::at(&[positions], self.head_dim, self.rotated, self.rotary_base)
     }
 
     /// [`forward`](Self::forward) with angles other than those of the cached positions.

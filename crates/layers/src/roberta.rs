@@ -84,7 +84,7 @@ impl RobertaLayer {
         let heads = |linear: &Linear| split_heads(linear.forward(x.clone()), self.heads);
         let scale = ((width / self.heads) as f64).powf(-0.5);
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
-        let attended = merge_heads(attend(query, key, value, scale, None, mask.as_ref()));
+        let attended = merge_heads(attend(query, key, value, scale, None, mask));
         let x = self.attention_norm.forward(self.attention_dense.forward(attended) + x);
         let fed = self.output.forward(gelu(self.intermediate.forward(x.clone())));
         self.output_norm.forward(fed + x)
@@ -142,7 +142,7 @@ impl RobertaEncoder {
                 + embeddings.position_embeddings.forward(positions)
                 + kind,
         );
-        let mask = Some(real.bool_not().reshape([rows, 1, 1, time]));
+        let mask = AttentionMask::Hidden(real.bool_not().reshape([rows, 1, 1, time]));
         for layer in &self.layer {
             x = layer.forward(x, &mask);
         }

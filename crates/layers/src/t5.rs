@@ -105,7 +105,7 @@ impl T5Attention {
         mask: &AttentionMask,
     ) -> Tensor<3> {
         let query = split_heads(self.q.forward(x), self.heads);
-        self.o.forward(merge_heads(attend(query, key, value, 1.0, bias, mask.as_ref())))
+        self.o.forward(merge_heads(attend(query, key, value, 1.0, bias, mask)))
     }
 }
 
@@ -224,7 +224,7 @@ impl T5Stack {
                 None => block.cross_attention.keys_values(states.clone()),
             };
             let normed = block.cross_norm.forward(x.clone());
-            x = x + block.cross_attention.forward(normed, states, None, &None);
+            x = x + block.cross_attention.forward(normed, states, None, &AttentionMask::Open);
             let normed = block.feed_norm.forward(x.clone());
             x = x + block.wo.forward(relu(block.wi.forward(normed)));
         }

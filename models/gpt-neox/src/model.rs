@@ -53,7 +53,7 @@ impl GptNeoX {
         cache: Option<&mut GptNeoXCache>,
     ) -> Tensor<3> {
         let [_, time] = ids.dims();
-        let mask = causal_by_block(at, time, 1, None, &ids.device());
+        let mask = causal_by_block(at, time, 1, None);
         self.stack.forward(self.embed_in.forward(ids), &mask, at, cache)
     }
 
