@@ -9,6 +9,8 @@ macro_rules! say {
 }
 
 mod commands;
+#[cfg(feature = "tui")]
+mod dashboard;
 mod device;
 mod memory;
 
