@@ -4,7 +4,6 @@
 //! `cargo run --package zoo-training --example burn_trainer`
 
 use std::error::Error;
-use std::sync::Arc;
 
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::lr_scheduler::constant::ConstantLr;
@@ -38,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                   seed,
                   device: Device|
      -> Result<Arc<dyn DataLoader<TokenBatch>>, Box<dyn Error>> {
-        let documents = Arc::new(corpus.split(split)?);
+        let documents = corpus.split(split)?;
         let windows = Packing::new(documents, length, CONTEXT, seed)?;
         let loader = DataLoaderBuilder::new(WindowBatcher { block_length: length })
             .batch_size(BATCH)

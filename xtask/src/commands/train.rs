@@ -54,7 +54,7 @@ struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     preset: Option<String>,
-    /// Recipe, text file, .jsonl file, folder, or prepared folder [default: dependencies]
+    /// Recipe, text file, .jsonl file, folder, Megatron .idx, or prepared folder [default: dependencies]
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     corpus: Option<String>,
@@ -199,8 +199,7 @@ impl Args {
 fn reporter(config: &TrainConfig, plain: bool, stop: &Arc<AtomicBool>) -> Box<dyn Reporter> {
     #[cfg(feature = "tui")]
     if !plain
-        && let Some(dashboard) =
-            Dashboard::open(config.preset.clone(), config.steps, stop.clone())
+        && let Some(dashboard) = Dashboard::open(config.preset.clone(), config.steps, stop.clone())
     {
         return Box::new(dashboard);
     }
