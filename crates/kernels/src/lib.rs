@@ -19,6 +19,10 @@ mod math;
 mod order;
 #[cfg(feature = "flex")]
 mod parts;
+#[cfg(feature = "flex")]
+mod product;
+#[cfg(feature = "flex")]
+mod vector;
 
 pub use angles::Angles;
 pub use order::Order;
@@ -43,6 +47,51 @@ pub fn self_attention(
     #[cfg(not(feature = "flex"))]
     {
         let _ = (qkv, heads, angles, order);
+        None
+    }
+}
+
+/// The same for new positions after those in a cache, which they are written to in place. Row `i`
+/// lives in slot `slots[i]` and starts at position `order.starts[i]`; no padding.
+///
+/// # Shapes
+/// - `qkv`: `[rows, time, heads * 3 * head_dim]`
+/// - `cache`: keys and values, `[slots, heads, capacity, head_dim]` each
+/// - output: `[rows, time, heads * head_dim]`
+///
+/// # Panics
+/// When the positions do not fit, or two rows have one slot.
+pub fn cached_attention(
+    qkv: &Tensor<3>,
+    heads: usize,
+    angles: &Angles,
+    order: &Order,
+    slots: &[usize],
+    cache: [&mut Tensor<4>; 2],
+) -> Option<Tensor<3>> {
+    #[cfg(feature = "flex")]
+    return attention::cached_attention(qkv, heads, angles, order, slots, cache);
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = (qkv, heads, angles, order, slots, cache);
+        None
+    }
+}
+
+/// `x weight + bias` for a few rows, whose cost is reading the matrix; none for many, where it is
+/// the arithmetic.
+///
+/// # Shapes
+/// - `x`: `[rows, d_in]`
+/// - `weight`: `[d_in, d_out]`
+/// - `bias`: `[d_out]`
+/// - output: `[rows, d_out]`
+pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
+    #[cfg(feature = "flex")]
+    return product::linear(x, weight, bias);
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = (x, weight, bias);
         None
     }
 }

@@ -22,9 +22,13 @@ impl Order {
         Self { starts: vec![0], group: 1, seen: None }
     }
 
+    /// Position of the first query of `row`.
+    pub fn start(&self, row: usize) -> usize {
+        self.starts[if self.starts.len() == 1 { 0 } else { row }]
+    }
+
     /// How many keys query `i` of `row` sees at most, of `keys`.
     pub fn visible(&self, row: usize, i: usize, keys: usize) -> usize {
-        let start = self.starts[if self.starts.len() == 1 { 0 } else { row }];
-        keys.min(((start + i) / self.group + 1) * self.group)
+        keys.min(((self.start(row) + i) / self.group + 1) * self.group)
     }
 }

@@ -6,6 +6,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::linear::apply;
 use crate::{AttentionMask, Init, KvCache, Positions, Rotary, attend, gelu, merge_heads};
 
 /// Shape of a GPT-NeoX stack. Field names are those of the published configuration files.
@@ -135,11 +136,11 @@ impl NeoXAttention {
     ) -> Tensor<3> {
         let [batch, time, width] = x.dims();
         let head_dim = width / self.heads;
-        let qkv = self.query_key_value.forward(x);
+        let qkv = apply(&self.query_key_value, x);
         if let (None, Some(order)) = (&cache, mask.order())
             && let Some(out) = zoo_kernels::self_attention(&qkv, self.heads, rotary.angles(), order)
         {
-            return self.dense.forward(out);
+            return apply(&self.dense, out);
         }
         let qkv = qkv.reshape([batch, time, self.heads, 3 * head_dim]).swap_dims(1, 2); // [b, h, t, 3 * d]
         let part = |i: usize| qkv.clone().narrow(3, i * head_dim, head_dim);
@@ -150,7 +151,7 @@ impl NeoXAttention {
         }
         let scale = (head_dim as f64).powf(-0.5);
         let out = attend(query, key, value, scale, None, mask);
-        self.dense.forward(merge_heads(out))
+        apply(&self.dense, merge_heads(out))
     }
 }
 
@@ -163,7 +164,7 @@ pub struct NeoXMlp {
 
 impl NeoXMlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.dense_4h_to_h.forward(gelu(self.dense_h_to_4h.forward(x)))
+        apply(&self.dense_4h_to_h, gelu(apply(&self.dense_h_to_4h, x)))
     }
 }
 

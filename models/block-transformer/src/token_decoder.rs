@@ -2,10 +2,10 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
-use burn::tensor::{Int, Tensor, module::linear};
+use burn::tensor::{Int, Tensor};
 use zoo_layers::neox::{NeoXStack, StackCache};
 use zoo_layers::t5::{T5Cache, T5Stack};
-use zoo_layers::{BlockConv, Init, Positions, Rotary, causal_by_block};
+use zoo_layers::{BlockConv, Init, Positions, Rotary, causal_by_block, project};
 
 use crate::{BlockTransformerConfig, Strategy, TokenDecoderConfig, embedder::BOS};
 
@@ -178,7 +178,7 @@ impl TokenDecoder {
 
     /// Logits `[rows, time, v]` of hidden states `[rows, time, h]`.
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        linear(hidden, self.head(), None)
+        project(hidden, self.head(), None)
     }
 
     /// Starts the block that follows `contexts` `[rows, e, d]`: its state, and the logits

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
 use zoo_layers::neox::{NeoXStack, StackCache};
-use zoo_layers::{Init, Positions, causal_by_block};
+use zoo_layers::{Init, Positions, causal_by_block, project};
 
 use crate::GptNeoXConfig;
 
@@ -59,7 +59,7 @@ impl GptNeoX {
 
     /// The LM head: `[batch, time, hidden] -> [batch, time, vocab]`.
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        self.embed_out.forward(hidden)
+        project(hidden, self.embed_out.weight.val(), None)
     }
 
     /// The LM head's matrix `[hidden, vocab]`.

@@ -5,8 +5,6 @@ use multiversion::multiversion;
 use crate::Angles;
 use crate::parts::Shared;
 
-use super::Scratch;
-
 /// Shape of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct Heads {
@@ -32,35 +30,32 @@ impl Heads {
         ((row * self.time + time) * self.heads + head) * self.dim
     }
 
-    /// Rotated and scaled queries, rotated keys, and values into `scratch`, `[time, dim]` each.
+    /// Rotated and scaled queries, rotated keys, and values, `[time, dim]` each.
     pub fn load(
         &self,
         qkv: &[f32],
-        row: usize,
-        head: usize,
+        (row, head): (usize, usize),
         angles: &Angles,
-        scratch: &mut Scratch,
+        [q, k, v]: [&mut [f32]; 3],
     ) {
         let d = self.dim;
         for t in 0..self.time {
             let (cos, sin) = angles.at(row, t);
             let from = &qkv[self.at(row, t, head)..][..3 * d];
             let to = t * d..(t + 1) * d;
-            let scale = self.scale();
-            rotate(&from[..d], &mut scratch.q[to.clone()], cos, sin, scale);
-            rotate(&from[d..2 * d], &mut scratch.k[to.clone()], cos, sin, 1.0);
-            scratch.v[to].copy_from_slice(&from[2 * d..]);
+            rotate(&from[..d], &mut q[to.clone()], cos, sin, self.scale());
+            rotate(&from[d..2 * d], &mut k[to.clone()], cos, sin, 1.0);
+            v[to].copy_from_slice(&from[2 * d..]);
         }
     }
 
-    /// The gradients in `scratch`, turned back, into the gradient of the projection.
+    /// The gradients of those, turned back, into the gradient of the projection.
     pub fn store(
         &self,
-        d_qkv: Shared<'_>,
-        row: usize,
-        head: usize,
+        d_qkv: &Shared,
+        (row, head): (usize, usize),
         angles: &Angles,
-        scratch: &Scratch,
+        [d_q, d_k, d_v]: [&[f32]; 3],
     ) {
         let d = self.dim;
         for t in 0..self.time {
@@ -68,10 +63,9 @@ impl Heads {
             // SAFETY: each (row, head) is one task, and owns these places
             let to = unsafe { d_qkv.slice(self.at(row, t, head), 3 * d) };
             let from = t * d..(t + 1) * d;
-            let scale = self.scale();
-            rotate_back(&scratch.d_q[from.clone()], &mut to[..d], cos, sin, scale);
-            rotate_back(&scratch.d_k[from.clone()], &mut to[d..2 * d], cos, sin, 1.0);
-            to[2 * d..].copy_from_slice(&scratch.d_v[from]);
+            rotate_back(&d_q[from.clone()], &mut to[..d], cos, sin, self.scale());
+            rotate_back(&d_k[from.clone()], &mut to[d..2 * d], cos, sin, 1.0);
+            to[2 * d..].copy_from_slice(&d_v[from]);
         }
     }
 }

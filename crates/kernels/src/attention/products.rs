@@ -1,5 +1,5 @@
-//! A head over many positions: matrix products over a few queries at a time, so that the scores
-//! stay in the cache, and over the keys those queries see only.
+//! Many queries: matrix products over a few of them at a time, so that the scores stay in the
+//! cache, and over the keys those see only.
 
 use std::ops::Range;
 
@@ -7,84 +7,76 @@ use gemm::{Parallelism, gemm};
 use multiversion::multiversion;
 
 use crate::math::{dot, exp_of_difference, max};
-use crate::parts::Shared;
 
-use super::{Scratch, Task};
+use super::view::View;
 
 /// Scores held at a time: half a MiB of f32.
 const SCORES: usize = 1 << 17;
 
-pub fn forward(
-    task: &Task,
-    row: usize,
-    head: usize,
-    scratch: &mut Scratch,
-    lse: &mut [f32],
-    out: Shared<'_>,
-) {
-    let (time, d) = (task.heads.time, task.heads.dim);
-    let Scratch { q, k, v, scores, d_q: mixed, .. } = scratch;
-    for at in queries(time) {
+/// Writes what each query gets to `out` (`[queries, dim]`), and the log of its softmax denominator
+/// to `lse`.
+pub fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut Vec<f32>) {
+    let d = view.dim;
+    for at in queries(&view) {
         let (start, count) = (at.start, at.len());
-        let seen = task.order.visible(row, at.end - 1, time);
+        let seen = view.visible(at.end - 1);
         scores.resize(count * seen, 0.0);
-        mixed.resize(count * d, 0.0);
-        product([count, seen, d], scores, (seen, 1), 0.0, &q[start * d..], (d, 1), k, (1, d));
+        let q = &view.q[start * d..];
+        product([count, seen, d], scores, (seen, 1), 0.0, q, (d, 1), view.k, (1, d));
         for (i, scores) in scores.chunks_exact_mut(seen).enumerate() {
-            let visible = task.order.visible(row, start + i, time);
-            task.hide(row, &mut scores[..visible]);
+            let visible = view.visible(start + i);
+            view.hide(&mut scores[..visible]);
             lse[start + i] = softmax(scores, visible);
         }
-        product([count, d, seen], mixed, (d, 1), 0.0, scores, (seen, 1), v, (d, 1));
-        for (i, mixed) in mixed.chunks_exact(d).enumerate() {
-            // SAFETY: each (row, head) is one task, and owns these places
-            let out = unsafe { out.slice(task.heads.out(row, start + i, head), d) };
-            out.copy_from_slice(mixed);
-        }
+        let out = &mut out[start * d..];
+        product([count, d, seen], out, (d, 1), 0.0, scores, (seen, 1), view.v, (d, 1));
     }
 }
 
+/// Adds the gradients of keys and values, and writes those of the queries; `out` and `d_out` are
+/// `[queries, dim]`, `stride` apart.
+#[expect(clippy::too_many_arguments, reason = "three gradients of three inputs")]
 pub fn backward(
-    task: &Task,
-    row: usize,
-    head: usize,
-    scratch: &mut Scratch,
+    view: View,
     lse: &[f32],
     out: &[f32],
     d_out: &[f32],
+    stride: usize,
+    d_q: &mut [f32],
+    d_k: &mut [f32],
+    d_v: &mut [f32],
+    [scores, d_scores]: [&mut Vec<f32>; 2],
 ) {
-    let (time, d) = (task.heads.time, task.heads.dim);
-    let stride = task.heads.heads * d;
-    let Scratch { q, k, v, d_q, d_k, d_v, scores, d_scores } = scratch;
-    for at in queries(time) {
+    let d = view.dim;
+    for at in queries(&view) {
         let (start, count) = (at.start, at.len());
-        let seen = task.order.visible(row, at.end - 1, time);
-        let first = task.heads.out(row, start, head);
-        let (out, d_out) = (&out[first..], &d_out[first..]);
+        let seen = view.visible(at.end - 1);
+        let (out, d_out) = (&out[start * stride..], &d_out[start * stride..]);
         scores.resize(count * seen, 0.0);
         d_scores.resize(count * seen, 0.0);
-        let q = &q[start * d..];
-        product([count, seen, d], scores, (seen, 1), 0.0, q, (d, 1), k, (1, d));
-        product([count, seen, d], d_scores, (seen, 1), 0.0, d_out, (stride, 1), v, (1, d));
+        let q = &view.q[start * d..];
+        product([count, seen, d], scores, (seen, 1), 0.0, q, (d, 1), view.k, (1, d));
+        product([count, seen, d], d_scores, (seen, 1), 0.0, d_out, (stride, 1), view.v, (1, d));
         for (i, (p, d_p)) in
             scores.chunks_exact_mut(seen).zip(d_scores.chunks_exact_mut(seen)).enumerate()
         {
-            let visible = task.order.visible(row, start + i, time);
-            task.hide(row, &mut p[..visible]);
+            let visible = view.visible(start + i);
+            view.hide(&mut p[..visible]);
             let at = i * stride..i * stride + d;
             through_softmax(p, d_p, visible, lse[start + i], &out[at.clone()], &d_out[at]);
         }
         product([seen, d, count], d_v, (d, 1), 1.0, scores, (1, seen), d_out, (stride, 1));
         product([seen, d, count], d_k, (d, 1), 1.0, d_scores, (1, seen), q, (d, 1));
         let d_q = &mut d_q[start * d..];
-        product([count, d, seen], d_q, (d, 1), 0.0, d_scores, (seen, 1), k, (d, 1));
+        product([count, d, seen], d_q, (d, 1), 0.0, d_scores, (seen, 1), view.k, (d, 1));
     }
 }
 
 /// Queries taken together.
-fn queries(time: usize) -> impl Iterator<Item = Range<usize>> {
-    let count = (SCORES / time).clamp(16, 64);
-    (0..time).step_by(count).map(move |start| start..time.min(start + count))
+fn queries(view: &View) -> impl Iterator<Item = Range<usize>> + use<> {
+    let all = view.queries();
+    let count = (SCORES / view.keys()).clamp(16, 64);
+    (0..all).step_by(count).map(move |start| start..all.min(start + count))
 }
 
 /// Softmax of the first `visible` scores, 0 after them; returns the log of the denominator.
