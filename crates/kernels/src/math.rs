@@ -6,7 +6,7 @@
 /// Range reduction by a two-part ln 2 and the Taylor polynomial of degree 7 on +-ln(2)/2.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     /// 1.5 * 2^23: adding it leaves the nearest integer in the low bits.
     const SHIFT: f32 = 12_582_912.0;
@@ -35,7 +35,7 @@ pub fn erf(x: f32) -> f32 {
         -2.101_024e-6,
         -5.692_506_4e-5,
         -7.349_906_3e-4,
-        -2.954_599_8e-3,
+        -2.954_6e-3,
         -1.609_603_4e-2,
     ] {
         p = p * s + c;

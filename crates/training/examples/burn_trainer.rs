@@ -4,6 +4,7 @@
 //! `cargo run --package zoo-training --example burn_trainer`
 
 use std::error::Error;
+use std::sync::Arc;
 
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::lr_scheduler::constant::ConstantLr;

@@ -4,7 +4,7 @@ use multiversion::multiversion;
 
 use crate::math::{add_scaled, dot, exp_of_difference, max};
 
-use super::view::View;
+use super::view::{Result, View};
 
 /// Writes what each query gets to `out` (`[queries, dim]`), and the log of its softmax denominator
 /// to `lse`.
@@ -28,29 +28,23 @@ pub fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut Vec<f3
     }
 }
 
-/// Adds the gradients of queries, keys and values; `out` and `d_out` are `[queries, dim]`, `stride`
-/// apart.
+/// Adds the gradients of queries, keys and values.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
 pub fn backward(
     view: View,
-    lse: &[f32],
-    out: &[f32],
-    d_out: &[f32],
-    stride: usize,
-    d_q: &mut [f32],
-    d_k: &mut [f32],
-    d_v: &mut [f32],
+    result: Result,
+    [d_q, d_k, d_v]: [&mut [f32]; 3],
     scores: &mut Vec<f32>,
 ) {
     let d = view.dim;
     for (i, q) in view.q.chunks_exact(d).enumerate() {
-        let (out, d_out) = (&out[i * stride..][..d], &d_out[i * stride..][..d]);
+        let (out, d_out) = result.of(i, d);
         let along = dot(out, d_out);
         scores.clear();
         let keys = view.k.chunks_exact(d).take(view.visible(i));
         scores.extend(keys.map(|k| dot(q, k)));
         view.hide(scores);
-        exp_of_difference(scores, lse[i]);
+        exp_of_difference(scores, result.lse[i]);
         for (j, p) in scores.iter().enumerate() {
             let (k, v) = (&view.k[j * d..][..d], &view.v[j * d..][..d]);
             let d_score = p * (dot(d_out, v) - along);

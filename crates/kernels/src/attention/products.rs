@@ -8,7 +8,7 @@ use multiversion::multiversion;
 
 use crate::math::{dot, exp_of_difference, max};
 
-use super::view::View;
+use super::view::{Result, View};
 
 /// Scores held at a time: half a MiB of f32.
 const SCORES: usize = 1 << 17;
@@ -33,25 +33,18 @@ pub fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut Vec<f3
     }
 }
 
-/// Adds the gradients of keys and values, and writes those of the queries; `out` and `d_out` are
-/// `[queries, dim]`, `stride` apart.
-#[expect(clippy::too_many_arguments, reason = "three gradients of three inputs")]
+/// Adds the gradients of keys and values, and writes those of the queries.
 pub fn backward(
     view: View,
-    lse: &[f32],
-    out: &[f32],
-    d_out: &[f32],
-    stride: usize,
-    d_q: &mut [f32],
-    d_k: &mut [f32],
-    d_v: &mut [f32],
+    result: Result,
+    [d_q, d_k, d_v]: [&mut [f32]; 3],
     [scores, d_scores]: [&mut Vec<f32>; 2],
 ) {
     let d = view.dim;
     for at in queries(&view) {
         let (start, count) = (at.start, at.len());
         let seen = view.visible(at.end - 1);
-        let (out, d_out) = (&out[start * stride..], &d_out[start * stride..]);
+        let (d_out, stride) = (&result.d_out[start * result.stride..], result.stride);
         scores.resize(count * seen, 0.0);
         d_scores.resize(count * seen, 0.0);
         let q = &view.q[start * d..];
@@ -62,8 +55,8 @@ pub fn backward(
         {
             let visible = view.visible(start + i);
             view.hide(&mut p[..visible]);
-            let at = i * stride..i * stride + d;
-            through_softmax(p, d_p, visible, lse[start + i], &out[at.clone()], &d_out[at]);
+            let (out, d_out) = result.of(start + i, d);
+            through_softmax(p, d_p, visible, result.lse[start + i], out, d_out);
         }
         product([seen, d, count], d_v, (d, 1), 1.0, scores, (1, seen), d_out, (stride, 1));
         product([seen, d, count], d_k, (d, 1), 1.0, d_scores, (1, seen), q, (d, 1));

@@ -11,7 +11,7 @@ use crate::parts::{Shared, contiguous, numbers, tensor};
 use crate::{Angles, Order};
 
 use super::head::Heads;
-use super::view::View;
+use super::view::{Result, View};
 use super::{FEW, Scratch, for_each_head, forward, loops, products};
 
 pub fn self_attention(
@@ -130,12 +130,12 @@ impl Task {
             let view = View { q, k, v, order: &self.order, row, dim };
             let lse = &lse[(row * heads + head) * time..][..time];
             let first = self.heads.out(row, 0, head);
-            let (out, d_out, stride) = (&out[first..], &d_out[first..], heads * dim);
+            let (out, d_out) = (&out[first..], &d_out[first..]);
+            let result = Result { lse, out, d_out, stride: heads * dim };
             if time <= FEW {
-                loops::backward(view, lse, out, d_out, stride, d_q, d_k, d_v, scores);
+                loops::backward(view, result, [d_q, d_k, d_v], scores);
             } else {
-                let scratch = [scores, d_scores];
-                products::backward(view, lse, out, d_out, stride, d_q, d_k, d_v, scratch);
+                products::backward(view, result, [d_q, d_k, d_v], [scores, d_scores]);
             }
             self.heads.store(&shared, (row, head), &self.angles, [d_q, d_k, d_v]);
         });

@@ -45,3 +45,23 @@ impl View<'_> {
         }
     }
 }
+
+/// What came of a view, and the gradient of it.
+#[derive(Clone, Copy)]
+pub struct Result<'a> {
+    /// Log of each query's softmax denominator, `[queries]`.
+    pub lse: &'a [f32],
+    /// `[queries, dim]`, queries `stride` apart
+    pub out: &'a [f32],
+    /// The same of the gradient.
+    pub d_out: &'a [f32],
+    pub stride: usize,
+}
+
+impl<'a> Result<'a> {
+    /// Output of query `i` and its gradient, `[dim]` each.
+    pub fn of(&self, i: usize, dim: usize) -> (&'a [f32], &'a [f32]) {
+        let at = i * self.stride..i * self.stride + dim;
+        (&self.out[at.clone()], &self.d_out[at])
+    }
+}
