@@ -6,6 +6,7 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::cache::{scale, split_qkv};
 use crate::linear::apply;
 use crate::{AttentionMask, Init, KvCache, Positions, Rotary, attend, gelu, merge_heads};
 
@@ -134,24 +135,24 @@ impl NeoXAttention {
         mask: &AttentionMask,
         cache: Option<(&mut KvCache, &Positions)>,
     ) -> Tensor<3> {
-        let [batch, time, width] = x.dims();
-        let head_dim = width / self.heads;
         let qkv = apply(&self.query_key_value, x);
-        if let (None, Some(order)) = (&cache, mask.order())
+        let out = match cache {
+            Some((cache, at)) => cache.attend(qkv, rotary, mask, at),
+            None => self.attend(qkv, rotary, mask),
+        };
+        apply(&self.dense, out)
+    }
+
+    /// Attention of whole sequences, `[batch, time, 3 * width] -> [batch, time, width]`.
+    fn attend(&self, qkv: Tensor<3>, rotary: &Rotary, mask: &AttentionMask) -> Tensor<3> {
+        if let Some(order) = mask.order()
             && let Some(out) = zoo_kernels::self_attention(&qkv, self.heads, rotary.angles(), order)
         {
-            return apply(&self.dense, out);
+            return out;
         }
-        let qkv = qkv.reshape([batch, time, self.heads, 3 * head_dim]).swap_dims(1, 2); // [b, h, t, 3 * d]
-        let part = |i: usize| qkv.clone().narrow(3, i * head_dim, head_dim);
-        let query = rotary.apply(part(0));
-        let (mut key, mut value) = (rotary.apply(part(1)), part(2));
-        if let Some((cache, at)) = cache {
-            (key, value) = cache.write(key, value, at);
-        }
-        let scale = (head_dim as f64).powf(-0.5);
-        let out = attend(query, key, value, scale, None, mask);
-        apply(&self.dense, merge_heads(out))
+        let [query, key, value] = split_qkv(qkv, self.heads, rotary);
+        let [_, _, _, head_dim] = query.dims();
+        merge_heads(attend(query, key, value, scale(head_dim), None, mask))
     }
 }
 

@@ -98,6 +98,10 @@ impl BlockTransformer {
         let at = match at {
             Positions::Same(start) => Positions::Same(start * e),
             Positions::PerRow(starts) => Positions::PerRow(starts.iter().map(|s| s * e).collect()),
+            Positions::Slots { slots, starts } => Positions::Slots {
+                slots: slots.clone(),
+                starts: starts.iter().map(|s| s * e).collect(),
+            },
         };
         let mask = causal_by_block(&at, time, e, None);
         self.block_decoder.forward(embedded, &mask, &at, Some(cache))
