@@ -4,13 +4,17 @@ use burn::backend::Flex;
 use burn::tensor::{Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::parts::{contiguous, numbers, tensor};
+use crate::parts::{Shared, contiguous, numbers, tensor};
 use crate::vector::{Vector, Vectorized, run};
 
 /// Rows of the matrix taken together: as many streams as the hardware prefetches well.
 const DEPTH: usize = 16;
-/// Columns of a task, at most: 2 KiB of each row.
-const SPAN: usize = 512;
+/// Columns of a task, at most: 4 KiB of each row.
+const SPAN: usize = 1024;
+/// Columns from the ones in use to those asked for: enough work to hide the memory's latency.
+const AHEAD: usize = 256;
+/// Columns of two of the widest vectors.
+const TILE: usize = 32;
 
 /// Rows from which on packing the matrix pays, as burn's product does.
 const MANY: usize = 48;
@@ -40,112 +44,154 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
 /// `out[m, n] += x[m, k] weight[k, n]`, all row-major.
 fn add_product(x: &[f32], weight: &[f32], out: &mut [f32], [m, n, k]: [usize; 3]) {
     assert!(x.len() == m * k && weight.len() == k * n && out.len() == m * n);
-    let all = Columns {
-        x: x.as_ptr(),
-        weight: weight.as_ptr(),
-        out: out.as_mut_ptr(),
-        shape: [m, n, k],
-        start: 0,
-        width: n,
-    };
     // as many tasks for each thread, of whole vectors
     let tasks = n.div_ceil(SPAN).next_multiple_of(rayon::current_num_threads());
     let span = n.div_ceil(tasks).next_multiple_of(32);
-    (0..n.div_ceil(span)).into_par_iter().for_each(|i| {
-        let all = &all;
+    let out = Shared::new(out);
+    (0..n.div_ceil(span)).into_par_iter().for_each_init(Vec::new, |scratch, i| {
         let start = i * span;
-        run(Columns { start, width: span.min(n - start), ..*all });
+        let width = span.min(n - start);
+        // rows a power of two apart would fight for the same few places of the cache
+        let stride = width + 16;
+        scratch.resize(m * (stride + DEPTH), 0.0);
+        let (sums, x_panel) = scratch.split_at_mut(m * stride);
+        for row in 0..m {
+            // SAFETY: these columns are this task's own
+            let out = unsafe { out.slice(row * n + start, width) };
+            sums[row * stride..][..width].copy_from_slice(out);
+        }
+        run(Columns { x, weight, sums, x_panel, shape: [m, n, k], start, width });
+        for row in 0..m {
+            // SAFETY: as above
+            let out = unsafe { out.slice(row * n + start, width) };
+            out.copy_from_slice(&sums[row * stride..][..width]);
+        }
     });
 }
 
 /// Columns `start..start + width` of a product, which is one task's.
-#[derive(Clone, Copy)]
-struct Columns {
-    x: *const f32,
-    weight: *const f32,
-    out: *mut f32,
+struct Columns<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    /// `[m, width + 16]`
+    sums: &'a mut [f32],
+    /// `[DEPTH, m]`
+    x_panel: &'a mut [f32],
     shape: [usize; 3],
     start: usize,
     width: usize,
 }
 
-// SAFETY: tasks write columns of their own, and only read the rest
-unsafe impl Send for Columns {}
-unsafe impl Sync for Columns {}
-
-impl Vectorized for Columns {
+impl Vectorized for Columns<'_> {
     #[inline(always)]
-    unsafe fn on<V: Vector>(self) {
-        let [m, _, k] = self.shape;
+    unsafe fn on<V: Vector>(mut self) {
+        let [m, n, k] = self.shape;
         for first in (0..k).step_by(DEPTH) {
             let depth = DEPTH.min(k - first);
-            let mut row = 0;
-            while row < m {
-                // SAFETY: these rows and this depth are inside the matrices
-                row += unsafe {
-                    match m - row {
-                        8.. if V::ROWS >= 8 => self.rows::<V, 8>(row, first, depth),
-                        4.. => self.rows::<V, 4>(row, first, depth),
-                        2.. => self.rows::<V, 2>(row, first, depth),
-                        _ => self.rows::<V, 1>(row, first, depth),
+            for row in 0..m {
+                for d in 0..depth {
+                    self.x_panel[d * m + row] = self.x[row * k + first + d];
+                }
+            }
+            let mut column = 0;
+            while column + 2 * V::LANES <= self.width {
+                // SAFETY: these rows, columns and depth are inside the matrices
+                unsafe { self.tiles::<V>(first, depth, column) };
+                column += 2 * V::LANES;
+            }
+            for column in column..self.width {
+                for row in 0..m {
+                    let sum = &mut self.sums[row * (self.width + 16) + column];
+                    for d in 0..depth {
+                        let weight = self.weight[(first + d) * n + self.start + column];
+                        *sum += self.x_panel[d * m + row] * weight;
                     }
-                };
+                }
             }
         }
     }
 }
 
-impl Columns {
-    /// Rows `row..row + R` of the output over a few rows of the matrix; returns `R`.
+impl Columns<'_> {
+    /// All rows by two vectors of columns.
     #[inline(always)]
-    unsafe fn rows<V: Vector, const R: usize>(
-        &self,
-        row: usize,
-        first: usize,
-        depth: usize,
-    ) -> usize {
-        let [_, n, k] = self.shape;
-        let end = self.start + self.width;
-        let mut column = self.start;
-        // SAFETY: all inside the matrices, and the columns are this task's own
+    unsafe fn tiles<V: Vector>(&mut self, first: usize, depth: usize, column: usize) {
+        let [m, n, _] = self.shape;
+        let mut copy = [0.0_f32; DEPTH * TILE];
+        // SAFETY: the caller's
         unsafe {
-            let x = self.x.add(row * k + first);
-            while column + 2 * V::LANES <= end {
-                let weight = self.weight.add(first * n + column);
-                let out = self.out.add(row * n + column);
-                if row == 0 && first + 2 * DEPTH <= k {
-                    // the next rows of the matrix, while these are multiplied
-                    for d in DEPTH..2 * DEPTH {
-                        V::prefetch(weight.add(d * n));
-                        V::prefetch(weight.add(d * n + V::LANES));
-                    }
-                }
-                let mut sums = [[V::splat(0.0); 2]; R];
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    *sums = [V::load(out.add(r * n)), V::load(out.add(r * n + V::LANES))];
-                }
+            self.ask_ahead::<V>(first, column);
+            let mut weight = self.weight.as_ptr().add(first * n + self.start + column);
+            let mut stride = n;
+            if m > V::ROWS {
+                // read again for further rows, from one place
                 for d in 0..depth {
-                    let a = V::load(weight.add(d * n));
-                    let b = V::load(weight.add(d * n + V::LANES));
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let x = V::splat(*x.add(r * k + d));
-                        *sums = [x.multiply_add(a, sums[0]), x.multiply_add(b, sums[1])];
-                    }
+                    let to = copy.as_mut_ptr().add(d * TILE);
+                    V::load(weight.add(d * n)).store(to);
+                    V::load(weight.add(d * n + V::LANES)).store(to.add(V::LANES));
                 }
-                for (r, sums) in sums.iter().enumerate() {
-                    sums[0].store(out.add(r * n));
-                    sums[1].store(out.add(r * n + V::LANES));
-                }
-                column += 2 * V::LANES;
+                (weight, stride) = (copy.as_ptr(), TILE);
             }
-            for column in column..end {
-                for r in 0..R {
-                    let mut sum = *self.out.add((row + r) * n + column);
-                    for d in 0..depth {
-                        sum += *x.add(r * k + d) * *self.weight.add((first + d) * n + column);
-                    }
-                    *self.out.add((row + r) * n + column) = sum;
+            let mut row = 0;
+            while row < m {
+                let at = [row, column, stride, depth];
+                row += match m - row {
+                    8.. if V::ROWS >= 8 => self.tile::<V, 8>(weight, at),
+                    4.. => self.tile::<V, 4>(weight, at),
+                    2.. => self.tile::<V, 2>(weight, at),
+                    _ => self.tile::<V, 1>(weight, at),
+                };
+            }
+        }
+    }
+
+    /// Asks for the part of the matrix that comes [`AHEAD`] columns later: in the same rows, or at
+    /// the start of the next ones.
+    #[inline(always)]
+    unsafe fn ask_ahead<V: Vector>(&self, first: usize, column: usize) {
+        let [_, n, k] = self.shape;
+        let (mut first, mut column) = (first, column + AHEAD.min(self.width));
+        if column >= self.width {
+            (first, column) = (first + DEPTH, column - self.width);
+        }
+        for d in first..k.min(first + DEPTH) {
+            // SAFETY: a hint
+            unsafe {
+                let from = self.weight.as_ptr().wrapping_add(d * n + self.start + column);
+                V::prefetch(from);
+                V::prefetch(from.wrapping_add(V::LANES));
+            }
+        }
+    }
+
+    /// `R` rows by two vectors of the output over a few rows of the matrix; returns `R`.
+    #[inline(always)]
+    unsafe fn tile<V: Vector, const R: usize>(
+        &mut self,
+        weight: *const f32,
+        [row, column, stride, depth]: [usize; 4],
+    ) -> usize {
+        let [m, _, _] = self.shape;
+        let apart = self.width + 16;
+        // SAFETY: the caller's
+        unsafe {
+            let x = self.x_panel.as_ptr().add(row);
+            let out = self.sums.as_mut_ptr().add(row * apart + column);
+            let mut sums = [[V::splat(0.0); 2]; R];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                *sums = [V::load(out.add(r * apart)), V::load(out.add(r * apart + V::LANES))];
+            }
+            for d in 0..depth {
+                let a = V::load(weight.add(d * stride));
+                let b = V::load(weight.add(d * stride + V::LANES));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = V::splat(*x.add(d * m + r));
+                    *sums = [x.multiply_add(a, sums[0]), x.multiply_add(b, sums[1])];
                 }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                sums[0].store(out.add(r * apart));
+                sums[1].store(out.add(r * apart + V::LANES));
             }
         }
         R

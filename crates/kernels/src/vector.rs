@@ -17,14 +17,14 @@ pub unsafe trait Vector: Copy {
     unsafe fn load(from: *const f32) -> Self;
     /// Writes `LANES` numbers.
     unsafe fn store(self, to: *mut f32);
-    /// Asks for the cache line at `from`, which need not exist.
+    /// Asks for the cache line at `from`, which need not exist, into the second-level cache.
     #[inline(always)]
     unsafe fn prefetch(from: *const f32) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a hint
         unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(from.cast());
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(from.cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = from;
