@@ -8,13 +8,15 @@ use crate::parts::{Shared, contiguous, numbers, tensor};
 use crate::vector::{Vector, Vectorized, run};
 
 /// Rows of the matrix taken together: as many streams as the hardware prefetches well.
-const DEPTH: usize = 16;
+const DEPTH: usize = 32;
 /// Columns of a task, at most: 4 KiB of each row.
 const SPAN: usize = 1024;
 /// Columns from the ones in use to those asked for: enough work to hide the memory's latency.
 const AHEAD: usize = 256;
-/// Columns of two of the widest vectors.
-const TILE: usize = 32;
+/// Vectors of columns that are summed in registers, for up to [`Vector::ROWS`] rows.
+const VECTORS: usize = 3;
+/// Columns of as many of the widest vectors.
+const TILE: usize = 16 * VECTORS;
 
 /// Rows from which on packing the matrix pays, as burn's product does.
 const MANY: usize = 48;
@@ -46,7 +48,7 @@ fn add_product(x: &[f32], weight: &[f32], out: &mut [f32], [m, n, k]: [usize; 3]
     assert!(x.len() == m * k && weight.len() == k * n && out.len() == m * n);
     // as many tasks for each thread, of whole vectors
     let tasks = n.div_ceil(SPAN).next_multiple_of(rayon::current_num_threads());
-    let span = n.div_ceil(tasks).next_multiple_of(32);
+    let span = n.div_ceil(tasks).next_multiple_of(TILE);
     let out = Shared::new(out);
     (0..n.div_ceil(span)).into_par_iter().for_each_init(Vec::new, |scratch, i| {
         let start = i * span;
@@ -94,10 +96,15 @@ impl Vectorized for Columns<'_> {
                 }
             }
             let mut column = 0;
-            while column + 2 * V::LANES <= self.width {
+            while column + V::LANES <= self.width {
                 // SAFETY: these rows, columns and depth are inside the matrices
-                unsafe { self.tiles::<V>(first, depth, column) };
-                column += 2 * V::LANES;
+                column += unsafe {
+                    if column + VECTORS * V::LANES <= self.width {
+                        self.tiles::<V, VECTORS>(first, depth, column)
+                    } else {
+                        self.tiles::<V, 1>(first, depth, column)
+                    }
+                };
             }
             for column in column..self.width {
                 for row in 0..m {
@@ -113,22 +120,28 @@ impl Vectorized for Columns<'_> {
 }
 
 impl Columns<'_> {
-    /// All rows by two vectors of columns.
+    /// All rows by `N` vectors of columns; returns how many columns those are.
     #[inline(always)]
-    unsafe fn tiles<V: Vector>(&mut self, first: usize, depth: usize, column: usize) {
+    unsafe fn tiles<V: Vector, const N: usize>(
+        &mut self,
+        first: usize,
+        depth: usize,
+        column: usize,
+    ) -> usize {
         let [m, n, _] = self.shape;
         let mut copy = [0.0_f32; DEPTH * TILE];
         // SAFETY: the caller's
         unsafe {
-            self.ask_ahead::<V>(first, column);
+            self.ask_ahead::<V, N>(first, column);
             let mut weight = self.weight.as_ptr().add(first * n + self.start + column);
             let mut stride = n;
             if m > V::ROWS {
                 // read again for further rows, from one place
                 for d in 0..depth {
                     let to = copy.as_mut_ptr().add(d * TILE);
-                    V::load(weight.add(d * n)).store(to);
-                    V::load(weight.add(d * n + V::LANES)).store(to.add(V::LANES));
+                    for v in 0..N {
+                        V::load(weight.add(d * n + v * V::LANES)).store(to.add(v * V::LANES));
+                    }
                 }
                 (weight, stride) = (copy.as_ptr(), TILE);
             }
@@ -136,19 +149,20 @@ impl Columns<'_> {
             while row < m {
                 let at = [row, column, stride, depth];
                 row += match m - row {
-                    8.. if V::ROWS >= 8 => self.tile::<V, 8>(weight, at),
-                    4.. => self.tile::<V, 4>(weight, at),
-                    2.. => self.tile::<V, 2>(weight, at),
-                    _ => self.tile::<V, 1>(weight, at),
+                    8.. if V::ROWS >= 8 => self.tile::<V, 8, N>(weight, at),
+                    4.. => self.tile::<V, 4, N>(weight, at),
+                    2.. => self.tile::<V, 2, N>(weight, at),
+                    _ => self.tile::<V, 1, N>(weight, at),
                 };
             }
         }
+        N * V::LANES
     }
 
     /// Asks for the part of the matrix that comes [`AHEAD`] columns later: in the same rows, or at
     /// the start of the next ones.
     #[inline(always)]
-    unsafe fn ask_ahead<V: Vector>(&self, first: usize, column: usize) {
+    unsafe fn ask_ahead<V: Vector, const N: usize>(&self, first: usize, column: usize) {
         let [_, n, k] = self.shape;
         let (mut first, mut column) = (first, column + AHEAD.min(self.width));
         if column >= self.width {
@@ -158,15 +172,16 @@ impl Columns<'_> {
             // SAFETY: a hint
             unsafe {
                 let from = self.weight.as_ptr().wrapping_add(d * n + self.start + column);
-                V::prefetch(from);
-                V::prefetch(from.wrapping_add(V::LANES));
+                for v in 0..N {
+                    V::prefetch(from.wrapping_add(v * V::LANES));
+                }
             }
         }
     }
 
-    /// `R` rows by two vectors of the output over a few rows of the matrix; returns `R`.
+    /// `R` rows by `N` vectors of the output over a few rows of the matrix; returns `R`.
     #[inline(always)]
-    unsafe fn tile<V: Vector, const R: usize>(
+    unsafe fn tile<V: Vector, const R: usize, const N: usize>(
         &mut self,
         weight: *const f32,
         [row, column, stride, depth]: [usize; 4],
@@ -177,21 +192,28 @@ impl Columns<'_> {
         unsafe {
             let x = self.x_panel.as_ptr().add(row);
             let out = self.sums.as_mut_ptr().add(row * apart + column);
-            let mut sums = [[V::splat(0.0); 2]; R];
+            let mut sums = [[V::splat(0.0); N]; R];
             for (r, sums) in sums.iter_mut().enumerate() {
-                *sums = [V::load(out.add(r * apart)), V::load(out.add(r * apart + V::LANES))];
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = V::load(out.add(r * apart + v * V::LANES));
+                }
             }
             for d in 0..depth {
-                let a = V::load(weight.add(d * stride));
-                let b = V::load(weight.add(d * stride + V::LANES));
+                let mut weights = [V::splat(0.0); N];
+                for (v, to) in weights.iter_mut().enumerate() {
+                    *to = V::load(weight.add(d * stride + v * V::LANES));
+                }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let x = V::splat(*x.add(d * m + r));
-                    *sums = [x.multiply_add(a, sums[0]), x.multiply_add(b, sums[1])];
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        *sum = x.multiply_add(weight, *sum);
+                    }
                 }
             }
             for (r, sums) in sums.iter().enumerate() {
-                sums[0].store(out.add(r * apart));
-                sums[1].store(out.add(r * apart + V::LANES));
+                for (v, sum) in sums.iter().enumerate() {
+                    sum.store(out.add(r * apart + v * V::LANES));
+                }
             }
         }
         R

@@ -8,7 +8,7 @@
 pub unsafe trait Vector: Copy {
     /// Numbers a vector.
     const LANES: usize;
-    /// Rows of two vectors each that are summed in registers.
+    /// Rows of three vectors each that fit into the registers as sums.
     const ROWS: usize;
 
     /// All lanes `x`.
