@@ -1,5 +1,7 @@
 //! A few rows times a large matrix: the products of decoding, whose cost is reading the matrix.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::Flex;
 use burn::tensor::{Shape, Tensor};
 use rayon::prelude::*;
@@ -129,62 +131,77 @@ impl Columns<'_> {
         column: usize,
     ) -> usize {
         let [m, n, _] = self.shape;
-        let mut copy = [0.0_f32; DEPTH * TILE];
-        // SAFETY: the caller's
-        unsafe {
-            self.ask_ahead::<V, N>(first, column);
-            let mut weight = self.weight.as_ptr().add(first * n + self.start + column);
-            let mut stride = n;
-            if m > V::ROWS {
-                // read again for further rows, from one place
-                for d in 0..depth {
-                    let to = copy.as_mut_ptr().add(d * TILE);
-                    for v in 0..N {
-                        V::load(weight.add(d * n + v * V::LANES)).store(to.add(v * V::LANES));
-                    }
+        let mut copy = [MaybeUninit::<f32>::uninit(); DEPTH * TILE];
+        let copy = copy.as_mut_ptr().cast::<f32>();
+        let weight = self.weight.as_ptr().wrapping_add(first * n + self.start + column);
+        let ahead = self.ahead(first, column);
+        let mut row = 0;
+        while row < m {
+            let at = [row, column, depth];
+            // SAFETY: the caller's; the first rows have filled the copy for the rest
+            row += unsafe {
+                match (m - row, row) {
+                    (8.., 0) if V::ROWS >= 8 => self.first::<V, 8, N>(weight, ahead, copy, at),
+                    (4.., 0) => self.first::<V, 4, N>(weight, ahead, copy, at),
+                    (2.., 0) => self.first::<V, 2, N>(weight, ahead, copy, at),
+                    (_, 0) => self.first::<V, 1, N>(weight, ahead, copy, at),
+                    (8.., _) if V::ROWS >= 8 => self.tile::<V, 8, N>(copy, TILE, at, |_, _| {}),
+                    (4.., _) => self.tile::<V, 4, N>(copy, TILE, at, |_, _| {}),
+                    (2.., _) => self.tile::<V, 2, N>(copy, TILE, at, |_, _| {}),
+                    _ => self.tile::<V, 1, N>(copy, TILE, at, |_, _| {}),
                 }
-                (weight, stride) = (copy.as_ptr(), TILE);
-            }
-            let mut row = 0;
-            while row < m {
-                let at = [row, column, stride, depth];
-                row += match m - row {
-                    8.. if V::ROWS >= 8 => self.tile::<V, 8, N>(weight, at),
-                    4.. => self.tile::<V, 4, N>(weight, at),
-                    2.. => self.tile::<V, 2, N>(weight, at),
-                    _ => self.tile::<V, 1, N>(weight, at),
-                };
-            }
+            };
         }
         N * V::LANES
     }
 
-    /// Asks for the part of the matrix that comes [`AHEAD`] columns later: in the same rows, or at
-    /// the start of the next ones.
+    /// The part of the matrix that comes [`AHEAD`] columns later: in the same rows, or at the start
+    /// of the next ones. It may lie outside.
     #[inline(always)]
-    unsafe fn ask_ahead<V: Vector, const N: usize>(&self, first: usize, column: usize) {
-        let [_, n, k] = self.shape;
+    fn ahead(&self, first: usize, column: usize) -> *const f32 {
+        let [_, n, _] = self.shape;
         let (mut first, mut column) = (first, column + AHEAD.min(self.width));
         if column >= self.width {
             (first, column) = (first + DEPTH, column - self.width);
         }
-        for d in first..k.min(first + DEPTH) {
-            // SAFETY: a hint
-            unsafe {
-                let from = self.weight.as_ptr().wrapping_add(d * n + self.start + column);
-                for v in 0..N {
-                    V::prefetch(from.wrapping_add(v * V::LANES));
+        self.weight.as_ptr().wrapping_add(first * n + self.start + column)
+    }
+
+    /// The first rows of a tile, which read the matrix itself: while they are multiplied, the part
+    /// from `ahead` on is asked for, a little at a time as the memory can take it, and a copy made
+    /// in one place if further rows will need it.
+    #[inline(always)]
+    unsafe fn first<V: Vector, const R: usize, const N: usize>(
+        &mut self,
+        weight: *const f32,
+        ahead: *const f32,
+        copy: *mut f32,
+        at: [usize; 3],
+    ) -> usize {
+        let [m, n, _] = self.shape;
+        let further = m > R;
+        // SAFETY: the caller's; a prefetch is a hint
+        unsafe {
+            self.tile::<V, R, N>(weight, n, at, |d, weights: [V; N]| {
+                for (v, weight) in weights.into_iter().enumerate() {
+                    V::prefetch(ahead.wrapping_add(d * n + v * V::LANES));
+                    if further {
+                        weight.store(copy.add(d * TILE + v * V::LANES));
+                    }
                 }
-            }
+            })
         }
     }
 
-    /// `R` rows by `N` vectors of the output over a few rows of the matrix; returns `R`.
+    /// `R` rows by `N` vectors of the output over a few rows of the matrix, each of which `with`
+    /// sees; returns `R`.
     #[inline(always)]
     unsafe fn tile<V: Vector, const R: usize, const N: usize>(
         &mut self,
         weight: *const f32,
-        [row, column, stride, depth]: [usize; 4],
+        stride: usize,
+        [row, column, depth]: [usize; 3],
+        with: impl Fn(usize, [V; N]),
     ) -> usize {
         let [m, _, _] = self.shape;
         let apart = self.width + 16;
@@ -203,6 +220,7 @@ impl Columns<'_> {
                 for (v, to) in weights.iter_mut().enumerate() {
                     *to = V::load(weight.add(d * stride + v * V::LANES));
                 }
+                with(d, weights);
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let x = V::splat(*x.add(d * m + r));
                     for (sum, weight) in sums.iter_mut().zip(weights) {
