@@ -40,11 +40,11 @@ impl Heads {
     ) {
         let d = self.dim;
         for t in 0..self.time {
-            let (cos, sin) = angles.at(row, t);
+            let angles = angles.at(row, t);
             let from = &qkv[self.at(row, t, head)..][..3 * d];
             let to = t * d..(t + 1) * d;
-            rotate(&from[..d], &mut q[to.clone()], cos, sin, self.scale());
-            rotate(&from[d..2 * d], &mut k[to.clone()], cos, sin, 1.0);
+            rotate(&from[..d], &mut q[to.clone()], angles, 1.0, self.scale());
+            rotate(&from[d..2 * d], &mut k[to.clone()], angles, 1.0, 1.0);
             v[to].copy_from_slice(&from[2 * d..]);
         }
     }
@@ -59,45 +59,30 @@ impl Heads {
     ) {
         let d = self.dim;
         for t in 0..self.time {
-            let (cos, sin) = angles.at(row, t);
+            let angles = angles.at(row, t);
             // SAFETY: each (row, head) is one task, and owns these places
             let to = unsafe { d_qkv.slice(self.at(row, t, head), 3 * d) };
             let from = t * d..(t + 1) * d;
-            rotate_back(&d_q[from.clone()], &mut to[..d], cos, sin, self.scale());
-            rotate_back(&d_k[from.clone()], &mut to[d..2 * d], cos, sin, 1.0);
+            rotate(&d_q[from.clone()], &mut to[..d], angles, -1.0, self.scale());
+            rotate(&d_k[from.clone()], &mut to[d..2 * d], angles, -1.0, 1.0);
             to[2 * d..].copy_from_slice(&d_v[from]);
         }
     }
 }
 
-/// Half-split rotation of the first `2 * cos.len()` dimensions, then a scale.
+/// Half-split rotation of the first `2 * cos.len()` dimensions, then a scale; `turn` -1 is its
+/// transpose, which turns back.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
-fn rotate(from: &[f32], to: &mut [f32], cos: &[f32], sin: &[f32], scale: f32) {
+fn rotate(from: &[f32], to: &mut [f32], (cos, sin): (&[f32], &[f32]), turn: f32, scale: f32) {
     let half = cos.len();
     let (a, rest) = from.split_at(half);
     let (b, rest) = rest.split_at(half);
     let (to_a, to_rest) = to.split_at_mut(half);
     let (to_b, to_rest) = to_rest.split_at_mut(half);
     for i in 0..half {
-        to_a[i] = (a[i] * cos[i] - b[i] * sin[i]) * scale;
-        to_b[i] = (b[i] * cos[i] + a[i] * sin[i]) * scale;
-    }
-    for (to, from) in to_rest.iter_mut().zip(rest) {
-        *to = from * scale;
-    }
-}
-
-/// The transpose of [`rotate`].
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
-fn rotate_back(from: &[f32], to: &mut [f32], cos: &[f32], sin: &[f32], scale: f32) {
-    let half = cos.len();
-    let (a, rest) = from.split_at(half);
-    let (b, rest) = rest.split_at(half);
-    let (to_a, to_rest) = to.split_at_mut(half);
-    let (to_b, to_rest) = to_rest.split_at_mut(half);
-    for i in 0..half {
-        to_a[i] = (a[i] * cos[i] + b[i] * sin[i]) * scale;
-        to_b[i] = (b[i] * cos[i] - a[i] * sin[i]) * scale;
+        let sin = sin[i] * turn;
+        to_a[i] = (a[i] * cos[i] - b[i] * sin) * scale;
+        to_b[i] = (b[i] * cos[i] + a[i] * sin) * scale;
     }
     for (to, from) in to_rest.iter_mut().zip(rest) {
         *to = from * scale;
