@@ -163,8 +163,14 @@ fn what_exceeds_the_context_is_cut_from_the_left() {
             let kept = long.context[50 - (17 - continuation)..].to_vec();
             let cut = Request { context: kept, continuation: long.continuation.clone() };
             let wide = scorer.clone().with_context(64).unwrap();
-            assert_eq!(difference(&score(&scorer, &[long.clone()]), &score(&wide, &[cut])), 0.0);
-            assert!(difference(&score(&scorer, &[long.clone()]), &score(&wide, &[long])) > 1e-3);
+            assert_eq!(
+                difference(&score(&scorer, std::slice::from_ref(&long)), &score(&wide, &[cut])),
+                0.0
+            );
+            assert!(
+                difference(&score(&scorer, std::slice::from_ref(&long)), &score(&wide, &[long]))
+                    > 1e-3
+            );
         }
     }
 }
