@@ -1,5 +1,9 @@
 //! What can go wrong.
 
+use std::path::PathBuf;
+
+use zoo_text::TextError;
+
 /// An evaluation that cannot be done as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
@@ -28,6 +32,62 @@ pub enum EvalError {
         /// Tokens of context.
         context: usize,
     },
+    /// A continuation that is no token of its own.
+    #[error("the tokenizer makes no token of {text:?} where it stands: it cannot be scored")]
+    NoTokens {
+        /// The continuation.
+        text: String,
+    },
+    /// A tokenizer with ids the model has no embedding for.
+    #[error(
+        "the tokenizer has {tokenizer} ids and the model's vocabulary is {model}: use the \
+         tokenizer the model was trained with"
+    )]
+    Vocabulary {
+        /// Ids of the tokenizer.
+        tokenizer: usize,
+        /// Rows of the model's token tables.
+        model: usize,
+    },
+    /// Not a task.
+    #[error("--tasks {name}: no such task; did you mean `{nearest}`? Tasks: {known}")]
+    UnknownTask {
+        /// What was asked for.
+        name: String,
+        /// The task most like it.
+        nearest: String,
+        /// Every task.
+        known: String,
+    },
+    /// A task file that cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line of a task file that is no item.
+    #[error("{path}:{line}: {reason}")]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A task file that is not what it must be.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A text that cannot be encoded.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// A setting of zero.
     #[error("{0}: must be at least 1")]
     Zero(&'static str),
