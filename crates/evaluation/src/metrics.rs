@@ -77,12 +77,13 @@ pub const RESAMPLES: usize = 10_000;
 /// The metrics of `task` over its items.
 pub(crate) fn scores(task: Task, items: &[Item], found: &[ItemScore]) -> Vec<Score> {
     let one = |&metric: &Metric| {
-        let pairs = items.iter().zip(found);
+        let share = |by_length| {
+            let pairs = items.iter().zip(found);
+            mean(&pairs.map(|(item, found)| correct(item, found, by_length)).collect::<Vec<_>>())
+        };
         let (value, stderr) = match metric {
-            Metric::Acc => mean(&pairs.map(|(item, found)| correct(item, found, false)).collect()),
-            Metric::AccNorm => {
-                mean(&pairs.map(|(item, found)| correct(item, found, true)).collect())
-            }
+            Metric::Acc => share(false),
+            Metric::AccNorm => share(true),
             Metric::Perplexity => perplexity(&found.iter().map(total).collect::<Vec<_>>()),
             Metric::WordPerplexity => ((-per(items, found, Unit::Word)).exp(), None),
             Metric::BytePerplexity => ((-per(items, found, Unit::Byte)).exp(), None),
@@ -123,7 +124,7 @@ fn first_largest(scores: impl Iterator<Item = f64>) -> Option<usize> {
 }
 
 /// Mean, and its standard error by the sample's deviation.
-fn mean(values: &Vec<f64>) -> (f64, Option<f64>) {
+fn mean(values: &[f64]) -> (f64, Option<f64>) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     let stderr = (values.len() > 1).then(|| deviation(values, mean) / count.sqrt());
