@@ -76,6 +76,74 @@ fn a_missing_or_unreadable_corpus_is_named() {
     fails(dir.path(), &corpus("short.txt"), &["less than one window", "--context"]);
 }
 
+/// As root, who may read everything, the command runs as somebody else.
+#[cfg(unix)]
+#[test]
+fn a_file_without_read_permission_is_named() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+
+    let dir = with_text();
+    let allow = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    allow(dir.path(), 0o777);
+    allow(&dir.path().join("text.txt"), 0);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.current_dir(dir.path()).args(tiny(&[]));
+    if dir.path().metadata().unwrap().uid() == 0 {
+        command.uid(65534);
+    }
+    let Ok(output) = command.output() else {
+        eprintln!("not tested: the binary is in a folder of root's own");
+        return;
+    };
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert_eq!(error.matches("text.txt: Permission denied").count(), 1, "{error}");
+    assert_eq!(error.matches("Permission denied").count(), 1, "{error}");
+}
+
+/// A Megatron pair of documents of bytes.
+fn write_pair(dir: &Path, documents: &[String]) {
+    let lengths = || documents.iter().map(String::len);
+    let mut index = b"MMIDIDX\0\0".to_vec();
+    index.extend(1_u64.to_le_bytes());
+    index.push(8); // u16
+    index.extend((documents.len() as u64).to_le_bytes());
+    index.extend((documents.len() as u64 + 1).to_le_bytes());
+    index.extend(lengths().flat_map(|n| (n as u32).to_le_bytes()));
+    let mut at = 0_u64;
+    for n in lengths() {
+        index.extend(at.to_le_bytes());
+        at += 2 * n as u64;
+    }
+    index.extend((0..=documents.len() as u64).flat_map(u64::to_le_bytes));
+    std::fs::write(dir.join("pile.idx"), index).unwrap();
+    let ids = documents.iter().flat_map(|text| text.bytes());
+    let data: Vec<u8> = ids.flat_map(|byte| (u16::from(byte) + 2).to_le_bytes()).collect();
+    std::fs::write(dir.join("pile.bin"), data).unwrap();
+}
+
+#[test]
+fn a_megatron_pair_is_trained_on_where_it_is() {
+    let dir = with_text();
+    // the tokenizer of bytes, as a file
+    succeeds(dir.path(), &["prepare", "--corpus", "text.txt", "--byte-level", "--out", "bytes"]);
+    let documents: Vec<String> = (0..60).map(|i| format!("document {i}, of bytes")).collect();
+    write_pair(dir.path(), &documents);
+    let train = |more: &[&'static str]| {
+        let args = ["train", "--preset", "debug-block", "--corpus", "pile.idx", "--context", "32"];
+        [&args, ["--batch", "2", "--steps", "2"].as_slice(), more].concat()
+    };
+    fails(dir.path(), &train(&[]), &["pile.idx", "--tokenizer"]);
+    let text = succeeds(dir.path(), &train(&["--tokenizer", "bytes/tokenizer.json"]));
+    assert!(text.contains("57 + 3 documents"), "{text}");
+    std::fs::write(dir.path().join("pile.bin"), [0; 10]).unwrap();
+    let damaged = train(&["--tokenizer", "bytes/tokenizer.json", "--out", "other"]);
+    fails(dir.path(), &damaged, &["pile.bin", "shorter than its index"]);
+}
+
 #[test]
 fn settings_that_cannot_work_are_named() {
     let dir = with_text();

@@ -9,6 +9,8 @@ macro_rules! say {
 }
 
 mod commands;
+#[cfg(feature = "tui")]
+mod dashboard;
 mod device;
 mod memory;
 
@@ -30,7 +32,14 @@ fn main() -> ExitCode {
     match Cli::parse().command.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let mut text = error.to_string();
+            for cause in error.chain().skip(1).map(ToString::to_string) {
+                // most errors name their cause themselves
+                if !text.contains(&cause) {
+                    text = format!("{text}: {cause}");
+                }
+            }
+            eprintln!("error: {text}");
             ExitCode::FAILURE
         }
     }

@@ -1,7 +1,8 @@
 //! Scaled dot-product attention.
 
-use burn::tensor::{Bool, Tensor, activation::softmax};
+use burn::tensor::{Tensor, activation::softmax};
 
+use crate::AttentionMask;
 use crate::mask::MASKED_SCORE;
 
 /// `softmax(scale * q k^T + bias, masked) v`.
@@ -10,7 +11,6 @@ use crate::mask::MASKED_SCORE;
 /// - `query`: `[batch, heads, queries, head_dim]`
 /// - `key`, `value`: `[batch, heads, keys, head_dim]`
 /// - `bias`: broadcastable to `[batch, heads, queries, keys]`, added to the scores
-/// - `mask`: `[batch or 1, 1, queries or 1, keys]`, `true` = hidden
 /// - output: `[batch, heads, queries, head_dim]`
 pub fn attend(
     query: Tensor<4>,
@@ -18,7 +18,7 @@ pub fn attend(
     value: Tensor<4>,
     scale: f64,
     bias: Option<Tensor<4>>,
-    mask: Option<&Tensor<4, Bool>>,
+    mask: &AttentionMask,
 ) -> Tensor<4> {
     // scaling the queries touches fewer numbers than scaling the scores
     let query = if scale == 1.0 { query } else { query * scale };
@@ -26,7 +26,7 @@ pub fn attend(
     if let Some(bias) = bias {
         scores = scores + bias;
     }
-    if let Some(mask) = mask {
+    if let Some(mask) = mask.hidden(&scores.device()) {
         let shape = scores.dims();
         scores = scores.mask_fill(mask.clone().expand(shape), MASKED_SCORE);
     }

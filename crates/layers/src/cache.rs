@@ -1,6 +1,8 @@
 //! Key/value caches, allocated once and written in place.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::{AttentionMask, Rotary, attend, merge_heads};
 
 /// Where the next positions of a batch go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +11,13 @@ pub enum Positions {
     Same(usize),
     /// Row `i` starts at its own position.
     PerRow(Vec<usize>),
+    /// Row `i` lives in slot `slots[i]` of the cache, and starts at its own position there.
+    Slots {
+        /// No two rows have the same.
+        slots: Vec<usize>,
+        /// As in [`PerRow`](Self::PerRow).
+        starts: Vec<usize>,
+    },
 }
 
 impl Positions {
@@ -16,7 +25,15 @@ impl Positions {
     pub fn starts(&self) -> Vec<usize> {
         match self {
             Self::Same(start) => vec![*start],
-            Self::PerRow(starts) => starts.clone(),
+            Self::PerRow(starts) | Self::Slots { starts, .. } => starts.clone(),
+        }
+    }
+
+    /// Where each of `rows` rows lives.
+    fn slots(&self, rows: usize) -> Vec<usize> {
+        match self {
+            Self::Slots { slots, .. } => slots.clone(),
+            _ => (0..rows).collect(),
         }
     }
 
@@ -24,7 +41,9 @@ impl Positions {
     pub fn furthest(&self) -> usize {
         match self {
             Self::Same(start) => *start,
-            Self::PerRow(starts) => starts.iter().copied().max().unwrap_or(0),
+            Self::PerRow(starts) | Self::Slots { starts, .. } => {
+                starts.iter().copied().max().unwrap_or(0)
+            }
         }
     }
 }
@@ -57,6 +76,38 @@ impl KvCache {
         self.keys.dims()[2]
     }
 
+    /// Self-attention of new positions at `at`, which are written, over all their rows hold.
+    ///
+    /// # Shapes
+    /// - `qkv`: the fused projection `[rows, time, heads * 3 * head_dim]`
+    /// - output: `[rows, time, heads * head_dim]`
+    ///
+    /// # Panics
+    /// Those of [`write`](Self::write).
+    pub fn attend(
+        &mut self,
+        qkv: Tensor<3>,
+        rotary: &Rotary,
+        mask: &AttentionMask,
+        at: &Positions,
+    ) -> Tensor<3> {
+        let [rows, time, _] = qkv.dims();
+        let [_, heads, _, head_dim] = self.keys.dims();
+        if let Some(order) = mask.order() {
+            let (slots, cache) = (at.slots(rows), [&mut self.keys, &mut self.values]);
+            let angles = rotary.angles();
+            if let Some(out) =
+                zoo_kernels::cached_attention(&qkv, heads, angles, order, &slots, cache)
+            {
+                return out;
+            }
+        }
+        let [query, key, value] = split_qkv(qkv, heads, rotary);
+        let (keys, values) = self.write(key, value, at);
+        debug_assert_eq!(query.dims(), [rows, heads, time, head_dim]);
+        merge_heads(attend(query, keys, values, scale(head_dim), None, mask))
+    }
+
     /// Writes the keys and values of new positions `[batch, heads, time, head_dim]` at `at`, and
     /// returns all of them from position 0 to the furthest one written.
     ///
@@ -75,21 +126,39 @@ impl KvCache {
     }
 }
 
+/// Queries and keys, rotated, and values, `[rows, heads, time, head_dim]` each, of the fused
+/// projection `[rows, time, heads * 3 * head_dim]`, which holds a head's three side by side.
+pub(crate) fn split_qkv(qkv: Tensor<3>, heads: usize, rotary: &Rotary) -> [Tensor<4>; 3] {
+    let [rows, time, width] = qkv.dims();
+    let head_dim = width / heads / 3;
+    let qkv = qkv.reshape([rows, time, heads, 3 * head_dim]).swap_dims(1, 2); // [r, h, t, 3 * d]
+    let part = |i: usize| qkv.clone().narrow(3, i * head_dim, head_dim);
+    [rotary.apply(part(0)), rotary.apply(part(1)), part(2)]
+}
+
+/// What scores are multiplied by: `head_dim^-0.5`.
+pub(crate) fn scale(head_dim: usize) -> f64 {
+    (head_dim as f64).powf(-0.5)
+}
+
 fn put(cache: &mut Tensor<4>, new: Tensor<4>, at: &Positions, end: usize) -> Tensor<4> {
-    let [batch, heads, _, head_dim] = cache.dims();
-    let time = new.dims()[2];
-    match at {
-        Positions::Same(start) => {
-            let span = [0..batch, 0..heads, *start..start + time, 0..head_dim];
-            cache.inplace(|cache| cache.slice_assign(span, new));
-        }
-        Positions::PerRow(starts) => {
-            for (row, start) in starts.iter().enumerate() {
-                let span = [row..row + 1, 0..heads, *start..start + time, 0..head_dim];
-                let row = new.clone().narrow(0, row, 1);
-                cache.inplace(|cache| cache.slice_assign(span, row));
-            }
-        }
+    let [_, heads, _, head_dim] = cache.dims();
+    let [rows, _, time, _] = new.dims();
+    if let Positions::Same(start) = at {
+        let span = [0..rows, 0..heads, *start..start + time, 0..head_dim];
+        cache.inplace(|cache| cache.slice_assign(span, new));
+        return cache.clone().narrow(2, 0, end);
     }
-    cache.clone().narrow(2, 0, end)
+    let slots = at.slots(rows);
+    for (row, (&slot, start)) in slots.iter().zip(at.starts()).enumerate() {
+        let span = [slot..slot + 1, 0..heads, start..start + time, 0..head_dim];
+        let row = new.clone().narrow(0, row, 1);
+        cache.inplace(|cache| cache.slice_assign(span, row));
+    }
+    let held = cache.clone().narrow(2, 0, end);
+    if !matches!(at, Positions::Slots { .. }) {
+        return held;
+    }
+    let slots: Vec<i64> = slots.iter().map(|&slot| slot as i64).collect();
+    held.select(0, Tensor::<1, Int>::from_data(TensorData::new(slots, [rows]), &new.device()))
 }

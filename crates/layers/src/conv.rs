@@ -1,9 +1,9 @@
 //! A convolution whose kernel equals its stride, as the linear map it is.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, module::linear};
+use burn::tensor::Tensor;
 
-use crate::Init;
+use crate::{Init, project};
 
 /// `Conv1d(d_in -> d_out, kernel = stride = k)`: each run of `k` consecutive vectors becomes one.
 ///
@@ -36,6 +36,6 @@ impl BlockConv {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, time, width] = x.dims();
         let x = x.reshape([batch, time / self.kernel, self.kernel * width]);
-        linear(x, self.weight.val(), Some(self.bias.val()))
+        project(x, self.weight.val(), Some(self.bias.val()))
     }
 }

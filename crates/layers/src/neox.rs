@@ -6,6 +6,8 @@ use burn::nn::{LayerNorm, Linear};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::cache::{scale, split_qkv};
+use crate::linear::apply;
 use crate::{AttentionMask, Init, KvCache, Positions, Rotary, attend, gelu, merge_heads};
 
 /// Shape of a GPT-NeoX stack. Field names are those of the published configuration files.
@@ -133,22 +135,24 @@ impl NeoXAttention {
         mask: &AttentionMask,
         cache: Option<(&mut KvCache, &Positions)>,
     ) -> Tensor<3> {
-        let [batch, time, width] = x.dims();
-        let head_dim = width / self.heads;
-        let qkv = self
-            .query_key_value
-            .forward(x)
-            .reshape([batch, time, self.heads, 3 * head_dim])
-            .swap_dims(1, 2); // [b, h, t, 3 * d]
-        let part = |i: usize| qkv.clone().narrow(3, i * head_dim, head_dim);
-        let query = rotary.apply(part(0));
-        let (mut key, mut value) = (rotary.apply(part(1)), part(2));
-        if let Some((cache, at)) = cache {
-            (key, value) = cache.write(key, value, at);
+        let qkv = apply(&self.query_key_value, x);
+        let out = match cache {
+            Some((cache, at)) => cache.attend(qkv, rotary, mask, at),
+            None => self.attend(qkv, rotary, mask),
+        };
+        apply(&self.dense, out)
+    }
+
+    /// Attention of whole sequences, `[batch, time, 3 * width] -> [batch, time, width]`.
+    fn attend(&self, qkv: Tensor<3>, rotary: &Rotary, mask: &AttentionMask) -> Tensor<3> {
+        if let Some(order) = mask.order()
+            && let Some(out) = zoo_kernels::self_attention(&qkv, self.heads, rotary.angles(), order)
+        {
+            return out;
         }
-        let scale = (head_dim as f64).powf(-0.5);
-        let out = attend(query, key, value, scale, None, mask.as_ref());
-        self.dense.forward(merge_heads(out))
+        let [query, key, value] = split_qkv(qkv, self.heads, rotary);
+        let [_, _, _, head_dim] = query.dims();
+        merge_heads(attend(query, key, value, scale(head_dim), None, mask))
     }
 }
 
@@ -161,7 +165,7 @@ pub struct NeoXMlp {
 
 impl NeoXMlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.dense_4h_to_h.forward(gelu(self.dense_h_to_4h.forward(x)))
+        apply(&self.dense_4h_to_h, gelu(apply(&self.dense_h_to_4h, x)))
     }
 }
 
@@ -262,7 +266,6 @@ impl NeoXStack {
     ///
     /// # Shapes
     /// - `x`: `[batch, time, hidden]`
-    /// - `mask`: `[batch or 1, 1, time, keys]`, `true` = hidden
     /// - output: `[batch, time, hidden]`, after the final norm
     pub fn forward(
         &self,
@@ -272,14 +275,13 @@ impl NeoXStack {
         cache: Option<&mut StackCache>,
     ) -> Tensor<3> {
         let [_, time, _] = x.dims();
-        let rotary =
-            Rotary::new(at, time, self.head_dim, self.rotated, self.rotary_base, &x.device());
+        let rotary = Rotary::new(at, time, self.head_dim, self.rotated, self.rotary_base);
         self.forward_rotated(x, mask, &rotary, at, cache)
     }
 
     /// Angles for any positions, the same for every sequence.
-    pub fn rotary(&self, positions: Vec<usize>, device: &Device) -> Rotary {
-        Rotary::at(&[positions], self.head_dim, self.rotated, self.rotary_base, device)
+    pub fn rotary(&self, positions: Vec<usize>) -> Rotary {
+        Rotary::at(&[positions], self.head_dim, self.rotated, self.rotary_base)
     }
 
     /// [`forward`](Self::forward) with angles other than those of the cached positions.

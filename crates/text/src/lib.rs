@@ -3,6 +3,7 @@
 mod error;
 mod file;
 mod megatron;
+mod megatron_corpus;
 mod packing;
 mod prepare;
 mod source;
@@ -12,8 +13,9 @@ mod tokenizer;
 
 pub use error::TextError;
 pub use megatron::MegatronFile;
+pub use megatron_corpus::prepare_megatron;
 pub use packing::{Packing, Window};
-pub use prepare::{CorpusInfo, PrepareOptions, PreparedCorpus, SplitInfo, prepare};
+pub use prepare::{CorpusInfo, MegatronPair, PrepareOptions, PreparedCorpus, SplitInfo, prepare};
 pub use source::DocumentSource;
 pub use stream::StreamDecoder;
 pub use token_file::{Documents, TokenFile, TokenFileWriter};

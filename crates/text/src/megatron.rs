@@ -151,12 +151,12 @@ fn number(bytes: &[u8], at: usize, width: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::path::PathBuf;
 
     /// A pair with sequences of these ids, and documents between these bounds.
-    fn pair(sequences: &[&[u16]], bounds: &[u64]) -> (tempfile::TempDir, PathBuf) {
+    pub(crate) fn pair(sequences: &[&[u16]], bounds: &[u64]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pile_0.87_text.idx");
         let mut index = MAGIC.to_vec();

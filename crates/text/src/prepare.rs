@@ -1,11 +1,15 @@
 //! Text in, token files out.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
-use crate::{DocumentSource, Documents, TextError, TokenFile, TokenFileWriter, Tokenizer};
+use crate::megatron_corpus::Share;
+use crate::{
+    DocumentSource, Documents, MegatronFile, TextError, TokenFile, TokenFileWriter, Tokenizer,
+};
 
 /// Bytes of text tokenized at a time: enough for every core, little enough for any memory.
 const CHUNK: usize = 8 << 20;
@@ -48,9 +52,32 @@ pub struct CorpusInfo {
     /// Loss in nats a token of predicting validation tokens by their (add-one) frequency in the
     /// training split: what a model must beat to have learned anything but frequencies.
     pub frequency_loss: f64,
+    /// The Megatron pair the ids are in; in the folder's own token files if none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub megatron: Option<MegatronPair>,
 }
 
-/// A prepared folder: `train.tok`, `validation.tok`, `tokenizer.json`, `corpus.json`.
+/// Where a corpus' ids are, if not in its folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MegatronPair {
+    /// Absolute path of the `.idx`.
+    pub path: PathBuf,
+    /// Share of the documents that are held out.
+    pub validation: f64,
+}
+
+impl CorpusInfo {
+    /// Makes `dir` the prepared folder of this.
+    pub(crate) fn write(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<(), TextError> {
+        std::fs::create_dir_all(dir).map_err(TextError::io(dir))?;
+        tokenizer.save(&dir.join("tokenizer.json"))?;
+        let json = serde_json::to_string_pretty(self).unwrap_or_default();
+        crate::file::replace(&dir.join("corpus.json"), (json + "\n").as_bytes())
+    }
+}
+
+/// A prepared folder: `tokenizer.json`, `corpus.json`, and unless the ids are in a Megatron pair
+/// `train.tok` and `validation.tok`.
 #[derive(Clone, Debug)]
 pub struct PreparedCorpus {
     /// The folder.
@@ -92,15 +119,22 @@ impl PreparedCorpus {
     ///
     /// # Errors
     /// When its file is damaged or was written with another tokenizer.
-    pub fn split(&self, name: &str) -> Result<TokenFile, TextError> {
-        let path = self.dir.join(format!("{name}.tok"));
-        let file = TokenFile::open(&path)?;
-        if file.tokenizer_fingerprint() != self.info.tokenizer {
-            return Err(TextError::content(
-                &path,
-                "written with another tokenizer; prepare the corpus again",
-            ));
-        }
+    pub fn split(&self, name: &str) -> Result<Arc<dyn Documents>, TextError> {
+        let (path, file): (PathBuf, Arc<dyn Documents>) = match &self.info.megatron {
+            Some(MegatronPair { path, validation }) => {
+                let all = Arc::new(MegatronFile::open(path)?);
+                (path.clone(), Arc::new(Share::new(all, *validation, name)))
+            }
+            None => {
+                let path = self.dir.join(format!("{name}.tok"));
+                let file = TokenFile::open(&path)?;
+                if file.tokenizer_fingerprint() != self.info.tokenizer {
+                    let reason = "written with another tokenizer; prepare the corpus again";
+                    return Err(TextError::content(&path, reason));
+                }
+                (path, Arc::new(file))
+            }
+        };
         let info = if name == "train" { &self.info.train } else { &self.info.validation };
         let found = (file.len() as u64, file.total_tokens() as u64);
         if found != (info.documents, info.tokens) {
@@ -161,17 +195,19 @@ pub fn prepare(
     writer.write(&mut chunk)?;
     let info = writer.finish(name)?;
     let prepared = PreparedCorpus { dir: dir.into(), info };
-    tokenizer.save(&dir.join("tokenizer.json"))?;
-    let json = serde_json::to_string_pretty(&prepared.info).unwrap_or_default();
-    crate::file::replace(&info_path, (json + "\n").as_bytes())?;
+    prepared.info.write(tokenizer, dir)?;
     progress.finish_and_clear();
     Ok(prepared)
 }
 
 /// Every so-many-th document: spread over the corpus, at least the second of any two.
 fn is_validation(index: u64, share: f64) -> bool {
-    let every = (1.0 / share).round().max(2.0) as u64;
-    index % every == 1
+    index % every(share) == 1
+}
+
+/// Of how many documents one is held out.
+pub(crate) fn every(share: f64) -> u64 {
+    (1.0 / share).round().max(2.0) as u64
 }
 
 /// Cuts a text at the line boundary nearest before its validation share.
@@ -259,12 +295,13 @@ impl<'a> SplitWriter<'a> {
             frequency_loss: frequency_loss(&self.counts, &held_out),
             train,
             validation,
+            megatron: None,
         })
     }
 }
 
 /// Mean negative log-likelihood of `documents` (EOS counted) under add-one frequencies.
-fn frequency_loss(counts: &[u64], documents: &dyn Documents) -> f64 {
+pub(crate) fn frequency_loss(counts: &[u64], documents: &dyn Documents) -> f64 {
     let total: u64 = counts.iter().sum::<u64>() + counts.len() as u64;
     let loss = |id: u32| -(((counts[id as usize] + 1) as f64) / total as f64).ln();
     let (mut sum, mut n, mut ids) = (0.0, 0_u64, Vec::new());
@@ -333,7 +370,7 @@ mod tests {
         let (_other, larger) = run(&[("a.txt", &"line\n".repeat(200))]).unwrap();
         assert!(corpus.split("train").is_ok() && corpus.tokenizer().is_ok());
         std::fs::copy(larger.dir.join("train.tok"), corpus.dir.join("train.tok")).unwrap();
-        let error = corpus.split("train").unwrap_err().to_string();
+        let error = corpus.split("train").err().unwrap().to_string();
         assert!(error.contains("train.tok") && error.contains("corpus.json"), "{error}");
         // a preparation that fails leaves no folder that looks complete, nor partial files
         let blank = dir.path().join("blank.txt");

@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                   seed,
                   device: Device|
      -> Result<Arc<dyn DataLoader<TokenBatch>>, Box<dyn Error>> {
-        let documents = Arc::new(corpus.split(split)?);
+        let documents = corpus.split(split)?;
         let windows = Packing::new(documents, length, CONTEXT, seed)?;
         let loader = DataLoaderBuilder::new(WindowBatcher { block_length: length })
             .batch_size(BATCH)

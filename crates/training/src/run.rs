@@ -1,7 +1,6 @@
 //! A run from its first step, or from its last checkpoint, to its end.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -148,7 +147,7 @@ impl<'a> Run<'a> {
         let model = model_config(&config.preset, &tokenizer)?;
         let length = model.block_length();
         let packing = |split: &str, seed| {
-            let documents = Arc::new(corpus.split(split)?);
+            let documents = corpus.split(split)?;
             Packing::new(documents, length, config.context, seed).map_err(|e| match e {
                 TextError::Choice(reason) => TrainError::Choice(format!("{split} split: {reason}")),
                 other => other.into(),

@@ -79,7 +79,7 @@ impl BlockTransformer {
             blocks.expand([b, n, self.per_block]).reshape([b, time])
         });
         let at = Positions::Same(0);
-        let mask = causal_by_block(&at, time, self.per_block, seen, &embedded.device());
+        let mask = causal_by_block(&at, time, self.per_block, seen);
         self.block_decoder.forward(embedded, &mask, &at, None)
     }
 
@@ -98,8 +98,12 @@ impl BlockTransformer {
         let at = match at {
             Positions::Same(start) => Positions::Same(start * e),
             Positions::PerRow(starts) => Positions::PerRow(starts.iter().map(|s| s * e).collect()),
+            Positions::Slots { slots, starts } => Positions::Slots {
+                slots: slots.clone(),
+                starts: starts.iter().map(|s| s * e).collect(),
+            },
         };
-        let mask = causal_by_block(&at, time, e, None, &embedded.device());
+        let mask = causal_by_block(&at, time, e, None);
         self.block_decoder.forward(embedded, &mask, &at, Some(cache))
     }
 

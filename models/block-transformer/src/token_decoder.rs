@@ -2,10 +2,10 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
-use burn::tensor::{Device, Int, Tensor, module::linear};
+use burn::tensor::{Int, Tensor};
 use zoo_layers::neox::{NeoXStack, StackCache};
 use zoo_layers::t5::{T5Cache, T5Stack};
-use zoo_layers::{BlockConv, Init, Positions, Rotary, causal_by_block};
+use zoo_layers::{BlockConv, Init, Positions, Rotary, causal_by_block, project};
 
 use crate::{BlockTransformerConfig, Strategy, TokenDecoderConfig, embedder::BOS};
 
@@ -108,18 +108,11 @@ impl TokenDecoder {
     }
 
     /// Angles of positions `start..start + time` behind `vectors` expanded embeddings.
-    fn rotary(
-        &self,
-        tokens: &NeoXTokens,
-        start: usize,
-        time: usize,
-        vectors: usize,
-        device: &Device,
-    ) -> Rotary {
+    fn rotary(&self, tokens: &NeoXTokens, start: usize, time: usize, vectors: usize) -> Rotary {
         let one_prefix = self.published_positions && self.strategy == Strategy::Prefix;
         let skipped = if one_prefix { vectors - 1 } else { 0 };
         let positions = (start..start + time).map(|i| i.saturating_sub(skipped)).collect();
-        tokens.stack.rotary(positions, device)
+        tokens.stack.rotary(positions)
     }
 
     /// `[rows, e, d] -> [rows, e * r, h]`
@@ -162,13 +155,13 @@ impl TokenDecoder {
                     (tokens.embed_in.forward(shifted()) + expanded, 0)
                 };
                 let [_, time, _] = inputs.dims();
-                let mask = causal_by_block(&start, time, 1, None, &device);
-                let rotary = self.rotary(tokens, 0, time, vectors, &device);
+                let mask = causal_by_block(&start, time, 1, None);
+                let rotary = self.rotary(tokens, 0, time, vectors);
                 let hidden = tokens.stack.forward_rotated(inputs, &mask, &rotary, &start, None);
                 hidden.narrow(1, first, l)
             }
             Tokens::T5(tokens) => {
-                let mask = causal_by_block(&start, l, 1, None, &device);
+                let mask = causal_by_block(&start, l, 1, None);
                 let inputs = tokens.shared.forward(shifted());
                 scale_for_tied(tokens.stack.forward(inputs, &expanded, &mask, 0, None))
             }
@@ -185,7 +178,7 @@ impl TokenDecoder {
 
     /// Logits `[rows, time, v]` of hidden states `[rows, time, h]`.
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        linear(hidden, self.head(), None)
+        project(hidden, self.head(), None)
     }
 
     /// Starts the block that follows `contexts` `[rows, e, d]`: its state, and the logits
@@ -222,7 +215,6 @@ impl TokenDecoder {
 
     /// Runs the prefix (`ids` none) or one token.
     fn step(&self, state: &mut TokenState, ids: Option<Tensor<1, Int>>) -> Tensor<2> {
-        let device = state.expanded.device();
         let embed = |table: &Embedding, ids: Tensor<1, Int>| {
             let [rows] = ids.dims();
             table.forward(ids.reshape([rows, 1])) // [rows, 1, h]
@@ -240,9 +232,9 @@ impl TokenDecoder {
                 };
                 let [_, time, _] = inputs.dims();
                 let at = Positions::Same(state.written);
-                let mask = causal_by_block(&at, time, 1, None, &device);
+                let mask = causal_by_block(&at, time, 1, None);
                 let [_, vectors, _] = state.expanded.dims();
-                let rotary = self.rotary(tokens, state.written, time, vectors, &device);
+                let rotary = self.rotary(tokens, state.written, time, vectors);
                 let hidden = tokens.stack.forward_rotated(inputs, &mask, &rotary, &at, Some(cache));
                 state.written += time;
                 hidden.narrow(1, time - 1, 1)
@@ -253,7 +245,7 @@ impl TokenDecoder {
                     None => state.expanded.clone().narrow(1, 0, 1),
                 };
                 let past = state.written;
-                let mask = causal_by_block(&Positions::Same(past), 1, 1, None, &device);
+                let mask = causal_by_block(&Positions::Same(past), 1, 1, None);
                 let hidden =
                     tokens.stack.forward(inputs, &state.expanded, &mask, past, Some(cache));
                 state.written += 1;

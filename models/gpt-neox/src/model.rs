@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
 use zoo_layers::neox::{NeoXStack, StackCache};
-use zoo_layers::{Init, Positions, causal_by_block};
+use zoo_layers::{Init, Positions, causal_by_block, project};
 
 use crate::GptNeoXConfig;
 
@@ -53,13 +53,13 @@ impl GptNeoX {
         cache: Option<&mut GptNeoXCache>,
     ) -> Tensor<3> {
         let [_, time] = ids.dims();
-        let mask = causal_by_block(at, time, 1, None, &ids.device());
+        let mask = causal_by_block(at, time, 1, None);
         self.stack.forward(self.embed_in.forward(ids), &mask, at, cache)
     }
 
     /// The LM head: `[batch, time, hidden] -> [batch, time, vocab]`.
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        self.embed_out.forward(hidden)
+        project(hidden, self.embed_out.weight.val(), None)
     }
 
     /// The LM head's matrix `[hidden, vocab]`.

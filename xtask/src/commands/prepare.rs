@@ -5,9 +5,11 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use zoo_text::{DocumentSource, PrepareOptions, PreparedCorpus, Tokenizer, prepare};
+use zoo_text::{
+    DocumentSource, PrepareOptions, PreparedCorpus, Tokenizer, prepare, prepare_megatron,
+};
 use zoo_training::TokenizerChoice;
 
 /// Text a tokenizer is trained on, at most: more changes little.
@@ -16,7 +18,7 @@ const TOKENIZER_BYTES: usize = 32 << 20;
 /// Arguments of `prepare`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Recipe, text file, .jsonl file or folder
+    /// Recipe, text file, .jsonl file, folder, or Megatron .idx/.bin pair
     #[arg(long, default_value = "dependencies")]
     corpus: String,
     #[command(flatten)]
@@ -95,6 +97,9 @@ pub fn prepared(
         return Ok(PreparedCorpus::open(Path::new(corpus))?);
     }
     let bar = progress();
+    if let Some("idx" | "bin") = Path::new(corpus).extension().and_then(|e| e.to_str()) {
+        return megatron(Path::new(corpus), choice, data, out, &bar);
+    }
     let source = zoo_datasets::resolve(corpus, &data.join("downloads"), &bar)?;
     // a wrong tokenizer file is told before anything is read
     let ready = match choice {
@@ -117,6 +122,40 @@ pub fn prepared(
         (ready, _) => ready.context("no tokenizer")?,
     };
     Ok(prepare(&name, &source, &tokenizer, &dir, PrepareOptions::default(), &bar)?)
+}
+
+/// A Megatron pair, whose ids stay where they are.
+fn megatron(
+    path: &Path,
+    choice: &TokenizerChoice,
+    data: &Path,
+    out: Option<&Path>,
+    bar: &ProgressBar,
+) -> Result<PreparedCorpus> {
+    let TokenizerChoice::File(file) = choice else {
+        bail!(
+            "--corpus {}: holds ids, not text; name the tokenizer they are of with --tokenizer FILE",
+            path.display()
+        );
+    };
+    let tokenizer = Tokenizer::load(file)?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let mut hash = DefaultHasher::new();
+    for path in [path.with_extension("idx"), path.with_extension("bin")] {
+        let named = || path.display().to_string();
+        let meta = std::fs::metadata(&path).with_context(named)?;
+        (path.canonicalize().with_context(named)?, meta.len(), meta.modified().ok())
+            .hash(&mut hash);
+    }
+    tokenizer.fingerprint().hash(&mut hash);
+    let dir = match out {
+        Some(out) => out.to_path_buf(),
+        None => data.join(format!("{stem}-{:016x}", hash.finish())),
+    };
+    if dir.join("corpus.json").exists() {
+        return Ok(PreparedCorpus::open(&dir)?);
+    }
+    Ok(prepare_megatron(path, &tokenizer, &dir, PrepareOptions::default(), bar)?)
 }
 
 /// Whether `corpus` is a folder that was prepared before.

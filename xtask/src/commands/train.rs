@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, anyhow, ensure};
 use burn::tensor::Device;
@@ -9,11 +11,13 @@ use clap::ValueEnum;
 use serde::Serialize;
 use zoo_text::Tokenizer;
 use zoo_training::{
-    INTERRUPTED, Lines, Outcome, RunFolder, TokenizerChoice, TrainConfig, check_folder,
+    INTERRUPTED, Lines, Outcome, Reporter, RunFolder, TokenizerChoice, TrainConfig, check_folder,
     on_interrupt,
 };
 
 use super::prepare::{TokenizerArgs, is_prepared, prepared, summary};
+#[cfg(feature = "tui")]
+use crate::dashboard::Dashboard;
 use crate::device::DeviceName;
 
 /// Tokens of the sample written at the end.
@@ -35,6 +39,9 @@ pub struct Args {
     /// Go on with the run in --out, with its own configuration, from its last checkpoint
     #[arg(long)]
     resume: bool,
+    /// Print lines on a terminal too, instead of the dashboard
+    #[arg(long)]
+    plain: bool,
     /// Folder of prepared corpora and downloads
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
@@ -47,7 +54,7 @@ struct Flags {
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     preset: Option<String>,
-    /// Recipe, text file, .jsonl file, folder, or prepared folder [default: dependencies]
+    /// Recipe, text file, .jsonl file, folder, Megatron .idx, or prepared folder [default: dependencies]
     #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     corpus: Option<String>,
@@ -140,6 +147,7 @@ impl Args {
     /// Trains; exits with 130 when it was interrupted.
     pub fn run(self) -> Result<ExitCode> {
         let (resume, data, print) = (self.resume, self.data.clone(), self.print_config);
+        let plain = self.plain;
         let own_tokenizer = self.tokenizer.choice().is_some();
         let config = self.effective()?;
         if print {
@@ -161,8 +169,10 @@ impl Args {
         let corpus = prepared(&config.corpus, &config.tokenizer, &data, None)?;
         say!("{}", summary(&corpus));
         let stop = on_interrupt()?;
-        let mut lines = Lines(std::io::stdout());
-        let outcome = zoo_training::run(&config, &corpus, resume, &device, &stop, &mut lines)?;
+        let outcome = {
+            let mut reporter = reporter(&config, plain, &stop);
+            zoo_training::run(&config, &corpus, resume, &device, &stop, reporter.as_mut())?
+        };
         report(&config, &outcome);
         if outcome.interrupted {
             say!("interrupted after step {}; --resume goes on from there", outcome.step);
@@ -183,6 +193,18 @@ impl Args {
         let out = config.out;
         Ok(TrainConfig { out, ..TrainConfig::read(&begun)?.with(&self.flags)? })
     }
+}
+
+/// The dashboard on a terminal, lines elsewhere.
+fn reporter(config: &TrainConfig, plain: bool, stop: &Arc<AtomicBool>) -> Box<dyn Reporter> {
+    #[cfg(feature = "tui")]
+    if !plain
+        && let Some(dashboard) = Dashboard::open(config.preset.clone(), config.steps, stop.clone())
+    {
+        return Box::new(dashboard);
+    }
+    let _ = (config, plain, stop);
+    Box::new(Lines(std::io::stdout()))
 }
 
 fn report(config: &TrainConfig, outcome: &Outcome) {

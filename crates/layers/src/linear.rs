@@ -1,0 +1,36 @@
+//! Linear layers, the quick way for a few rows.
+
+use burn::nn::Linear;
+use burn::tensor::{Tensor, module};
+
+/// `x weight + bias`. The weight may be stored in a narrower type than `x`, which it is computed in.
+///
+/// # Shapes
+/// - `x`: `[.., d_in]`
+/// - `weight`: `[d_in, d_out]`
+/// - `bias`: `[d_out]`
+/// - output: `[.., d_out]`
+pub fn project<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
+    let mut shape = x.dims();
+    let [d_in, d_out] = weight.dims();
+    let rows = shape.iter().product::<usize>() / d_in.max(1);
+    if !x.is_autodiff()
+        && let Some(out) =
+            zoo_kernels::linear(&x.clone().reshape([rows, d_in]), &weight, bias.as_ref())
+    {
+        shape[D - 1] = d_out;
+        return out.reshape(shape);
+    }
+    let computed = x.dtype();
+    let weight = if weight.dtype() == computed { weight } else { weight.cast(computed) };
+    module::linear(x, weight, bias)
+}
+
+/// [`project`] with the weights of `layer`.
+pub(crate) fn apply<const D: usize>(layer: &Linear, x: Tensor<D>) -> Tensor<D> {
+    project(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()))
+}

@@ -1,0 +1,133 @@
+//! The operations written out for flex against the same layers composed of burn's, on ndarray.
+
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use zoo_layers::neox::{NeoXConfig, NeoXStack};
+use zoo_layers::{Init, Positions, causal_by_block};
+
+struct Case {
+    time: usize,
+    group: usize,
+    starts: Positions,
+    padded: bool,
+    head_dim: usize,
+    rotary_pct: f64,
+}
+
+const ROWS: usize = 3;
+const HEADS: usize = 2;
+
+/// Output and gradient of the input.
+fn run(case: &Case, device: &Device) -> [Vec<f32>; 2] {
+    let device = device.clone().autodiff();
+    let mut config = NeoXConfig::new(HEADS * case.head_dim, 2, HEADS);
+    config.rotary_pct = case.rotary_pct;
+    let stack = NeoXStack::new(&config, &Init::new(7, &device));
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut tensor = || {
+        let shape = [ROWS, case.time, config.hidden_size];
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| random.random_range(-3.0..3.0)).collect();
+        Tensor::<3>::from_data(TensorData::new(values, shape), &device)
+    };
+    let (x, weight) = (tensor().require_grad(), tensor());
+    let seen = case.padded.then(|| {
+        // the first row has padding inside, the last at its end
+        let seen = (0..ROWS * case.time).map(|i| {
+            let (row, time) = (i / case.time, i % case.time);
+            !(row == 0 && time == 1 || row == ROWS - 1 && time + 2 >= case.time)
+        });
+        let seen = TensorData::new(seen.collect::<Vec<bool>>(), [ROWS, case.time]);
+        Tensor::<2, Bool>::from_data(seen, &device)
+    });
+    let mask = causal_by_block(&Positions::Same(0), case.time, case.group, seen);
+    // other angles than those of the mask's positions
+    let out = stack.forward(x.clone(), &mask, &case.starts, None);
+    let gradients = (out.clone() * weight).sum().backward();
+    let vector = |x: Tensor<3>| x.into_data().iter::<f32>().collect();
+    [vector(out.inner()), vector(x.grad(&gradients).unwrap())]
+}
+
+#[test]
+fn self_attention_and_its_gradient_are_those_of_the_composed_layer() {
+    let plain = |time| Case {
+        time,
+        group: 1,
+        starts: Positions::Same(0),
+        padded: false,
+        head_dim: 16,
+        rotary_pct: 0.25,
+    };
+    let cases = [
+        plain(1),
+        plain(5),
+        plain(16),
+        plain(17),
+        plain(150),
+        Case { group: 3, ..plain(9) },
+        Case { group: 4, ..plain(60) },
+        Case { padded: true, ..plain(7) },
+        Case { padded: true, ..plain(40) },
+        Case { starts: Positions::PerRow(vec![0, 9, 4]), ..plain(12) },
+        Case { starts: Positions::PerRow(vec![3, 0, 70]), ..plain(33) },
+        Case { head_dim: 20, rotary_pct: 1.0, ..plain(21) },
+        Case { rotary_pct: 0.0, ..plain(6) },
+    ];
+    #[expect(deprecated, reason = "supported for as long as burn has it")]
+    let ndarray = Device::ndarray();
+    for (i, case) in cases.iter().enumerate() {
+        let (fused, composed) = (run(case, &Device::flex()), run(case, &ndarray));
+        for (what, fused, composed) in
+            [("output", &fused[0], &composed[0]), ("gradient", &fused[1], &composed[1])]
+        {
+            let scale = composed.iter().fold(1.0_f32, |most, x| most.max(x.abs()));
+            for (a, b) in fused.iter().zip(composed) {
+                assert!((a - b).abs() < 2e-5 * scale, "case {i}, {what}: {a} {b}");
+            }
+        }
+    }
+}
+
+/// Outputs of a few steps over caches of 4 slots, whose rows come, go and overwrite.
+fn run_cached(group: usize, device: &Device) -> Vec<Vec<f32>> {
+    let config = NeoXConfig::new(HEADS * 16, 2, HEADS);
+    let stack = NeoXStack::new(&config, &Init::new(7, device));
+    let mut cache = stack.new_cache(4, 60, device);
+    let mut random = ChaCha8Rng::seed_from_u64(2);
+    // slots, starts and new positions; the long ones go another way through the kernel
+    let steps: [(&[usize], &[usize], usize); 6] = [
+        (&[0, 1, 2, 3], &[0, 0, 0, 0], 2 * group),
+        (&[2, 0], &[2 * group, 2 * group], group),
+        (&[3], &[2 * group], 10 * group),
+        (&[1, 2], &[2 * group, 3 * group], 3 * group),
+        (&[0], &[0], 9 * group), // a new sequence in an old slot
+        (&[3, 0, 1], &[12 * group, 9 * group, 5 * group], group),
+    ];
+    let mut outputs = Vec::new();
+    for (slots, starts, time) in steps {
+        let shape = [slots.len(), time, config.hidden_size];
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| random.random_range(-3.0..3.0)).collect();
+        let x = Tensor::<3>::from_data(TensorData::new(values, shape), device);
+        let at = Positions::Slots { slots: slots.to_vec(), starts: starts.to_vec() };
+        let mask = causal_by_block(&at, time, group, None);
+        let out = stack.forward(x, &mask, &at, Some(&mut cache));
+        outputs.push(out.into_data().iter::<f32>().collect());
+    }
+    outputs
+}
+
+#[test]
+fn attention_over_slots_is_that_of_the_composed_layer() {
+    #[expect(deprecated, reason = "supported for as long as burn has it")]
+    let ndarray = Device::ndarray();
+    for group in [1, 2] {
+        let (fused, composed) = (run_cached(group, &Device::flex()), run_cached(group, &ndarray));
+        for (step, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
+            for (a, b) in fused.iter().zip(composed) {
+                assert!((a - b).abs() < 2e-5, "group {group}, step {step}: {a} {b}");
+            }
+        }
+    }
+}
