@@ -13,6 +13,7 @@ mod commands;
 mod dashboard;
 mod device;
 mod memory;
+mod meter;
 
 use std::process::ExitCode;
 
