@@ -13,6 +13,7 @@ mod error;
 mod figure;
 mod folder;
 mod measure;
+mod notes;
 mod output;
 mod repeats;
 mod report;
@@ -30,5 +31,5 @@ pub use report::{
     BookReport, CheckpointReport, Curve, DocumentReport, Estimate, Fall, Octave, Report,
 };
 pub use run::{Watch, evaluate};
-pub use subject::{About, Subject};
+pub use subject::{About, Subjects};
 pub use windows::Windows;

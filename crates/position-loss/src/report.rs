@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::bands::bands;
 use crate::bootstrap::{Bootstrap, RESAMPLES};
 use crate::folder::BookRow;
+use crate::notes::notes;
 use crate::samples::Samples;
 use crate::subject::About;
 use crate::{Measures, PositionLossError, Windows};
@@ -152,19 +153,20 @@ impl Report {
         let samples: Vec<Samples> =
             by_checkpoint.iter().map(|rows| Samples::of_windows(rows)).collect();
         let baseline = checkpoints.iter().position(|about| about.family == "vanilla").unwrap_or(0);
+        let above: Vec<Samples> =
+            samples.iter().map(|sample| sample.less(&samples[baseline])).collect();
         let common = common_from..windows.context.max(common_from);
         let parts = bands(common_from, windows.context, 1, common_from);
         let fall = early_and_late(&parts, windows.context);
         let report = |i: usize| {
             let (about, sample): (&About, &Samples) = (&checkpoints[i], &samples[i]);
-            let above = (i != baseline).then(|| sample.less(&samples[baseline]));
             let places = if common_from > 1 { 0..common_from } else { 0..0 };
             CheckpointReport {
                 about: about.clone(),
                 beyond_trained_context: windows.context > about.trained_context,
                 documents: measures.documents.then(|| documents(by_checkpoint[i])),
                 common_loss: sample.mean(&common),
-                difference: above.and_then(|above| above.mean(&common)),
+                difference: (i != baseline).then(|| above[i].mean(&common)).flatten(),
                 by_place: places.filter_map(|j| sample.place(&common, j, common_from)).collect(),
                 fall: fall.as_ref().and_then(|(early, late)| sample.fall(early, late)),
                 curve: sample.curve(about.block_length),
@@ -173,10 +175,9 @@ impl Report {
         };
         let octave = |positions: Range<usize>| {
             let mean = |sample: &Samples| sample.mean(&positions);
-            let above = |sample: &Samples| sample.less(&samples[baseline]).mean(&positions);
             Octave {
                 losses: samples.iter().filter_map(mean).collect(),
-                differences: samples.iter().filter_map(above).collect(),
+                differences: above.iter().filter_map(mean).collect(),
                 positions: positions.clone(),
             }
         };
@@ -257,45 +258,138 @@ fn least_common_multiple(a: usize, b: usize) -> usize {
     a / x * b
 }
 
-fn notes(report: &Report) -> Vec<String> {
-    let mut notes = Vec::new();
-    let context = report.windows.context;
-    for CheckpointReport { about, beyond_trained_context, .. } in &report.checkpoints {
-        let About { label, block_length, trained_context, .. } = about;
-        if *beyond_trained_context {
-            notes.push(format!(
-                "{label} was trained with {trained_context} tokens of context; positions from \
-                 {trained_context} on are beyond it."
-            ));
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::Tally;
+
+    const CONTEXT: usize = 16;
+
+    fn about(label: &str, block_length: usize, trained_context: usize) -> About {
+        About {
+            label: label.into(),
+            folder: PathBuf::new(),
+            weights: String::new(),
+            family: if block_length > 1 { "block" } else { "vanilla" }.into(),
+            block_length,
+            parameters: 1,
+            step: 1,
+            trained_context,
         }
-        if *block_length > 1 {
-            notes.push(format!(
-                "{label} predicts nothing for the first {block_length} positions of a window: its \
-                 curve starts at position {block_length}."
-            ));
+    }
+
+    /// A book of `windows` windows with the loss `loss` at each position of each.
+    fn row(about: &About, book: &str, windows: usize, loss: impl Fn(usize) -> f64) -> BookRow {
+        let tokens = windows * CONTEXT + 5;
+        let sum = |i| if i < about.block_length { 0.0 } else { loss(i) * windows as f64 };
+        BookRow {
+            checkpoint: about.label.clone(),
+            book: book.into(),
+            tokens,
+            bytes: 4 * tokens as u64,
+            words: tokens as u64 / 2,
+            tally: Tally {
+                windows,
+                sums: (0..CONTEXT).map(sum).collect(),
+                rolled: windows + 1,
+                predicted: tokens,
+                nats: 3.0 * tokens as f64,
+            },
         }
     }
-    if report.checkpoints.len() > 1 {
-        let from = report.common_from;
-        notes.push(format!(
-            "Comparisons are over positions {from} to {}, which every checkpoint predicts.",
-            context - 1
-        ));
+
+    fn measures(documents: bool) -> Measures {
+        let windows = Windows { context: CONTEXT, stride: CONTEXT };
+        Measures { windows, documents, batch: 1 }
     }
-    let short: Vec<&str> = report
-        .books
-        .iter()
-        .filter(|book| book.windows == 0)
-        .map(|book| book.name.as_str())
-        .collect();
-    if !short.is_empty() {
-        notes.push(format!(
-            "{} of {} books are shorter than a window of {context} tokens and have no part in the \
-             loss by position: {}.",
-            short.len(),
-            report.books.len(),
-            short.join(", ")
-        ));
+
+    fn near(estimate: Option<Estimate>, value: f64) {
+        let found = estimate.unwrap().value;
+        assert!((found - value).abs() < 1e-12, "{found}, {value}");
     }
-    notes
+
+    #[test]
+    fn means_differences_and_falls_are_over_what_all_predict() {
+        let (block, vanilla) = (about("b", 4, CONTEXT), about("v", 1, 8));
+        // the block model is 0.5 worse, and a nat more at the first place of a block
+        let of_vanilla = |i: usize| if i < 4 { 100.0 } else { 20.0 - i as f64 };
+        let of_block = |i: usize| of_vanilla(i) + if i.is_multiple_of(4) { 1.5 } else { 0.5 };
+        let rows = [
+            row(&block, "long", 3, of_block),
+            row(&block, "short", 0, of_block),
+            row(&block, "other", 1, |i| of_block(i) + 4.0),
+            row(&vanilla, "long", 3, of_vanilla),
+            row(&vanilla, "short", 0, of_vanilla),
+            row(&vanilla, "other", 1, |i| of_vanilla(i) + 4.0),
+        ];
+        let report = Report::new(&[block, vanilla], &measures(true), &rows).unwrap();
+        assert_eq!((report.common_from, report.baseline.as_str()), (4, "v"));
+        let [block, vanilla] = &report.checkpoints[..] else { unreachable!() };
+        // positions 4 to 15 have a mean loss of 10.5, and a window in four has 4 more
+        near(vanilla.common_loss, 11.5);
+        near(block.common_loss, 12.25);
+        near(block.difference, 0.75);
+        // books differ, but the difference between the checkpoints is the same in each
+        assert!(block.common_loss.unwrap().standard_error.unwrap() > 0.5);
+        assert!(block.difference.unwrap().standard_error.unwrap() < 1e-12);
+        assert_eq!(vanilla.difference, None);
+        let places: Vec<f64> =
+            block.by_place.iter().zip(&vanilla.by_place).map(|(b, v)| b.value - v.value).collect();
+        assert_eq!(places, [1.5, 0.5, 0.5, 0.5]);
+        let octaves: Vec<_> = report.octaves.iter().map(|o| o.positions.clone()).collect();
+        assert_eq!(octaves, [4..8, 8..16]);
+        near(report.octaves[1].losses.get(1).copied(), 9.5);
+        near(report.octaves[1].differences.first().copied(), 0.75);
+        let fall = vanilla.fall.as_ref().unwrap();
+        assert_eq!((&fall.early, &fall.late), (&(4..8), &(8..16)));
+        near(Some(fall.by), 6.0);
+        assert_eq!(vanilla.curve.windows, 4);
+        assert_eq!(block.curve.positions.iter().filter(|p| p.is_none()).count(), 4);
+        near(vanilla.curve.positions[1], 101.0);
+        near(Some(vanilla.smoothed[0].1), 101.0);
+        assert!(block.smoothed[0].0 > 4.0);
+    }
+
+    #[test]
+    fn whole_books_give_bits_a_byte_and_perplexity_a_word() {
+        let about = about("v", 1, CONTEXT);
+        let rows = [row(&about, "a", 2, |_| 1.0)];
+        let report = Report::new(&[about], &measures(true), &rows).unwrap();
+        let document = report.checkpoints[0].documents.unwrap();
+        // 37 tokens of 3 nats, 148 bytes, 18 words
+        assert_eq!((document.tokens, document.nats), (37, 111.0));
+        assert!((document.bits_per_byte - 111.0 / 148.0 / 2f64.ln()).abs() < 1e-12);
+        assert!((document.word_perplexity - (111.0f64 / 18.0).exp()).abs() < 1e-9);
+        // one book says nothing of how books differ
+        assert_eq!(document.loss, Estimate { value: 3.0, standard_error: None });
+    }
+
+    #[test]
+    fn what_a_reader_must_know_is_said() {
+        let (block, vanilla) = (about("b", 4, CONTEXT), about("v", 1, 8));
+        let books =
+            |about: &About| [row(about, "long", 1, |_| 1.0), row(about, "tiny", 0, |_| 1.0)];
+        let rows = [books(&block), books(&vanilla)].concat();
+        let notes =
+            Report::new(&[block, vanilla], &measures(true), &rows).unwrap().notes.join("\n");
+        assert!(notes.contains("v was trained with 8 tokens of context"), "{notes}");
+        assert!(!notes.contains("b was trained"), "{notes}");
+        assert!(notes.contains("b predicts nothing for the first 4 positions"), "{notes}");
+        assert!(notes.contains("positions 4 to 15"), "{notes}");
+        assert!(notes.contains("1 of 2 books") && notes.contains("tiny"), "{notes}");
+    }
+
+    #[test]
+    fn nothing_measured_is_an_error_that_names_the_flag() {
+        let about = about("v", 1, CONTEXT);
+        let short = [row(&about, "a", 0, |_| 1.0)];
+        let error = |measures| {
+            Report::new(std::slice::from_ref(&about), &measures, &short).unwrap_err().to_string()
+        };
+        assert!(error(measures(false)).contains("--context 16"));
+        let report = Report::new(std::slice::from_ref(&about), &measures(true), &short).unwrap();
+        assert!(report.octaves.is_empty() && report.checkpoints[0].common_loss.is_none());
+    }
 }

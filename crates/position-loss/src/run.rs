@@ -8,11 +8,11 @@ use zoo_text::Tokenizer;
 
 use crate::books::{Book, BookIdentity};
 use crate::folder::{Begun, BookRow, EvaluationFolder, Settings};
-use crate::subject::Subject;
+use crate::subject::{Subject, Subjects};
 use crate::{Meter, PositionLossError, Report, Tally, output};
 
-/// Work a killed evaluation loses at most, beside the batch at hand.
-const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// Work of a book that a kill costs at most, beside the batch at hand.
+const SAVE_EVERY: Duration = Duration::from_secs(2);
 
 /// Hears how an evaluation goes on.
 pub trait Watch {
@@ -22,7 +22,7 @@ pub trait Watch {
     fn note(&mut self, text: &str);
 }
 
-/// Evaluates checkpoints on books into the folder `out`, where every book is kept as it is done:
+/// Evaluates `subjects` on books into the folder `out`, where every book is kept as it is done:
 /// with `resume`, those are not done again, and the files at the end are the same to the byte.
 ///
 /// # Errors
@@ -30,14 +30,15 @@ pub trait Watch {
 /// disk refuses.
 pub fn evaluate(
     settings: &Settings,
+    subjects: &Subjects,
     books: &[Book],
     out: &Path,
     resume: bool,
     device: &Device,
     watch: &mut dyn Watch,
 ) -> Result<Report, PositionLossError> {
-    let (subjects, tokenizer) = Subject::open_all(&settings.checkpoints)?;
-    check(settings, &subjects)?;
+    let (subjects, tokenizer) = (&subjects.all, &subjects.tokenizer);
+    check(settings, subjects)?;
     let books = &books[..books.len().min(settings.limit.unwrap_or(usize::MAX))];
     let begun = Begun {
         settings: settings.clone(),
@@ -95,7 +96,7 @@ fn check_rows(rows: &[BookRow], begun: &Begun, out: &Path) -> Result<(), Positio
 struct Run<'a> {
     begun: &'a Begun,
     folder: &'a EvaluationFolder,
-    tokenizer: Tokenizer,
+    tokenizer: &'a Tokenizer,
     rows: Vec<BookRow>,
     partial: Option<BookRow>,
     watch: &'a mut dyn Watch,
@@ -125,7 +126,7 @@ impl Run<'_> {
         book: &Book,
         meter: &Meter<'_>,
     ) -> Result<(), PositionLossError> {
-        let text = book.tokens(&self.tokenizer)?;
+        let text = book.tokens(self.tokenizer)?;
         let mut row = BookRow {
             checkpoint: subject.about.label.clone(),
             book: book.name.clone(),
@@ -144,15 +145,14 @@ impl Run<'_> {
         let work = meter.work(row.tokens).max(1) as f64;
         let size = self.begun.books[self.rows.len() % self.begun.books.len()].bytes as f64;
         let (folder, watch) = (self.folder, &mut *self.watch);
-        let mut saved = Instant::now();
-        let begun = row.tally.clone();
-        let shown = row.clone();
-        let measured = meter.measure(&text.ids, begun, |tally, tokens| {
+        let mut saved: Option<Instant> = None;
+        let about = row.clone();
+        let measured = meter.measure(&text.ids, row.tally, |tally, tokens| {
             let share = (tally.windows + tally.rolled) as f64 / work;
             watch.advance(tokens, (done + share * size) / total);
-            if saved.elapsed() >= SAVE_EVERY {
-                folder.save_partial(&BookRow { tally: tally.clone(), ..shown.clone() })?;
-                saved = Instant::now();
+            if saved.is_none_or(|saved| saved.elapsed() >= SAVE_EVERY) {
+                folder.save_partial(&BookRow { tally: tally.clone(), ..about.clone() })?;
+                saved = Some(Instant::now());
             }
             Ok(())
         });

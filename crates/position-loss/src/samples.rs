@@ -54,11 +54,17 @@ impl Samples {
     }
 
     pub fn mean(&self, positions: &Range<usize>) -> Option<Estimate> {
+        if positions.is_empty() {
+            return None;
+        }
         self.estimate(|sums| mean(&sums[positions.clone()]))
     }
 
     /// The mean over the positions that are `place` past a multiple of `of`.
     pub fn place(&self, positions: &Range<usize>, place: usize, of: usize) -> Option<Estimate> {
+        if positions.is_empty() {
+            return None;
+        }
         self.estimate(|sums| {
             let places = sums[positions.clone()].iter().skip(place).step_by(of);
             mean(&places.copied().collect::<Vec<f64>>())

@@ -12,11 +12,20 @@ use crate::{PositionLossError, Windows};
 
 /// A checkpoint to evaluate.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub(crate) struct Subject {
     /// The checkpoint.
     pub checkpoint: Checkpoint,
     /// What is written of it.
     pub about: About,
+}
+
+/// The checkpoints of an evaluation.
+#[derive(Clone, Debug)]
+pub struct Subjects {
+    /// In the order given.
+    pub(crate) all: Vec<Subject>,
+    /// The tokenizer of all.
+    pub(crate) tokenizer: Tokenizer,
 }
 
 /// What a checkpoint is.
@@ -40,17 +49,17 @@ pub struct About {
     pub trained_context: usize,
 }
 
-impl Subject {
-    /// Opens checkpoints, each a checkpoint's folder or a run's (its newest), and their tokenizer.
+impl Subjects {
+    /// Opens checkpoints, each given by its own folder or by its run's (the newest there).
     ///
     /// # Errors
     /// When one cannot be opened, its model has fewer ids than its tokenizer, or two have
     /// tokenizers that differ: their losses a token would not compare.
-    pub fn open_all(paths: &[PathBuf]) -> Result<(Vec<Self>, Tokenizer), PositionLossError> {
-        let mut subjects: Vec<Self> = Vec::new();
+    pub fn open(paths: &[PathBuf]) -> Result<Self, PositionLossError> {
+        let mut subjects: Vec<Subject> = Vec::new();
         let mut common: Option<Tokenizer> = None;
         for path in paths {
-            let mut subject = Self::open(path)?;
+            let mut subject = Subject::open(path)?;
             let (tokenizer, config) = (subject.checkpoint.tokenizer()?, &subject.checkpoint.config);
             check_tokenizer(&tokenizer, config)
                 .map_err(|e| PositionLossError::content(&subject.about.folder, e.to_string()))?;
@@ -73,11 +82,13 @@ impl Subject {
             subjects.push(subject);
         }
         match common {
-            Some(tokenizer) => Ok((subjects, tokenizer)),
+            Some(tokenizer) => Ok(Self { all: subjects, tokenizer }),
             None => Err(PositionLossError::Choice("--checkpoint: give at least one".into())),
         }
     }
+}
 
+impl Subject {
     fn open(path: &Path) -> Result<Self, PositionLossError> {
         let checkpoint = Checkpoint::open(path)?;
         let max_positions = match &checkpoint.config {

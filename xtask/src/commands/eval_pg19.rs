@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, ensure};
 use zoo_datasets::DatasetError;
-use zoo_position_loss::{Book, EvaluationFolder, Measures, Settings, Windows, evaluate};
+use zoo_position_loss::{Book, EvaluationFolder, Measures, Settings, Subjects, Windows, evaluate};
 
 use super::prepare::progress;
 use crate::device::DeviceName;
@@ -62,13 +62,14 @@ impl Args {
     pub fn run(self) -> Result<ExitCode> {
         let settings = if self.resume { self.resumed()? } else { self.settings()? };
         let device = self.device.open()?;
+        let subjects = Subjects::open(&settings.checkpoints)?;
         let books = match &settings.books {
             Some(path) => Book::list(path)?,
             None => self.downloaded()?,
         };
         let mut meter = TokenMeter::new();
         let (out, resume) = (&self.out, self.resume);
-        let report = evaluate(&settings, &books, out, resume, &device, &mut meter)?;
+        let report = evaluate(&settings, &subjects, &books, out, resume, &device, &mut meter)?;
         meter.finish();
         say!("{}", report.markdown().trim_end());
         let file = |name: &str| out.join(name).display().to_string();
