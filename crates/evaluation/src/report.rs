@@ -178,7 +178,7 @@ mod tests {
         let widths: Vec<usize> = table.lines().map(|line| line.chars().count()).collect();
         assert_eq!(widths.len(), 5, "{table}");
         assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
-        assert!(table.contains("| 0.5000 ") && table.contains("1.235e7"), "{table}");
+        assert!(table.contains(" 0.5000 |") && table.contains("1.235e7"), "{table}");
         let markdown = report().to_markdown();
         assert!(markdown.contains("the first 20 items") && markdown.contains(&table));
     }
