@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::folder::EvaluationFolder;
-use crate::report::{CheckpointReport, Estimate, Report};
+use crate::report::{CheckpointReport, Estimate, Fall, Report};
 use crate::{PositionLossError, figure};
 
 /// Writes `results.json`, `positions.csv`, `summary.md` and the plot.
@@ -101,6 +101,27 @@ impl Report {
         format!("## Whole books, every token predicted once\n\n{}\n", table(&head, rows))
     }
 
+    /// How far a checkpoint's loss falls, and against the baseline's.
+    fn fall(&self, checkpoint: &CheckpointReport) -> Option<String> {
+        let CheckpointReport { about, fall, fall_difference, .. } = checkpoint;
+        let Fall { early, late, by } = fall.as_ref()?;
+        let than = match fall_difference {
+            Some(difference) => {
+                format!(", {} more than that of {}", with_error(difference), self.baseline)
+            }
+            None => String::new(),
+        };
+        Some(format!(
+            "- From positions {}-{} to {}-{} the loss of {} falls by {}{than}.",
+            early.start,
+            early.end - 1,
+            late.start,
+            late.end - 1,
+            about.label,
+            with_error(by),
+        ))
+    }
+
     fn window_tables(&self) -> String {
         let labels = || self.checkpoints.iter().map(|checkpoint| checkpoint.about.label.clone());
         let others = || labels().filter(|label| *label != self.baseline);
@@ -140,20 +161,9 @@ impl Report {
         ));
         let head: Vec<&str> = head.iter().map(String::as_str).collect();
         let mut text = format!("## Windows: loss by position\n\n{}\n", table(&head, rows));
-        for CheckpointReport { about, fall, .. } in &self.checkpoints {
-            if let Some(fall) = fall {
-                let _ = writeln!(
-                    text,
-                    "From positions {}-{} to {}-{} the loss of {} falls by {}.",
-                    fall.early.start,
-                    fall.early.end - 1,
-                    fall.late.start,
-                    fall.late.end - 1,
-                    about.label,
-                    with_error(&fall.by),
-                );
-            }
-        }
+        self.checkpoints.iter().filter_map(|checkpoint| self.fall(checkpoint)).for_each(|fall| {
+            let _ = writeln!(text, "{fall}");
+        });
         if self.common_from > 1 {
             let names: Vec<String> = (0..self.common_from).map(|j| j.to_string()).collect();
             let head: Vec<&str> =

@@ -77,6 +77,8 @@ pub struct CheckpointReport {
     pub by_place: Vec<Estimate>,
     /// How far the loss falls along the window.
     pub fall: Option<Fall>,
+    /// What `fall` is above the baseline's.
+    pub fall_difference: Option<Estimate>,
     /// Loss at each position.
     #[serde(skip)]
     pub curve: Curve,
@@ -160,15 +162,19 @@ impl Report {
         let fall = early_and_late(&parts, windows.context);
         let report = |i: usize| {
             let (about, sample): (&About, &Samples) = (&checkpoints[i], &samples[i]);
+            let along =
+                |sample: &Samples| fall.as_ref().and_then(|(early, late)| sample.fall(early, late));
+            let other = (i != baseline).then(|| &above[i]);
             let places = if common_from > 1 { 0..common_from } else { 0..0 };
             CheckpointReport {
                 about: about.clone(),
                 beyond_trained_context: windows.context > about.trained_context,
                 documents: measures.documents.then(|| documents(by_checkpoint[i])),
                 common_loss: sample.mean(&common),
-                difference: (i != baseline).then(|| above[i].mean(&common)).flatten(),
+                difference: other.and_then(|above| above.mean(&common)),
                 by_place: places.filter_map(|j| sample.place(&common, j, common_from)).collect(),
-                fall: fall.as_ref().and_then(|(early, late)| sample.fall(early, late)),
+                fall: along(sample),
+                fall_difference: other.and_then(along).map(|fall| fall.by),
                 curve: sample.curve(about.block_length),
                 smoothed: sample.smoothed(about.block_length, common_from, windows.context),
             }
@@ -345,6 +351,7 @@ mod tests {
         let fall = vanilla.fall.as_ref().unwrap();
         assert_eq!((&fall.early, &fall.late), (&(4..8), &(8..16)));
         near(Some(fall.by), 6.0);
+        near(block.fall_difference, 0.0);
         assert_eq!(vanilla.curve.windows, 4);
         assert_eq!(block.curve.positions.iter().filter(|p| p.is_none()).count(), 4);
         near(vanilla.curve.positions[1], 101.0);
