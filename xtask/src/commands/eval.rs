@@ -81,7 +81,9 @@ impl Args {
         let model = checkpoint.load_model(&device)?;
         let mut scorer = Scorer::new(&model, &checkpoint.config, &device)?
             .with_batch_tokens(self.batch_tokens)?;
-        if let Some(context) = self.context {
+        // a run may have trained on longer windows than its preset names
+        let trained = checkpoint.state.train.as_ref().map(|train| train.context);
+        if let Some(context) = self.context.or(trained) {
             scorer = scorer.with_context(context)?;
         }
         let setting = Setting {
