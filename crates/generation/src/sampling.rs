@@ -61,6 +61,16 @@ impl Sampler {
         Self { sampling, allowed_vocab, rng }
     }
 
+    /// Whether it takes the most likely token.
+    pub fn is_greedy(&self) -> bool {
+        self.sampling.temperature == 0.0
+    }
+
+    /// Whether it may choose `id`.
+    pub fn allows(&self, id: u32) -> bool {
+        self.allowed_vocab.is_none_or(|vocab| id != PAD && (id as usize) < vocab)
+    }
+
     /// The next token; `None` when no allowed logit is a number.
     pub fn choose(&mut self, logits: &[f32]) -> Option<u32> {
         let end = self.allowed_vocab.map_or(logits.len(), |vocab| vocab.min(logits.len()));

@@ -52,12 +52,13 @@ pub fn self_attention(
 }
 
 /// The same for new positions after those in a cache, which they are written to in place. Row `i`
-/// lives in slot `slots[i]` and starts at position `order.starts[i]`; no padding.
+/// lives in slot `slots[i]` and starts at position `order.starts[i]`; no padding. The last `keep`
+/// positions of each row attend.
 ///
 /// # Shapes
 /// - `qkv`: `[rows, time, heads * 3 * head_dim]`
 /// - `cache`: keys and values, `[slots, heads, capacity, head_dim]` each
-/// - output: `[rows, time, heads * head_dim]`
+/// - output: `[rows, keep, heads * head_dim]`
 ///
 /// # Panics
 /// When the positions do not fit, or two rows have one slot.
@@ -67,13 +68,14 @@ pub fn cached_attention(
     angles: &Angles,
     order: &Order,
     slots: &[usize],
+    keep: usize,
     cache: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
     #[cfg(feature = "flex")]
-    return attention::cached_attention(qkv, heads, angles, order, slots, cache);
+    return attention::cached_attention(qkv, heads, angles, order, slots, keep, cache);
     #[cfg(not(feature = "flex"))]
     {
-        let _ = (qkv, heads, angles, order, slots, cache);
+        let _ = (qkv, heads, angles, order, slots, keep, cache);
         None
     }
 }
