@@ -1,16 +1,20 @@
 //! Corpus recipes: where a corpus comes from, what it must hash to, and its licence.
 //!
+//! The files of evaluation tasks have recipes of their own ([`task_file`]).
+//!
 //! A corpus is split by document when it is prepared (`zoo_text::prepare`).
 
 mod dependencies;
 mod download;
 mod recipes;
+mod tasks;
 
 use std::path::PathBuf;
 
 pub use dependencies::dependencies;
 pub use download::{Download, fetch};
 pub use recipes::{Recipe, recipes, resolve};
+pub use tasks::{TaskFile, TaskSource, task_file, task_files};
 
 /// A corpus that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +62,14 @@ pub enum DatasetError {
         name: &'static str,
         /// Why, and how to get it.
         reason: &'static str,
+    },
+    /// A file that nothing here can fetch.
+    #[error("{path}: not there, and not fetched: {how}")]
+    NotFetched {
+        /// Where it is looked for.
+        path: PathBuf,
+        /// How to get it.
+        how: &'static str,
     },
     /// The system refused.
     #[error("{path}: {source}")]

@@ -22,6 +22,8 @@ mod parts;
 #[cfg(feature = "flex")]
 mod product;
 #[cfg(feature = "flex")]
+mod targets;
+#[cfg(feature = "flex")]
 mod vector;
 
 pub use angles::Angles;
@@ -94,6 +96,30 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
     #[cfg(not(feature = "flex"))]
     {
         let _ = (x, weight, bias);
+        None
+    }
+}
+
+/// What logits say of a target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TargetScore {
+    /// Its log-probability in nats.
+    pub log_prob: f64,
+    /// The first of the most probable ids.
+    pub top: u32,
+}
+
+/// Scores `targets`, one a row of `logits` `[rows, vocab]`, below `vocab`. A logit that is not
+/// finite makes its row's log-probability not finite.
+///
+/// # Panics
+/// When there is not one target a row.
+pub fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<Vec<TargetScore>> {
+    #[cfg(feature = "flex")]
+    return targets::score_targets(logits, targets);
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = (logits, targets);
         None
     }
 }

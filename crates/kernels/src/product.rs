@@ -3,11 +3,11 @@
 use std::mem::MaybeUninit;
 
 use burn::backend::Flex;
-use burn::tensor::{Shape, Tensor};
+use burn::tensor::{DType, Shape, Tensor, bf16};
 use rayon::prelude::*;
 
 use crate::parts::{Shared, contiguous, numbers, tensor};
-use crate::vector::{Vector, Vectorized, run};
+use crate::vector::{Stored, Vector, Vectorized, run};
 
 /// Rows of the matrix taken together: as many streams as the hardware prefetches well.
 const DEPTH: usize = 32;
@@ -25,28 +25,31 @@ const MANY: usize = 48;
 
 pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
     let ([m, k], [_, n]) = (x.dims(), weight.dims());
-    if m >= MANY || x.is_autodiff() || weight.is_autodiff() {
+    let stored = weight.dtype();
+    if m >= MANY && stored == DType::F32 || x.is_autodiff() || weight.is_autodiff() {
         return None;
     }
     let weight = weight.clone().try_into_primitive::<Flex>().ok()?;
     // a copy would cost more than the product
-    if !weight.is_contiguous() {
-        return None;
-    }
-    let (x, weight) =
-        (contiguous(&x.clone().try_into_primitive::<Flex>().ok()?)?, contiguous(&weight)?);
+    let at = weight.layout().contiguous_offsets()?;
+    let x = contiguous(&x.clone().try_into_primitive::<Flex>().ok()?)?;
     let mut out = match bias {
         Some(bias) => {
             numbers(&contiguous(&bias.clone().try_into_primitive::<Flex>().ok()?)?).repeat(m)
         }
         None => vec![0.0; m * n],
     };
-    add_product(numbers(&x), numbers(&weight), &mut out, [m, n, k]);
+    let x = numbers(&x);
+    match stored {
+        DType::F32 => add_product(x, &weight.storage::<f32>()[at.0..at.1], &mut out, [m, n, k]),
+        DType::BF16 => add_product(x, &weight.storage::<bf16>()[at.0..at.1], &mut out, [m, n, k]),
+        _ => return None,
+    }
     Some(Tensor::from_primitive::<Flex>(tensor(out, Shape::new([m, n]))))
 }
 
 /// `out[m, n] += x[m, k] weight[k, n]`, all row-major.
-fn add_product(x: &[f32], weight: &[f32], out: &mut [f32], [m, n, k]: [usize; 3]) {
+fn add_product<T: Stored>(x: &[f32], weight: &[T], out: &mut [f32], [m, n, k]: [usize; 3]) {
     assert!(x.len() == m * k && weight.len() == k * n && out.len() == m * n);
     // as many tasks for each thread, of whole vectors
     let tasks = n.div_ceil(SPAN).next_multiple_of(rayon::current_num_threads());
@@ -74,9 +77,9 @@ fn add_product(x: &[f32], weight: &[f32], out: &mut [f32], [m, n, k]: [usize; 3]
 }
 
 /// Columns `start..start + width` of a product, which is one task's.
-struct Columns<'a> {
+struct Columns<'a, T> {
     x: &'a [f32],
-    weight: &'a [f32],
+    weight: &'a [T],
     /// `[m, width + 16]`
     sums: &'a mut [f32],
     /// `[DEPTH, m]`
@@ -86,7 +89,7 @@ struct Columns<'a> {
     width: usize,
 }
 
-impl Vectorized for Columns<'_> {
+impl<T: Stored> Vectorized for Columns<'_, T> {
     #[inline(always)]
     unsafe fn on<V: Vector>(mut self) {
         let [m, n, k] = self.shape;
@@ -113,7 +116,7 @@ impl Vectorized for Columns<'_> {
                     let sum = &mut self.sums[row * (self.width + 16) + column];
                     for d in 0..depth {
                         let weight = self.weight[(first + d) * n + self.start + column];
-                        *sum += self.x_panel[d * m + row] * weight;
+                        *sum += self.x_panel[d * m + row] * weight.number();
                     }
                 }
             }
@@ -121,7 +124,7 @@ impl Vectorized for Columns<'_> {
     }
 }
 
-impl Columns<'_> {
+impl<T: Stored> Columns<'_, T> {
     /// All rows by `N` vectors of columns; returns how many columns those are.
     #[inline(always)]
     unsafe fn tiles<V: Vector, const N: usize>(
@@ -145,10 +148,12 @@ impl Columns<'_> {
                     (4.., 0) => self.first::<V, 4, N>(weight, ahead, copy, at),
                     (2.., 0) => self.first::<V, 2, N>(weight, ahead, copy, at),
                     (_, 0) => self.first::<V, 1, N>(weight, ahead, copy, at),
-                    (8.., _) if V::ROWS >= 8 => self.tile::<V, 8, N>(copy, TILE, at, |_, _| {}),
-                    (4.., _) => self.tile::<V, 4, N>(copy, TILE, at, |_, _| {}),
-                    (2.., _) => self.tile::<V, 2, N>(copy, TILE, at, |_, _| {}),
-                    _ => self.tile::<V, 1, N>(copy, TILE, at, |_, _| {}),
+                    (8.., _) if V::ROWS >= 8 => {
+                        self.tile::<V, f32, 8, N>(copy, TILE, at, |_, _| {})
+                    }
+                    (4.., _) => self.tile::<V, f32, 4, N>(copy, TILE, at, |_, _| {}),
+                    (2.., _) => self.tile::<V, f32, 2, N>(copy, TILE, at, |_, _| {}),
+                    _ => self.tile::<V, f32, 1, N>(copy, TILE, at, |_, _| {}),
                 }
             };
         }
@@ -158,7 +163,7 @@ impl Columns<'_> {
     /// The part of the matrix that comes [`AHEAD`] columns later: in the same rows, or at the start
     /// of the next ones. It may lie outside.
     #[inline(always)]
-    fn ahead(&self, first: usize, column: usize) -> *const f32 {
+    fn ahead(&self, first: usize, column: usize) -> *const T {
         let [_, n, _] = self.shape;
         let (mut first, mut column) = (first, column + AHEAD.min(self.width));
         if column >= self.width {
@@ -173,8 +178,8 @@ impl Columns<'_> {
     #[inline(always)]
     unsafe fn first<V: Vector, const R: usize, const N: usize>(
         &mut self,
-        weight: *const f32,
-        ahead: *const f32,
+        weight: *const T,
+        ahead: *const T,
         copy: *mut f32,
         at: [usize; 3],
     ) -> usize {
@@ -182,7 +187,7 @@ impl Columns<'_> {
         let further = m > R;
         // SAFETY: the caller's; a prefetch is a hint
         unsafe {
-            self.tile::<V, R, N>(weight, n, at, |d, weights: [V; N]| {
+            self.tile::<V, T, R, N>(weight, n, at, |d, weights: [V; N]| {
                 for (v, weight) in weights.into_iter().enumerate() {
                     V::prefetch(ahead.wrapping_add(d * n + v * V::LANES));
                     if further {
@@ -196,9 +201,9 @@ impl Columns<'_> {
     /// `R` rows by `N` vectors of the output over a few rows of the matrix, each of which `with`
     /// sees; returns `R`.
     #[inline(always)]
-    unsafe fn tile<V: Vector, const R: usize, const N: usize>(
+    unsafe fn tile<V: Vector, W: Stored, const R: usize, const N: usize>(
         &mut self,
-        weight: *const f32,
+        weight: *const W,
         stride: usize,
         [row, column, depth]: [usize; 3],
         with: impl Fn(usize, [V; N]),
@@ -218,7 +223,7 @@ impl Columns<'_> {
             for d in 0..depth {
                 let mut weights = [V::splat(0.0); N];
                 for (v, to) in weights.iter_mut().enumerate() {
-                    *to = V::load(weight.add(d * stride + v * V::LANES));
+                    *to = W::load(weight.add(d * stride + v * V::LANES));
                 }
                 with(d, weights);
                 for (r, sums) in sums.iter_mut().enumerate() {
@@ -242,23 +247,30 @@ impl Columns<'_> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_shape_is_the_plain_product() {
+    /// `weight` is what its stored form says.
+    fn check<T: Stored>(weight: impl Fn(f32) -> T) {
         let numbers = |count: usize, step: f32| -> Vec<f32> {
             (0..count).map(|i| ((i * 7919) % 1013) as f32 * step - 0.5).collect()
         };
         for m in [1, 2, 3, 5, 8, 9, 17, 47] {
-            for (k, n) in [(1, 1), (16, 32), (33, 70), (40, 1030)] {
-                let (x, weight) = (numbers(m * k, 1e-3), numbers(k * n, 7e-4));
+            for (k, n) in [(1, 1), (16, 32), (33, 70), (40, 1030), (65, 2500)] {
+                let x = numbers(m * k, 1e-3);
+                let weight: Vec<T> = numbers(k * n, 7e-4).into_iter().map(&weight).collect();
                 let start = numbers(m * n, 1e-2);
                 let mut out = start.clone();
                 add_product(&x, &weight, &mut out, [m, n, k]);
                 for (i, out) in out.iter().enumerate() {
-                    let terms = (0..k).map(|d| x[i / n * k + d] * weight[d * n + i % n]);
+                    let terms = (0..k).map(|d| x[i / n * k + d] * weight[d * n + i % n].number());
                     let expected = start[i] + terms.sum::<f32>();
                     assert!((out - expected).abs() < 1e-4, "{m} {n} {k}: {out} {expected}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_shape_is_the_plain_product() {
+        check(|x| x);
+        check(bf16::from_f32);
     }
 }

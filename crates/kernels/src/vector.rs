@@ -1,5 +1,7 @@
 //! The vectors of the machine, for loops that must stay in registers.
 
+use burn::tensor::bf16;
+
 /// A vector of f32 of one instruction set.
 ///
 /// # Safety
@@ -15,11 +17,13 @@ pub unsafe trait Vector: Copy {
     unsafe fn splat(x: f32) -> Self;
     /// `LANES` numbers from `from` on, wherever it points.
     unsafe fn load(from: *const f32) -> Self;
+    /// `LANES` bf16 numbers, widened.
+    unsafe fn load_bf16(from: *const bf16) -> Self;
     /// Writes `LANES` numbers.
     unsafe fn store(self, to: *mut f32);
     /// Asks for the cache line at `from`, which need not exist, into the second-level cache.
     #[inline(always)]
-    unsafe fn prefetch(from: *const f32) {
+    unsafe fn prefetch<T>(from: *const T) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a hint
         unsafe {
@@ -31,6 +35,43 @@ pub unsafe trait Vector: Copy {
     }
     /// `self * b + c`
     unsafe fn multiply_add(self, b: Self, c: Self) -> Self;
+}
+
+/// Numbers a matrix may be stored as.
+pub trait Stored: Copy + Send + Sync {
+    /// `V::LANES` of them from `from` on.
+    ///
+    /// # Safety
+    /// That of [`Vector`], and there are as many.
+    unsafe fn load<V: Vector>(from: *const Self) -> V;
+    /// One of them.
+    fn number(self) -> f32;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self) -> V {
+        // SAFETY: the caller's
+        unsafe { V::load(from) }
+    }
+
+    #[inline(always)]
+    fn number(self) -> f32 {
+        self
+    }
+}
+
+impl Stored for bf16 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self) -> V {
+        // SAFETY: the caller's
+        unsafe { V::load_bf16(from) }
+    }
+
+    #[inline(always)]
+    fn number(self) -> f32 {
+        self.to_f32()
+    }
 }
 
 /// A computation over the vectors of whatever machine it runs on.
@@ -80,6 +121,12 @@ unsafe impl Vector for Plain {
     }
 
     #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: the caller's
+        Self(unsafe { from.cast::<[bf16; 4]>().read_unaligned() }.map(bf16::to_f32))
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller's
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
@@ -102,6 +149,8 @@ unsafe impl Vector for Plain {
 mod x86 {
     use std::arch::x86_64::*;
 
+    use burn::tensor::bf16;
+
     use super::{Vector, Vectorized};
 
     #[target_feature(enable = "avx512f")]
@@ -122,7 +171,10 @@ mod x86 {
     pub struct Half(__m256);
 
     macro_rules! vector {
-        ($name:ident, $lanes:literal, $rows:literal, $splat:ident, $load:ident, $store:ident, $fma:ident) => {
+        (
+            $name:ident, $lanes:literal, $rows:literal,
+            $splat:ident, $load:ident, $store:ident, $fma:ident, $widen:expr
+        ) => {
             // SAFETY: every function is one instruction of the set
             unsafe impl Vector for $name {
                 const LANES: usize = $lanes;
@@ -140,6 +192,11 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                unsafe fn load_bf16(from: *const bf16) -> Self {
+                    Self(unsafe { $widen(from) })
+                }
+
+                #[inline(always)]
                 unsafe fn store(self, to: *mut f32) {
                     unsafe { $store(to, self.0) }
                 }
@@ -151,6 +208,29 @@ mod x86 {
             }
         };
     }
-    vector!(Wide, 16, 8, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
-    vector!(Half, 8, 4, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
+    vector!(
+        Wide,
+        16,
+        8,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps,
+        // a bf16 is the upper half of an f32
+        |from: *const bf16| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(
+            _mm256_loadu_si256(from.cast())
+        )))
+    );
+    vector!(
+        Half,
+        8,
+        4,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps,
+        |from: *const bf16| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(
+            _mm_loadu_si128(from.cast())
+        )))
+    );
 }

@@ -3,7 +3,7 @@
 use burn::nn::Linear;
 use burn::tensor::{Tensor, module};
 
-/// `x weight + bias`.
+/// `x weight + bias`. The weight may be stored in a narrower type than `x`, which it is computed in.
 ///
 /// # Shapes
 /// - `x`: `[.., d_in]`
@@ -25,6 +25,8 @@ pub fn project<const D: usize>(
         shape[D - 1] = d_out;
         return out.reshape(shape);
     }
+    let computed = x.dtype();
+    let weight = if weight.dtype() == computed { weight } else { weight.cast(computed) };
     module::linear(x, weight, bias)
 }
 

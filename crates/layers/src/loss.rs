@@ -36,6 +36,8 @@ pub fn linear_cross_entropy(
 ) -> Tensor<1> {
     let [rows, _] = hidden.dims();
     let [_, vocab] = weight.dims();
+    let weight =
+        if weight.dtype() == hidden.dtype() { weight } else { weight.cast(hidden.dtype()) };
     let tracked = hidden.is_autodiff();
     let (h, w) = (hidden.clone().without_autodiff(), weight.clone().without_autodiff());
     let (targets, weights) = (targets.without_autodiff(), weights.without_autodiff());

@@ -5,6 +5,7 @@ use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::{Bool, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::linear::apply;
 use crate::{AttentionMask, Init, attend, gelu, merge_heads, split_heads};
 
 /// Shape of a RoBERTa encoder.
@@ -81,12 +82,12 @@ impl RobertaLayer {
 
     fn forward(&self, x: Tensor<3>, mask: &AttentionMask) -> Tensor<3> {
         let [_, _, width] = x.dims();
-        let heads = |linear: &Linear| split_heads(linear.forward(x.clone()), self.heads);
+        let heads = |linear: &Linear| split_heads(apply(linear, x.clone()), self.heads);
         let scale = ((width / self.heads) as f64).powf(-0.5);
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
         let attended = merge_heads(attend(query, key, value, scale, None, mask));
-        let x = self.attention_norm.forward(self.attention_dense.forward(attended) + x);
-        let fed = self.output.forward(gelu(self.intermediate.forward(x.clone())));
+        let x = self.attention_norm.forward(apply(&self.attention_dense, attended) + x);
+        let fed = apply(&self.output, gelu(apply(&self.intermediate, x.clone())));
         self.output_norm.forward(fed + x)
     }
 }

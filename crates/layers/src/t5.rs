@@ -6,6 +6,7 @@ use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::relu};
 use serde::{Deserialize, Serialize};
 
+use crate::linear::apply;
 use crate::{
     AttentionMask, Init, KvCache, Positions, attend, causal_by_block, merge_heads, split_heads,
 };
@@ -95,8 +96,8 @@ impl T5Attention {
 
     /// Keys and values `[batch, heads, time, d_kv]` of `x` `[batch, time, hidden]`.
     fn keys_values(&self, x: Tensor<3>) -> (Tensor<4>, Tensor<4>) {
-        let key = split_heads(self.k.forward(x.clone()), self.heads);
-        (key, split_heads(self.v.forward(x), self.heads))
+        let key = split_heads(apply(&self.k, x.clone()), self.heads);
+        (key, split_heads(apply(&self.v, x), self.heads))
     }
 
     fn forward(
@@ -106,8 +107,8 @@ impl T5Attention {
         bias: Option<Tensor<4>>,
         mask: &AttentionMask,
     ) -> Tensor<3> {
-        let query = split_heads(self.q.forward(x), self.heads);
-        self.o.forward(merge_heads(attend(query, key, value, 1.0, bias, mask)))
+        let query = split_heads(apply(&self.q, x), self.heads);
+        apply(&self.o, merge_heads(attend(query, key, value, 1.0, bias, mask)))
     }
 }
 
@@ -218,7 +219,7 @@ impl T5Stack {
             );
             x = x + seen;
             let normed = block.feed_norm.forward(x.clone());
-            x = x + block.wo.forward(relu(block.wi.forward(normed)));
+            x = x + apply(&block.wo, relu(apply(&block.wi, normed)));
         }
         self.final_layer_norm.forward(x)
     }

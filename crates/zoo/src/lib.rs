@@ -1,5 +1,6 @@
 //! Both model families behind one type, and the presets of the paper.
 
+mod bf16;
 mod config;
 mod model;
 mod presets;

@@ -61,7 +61,8 @@ pub struct Args {
     device: DeviceName,
 }
 
-fn positive(value: &str) -> Result<usize, String> {
+/// A number that is not 0.
+pub(super) fn positive(value: &str) -> Result<usize, String> {
     match value.parse() {
         Ok(0) => Err("must be at least 1".into()),
         Ok(number) => Ok(number),

@@ -1,6 +1,7 @@
 //! One module a command.
 
 mod bench;
+mod eval;
 mod export;
 mod generate;
 mod import;
@@ -19,6 +20,8 @@ use clap::Subcommand;
 pub enum Command {
     /// Measure speed and memory
     Bench(bench::Args),
+    /// Score a model on zero-shot tasks
+    Eval(eval::Args),
     /// Write a checkpoint's weights to a published or burn file
     Export(export::Args),
     /// Continue texts with a trained model
@@ -40,6 +43,7 @@ impl Command {
     pub fn run(self) -> Result<ExitCode> {
         match self {
             Self::Bench(args) => args.run(),
+            Self::Eval(args) => args.run(),
             Self::Export(args) => args.run(),
             Self::Generate(args) => args.run(),
             Self::Import(args) => args.run(),

@@ -1,0 +1,129 @@
+//! The small random models of `reference/make.py`, and what it found with them.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde::Deserialize;
+use zoo::{LanguageModel, ModelConfig};
+use zoo_evaluation::{Evaluation, Metric, Task};
+use zoo_weights::{HostTensor, Source};
+
+/// What the harness found of a task with one family.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Found {
+    pub items: usize,
+    /// Scores and standard errors by the harness's names.
+    pub scores: std::collections::BTreeMap<String, Option<f64>>,
+    /// Of each item's continuations.
+    pub log_likelihoods: Vec<Vec<f64>>,
+    pub greedy: Option<Vec<bool>>,
+}
+
+/// Log-likelihoods of an item may differ by this, in nats.
+pub const TOLERANCE: f64 = 1e-4;
+
+pub const FAMILIES: [&str; 2] = ["vanilla", "block"];
+
+pub fn reference(file: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference")).join(file)
+}
+
+/// The model `make.py` computes with, of either family.
+pub fn model(
+    family: &str,
+    vocab: usize,
+    context: usize,
+    device: &Device,
+) -> (LanguageModel, ModelConfig) {
+    let stack = r#""hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2"#;
+    let sizes = format!(r#""vocab_size": {vocab}, "max_position_embeddings": {context}"#);
+    let json = match family {
+        "vanilla" => format!("{{ {sizes}, {stack} }}"),
+        _ => format!(
+            r#"{{ {sizes}, "block_length": 4, "block_decoder": {{ {stack} }},
+                "embedder": {{ "cls": "lookup", "hidden_size": 8, "projection_method": "concat" }},
+                "token_decoder": {{ "cls": "gpt-neo-x", "decoding_strategy": "prefix",
+                                    "expansion_ratio": 2, {stack} }} }}"#
+        ),
+    };
+    let config = ModelConfig::from_json(&json, family).unwrap();
+    let model = config.init(0, device);
+    let mut tensors = zoo_weights::published_tensors(&model, &config, &Source::Values);
+    tensors.iter_mut().for_each(|(name, tensor)| draw(name, tensor));
+    // parts that nothing computes with are part of a file
+    for (name, shape) in zoo_layers::PublishedNames::unused(&config) {
+        let values = vec![0.0; shape.iter().product()];
+        tensors.insert(name, HostTensor { shape, values });
+    }
+    (zoo_weights::load(model, &config, tensors, family).unwrap().0, config)
+}
+
+/// `weight` of `make.py`: uniform numbers from the parameter's name.
+fn draw(name: &str, tensor: &mut HostTensor) {
+    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
+    let mut unit = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f64 / f64::from(1 << 24) * 2.0 - 1.0
+    };
+    let (start, scale) = match tensor.shape[..] {
+        [_, columns, ..] => (0.0, (6.75 / columns as f64).sqrt()),
+        _ if name.ends_with("weight") => (1.0, 0.2),
+        _ => (0.0, 0.2),
+    };
+    tensor.values.iter_mut().for_each(|value| *value = (start + scale * unit()) as f32);
+}
+
+/// What of an evaluation is not what the harness found; empty when all is.
+pub fn differences(evaluation: &Evaluation, found: &Found) -> Vec<String> {
+    let mut different = Vec::new();
+    let pairs = evaluation.items.iter().zip(&found.log_likelihoods);
+    for (i, (item, expected)) in pairs.enumerate() {
+        let (ours, theirs) = (&item.log_likelihoods, expected);
+        let far = |(a, b): (&f64, &f64)| (a - b).abs() > TOLERANCE;
+        if ours.len() != theirs.len() || ours.iter().zip(theirs).any(far) {
+            different.push(format!("item {i}: {ours:?} and not {theirs:?}"));
+        }
+        if let Some(greedy) = &found.greedy
+            && item.greedy != [greedy[i]]
+        {
+            different.push(format!("item {i}: greedy {:?}", item.greedy));
+        }
+    }
+    if (evaluation.items.len(), found.log_likelihoods.len()) != (found.items, found.items) {
+        different.push(format!("{} items and not {}", evaluation.items.len(), found.items));
+    }
+    for score in &evaluation.scores {
+        let name = score.metric.name();
+        let expected = found.scores[name].unwrap();
+        let exact = matches!(score.metric, Metric::Acc | Metric::AccNorm);
+        let tolerance = if exact { 0.0 } else { 1e-5 * expected };
+        if (score.value - expected).abs() > tolerance {
+            different.push(format!("{name} {} and not {expected}", score.value));
+        }
+        let (stderr, expected) = (score.stderr, found.scores[&format!("{name}_stderr")]);
+        let near = match (stderr, expected) {
+            // a bootstrap of other random numbers
+            (Some(a), Some(b)) if score.metric == Metric::Perplexity => (a / b - 1.0).abs() < 0.05,
+            (Some(a), Some(b)) => (a - b).abs() <= 1e-12,
+            (a, b) => a == b,
+        };
+        if !near {
+            different.push(format!("{name}_stderr {stderr:?} and not {expected:?}"));
+        }
+    }
+    different
+}
+
+/// The metrics of a task that `found` has no score of, or the other way round.
+pub fn same_metrics(task: Task, found: &Found) -> bool {
+    let theirs = found.scores.keys().filter(|name| !name.ends_with("_stderr"));
+    let mut ours: Vec<&str> = task.metrics().iter().map(|metric| metric.name()).collect();
+    ours.sort_unstable();
+    theirs.eq(ours)
+}

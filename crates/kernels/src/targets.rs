@@ -1,0 +1,74 @@
+//! What logits say of a target, in one pass over them.
+
+use burn::backend::Flex;
+use burn::tensor::Tensor;
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+use crate::TargetScore;
+use crate::math::{exp, max};
+use crate::parts::{contiguous, numbers};
+
+pub fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<Vec<TargetScore>> {
+    if logits.is_autodiff() {
+        return None;
+    }
+    let [rows, vocab] = logits.dims();
+    assert_eq!(rows, targets.len(), "a target a row");
+    let logits = contiguous(&logits.clone().try_into_primitive::<Flex>().ok()?)?;
+    let score = |(row, &target): (&[f32], &u32)| {
+        let (most, sum) = log_sum(row);
+        // below the top the numbers are small, and what is subtracted is exact
+        let log_prob = f64::from(row[target as usize] - most) - sum.ln();
+        let top = row.iter().position(|&x| x == most).unwrap_or_default() as u32;
+        TargetScore { log_prob, top }
+    };
+    Some(numbers(&logits).par_chunks_exact(vocab).zip(targets).map(score).collect())
+}
+
+/// The largest number, and the sum of `e^(x - largest)`: 16 sums of up to 1024 terms each in f32,
+/// together in f64.
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
+fn log_sum(row: &[f32]) -> (f32, f64) {
+    let most = max(row);
+    let mut sum = 0.0;
+    for part in row.chunks(1 << 14) {
+        let mut sums = [0.0_f32; 16];
+        let chunks = part.chunks_exact(16);
+        let rest: f32 = chunks.remainder().iter().map(|x| exp(x - most)).sum();
+        for x in chunks {
+            for i in 0..16 {
+                sums[i] += exp(x[i] - most);
+            }
+        }
+        sum += sums.iter().map(|&x| f64::from(x)).sum::<f64>() + f64::from(rest);
+    }
+    (most, sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Distribution};
+
+    #[test]
+    fn scores_are_the_log_softmax_and_its_top() {
+        let vocab = 40_009;
+        let logits =
+            Tensor::<2>::random([5, vocab], Distribution::Normal(0.0, 3.0), &Device::flex());
+        let plain: Vec<f64> = logits.to_data().iter::<f64>().collect();
+        let best = |row: usize| {
+            let row = &plain[row * vocab..][..vocab];
+            (0..vocab).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as u32
+        };
+        let targets = [0, 7, vocab as u32 - 1, 20_000, best(4)];
+        let scores = score_targets(&logits, &targets).unwrap();
+        for (row, (score, target)) in scores.iter().zip(targets).enumerate() {
+            let of_row = &plain[row * vocab..][..vocab];
+            let total: f64 = of_row.iter().map(|x| x.exp()).sum();
+            let expected = of_row[target as usize] - total.ln();
+            assert!((score.log_prob - expected).abs() < 1e-6, "{score:?} {expected}");
+            assert_eq!(score.top, best(row));
+        }
+    }
+}
