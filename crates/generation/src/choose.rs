@@ -1,6 +1,7 @@
 //! Choosing the next token of every row.
 
 use burn::tensor::{Tensor, TensorData, Transaction};
+use rayon::prelude::*;
 
 use crate::{GenerationError, Sampler};
 
@@ -33,6 +34,7 @@ pub(crate) fn choose(
     if on_host.is_empty() {
         return Ok(chosen);
     }
+    on_host.sort_unstable();
     let [rows, vocab] = logits.dims();
     let logits = if on_host.len() == rows {
         logits
@@ -44,9 +46,13 @@ pub(crate) fn choose(
     };
     let data = logits.try_into_data().map_err(device)?.convert::<f32>();
     let values = data.as_slice::<f32>().map_err(device)?;
-    for (&row, logits) in on_host.iter().zip(values.chunks(vocab)) {
-        chosen[row] = samplers[row].choose(logits);
-    }
+    let sampled = samplers.iter_mut().zip(&mut chosen).enumerate();
+    let sampled = sampled.filter(|(row, _)| on_host.binary_search(row).is_ok());
+    let sampled: Vec<_> = sampled.map(|(_, sampled)| sampled).collect();
+    sampled
+        .into_par_iter()
+        .zip(values.par_chunks(vocab))
+        .for_each(|((sampler, chosen), logits)| *chosen = sampler.choose(logits));
     Ok(chosen)
 }
 

@@ -43,3 +43,6 @@ pub(crate) trait Decoder {
     /// What has been computed so far.
     fn work(&self) -> Work;
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,19 +97,7 @@ impl Engine {
         device: &Device,
     ) -> Result<Self, GenerationError> {
         limits.check()?;
-        // under autodiff every step would be recorded
-        let (model, device) = (model.valid(), &device.clone().without_autodiff());
-        let (slots, blocks) = (limits.sequences, limits.cached_blocks(config));
-        let decoder: Box<dyn Decoder + Send> = match (model, config) {
-            (LanguageModel::Block(model), ModelConfig::Block(_)) => {
-                Box::new(BlockDecoder::new(model, slots, blocks, device))
-            }
-            (LanguageModel::Vanilla(model), ModelConfig::Vanilla(_)) => {
-                Box::new(VanillaDecoder::new(model, slots, blocks, device))
-            }
-            _ => return Err(GenerationError::Family(config.family())),
-        };
-        let scheduler = Scheduler::new(decoder, slots);
+        let scheduler = Scheduler::new(decoder(model, config, limits, device)?, limits.sequences);
         Ok(Self { scheduler, limits, vocab: config.vocab_size() })
     }
 
@@ -190,6 +178,27 @@ impl Engine {
     /// Gives every slot random keys and values; what is being decoded loses its context.
     pub fn fill(&mut self) {
         self.scheduler.decoder_mut().fill();
+    }
+}
+
+/// What decodes `model`, with everything it needs allocated.
+pub(crate) fn decoder(
+    model: &LanguageModel,
+    config: &ModelConfig,
+    limits: Limits,
+    device: &Device,
+) -> Result<Box<dyn Decoder + Send>, GenerationError> {
+    // under autodiff every step would be recorded
+    let (model, device) = (model.valid(), &device.clone().without_autodiff());
+    let (slots, blocks) = (limits.sequences, limits.cached_blocks(config));
+    match (model, config) {
+        (LanguageModel::Block(model), ModelConfig::Block(_)) => {
+            Ok(Box::new(BlockDecoder::new(model, slots, blocks, device)))
+        }
+        (LanguageModel::Vanilla(model), ModelConfig::Vanilla(_)) => {
+            Ok(Box::new(VanillaDecoder::new(model, slots, blocks, device)))
+        }
+        _ => Err(GenerationError::Family(config.family())),
     }
 }
 

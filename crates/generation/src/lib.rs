@@ -18,6 +18,12 @@ mod text;
 mod vanilla;
 mod work;
 
+#[cfg(test)]
+extern crate self as zoo_generation;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
+
 pub use engine::{Engine, Event, Finish, SequenceId};
 pub use error::GenerationError;
 pub use generate::generate;

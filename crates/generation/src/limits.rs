@@ -7,7 +7,7 @@ use zoo_layers::neox::NeoXConfig;
 use crate::GenerationError;
 use crate::prompts::CHUNK;
 
-/// Bytes a number: weights and caches are f32.
+/// Bytes of a number in caches and activations, f32.
 const NUMBER: u64 = 4;
 
 /// What an engine has room for.
@@ -54,136 +54,105 @@ impl Limits {
         self.tokens.saturating_sub(1).div_ceil(config.block_length())
     }
 
-    /// The memory of an engine with these limits, on burn-flex and in f32.
+    /// The memory of an engine with these limits on burn-flex, for a model whose weights take
+    /// `weights` bytes ([`ModelConfig::weight_bytes`]).
     ///
-    /// - weights: 4 bytes a parameter
     /// - caches, a sequence: `2 * layers * width * 4` bytes for each of the
     ///   `ceil((tokens - 1) / L) * E` positions of the block decoder and of the `E r + L - 1` of the
-    ///   token decoder (without prefix `L`); vanilla: of `tokens - 1` positions
+    ///   token decoder (`L` of one without a prefix); of a vanilla model, of `tokens - 1` positions
     /// - activations: the largest of a chunk of a prompt in a layer, a step of all sequences in a
-    ///   layer, and their logits. A layer holds its input, the attention's output and the MLP's
-    ///   inner vectors before and after the activation function.
+    ///   layer, and their logits twice. A layer holds its input, what attention gave, and the inner
+    ///   vectors of the MLP before and after the activation function.
     ///
-    /// The process itself comes on top, as does what loading the weights may hold for a while; so do
-    /// attention scores (`heads * chunk * keys` numbers) on devices that attend with burn's own
-    /// operations.
-    pub fn memory(&self, config: &ModelConfig) -> Memory {
-        let parts = Parts::of(self, config);
+    /// The process itself comes on top, as does what loading the weights takes for a while; and on
+    /// devices that attend with burn's own operations the scores, `heads * chunk * keys` numbers.
+    pub fn memory(&self, config: &ModelConfig, weights: u64) -> Memory {
+        let one = Sequence::of(self.cached_blocks(config), config);
         let sequences = self.sequences as u64;
         Memory {
-            weights: parts.weights,
-            caches: sequences * parts.cache,
-            activations: parts.chunk.max(sequences * parts.row),
+            weights,
+            caches: sequences * one.cache,
+            activations: one.chunk.max(sequences * one.step),
         }
     }
 
-    /// As many sequences of `tokens` tokens as fit into `bytes`, but no more than `most`.
+    /// As many sequences of `tokens` tokens as fit into `bytes` with weights of `weights` bytes, but
+    /// no more than `most`.
     ///
     /// # Errors
     /// When not even one fits.
     pub fn that_fit(
         config: &ModelConfig,
+        weights: u64,
         tokens: usize,
         most: usize,
         bytes: u64,
     ) -> Result<Self, GenerationError> {
-        let one = Self { sequences: 1, tokens };
-        let Parts { weights, cache, chunk, row } = Parts::of(&one, config);
-        let needed = one.memory(config).total();
+        let limits = Self { sequences: 1, tokens };
+        limits.check()?;
+        let needed = limits.memory(config, weights).total();
         if needed > bytes {
             return Err(GenerationError::Memory { given: bytes, tokens, needed, weights });
         }
-        // weights + n cache + max(chunk, n row) <= bytes
+        let one = Sequence::of(limits.cached_blocks(config), config);
+        // weights + n cache + max(chunk, n step) <= bytes
         let left = bytes - weights;
-        let fit = ((left - chunk) / cache.max(1)).min(left / (cache + row));
-        let sequences = usize::try_from(fit).unwrap_or(usize::MAX).min(most);
+        let fit = ((left - one.chunk) / one.cache.max(1)).min(left / (one.cache + one.step));
+        let sequences = usize::try_from(fit).unwrap_or(usize::MAX).min(most.max(1));
         Ok(Self { sequences, tokens })
     }
 }
 
-/// Bytes that memory is made of.
-struct Parts {
-    weights: u64,
-    /// Caches of a sequence.
+/// Bytes a sequence takes.
+struct Sequence {
     cache: u64,
-    /// A chunk of a prompt.
+    /// A chunk of its prompt.
     chunk: u64,
-    /// A sequence in a step.
-    row: u64,
+    /// A step of it.
+    step: u64,
 }
 
-impl Parts {
-    fn of(limits: &Limits, config: &ModelConfig) -> Self {
-        let blocks = limits.cached_blocks(config);
-        let bytes = NUMBER as usize;
-        let vocab = config.vocab_size();
-        let (cache, chunk, row) = match config {
+impl Sequence {
+    /// A sequence with a cache for `blocks` blocks, of a vanilla model for as many tokens.
+    fn of(blocks: usize, config: &ModelConfig) -> Self {
+        let (cache, chunk, step) = match config {
             ModelConfig::Vanilla(config) => {
                 let layer = layer(&config.stack);
-                let row = layer.max(config.stack.hidden_size + 2 * vocab);
-                (blocks * config.stack.kv_bytes(bytes), CHUNK.min(blocks) * layer, row)
+                (blocks * config.stack.kv_bytes(1), CHUNK.min(blocks) * layer, layer)
             }
             ModelConfig::Block(config) => {
-                let (l, e) = (config.block_length, config.embeddings_per_block());
-                let decoder = layer(&config.block_decoder);
-                let token = TokenPart::of(config);
-                let row = (e * decoder).max(token.step).max(token.width + 2 * vocab);
-                let positions = blocks * e;
-                // the vectors of the embedder are no wider than the layer's
-                let _ = l;
-                (
-                    positions * config.block_decoder.kv_bytes(bytes) + token.cache * bytes,
-                    CHUNK.min(positions) * decoder,
-                    row,
-                )
+                let (e, layer) = (config.embeddings_per_block(), layer(&config.block_decoder));
+                let (token_cache, token_step) = token_decoder(config);
+                let cache = blocks * e * config.block_decoder.kv_bytes(1) + token_cache;
+                (cache, CHUNK.min(blocks * e) * layer, token_step.max(e * layer))
             }
         };
-        let numbers = |count: usize| count as u64 * NUMBER;
-        Self {
-            weights: numbers(config.num_params()),
-            cache: cache as u64,
-            chunk: numbers(chunk),
-            row: numbers(row),
-        }
+        let bytes = |numbers: usize| numbers as u64 * NUMBER;
+        let logits = 2 * config.vocab_size();
+        Self { cache: bytes(cache), chunk: bytes(chunk), step: bytes(step.max(logits)) }
     }
 }
 
-/// Numbers a position of a stack holds at most.
+/// Numbers that a position takes in a layer.
 fn layer(stack: &NeoXConfig) -> usize {
     2 * stack.hidden_size + 2 * stack.intermediate()
 }
 
-/// Numbers of a sequence in the token decoder.
-struct TokenPart {
-    cache: usize,
-    step: usize,
-    width: usize,
-}
-
-impl TokenPart {
-    fn of(config: &BlockTransformerConfig) -> Self {
-        let vectors = config.embeddings_per_block() * config.expansion();
-        let width = config.token_decoder.hidden_size();
-        match &config.token_decoder {
-            TokenDecoderConfig::NeoX(decoder) => {
-                let prefix = decoder.decoding_strategy == Strategy::Prefix;
-                let first = if prefix { vectors } else { 1 };
-                let positions = first + config.block_length - 1;
-                Self {
-                    cache: positions * decoder.stack.kv_bytes(1),
-                    step: first * layer(&decoder.stack) + vectors * width,
-                    width,
-                }
-            }
-            TokenDecoderConfig::T5(decoder) => {
-                let stack = &decoder.stack;
-                let kv = 2 * stack.num_hidden_layers * stack.num_attention_heads * stack.d_kv;
-                Self {
-                    cache: config.block_length * kv,
-                    step: 2 * width + 2 * stack.d_ff + vectors * (width + kv),
-                    width,
-                }
-            }
+/// Numbers that a sequence takes in the caches of the token decoder, and in a step of it.
+fn token_decoder(config: &BlockTransformerConfig) -> (usize, usize) {
+    let vectors = config.embeddings_per_block() * config.expansion();
+    let (l, width) = (config.block_length, config.token_decoder.hidden_size());
+    match &config.token_decoder {
+        TokenDecoderConfig::NeoX(decoder) => {
+            let prefix = decoder.decoding_strategy == Strategy::Prefix;
+            let first = if prefix { vectors } else { 1 };
+            let cache = (first + l - 1) * decoder.stack.kv_bytes(1);
+            (cache, first * layer(&decoder.stack) + vectors * width)
+        }
+        TokenDecoderConfig::T5(decoder) => {
+            let stack = &decoder.stack;
+            let states = vectors * (stack.kv_bytes(1) + width);
+            (l * stack.kv_bytes(1), states + 2 * width + 2 * stack.d_ff)
         }
     }
 }

@@ -74,56 +74,112 @@ impl Sampler {
     /// The next token; `None` when no allowed logit is a number.
     pub fn choose(&mut self, logits: &[f32]) -> Option<u32> {
         let end = self.allowed_vocab.map_or(logits.len(), |vocab| vocab.min(logits.len()));
-        let pad = self.allowed_vocab.map(|_| PAD);
-        let allowed = (0..end as u32).zip(logits).filter(|(id, _)| Some(*id) != pad);
-        let most =
-            allowed.clone().fold(None, |best: Option<(u32, f32)>, (id, &logit)| match best {
-                Some((_, most)) if logit <= most || logit.is_nan() => best,
-                None if logit.is_nan() => None,
-                _ => Some((id, logit)),
-            });
-        let (likeliest, most) = most.filter(|(_, most)| most.is_finite())?;
-        if self.sampling.temperature == 0.0 {
-            return Some(likeliest);
+        let mut weights = logits[..end].to_vec();
+        if let (Some(_), Some(pad)) = (self.allowed_vocab, weights.get_mut(PAD as usize)) {
+            *pad = f32::NAN;
         }
-        // relative to the largest, so that no exponential overflows
-        let weight =
-            |logit: f32| ((f64::from(logit) - f64::from(most)) / self.sampling.temperature).exp();
-        let weights = allowed.map(|(id, &logit)| (id, weight(logit)));
-        let mut weights: Vec<(u32, f64)> = weights.filter(|(_, w)| *w > 0.0).collect();
-        self.truncate(&mut weights);
-        let total: f64 = weights.iter().map(|(_, w)| w).sum();
-        let mut left = self.rng.random::<f64>() * total;
-        for (id, weight) in &weights {
-            left -= weight;
-            if left < 0.0 {
-                return Some(*id);
+        let most = Some(max(&weights)).filter(|most| most.is_finite())?;
+        if self.is_greedy() {
+            return weights.iter().position(|&logit| logit == most).map(|id| id as u32);
+        }
+        // relative to the largest, so that no exponential overflows; what is no number stays none
+        zoo_kernels::exp_differences(&mut weights, most, self.sampling.temperature.recip() as f32);
+        match (self.sampling.top_k, self.sampling.top_p) {
+            (None, None | Some(1.0)) => draw(&mut self.rng, &weights).map(|id| id as u32),
+            _ => {
+                let kept = self.truncated(&weights);
+                let weights: Vec<f32> = kept.iter().map(|(_, weight)| *weight).collect();
+                draw(&mut self.rng, &weights).map(|place| kept[place].0)
             }
         }
-        // rounding used the total up
-        weights.last().map(|(id, _)| *id)
     }
 
-    /// Keeps what `top_k` and `top_p` keep.
-    fn truncate(&self, weights: &mut Vec<(u32, f64)>) {
-        let by_weight = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        if let Some(k) = self.sampling.top_k.filter(|&k| k < weights.len()) {
-            weights.select_nth_unstable_by(k, by_weight);
-            weights.truncate(k);
-            // a stable order for the draw
-            weights.sort_unstable_by(by_weight);
+    /// The ids that `top_k` and `top_p` keep with their weights, most likely first.
+    fn truncated(&self, weights: &[f32]) -> Vec<(u32, f32)> {
+        let possible = (0..).zip(weights.iter().copied()).filter(|(_, weight)| *weight > 0.0);
+        let mut all: Vec<(u32, f32)> = possible.collect();
+        if let Some(k) = self.sampling.top_k {
+            likeliest_first(&mut all, k);
+            all.truncate(k);
         }
-        if let Some(p) = self.sampling.top_p.filter(|&p| p < 1.0) {
-            weights.sort_unstable_by(by_weight);
-            let enough = p * weights.iter().map(|(_, w)| w).sum::<f64>();
-            let mut sum = 0.0;
-            let kept = weights.iter().position(|(_, w)| {
-                sum += w;
-                sum >= enough
-            });
-            weights.truncate(kept.map_or(weights.len(), |last| last + 1));
+        let Some(p) = self.sampling.top_p.filter(|&p| p < 1.0) else { return all };
+        let sum = |part: &[(u32, f32)]| part.iter().map(|(_, w)| f64::from(*w)).sum::<f64>();
+        let enough = p * sum(&all);
+        // sorting them all would take longer than many a step of the model
+        let mut sorted = if self.sampling.top_k.is_some() { all.len() } else { 0 };
+        while sorted < all.len() && (sorted == 0 || sum(&all[..sorted]) < enough) {
+            sorted = (4 * sorted).max(256).min(all.len());
+            likeliest_first(&mut all, sorted);
+        }
+        let mut reached = 0.0;
+        let last = all[..sorted].iter().position(|(_, weight)| {
+            reached += f64::from(*weight);
+            reached >= enough
+        });
+        all.truncate(last.map_or(sorted, |last| last + 1));
+        all
+    }
+}
+
+/// The largest number; -inf without any.
+fn max(x: &[f32]) -> f32 {
+    // as many running maxima as a vector has lanes
+    let mut most = [f32::NEG_INFINITY; 16];
+    let (chunks, rest) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (most, &x) in most.iter_mut().zip(chunk) {
+            *most = if x > *most { x } else { *most };
         }
     }
+    most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most })
+}
+
+/// Brings the `count` largest weights to the front, in order; of equals, those of the lowest ids.
+fn likeliest_first(weights: &mut [(u32, f32)], count: usize) {
+    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if count < weights.len() {
+        weights.select_nth_unstable_by(count, order);
+        weights[..count].sort_unstable_by(order);
+    } else {
+        weights.sort_unstable_by(order);
+    }
+}
+
+/// A place drawn in proportion to the weights that are numbers.
+fn draw(rng: &mut ChaCha8Rng, weights: &[f32]) -> Option<usize> {
+    const CHUNK: usize = 256;
+    let number = |weight: f32| if weight > 0.0 { weight } else { 0.0 };
+    let sum = |chunk: &[f32]| {
+        let mut sums = [0.0_f32; 16];
+        let (lanes, rest) = chunk.as_chunks::<16>();
+        for weights in lanes {
+            for (sum, &weight) in sums.iter_mut().zip(weights) {
+                *sum += number(weight);
+            }
+        }
+        sums.iter().chain(rest).map(|&weight| f64::from(number(weight))).sum::<f64>()
+    };
+    let sums: Vec<f64> = weights.chunks(CHUNK).map(sum).collect();
+    let mut left = rng.random::<f64>() * sums.iter().sum::<f64>();
+    let mut last = None;
+    for (chunk, sum) in sums.iter().enumerate() {
+        let start = chunk * CHUNK;
+        if left >= *sum {
+            left -= sum;
+            continue;
+        }
+        for (place, &weight) in (start..).zip(&weights[start..]).take(CHUNK) {
+            if weight > 0.0 {
+                last = Some(place);
+                left -= f64::from(weight);
+                if left < 0.0 {
+                    return last;
+                }
+            }
+        }
+    }
+    // rounding used the total up
+    last.or_else(|| weights.iter().rposition(|&weight| weight > 0.0))
 }
 
 #[cfg(test)]

@@ -72,8 +72,7 @@ impl Scheduler {
             self.ended.push(Event::Finished { id, reason: Finish::Length });
             return id;
         }
-        let sampler =
-            Sampler::new(options.sampling, options.allowed_vocab, options.first_prompt);
+        let sampler = Sampler::new(options.sampling, options.allowed_vocab, options.first_prompt);
         let end = End { eos: options.eos, left: options.max_tokens };
         self.waiting.push_back(Waiting { id, prompt, after, sampler, end });
         id
@@ -196,3 +195,6 @@ impl Row {
         self.end.left > 0
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,7 +130,10 @@ impl<'a> TextGenerator<'a> {
         let tokens = longest(prompts, options)?;
         let sequences = self.sequences.min(prompts.len()).max(1);
         let limits = match self.memory {
-            Some(bytes) => Limits::that_fit(self.config, tokens, sequences, bytes)?,
+            Some(bytes) => {
+                let weights = self.model.weight_bytes();
+                Limits::that_fit(self.config, weights, tokens, sequences, bytes)?
+            }
             None => Limits { sequences, tokens },
         };
         Engine::new(self.model, self.config, limits, self.device)

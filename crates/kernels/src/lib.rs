@@ -134,3 +134,11 @@ pub fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
         None
     }
 }
+
+/// `x = e^(scale * (x - most))`, for the probabilities of logits on the host.
+pub fn exp_differences(x: &mut [f32], most: f32, scale: f32) {
+    #[cfg(feature = "flex")]
+    math::exp_differences(x, most, scale);
+    #[cfg(not(feature = "flex"))]
+    x.iter_mut().for_each(|x| *x = ((*x - most) * scale).exp());
+}

@@ -75,7 +75,9 @@ impl KvCache {
         device: &Device,
     ) -> Self {
         let shape = [slots, heads, capacity, head_dim];
-        Self { keys: Tensor::zeros(shape, device), values: Tensor::zeros(shape, device) }
+        // burn-flex makes its zeros by a copy of zeros, which for a while takes twice the memory
+        let empty = || Tensor::full(shape, 0.0, device);
+        Self { keys: empty(), values: empty() }
     }
 
     /// How many positions fit into a slot.
@@ -85,13 +87,15 @@ impl KvCache {
 
     /// Gives every position random keys and values: a context of any length to measure with.
     pub fn fill(&mut self) {
-        let normal = Distribution::Normal(0.0, 1.0);
+        let [slots, heads, capacity, head_dim] = self.keys.dims();
+        let (device, normal) = (self.keys.device(), Distribution::Normal(0.0, 1.0));
         for cache in [&mut self.keys, &mut self.values] {
-            cache.inplace(|cache| {
-                let (shape, device) = (cache.dims(), cache.device());
-                drop(cache);
-                Tensor::random(shape, normal, &device)
-            });
+            // a slot at a time, so that little is held twice
+            for slot in 0..slots {
+                let random = Tensor::random([1, heads, capacity, head_dim], normal, &device);
+                let span = [slot..slot + 1, 0..heads, 0..capacity, 0..head_dim];
+                cache.inplace(|cache| cache.slice_assign(span, random));
+            }
         }
     }
 

@@ -115,6 +115,12 @@ impl NeoXConfig {
         self.num_hidden_layers * layer + 2 * h
     }
 
+    /// Parameters in the matrices of its linear layers.
+    pub fn num_matrix_params(&self) -> usize {
+        let (h, m) = (self.hidden_size, self.intermediate());
+        self.num_hidden_layers * (4 * h * h + 2 * h * m)
+    }
+
     /// Bytes of keys and values a cached position takes, at `bytes` a number.
     pub fn kv_bytes(&self, bytes: usize) -> usize {
         2 * self.num_hidden_layers * self.hidden_size * bytes

@@ -42,12 +42,21 @@ fn default_distance() -> usize {
 impl T5Config {
     /// Parameters of the stack: self-attention, cross-attention, feed-forward, norms, position bias.
     pub fn num_params(&self) -> usize {
-        let inner = self.num_attention_heads * self.d_kv;
-        let layer =
-            8 * self.hidden_size * inner + 2 * self.hidden_size * self.d_ff + 3 * self.hidden_size;
-        self.num_hidden_layers * layer
-            + self.hidden_size
+        self.num_matrix_params()
+            + (3 * self.num_hidden_layers + 1) * self.hidden_size
             + self.relative_attention_num_buckets * self.num_attention_heads
+    }
+
+    /// Parameters in the matrices of its linear layers.
+    pub fn num_matrix_params(&self) -> usize {
+        let inner = self.num_attention_heads * self.d_kv;
+        self.num_hidden_layers * self.hidden_size * (8 * inner + 2 * self.d_ff)
+    }
+
+    /// Bytes of keys and values a cached position takes in self-attention, and an encoder state in
+    /// cross-attention, at `bytes` a number.
+    pub fn kv_bytes(&self, bytes: usize) -> usize {
+        2 * self.num_hidden_layers * self.num_attention_heads * self.d_kv * bytes
     }
 }
 
@@ -211,12 +220,8 @@ impl T5Stack {
             }
             x = x + block.self_attention.forward(normed, (key, value), Some(bias.clone()), &mask);
             let normed = block.cross_norm.forward(x.clone());
-            let seen = block.cross_attention.forward(
-                normed,
-                states.clone(),
-                None,
-                &AttentionMask::Open,
-            );
+            let seen =
+                block.cross_attention.forward(normed, states.clone(), None, &AttentionMask::Open);
             x = x + seen;
             let normed = block.feed_norm.forward(x.clone());
             x = x + apply(&block.wo, relu(apply(&block.wi, normed)));

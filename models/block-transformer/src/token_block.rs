@@ -92,12 +92,8 @@ impl TokenDecoder {
     pub fn start(&self, contexts: Tensor<3>, cache: &mut TokenCache) -> (TokenBlock, Tensor<2>) {
         let expanded = self.expand(contexts);
         let ([rows, ..], device) = (expanded.dims(), expanded.device());
-        let mut block = TokenBlock {
-            slots: (0..rows).collect(),
-            written: 0,
-            added: None,
-            states: Vec::new(),
-        };
+        let mut block =
+            TokenBlock { slots: (0..rows).collect(), written: 0, added: None, states: Vec::new() };
         match (self.strategy, &self.tokens) {
             (Strategy::Prefix, _) => {
                 let logits = self.step(&mut block, expanded, cache);
