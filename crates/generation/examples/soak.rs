@@ -77,7 +77,9 @@ impl Soak {
             }
             requests.push(Request { prompt, options, answer });
         }
-        let engine = Engine::new(&model, config, LIMITS, device)?;
+        let mut engine = Engine::new(&model, config, LIMITS, device)?;
+        // touches all its memory; nobody sees what is in a slot before they come
+        engine.fill();
         let (live, tokens, finished, cancelled) = (HashMap::new(), 0, 0, 0);
         Ok(Self { name, engine, requests, live, random, tokens, finished, cancelled })
     }
@@ -86,7 +88,7 @@ impl Soak {
     fn step(&mut self) -> Result<()> {
         // now and then nothing is left, and now and then a queue forms
         let wave = (self.tokens / 20_000) % 2;
-        if self.live.len() < 2 * SEQUENCES && self.random.random_range(0..6 + 12 * wave) == 0 {
+        if self.live.len() < 2 * SEQUENCES && self.random.random_range(0..2 + 10 * wave) == 0 {
             let index = self.random.random_range(0..self.requests.len());
             let request = &self.requests[index];
             let id = self.engine.submit(&request.prompt, &request.options)?;
