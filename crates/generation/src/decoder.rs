@@ -37,7 +37,7 @@ pub(crate) trait Decoder {
     /// `[kept, v]` of their next token.
     fn next(&mut self, kept: &[usize], ids: &[u32]) -> Tensor<2>;
 
-    /// Gives every slot random keys and values.
+    /// Gives every slot the same random keys and values.
     fn fill(&mut self);
 
     /// What has been computed so far.

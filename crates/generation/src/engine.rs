@@ -175,7 +175,7 @@ impl Engine {
         self.scheduler.decoder().work()
     }
 
-    /// Gives every slot random keys and values; what is being decoded loses its context.
+    /// Gives every slot the same random keys and values; what is being decoded loses its context.
     pub fn fill(&mut self) {
         self.scheduler.decoder_mut().fill();
     }

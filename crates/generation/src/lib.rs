@@ -1,6 +1,7 @@
 //! Decoding: an engine for many sequences at once, sampling, stop conditions, streaming text.
 //!
-//! [`Engine`] and [`generate`] know token ids only; [`TextGenerator`] puts text on top of them.
+//! [`Engine`] and [`generate`] know token ids only; [`TextGenerator`] puts text on top of them. The
+//! README says what a token costs.
 
 mod block;
 mod choose;

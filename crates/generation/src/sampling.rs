@@ -5,6 +5,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{GenerationError, PAD};
 
+/// Weights that are summed in f32.
+const CHUNK: usize = 256;
+
 /// How a token is chosen: temperature first, then `top_k`, then `top_p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -84,40 +87,14 @@ impl Sampler {
         }
         // relative to the largest, so that no exponential overflows; what is no number stays none
         zoo_kernels::exp_differences(&mut weights, most, self.sampling.temperature.recip() as f32);
-        match (self.sampling.top_k, self.sampling.top_p) {
-            (None, None | Some(1.0)) => draw(&mut self.rng, &weights).map(|id| id as u32),
-            _ => {
-                let kept = self.truncated(&weights);
-                let weights: Vec<f32> = kept.iter().map(|(_, weight)| *weight).collect();
-                draw(&mut self.rng, &weights).map(|place| kept[place].0)
-            }
-        }
-    }
-
-    /// The ids that `top_k` and `top_p` keep with their weights, most likely first.
-    fn truncated(&self, weights: &[f32]) -> Vec<(u32, f32)> {
-        let possible = (0..).zip(weights.iter().copied()).filter(|(_, weight)| *weight > 0.0);
-        let mut all: Vec<(u32, f32)> = possible.collect();
         if let Some(k) = self.sampling.top_k {
-            likeliest_first(&mut all, k);
-            all.truncate(k);
+            keep_largest(&mut weights, k as f64, |_| 1.0);
         }
-        let Some(p) = self.sampling.top_p.filter(|&p| p < 1.0) else { return all };
-        let sum = |part: &[(u32, f32)]| part.iter().map(|(_, w)| f64::from(*w)).sum::<f64>();
-        let enough = p * sum(&all);
-        // sorting them all would take longer than many a step of the model
-        let mut sorted = if self.sampling.top_k.is_some() { all.len() } else { 0 };
-        while sorted < all.len() && (sorted == 0 || sum(&all[..sorted]) < enough) {
-            sorted = (4 * sorted).max(256).min(all.len());
-            likeliest_first(&mut all, sorted);
+        if let Some(p) = self.sampling.top_p.filter(|&p| p < 1.0) {
+            let enough = p * sum(&weights);
+            keep_largest(&mut weights, enough, f64::from);
         }
-        let mut reached = 0.0;
-        let last = all[..sorted].iter().position(|(_, weight)| {
-            reached += f64::from(*weight);
-            reached >= enough
-        });
-        all.truncate(last.map_or(sorted, |last| last + 1));
-        all
+        draw(&mut self.rng, &weights).map(|id| id as u32)
     }
 }
 
@@ -134,22 +111,47 @@ fn max(x: &[f32]) -> f32 {
     most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most })
 }
 
-/// Brings the `count` largest weights to the front, in order; of equals, those of the lowest ids.
-fn likeliest_first(weights: &mut [(u32, f32)], count: usize) {
-    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-    if count < weights.len() {
-        weights.select_nth_unstable_by(count, order);
-        weights[..count].sort_unstable_by(order);
-    } else {
-        weights.sort_unstable_by(order);
+/// Keeps the fewest of the largest weights that together have `enough` of a measure, of equals those
+/// of the lowest ids, and makes the others 0.
+///
+/// Weights are put in buckets by their leading bits, which order them; only the bucket in which it
+/// is enough has to be sorted.
+fn keep_largest(weights: &mut [f32], enough: f64, measure: impl Fn(f32) -> f64) {
+    // 5 bits of the fraction
+    let bucket = |weight: f32| (weight.to_bits() >> 18) as usize;
+    let mut buckets = vec![0.0; 1 << 13];
+    for &weight in weights.iter().filter(|weight| **weight > 0.0) {
+        buckets[bucket(weight)] += measure(weight);
+    }
+    let mut left = enough;
+    let last = buckets.iter().rposition(|&held| {
+        let reached = held >= left;
+        left -= if reached { 0.0 } else { held };
+        reached
+    });
+    // all together are not enough
+    let Some(last) = last else { return };
+    let mut within: Vec<usize> =
+        (0..weights.len()).filter(|&id| weights[id] > 0.0 && bucket(weights[id]) == last).collect();
+    within.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+    let kept = within.iter().position(|&id| {
+        left -= measure(weights[id]);
+        left <= 0.0
+    });
+    for &id in &within[kept.map_or(within.len(), |kept| kept + 1)..] {
+        weights[id] = 0.0;
+    }
+    for weight in weights.iter_mut().filter(|weight| **weight > 0.0) {
+        if bucket(*weight) < last {
+            *weight = 0.0;
+        }
     }
 }
 
-/// A place drawn in proportion to the weights that are numbers.
-fn draw(rng: &mut ChaCha8Rng, weights: &[f32]) -> Option<usize> {
-    const CHUNK: usize = 256;
+/// Sum of the weights that are numbers.
+fn sum(weights: &[f32]) -> f64 {
     let number = |weight: f32| if weight > 0.0 { weight } else { 0.0 };
-    let sum = |chunk: &[f32]| {
+    let of_chunk = |chunk: &[f32]| {
         let mut sums = [0.0_f32; 16];
         let (lanes, rest) = chunk.as_chunks::<16>();
         for weights in lanes {
@@ -159,6 +161,11 @@ fn draw(rng: &mut ChaCha8Rng, weights: &[f32]) -> Option<usize> {
         }
         sums.iter().chain(rest).map(|&weight| f64::from(number(weight))).sum::<f64>()
     };
+    weights.chunks(CHUNK).map(of_chunk).sum()
+}
+
+/// A place drawn in proportion to the weights that are numbers.
+fn draw(rng: &mut ChaCha8Rng, weights: &[f32]) -> Option<usize> {
     let sums: Vec<f64> = weights.chunks(CHUNK).map(sum).collect();
     let mut left = rng.random::<f64>() * sums.iter().sum::<f64>();
     let mut last = None;
@@ -252,6 +259,49 @@ mod tests {
     fn top_k_one_takes_the_lowest_of_equals() {
         let sampling = Sampling { top_k: Some(1), ..Sampling::at(1.0, 7) };
         assert_close(&frequencies(sampling, &[0.0, 2.0, 2.0, 1.0]), &[0.0, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn what_is_kept_is_the_front_of_the_sorted_weights() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        for round in 0..200 {
+            // peaked, flat, and with many equals
+            let spread = [20.0, 1e-3, 3.0][round % 3];
+            let steps = if round % 3 == 2 { 4.0 } else { 1e6 };
+            let one = |random: &mut ChaCha8Rng| {
+                let x = (random.random::<f32>() * steps).floor() / steps;
+                (-spread * x).exp()
+            };
+            let mut weights: Vec<f32> = (0..1000).map(|_| one(&mut random)).collect();
+            weights[7] = f32::NAN;
+            weights[8] = 0.0;
+            let mut sorted: Vec<usize> = (0..1000).filter(|&id| weights[id] > 0.0).collect();
+            sorted.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+            let kept = |weights: &[f32]| -> Vec<usize> {
+                (0..weights.len()).filter(|&id| weights[id] > 0.0).collect()
+            };
+            for k in [1, 10, 997, 998, 2000] {
+                let mut some = weights.clone();
+                keep_largest(&mut some, k as f64, |_| 1.0);
+                let mut expected = sorted[..k.min(998)].to_vec();
+                expected.sort_unstable();
+                assert_eq!(kept(&some), expected);
+            }
+            for p in [0.01, 0.5, 0.97] {
+                let enough = p * sum(&weights);
+                let mut some = weights.clone();
+                keep_largest(&mut some, enough, f64::from);
+                let some = kept(&some);
+                let mut front = sorted[..some.len()].to_vec();
+                let held =
+                    |ids: &[usize]| ids.iter().map(|&id| f64::from(weights[id])).sum::<f64>();
+                let slack = 1e-6 * enough;
+                assert!(held(&front) >= enough - slack);
+                assert!(held(&front[..front.len() - 1]) < enough + slack);
+                front.sort_unstable();
+                assert_eq!(some, front);
+            }
+        }
     }
 
     #[test]

@@ -85,16 +85,15 @@ impl KvCache {
         self.keys.dims()[2]
     }
 
-    /// Gives every position random keys and values: a context of any length to measure with.
+    /// Gives every slot the same random keys and values: a context of any length to measure with.
     pub fn fill(&mut self) {
         let [slots, heads, capacity, head_dim] = self.keys.dims();
         let (device, normal) = (self.keys.device(), Distribution::Normal(0.0, 1.0));
         for cache in [&mut self.keys, &mut self.values] {
-            // a slot at a time, so that little is held twice
+            let random = Tensor::random([1, heads, capacity, head_dim], normal, &device);
             for slot in 0..slots {
-                let random = Tensor::random([1, heads, capacity, head_dim], normal, &device);
                 let span = [slot..slot + 1, 0..heads, 0..capacity, 0..head_dim];
-                cache.inplace(|cache| cache.slice_assign(span, random));
+                cache.inplace(|cache| cache.slice_assign(span, random.clone()));
             }
         }
     }
