@@ -14,6 +14,7 @@ mod commands;
 mod dashboard;
 mod device;
 mod memory;
+mod meter;
 
 use std::process::ExitCode;
 
@@ -28,9 +29,16 @@ struct Cli {
     command: commands::Command,
 }
 
+/// Bytes of stack a thread, as much as a main thread has.
+const STACK: usize = 8 << 20;
+
 fn main() -> ExitCode {
     memory::keep_pages();
-    match Cli::parse().command.run() {
+    let command = Cli::parse().command;
+    // On a thread of the pool a parallel operation begins at once, with the caller's share of the
+    // work; from any other it would wait for a thread to be woken, and to be woken itself.
+    let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
+    match rayon::scope(|_| command.run()) {
         Ok(code) => code,
         Err(error) => {
             let mut text = error.to_string();

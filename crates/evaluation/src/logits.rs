@@ -1,6 +1,7 @@
 //! Log-probabilities of targets from hidden states, a few rows of logits at a time.
 
 use burn::tensor::{Int, Tensor, TensorData};
+use zoo_layers::project;
 
 use crate::EvalError;
 
@@ -38,7 +39,17 @@ pub(crate) fn score_targets(
         let ids: Vec<i64> = targets.iter().map(|&id| i64::from(id)).collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [count, 1]), &device);
         let hidden = hidden.clone().narrow(0, chunk * at_once, count);
-        let logits = hidden.matmul(head.clone()); // [count, vocab]
+        let logits = project(hidden, head.clone(), None); // [count, vocab]
+        if let Some(chunk) = zoo_kernels::score_targets(&logits, targets) {
+            for (score, &id) in chunk.iter().zip(targets) {
+                let log_prob = score.log_prob;
+                if !log_prob.is_finite() {
+                    return Err(EvalError::NotFinite);
+                }
+                scores.push(TargetScore { log_prob, greedy: score.top == id });
+            }
+            continue;
+        }
         let (top, at) = logits.clone().max_dim_with_indices(1); // [count, 1]
         // below the top the numbers are small, and what is subtracted on the host is exact
         let shifted = logits - top;

@@ -8,7 +8,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
-use crate::{Plot, Style};
+use crate::{Plot, Ribbon, Scale, Style};
 
 const SIZE: (u32, u32) = (960, 600);
 const FONT: &str = "sans-serif";
@@ -63,20 +63,25 @@ fn draw_chart<B: DrawingBackend>(
         .light_line_style(TRANSPARENT)
         .bold_line_style(INK.mix(0.12))
         .axis_style(INK)
+        .x_labels(if plot.x_scale == Scale::Log2 { 16 } else { 10 })
         .x_desc(&plot.x_label)
         .y_desc(&plot.y_label)
         .axis_desc_style((FONT, 18).into_font().color(&INK))
         .label_style((FONT, 16).into_font().color(&INK))
-        .x_label_formatter(&|x| number(*x))
+        .x_label_formatter(&|x| plot.x_scale.tick(*x))
         .y_label_formatter(&|y| number(*y))
         .draw()?;
+    for ribbon in &plot.ribbons {
+        let colour = COLOURS[ribbon.line % COLOURS.len()].mix(0.2);
+        chart.draw_series([Polygon::new(plot.x_scale.outline(ribbon), colour)])?;
+    }
     for (i, line) in plot.lines.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
         let style = match line.style {
             Style::Faint => colour.mix(0.6).stroke_width(1),
             _ => colour.stroke_width(2),
         };
-        let points: Vec<_> = finite(&line.points).collect();
+        let points: Vec<_> = plot.x_scale.placed(&line.points).collect();
         chart
             .draw_series(LineSeries::new(points.iter().copied(), style))?
             .label(&line.label)
@@ -107,16 +112,46 @@ fn draw_chart<B: DrawingBackend>(
         .draw()
 }
 
-fn finite(points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> + '_ {
-    points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite())
+impl Scale {
+    /// Where `x` lies on the axis.
+    fn place(self, x: f64) -> f64 {
+        match self {
+            Self::Linear => x,
+            Self::Log2 => x.log2(),
+        }
+    }
+
+    /// The points that can be drawn.
+    fn placed(self, points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> + '_ {
+        let placed = points.iter().map(move |&(x, y)| (self.place(x), y));
+        placed.filter(|(x, y)| x.is_finite() && y.is_finite())
+    }
+
+    /// Along the upper edge of a ribbon, and back along the lower.
+    fn outline(self, ribbon: &Ribbon) -> Vec<(f64, f64)> {
+        let upper: Vec<_> = ribbon.edges.iter().map(|&(x, _, high)| (x, high)).collect();
+        let lower: Vec<_> = ribbon.edges.iter().rev().map(|&(x, low, _)| (x, low)).collect();
+        self.placed(&upper).chain(self.placed(&lower)).collect()
+    }
+
+    /// The label of a tick that lies at `place`.
+    fn tick(self, place: f64) -> String {
+        match self {
+            Self::Linear => number(place),
+            Self::Log2 if place.fract().abs() < 1e-9 => number(place.exp2()),
+            Self::Log2 => String::new(),
+        }
+    }
 }
 
 /// What the axes span: everything, and a little room above and below.
 fn ranges(plot: &Plot) -> (Range<f64>, Range<f64>) {
-    let points = || plot.lines.iter().flat_map(|line| finite(&line.points));
+    let lines = plot.lines.iter().flat_map(|line| plot.x_scale.placed(&line.points));
+    let ribbons = plot.ribbons.iter().flat_map(|ribbon| plot.x_scale.outline(ribbon));
+    let points: Vec<(f64, f64)> = lines.chain(ribbons).collect();
     let levels = plot.levels.iter().map(|level| level.y).filter(|y| y.is_finite());
-    let xs = span(points().map(|p| p.0));
-    let ys = span(points().map(|p| p.1).chain(levels));
+    let xs = span(points.iter().map(|p| p.0));
+    let ys = span(points.iter().map(|p| p.1).chain(levels));
     let room = 0.06 * (ys.end - ys.start);
     (xs, ys.start - room..ys.end + room)
 }

@@ -29,6 +29,25 @@ pub enum Style {
     Marked,
 }
 
+/// How x values are spread over the axis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scale {
+    /// Evenly.
+    #[default]
+    Linear,
+    /// Each doubling as wide as the next, ticks at powers of two; x values must be positive.
+    Log2,
+}
+
+/// An area around a line, in a pale shade of its colour.
+#[derive(Clone, Debug)]
+pub struct Ribbon {
+    /// Index of the line.
+    pub line: usize,
+    /// x, lower and upper y.
+    pub edges: Vec<(f64, f64, f64)>,
+}
+
 /// A level drawn across the whole plot.
 #[derive(Clone, Debug)]
 pub struct Level {
@@ -47,6 +66,10 @@ pub struct Plot {
     pub x_label: String,
     /// Beside the y axis.
     pub y_label: String,
+    /// How x values are spread.
+    pub x_scale: Scale,
+    /// Areas behind the lines.
+    pub ribbons: Vec<Ribbon>,
     /// In drawing order.
     pub lines: Vec<Line>,
     /// Dashed levels.
@@ -110,6 +133,28 @@ mod tests {
         assert!(smoothed(&flat, 4.0).iter().all(|p| (p.1 - 2.0).abs() < 1e-12));
         let saw: Vec<_> = (0..200).map(|i| (f64::from(i), f64::from(i % 2))).collect();
         assert!((smoothed(&saw, 20.0)[199].1 - 0.5).abs() < 0.05);
+    }
+
+    #[test]
+    fn a_logarithmic_axis_has_its_ticks_at_powers_of_two_and_ribbons_a_shade() {
+        let dir = tempfile::tempdir().unwrap();
+        let points: Vec<(f64, f64)> = (1..2000).map(|x| (f64::from(x), 19.0)).collect();
+        let edges = points.iter().map(|&(x, y)| (x, y - 1.0, y + 1.0)).chain([(0.0, 18.0, 20.0)]);
+        let ribbon = Ribbon { line: 0, edges: edges.collect() };
+        let line = Line { label: "loss".into(), points, style: Style::Solid };
+        let plot = Plot {
+            x_scale: Scale::Log2,
+            ribbons: vec![ribbon],
+            lines: vec![line],
+            ..Plot::default()
+        };
+        let path = dir.path().join("a.svg");
+        plot.write(&path).unwrap();
+        let svg = std::fs::read_to_string(&path).unwrap();
+        let written = |text: &str| svg.lines().any(|line| line.trim() == text);
+        assert!([1, 2, 4, 64, 1024].iter().all(|x| written(&x.to_string())), "{svg}");
+        assert!(!written("200") && !written("1000"));
+        assert!(svg.contains("<polygon"));
     }
 
     #[test]

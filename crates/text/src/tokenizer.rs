@@ -4,7 +4,9 @@ use std::path::Path;
 
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, Tokenizer as HfTokenizer, TokenizerImpl};
+use tokenizers::{
+    AddedToken, NormalizedString, Normalizer, Tokenizer as HfTokenizer, TokenizerImpl,
+};
 
 use crate::TextError;
 use crate::file::replace;
@@ -156,6 +158,17 @@ impl Tokenizer {
         }
     }
 
+    /// Whether `ids` decode to `text`, or to what the tokenizer's own normalizer makes of it.
+    pub fn decodes_to(&self, ids: &[u32], text: &str) -> bool {
+        let decoded = self.decode(ids);
+        let Self::HuggingFace(tokenizer) = self else { return decoded == text };
+        decoded == text
+            || tokenizer.get_normalizer().is_some_and(|normalizer| {
+                let mut normalized = NormalizedString::from(text);
+                normalizer.normalize(&mut normalized).is_ok() && normalized.get() == decoded
+            })
+    }
+
     /// One more than the highest id.
     pub fn vocab_size(&self) -> usize {
         match self {
@@ -232,6 +245,24 @@ mod tests {
         let again = Tokenizer::load(&path).unwrap();
         assert_eq!(again.encode(TEXT).unwrap(), ids);
         assert_eq!(again.fingerprint(), tokenizer.fingerprint());
+    }
+
+    #[test]
+    fn a_text_that_comes_back_up_to_the_normalizer_does_come_back() {
+        let bytes = Tokenizer::Bytes.encode(TEXT).unwrap();
+        assert!(Tokenizer::Bytes.decodes_to(&bytes, TEXT));
+        assert!(!Tokenizer::Bytes.decodes_to(&bytes[1..], TEXT));
+        let plain = Tokenizer::train_bpe([TEXT.to_string()].into_iter(), 300).unwrap();
+        let Tokenizer::HuggingFace(mut inner) = plain.clone() else { unreachable!() };
+        inner.with_normalizer(Some(tokenizers::normalizers::unicode::NFC));
+        let composing = Tokenizer::HuggingFace(inner);
+        let decomposed = "cafe\u{301}";
+        let ids = composing.encode(decomposed).unwrap();
+        assert_eq!(composing.decode(&ids), "café");
+        assert!(composing.decodes_to(&ids, decomposed));
+        assert!(!plain.decodes_to(&ids, decomposed));
+        let special = format!("a{EOS_TEXT}b");
+        assert!(!plain.decodes_to(&plain.encode(&special).unwrap(), &special));
     }
 
     #[test]

@@ -191,6 +191,15 @@ impl Checkpoint {
         model.try_load_file(&path).map_err(|e| TrainError::damaged(&path, e.to_string()))
     }
 
+    /// SHA-256 of the weights, as they were written.
+    ///
+    /// # Errors
+    /// When the manifest cannot be read.
+    pub fn weights_sha256(&self) -> Result<String, TrainError> {
+        let manifest = manifest(&self.dir)?;
+        Ok(manifest.get(MODEL).map(|listed| listed.sha256.clone()).unwrap_or_default())
+    }
+
     /// The tokenizer.
     ///
     /// # Errors
@@ -224,9 +233,7 @@ impl Checkpoint {
 
 /// Every file of the manifest as it was written.
 fn verify(dir: &Path) -> Result<(), TrainError> {
-    let path = dir.join(MANIFEST);
-    let manifest: Manifest = serde_json::from_str(&read(&path)?)
-        .map_err(|e| TrainError::damaged(&path, e.to_string()))?;
+    let (path, manifest) = (dir.join(MANIFEST), manifest(dir)?);
     for name in [MODEL, CONFIG, TOKENIZER, STATE] {
         if !manifest.contains_key(name) {
             return Err(TrainError::damaged(&path, format!("{name} is not listed")));
@@ -244,6 +251,11 @@ fn verify(dir: &Path) -> Result<(), TrainError> {
         }
     }
     Ok(())
+}
+
+fn manifest(dir: &Path) -> Result<Manifest, TrainError> {
+    let path = dir.join(MANIFEST);
+    serde_json::from_str(&read(&path)?).map_err(|e| TrainError::damaged(&path, e.to_string()))
 }
 
 fn read(path: &Path) -> Result<String, TrainError> {

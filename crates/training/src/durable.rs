@@ -11,8 +11,11 @@ use crate::TrainError;
 /// Marks what is being written or removed; swept away by [`sweep`].
 const TEMPORARY: &str = ".partial-";
 
-/// Replaces the file at `path`.
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+/// Replaces the file at `path`; at no instant is it half there.
+///
+/// # Errors
+/// When the disk refuses; the file is as it was then.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let beside = temporary(path);
     let write = || {
         let mut file = File::create(&beside)?;

@@ -30,6 +30,7 @@ pub(crate) fn write(
             label: format!("token frequencies alone ({frequency_loss:.2})"),
             y: frequency_loss,
         }],
+        ..Plot::default()
     };
     plot.write(&folder.file("loss.svg"))?;
     plot.write(&folder.file("loss.png"))?;

@@ -23,6 +23,7 @@ mod trainer;
 pub use batch::{WindowBatcher, real_tokens, token_batch};
 pub use checkpoint::{Checkpoint, Contents, TrainState};
 pub use config::{TokenizerChoice, TrainConfig};
+pub use durable::write as write_durably;
 pub use error::TrainError;
 pub use folder::RunFolder;
 pub use interrupt::{INTERRUPTED, on_interrupt};

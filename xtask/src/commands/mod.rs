@@ -2,6 +2,7 @@
 
 mod bench;
 mod eval;
+mod eval_pg19;
 mod export;
 mod generate;
 mod import;
@@ -22,6 +23,8 @@ pub enum Command {
     Bench(bench::Args),
     /// Score a model on zero-shot tasks
     Eval(eval::Args),
+    /// Loss by position in long books, and their perplexity, for one checkpoint or several
+    EvalPg19(eval_pg19::Args),
     /// Write a checkpoint's weights to a published or burn file
     Export(export::Args),
     /// Continue texts with a trained model
@@ -44,6 +47,7 @@ impl Command {
         match self {
             Self::Bench(args) => args.run(),
             Self::Eval(args) => args.run(),
+            Self::EvalPg19(args) => args.run(),
             Self::Export(args) => args.run(),
             Self::Generate(args) => args.run(),
             Self::Import(args) => args.run(),

@@ -200,7 +200,7 @@ fn fingerprint(
 }
 
 /// On a terminal's stderr; nowhere else.
-fn progress() -> ProgressBar {
+pub fn progress() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     }

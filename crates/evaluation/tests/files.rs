@@ -1,0 +1,120 @@
+//! Task files that are not what they must be are named, with the line.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::reference;
+use tempfile::TempDir;
+use zoo_evaluation::{Item, Task};
+
+/// The made-up files in a folder of their own.
+fn files() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for task in Task::all() {
+        for file in task.files() {
+            fs::copy(reference("made-up").join(file), dir.path().join(file)).unwrap();
+        }
+    }
+    dir
+}
+
+fn load(dir: &Path, task: Task) -> Result<usize, String> {
+    task.load(dir, None).map(|items| items.len()).map_err(|e| e.to_string())
+}
+
+/// The error after `change` to the first file of a task.
+fn error(task: Task, change: impl FnOnce(String) -> Vec<u8>) -> String {
+    let dir = files();
+    let path = dir.path().join(task.files()[0]);
+    fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
+    load(dir.path(), task).unwrap_err()
+}
+
+#[test]
+fn files_as_they_should_be_are_read() {
+    let dir = files();
+    let counts: Vec<usize> =
+        Task::all().iter().map(|&task| load(dir.path(), task).unwrap()).collect();
+    assert_eq!(counts, [5, 4, 4, 5, 2, 4]);
+    for &task in Task::all() {
+        let first = task.load(dir.path(), Some(1)).unwrap();
+        assert_eq!(first, task.load(dir.path(), None).unwrap()[..1]);
+    }
+}
+
+#[test]
+fn broken_lines_are_named() {
+    for task in [Task::HellaSwag, Task::Piqa, Task::ArcEasy, Task::Lambada, Task::Winogrande] {
+        let cut = |text: String| {
+            let mut lines: Vec<&str> = text.lines().collect();
+            lines[2] = &lines[2][..10];
+            // an empty line counts, and is no item
+            lines.insert(1, "");
+            lines.join("\n").into_bytes()
+        };
+        let error = error(task, cut);
+        assert!(error.contains(&format!("{}:4: ", task.files()[0])), "{error}");
+    }
+    let missing = error(Task::HellaSwag, |text| text.replacen("ctx_a", "ctx", 1).into());
+    assert!(missing.contains(".jsonl:1: missing field `ctx_a`"), "{missing}");
+    let missing = error(Task::ArcEasy, |text| text.replacen("gold", "label", 1).into());
+    assert!(missing.contains(".jsonl:1: missing field `gold`"), "{missing}");
+    for task in [Task::Lambada, Task::Wikitext] {
+        let error = error(task, |text| [text.as_bytes(), b"caf\xe9\n"].concat());
+        let line = if task == Task::Lambada { 6 } else { 17 };
+        assert!(error.contains(&format!(":{line}: not UTF-8")), "{error}");
+    }
+}
+
+#[test]
+fn items_that_make_no_sense_are_named() {
+    let out = error(Task::HellaSwag, |text| text.replace("\"label\": 3", "\"label\": 4").into());
+    assert!(out.contains(":5: ") && out.contains("number 4 of 4"), "{out}");
+    let blank = error(Task::Winogrande, |text| text.replacen('_', "it", 1).into());
+    assert!(blank.contains(":1: the sentence has no blank"), "{blank}");
+    let answer = error(Task::Winogrande, |text| text.replacen("\"1\"", "\"\"", 1).into());
+    assert!(answer.contains(":1: the answer must be 1 or 2"), "{answer}");
+    let key = error(Task::ArcEasy, |text| text.replace("Key\": \"C", "Key\": \"D").into());
+    assert!(key.contains(":4: answerKey \"D\""), "{key}");
+    let empty = error(Task::Piqa, |text| text.replacen("\"a\"", "\"\"", 1).into());
+    assert!(empty.contains(":4: an option is empty"), "{empty}");
+}
+
+#[test]
+fn labels_that_do_not_match_their_questions_are_named() {
+    let dir = files();
+    let labels = dir.path().join("piqa_valid-labels.lst");
+    for (text, says) in [
+        ("0\n1\n0\n", "piqa_valid.jsonl:4: no label"),
+        ("0\n1\n0\n1\n1\n", "labels.lst: 1 labels more"),
+        ("0\n1\n2\n1\n", "labels.lst:3: a label must be 0 or 1, not \"2\""),
+    ] {
+        fs::write(&labels, text).unwrap();
+        let error = load(dir.path(), Task::Piqa).unwrap_err();
+        assert!(error.contains(says), "{error}");
+    }
+    fs::write(&labels, "0\n1\n0\n").unwrap();
+    assert_eq!(Task::Piqa.load(dir.path(), Some(3)).unwrap().len(), 3);
+}
+
+#[test]
+fn empty_and_missing_files_are_named() {
+    for &task in Task::all() {
+        let none = error(task, |_| Vec::new());
+        assert!(none.contains(task.files()[0]), "{none}");
+        let dir = files();
+        fs::remove_file(dir.path().join(task.files()[0])).unwrap();
+        assert!(load(dir.path(), task).unwrap_err().contains(task.files()[0]));
+    }
+}
+
+#[test]
+fn published_questions_of_arc_are_read_too() {
+    let dir = files();
+    let items = Task::ArcEasy.load(dir.path(), None).unwrap();
+    let Item::Choice { options, gold } = &items[3] else { panic!("a question") };
+    assert_eq!((options.len(), *gold), (3, 2));
+    assert_eq!(options[2].continuation, " the Sun");
+}

@@ -1,0 +1,43 @@
+//! Bands of positions, equally wide on a logarithmic scale.
+
+use std::ops::Range;
+
+/// The bands of `from..to`, `per_octave` to a doubling, each a whole number of `unit` positions (but
+/// the last, which ends at `to`): blocks are not cut, whose places differ in loss.
+///
+/// # Panics
+/// When `from`, `per_octave` or `unit` is 0.
+pub fn bands(from: usize, to: usize, per_octave: usize, unit: usize) -> Vec<Range<usize>> {
+    assert!(from > 0 && per_octave > 0 && unit > 0);
+    let edge = |i: usize| {
+        let along = from as f64 * ((i as f64 / per_octave as f64).exp2() - 1.0);
+        from + (along / unit as f64).round() as usize * unit
+    };
+    let mut edges: Vec<usize> = (0..).map(edge).take_while(|&edge| edge < to).collect();
+    edges.dedup();
+    let ends = edges.iter().skip(1).copied().chain([to]);
+    edges.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
+}
+
+/// Where a band is drawn on a logarithmic axis: the geometric mean of its first and last position.
+pub fn middle(band: &Range<usize>) -> f64 {
+    (band.start as f64 * (band.end - 1) as f64).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn octaves_double_and_bands_cover_everything_once() {
+        assert_eq!(bands(4, 64, 1, 4), [4..8, 8..16, 16..32, 32..64]);
+        assert_eq!(bands(1, 6, 1, 1), [1..2, 2..4, 4..6]);
+        assert!(bands(4, 4, 1, 4).is_empty());
+        for (from, to, per_octave, unit) in [(4, 2048, 4, 4), (1, 1000, 3, 1), (8, 100, 8, 8)] {
+            let bands = bands(from, to, per_octave, unit);
+            assert_eq!((bands[0].start, bands[bands.len() - 1].end), (from, to));
+            assert!(bands.windows(2).all(|pair| pair[0].end == pair[1].start));
+            assert!(bands.iter().all(|band| !band.is_empty() && band.start % unit == 0));
+        }
+    }
+}

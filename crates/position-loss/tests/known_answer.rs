@@ -1,0 +1,126 @@
+//! The method against documents whose best loss by position is known in closed form.
+
+#[path = "../examples/known_answer/training.rs"]
+mod training;
+
+use burn::tensor::Device;
+use burn::tensor::activation::log_softmax;
+use training::{Training, small, train};
+use zoo::{LanguageModel, ModelConfig};
+use zoo_evaluation::EvalError;
+use zoo_position_loss::{Measures, Meter, Repeats, Tally, Windows};
+use zoo_text::Window;
+use zoo_training::token_batch;
+
+const CONTEXT: usize = 32;
+/// One repeat lies inside a window, one outside.
+const DISTANCES: [usize; 2] = [8, 64];
+/// Windows of each kind.
+const WINDOWS: usize = 320;
+
+fn source() -> Repeats {
+    Repeats::new(4, &DISTANCES, 0.9)
+}
+
+/// Documents that no training step saw, of an exact number of windows.
+fn document(kind: usize) -> Vec<u32> {
+    source().document(kind, WINDOWS * CONTEXT, 7)
+}
+
+fn measured(model: &LanguageModel, config: &ModelConfig, ids: &[u32]) -> Tally {
+    let windows = Windows { context: CONTEXT, stride: CONTEXT };
+    let measures = Measures { windows, documents: true, batch: 64 };
+    let meter = Meter::new(model, config, measures, &Device::flex()).unwrap();
+    meter.measure(ids, Tally::default(), |_, _| Ok::<(), EvalError>(())).unwrap()
+}
+
+/// What is wrong with a measurement of documents of kind `kind`.
+fn judge(tally: &Tally, kind: usize, first: usize) -> Result<(), String> {
+    let source = source();
+    if tally.windows != WINDOWS || tally.predicted != WINDOWS * CONTEXT {
+        return Err(format!("{} windows, {} tokens", tally.windows, tally.predicted));
+    }
+    if tally.sums[..first].iter().any(|&sum| sum != 0.0) {
+        return Err("something is predicted in the first block".into());
+    }
+    let mean = |range: std::ops::Range<usize>| {
+        let n = (range.len() * WINDOWS) as f64;
+        tally.sums[range].iter().sum::<f64>() / n
+    };
+    let distance = DISTANCES[kind].min(CONTEXT);
+    let before = mean(first..distance);
+    // nobody does better than the best; sampling alone moves the mean by less than 0.01
+    if before < source.unknown() - 0.03 {
+        return Err(format!("{before} before position {distance}: better than can be"));
+    }
+    for position in distance..CONTEXT {
+        let loss = mean(position..position + 1);
+        let over = loss - source.best_loss(kind, position);
+        if !(-0.25..0.4).contains(&over) {
+            return Err(format!("{loss} at position {position}"));
+        }
+    }
+    if distance < CONTEXT {
+        let after = mean(distance..CONTEXT);
+        if !(-0.05..0.2).contains(&(after - source.known())) {
+            return Err(format!("{after} from position {distance} on"));
+        }
+    }
+    Ok(())
+}
+
+fn learn(block_length: usize, steps: u64, batch: usize) -> (LanguageModel, ModelConfig) {
+    let source = source();
+    let config = small(&source, block_length, 32, 2);
+    let training = Training { context: CONTEXT, batch, steps, lr: 6e-3 };
+    let model = train(&config, &source, &training, &Device::flex(), |_, _| {});
+    (model, config)
+}
+
+#[test]
+fn a_vanilla_model_reaches_the_best_loss_where_its_context_allows() {
+    let (model, config) = learn(1, 250, 16);
+    for kind in [0, 1] {
+        judge(&measured(&model, &config, &document(kind)), kind, 1).unwrap();
+    }
+    mistakes_are_noticed(&model, &config);
+}
+
+#[test]
+fn a_block_model_reaches_the_best_loss_where_its_context_allows() {
+    let (model, config) = learn(2, 500, 8);
+    for kind in [0, 1] {
+        judge(&measured(&model, &config, &document(kind)), kind, 2).unwrap();
+    }
+}
+
+/// The judge is worth something: what goes wrong in such code does not pass it.
+fn mistakes_are_noticed(model: &LanguageModel, config: &ModelConfig) {
+    let ids = document(0);
+    let good = measured(model, config, &ids);
+    judge(&good, 0, 1).unwrap();
+
+    // a window dropped at the end: the published script drops the whole book
+    let dropped = measured(model, config, &ids[..ids.len() - CONTEXT]);
+    assert!(judge(&dropped, 0, 1).unwrap_err().contains("windows"));
+
+    // losses written down one position early, or late
+    for by in [1, CONTEXT - 2] {
+        let mut moved = good.clone();
+        moved.sums[1..].rotate_left(by);
+        assert!(judge(&moved, 0, 1).is_err());
+    }
+
+    // every prediction held against the token after the one it is of
+    let windows: Vec<Window> = ids
+        .chunks(CONTEXT)
+        .map(|ids| Window { ids: ids.into(), real: vec![true; CONTEXT] })
+        .collect();
+    let (logits, targets) = model.predict(&token_batch(&windows, 1, &Device::flex()));
+    let log_p = log_softmax(logits, 2).narrow(1, 0, CONTEXT - 2); // [windows, context - 2, vocab]
+    let after = targets.narrow(1, 1, CONTEXT - 2).reshape([WINDOWS, CONTEXT - 2, 1]);
+    let sums = log_p.gather(2, after).sum_dim(0).neg().into_data();
+    let mut shifted = good.clone();
+    shifted.sums[1..CONTEXT - 1].iter_mut().zip(sums.iter::<f64>()).for_each(|(a, b)| *a = b);
+    assert!(judge(&shifted, 0, 1).unwrap_err().contains("at position 8"));
+}

@@ -1,0 +1,148 @@
+//! Losses of books against models run plainly, one window at a time.
+
+use burn::tensor::Device;
+use zoo::{LanguageModel, ModelConfig};
+use zoo_evaluation::EvalError;
+use zoo_position_loss::{Measures, Meter, Tally, Windows};
+use zoo_text::{EOS, PAD, Window};
+use zoo_training::token_batch;
+
+const CONTEXT: usize = 16;
+
+fn preset(name: &str) -> (ModelConfig, LanguageModel) {
+    let config = zoo::preset(name).unwrap().model.clone().with_vocab(50);
+    let model = config.init(3, &Device::flex());
+    (config, model)
+}
+
+fn book(tokens: usize) -> Vec<u32> {
+    (0..tokens as u32).map(|i| 2 + (i * i + i / 7) % 48).collect()
+}
+
+fn measures(stride: usize, batch: usize) -> Measures {
+    let windows = Windows { context: CONTEXT, stride };
+    Measures { windows, documents: true, batch }
+}
+
+fn measure(
+    (config, model): &(ModelConfig, LanguageModel),
+    measures: Measures,
+    ids: &[u32],
+    tally: Tally,
+) -> Tally {
+    let meter = Meter::new(model, config, measures, &Device::flex()).unwrap();
+    meter.measure(ids, tally, |_, _| Ok::<(), EvalError>(())).unwrap()
+}
+
+/// Losses of `ids` from `from` on, of a window whose first `padding` tokens are padding.
+fn plain(config: &ModelConfig, model: &LanguageModel, ids: &[u32], padding: usize) -> Vec<f64> {
+    let real = (0..ids.len()).map(|i| i >= padding).collect();
+    let window = Window { ids: ids.into(), real };
+    let length = config.block_length();
+    let batch = token_batch(&[window], length, &Device::flex());
+    model.losses(&batch).losses.into_data().iter::<f64>().collect()
+}
+
+fn close(a: f64, b: f64) {
+    assert!((a - b).abs() < 1e-4 * b.abs().max(1.0), "{a}, {b}");
+}
+
+#[test]
+fn positions_are_those_of_windows_run_alone() {
+    for name in ["debug-block", "debug-vanilla"] {
+        let subject = preset(name);
+        let (config, model) = &subject;
+        let first = config.block_length();
+        // overlapping windows, disjoint ones, and ones with gaps
+        for (tokens, stride) in [(5 * CONTEXT, CONTEXT), (61, 6), (70, 20)] {
+            let ids = book(tokens);
+            let tally = measure(&subject, measures(stride, 2), &ids, Tally::default());
+            let mut sums = vec![0.0; CONTEXT];
+            let mut windows = 0;
+            let mut start = 0;
+            while start + CONTEXT <= tokens {
+                let losses = plain(config, model, &ids[start..start + CONTEXT], 0);
+                assert_eq!(losses.len(), CONTEXT - first);
+                sums[first..].iter_mut().zip(losses).for_each(|(sum, loss)| *sum += loss);
+                start += stride;
+                windows += 1;
+            }
+            assert_eq!(tally.windows, windows);
+            assert!(tally.sums[..first].iter().all(|&sum| sum == 0.0));
+            tally.sums.iter().zip(&sums).for_each(|(&a, &b)| close(a, b));
+        }
+    }
+}
+
+#[test]
+fn whole_books_count_every_token_once() {
+    for name in ["debug-block", "debug-vanilla"] {
+        let subject = preset(name);
+        let (config, model) = &subject;
+        let length = config.block_length();
+        for tokens in [1, 2, 15, 16, 17, 32, 41] {
+            let ids = book(tokens);
+            let tally = measure(&subject, measures(CONTEXT, 2), &ids, Tally::default());
+            let mut nats = 0.0;
+            let mut done = 0;
+            while done < tokens {
+                let end = (done + CONTEXT).min(tokens);
+                // EOS alone in front of the first window; then what there is room for
+                let context = match done {
+                    0 => vec![EOS],
+                    _ => ids[end - CONTEXT - 1..done].to_vec(),
+                };
+                let padding = context.len().next_multiple_of(length) - context.len();
+                let mut window = vec![PAD; padding];
+                window.extend(&context);
+                let known = window.len();
+                window.extend(&ids[done..end]);
+                window.resize(window.len().next_multiple_of(length), PAD);
+                let losses = plain(config, model, &window, padding);
+                nats += losses[known - length..][..end - done].iter().sum::<f64>();
+                done = end;
+            }
+            assert_eq!((tally.predicted, tally.rolled), (tokens, tokens.div_ceil(CONTEXT)));
+            close(tally.nats, nats);
+        }
+    }
+}
+
+#[test]
+fn what_is_done_before_a_stop_is_not_done_again_and_ends_in_the_same_bits() {
+    let subject = preset("debug-block");
+    let (config, model) = &subject;
+    let (ids, measures) = (book(200), measures(CONTEXT, 3));
+    let whole = measure(&subject, measures, &ids, Tally::default());
+    let meter = Meter::new(model, config, measures, &Device::flex()).unwrap();
+    let mut stages = Vec::new();
+    meter
+        .measure(&ids, Tally::default(), |tally, _| {
+            stages.push(tally.clone());
+            Ok::<(), EvalError>(())
+        })
+        .unwrap();
+    assert_eq!(stages.len(), 4 + 5);
+    for stage in stages {
+        assert_eq!(measure(&subject, measures, &ids, stage), whole);
+    }
+}
+
+#[test]
+fn the_work_is_what_is_done() {
+    let (config, model) = preset("debug-vanilla");
+    for documents in [true, false] {
+        let measures = Measures { documents, ..measures(5, 1) };
+        let meter = Meter::new(&model, &config, measures, &Device::flex()).unwrap();
+        for tokens in [0, 1, 16, 40] {
+            let mut steps = 0;
+            let step = |_: &Tally, _| {
+                steps += 1;
+                Ok::<(), EvalError>(())
+            };
+            let tally = meter.measure(&book(tokens), Tally::default(), step).unwrap();
+            assert_eq!(steps, meter.work(tokens));
+            assert_eq!(tally.windows + tally.rolled, meter.work(tokens));
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! `eval-pg19` through the real binary: what it writes, what it refuses, and being killed.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.current_dir(dir).args(args).env("RUST_BACKTRACE", "1");
+    command
+}
+
+fn fails(dir: &Path, args: &[&str], says: &[&str]) {
+    let output = command(dir, args).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+    let last = error.lines().last().unwrap_or_default();
+    assert!(last.starts_with("error: "), "{args:?}: {error}");
+    for word in says {
+        assert!(last.contains(word), "{args:?} should say {word:?}: {error}");
+    }
+    assert!(!error.contains("panicked"), "{error}");
+}
+
+fn succeeds(dir: &Path, args: &[&str]) -> Output {
+    let output = command(dir, args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Text of `bytes` bytes that no two books share.
+fn text(seed: usize, bytes: usize) -> String {
+    let word = |i: usize| format!("word {} of {seed}; ", (i * 7919 + seed) % 1013);
+    let mut text: String = (0..bytes / 10 + 1).map(word).collect();
+    text.truncate(bytes);
+    text
+}
+
+/// Two tiny checkpoints of one tokenizer, `block` and `vanilla`, and a folder of books.
+fn prepared(books: &[(&str, &[u8])]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("text.txt"), text(0, 40_000)).unwrap();
+    for (out, preset) in [("block", "debug-block"), ("vanilla", "debug-vanilla")] {
+        train(dir.path(), out, preset, 2, &["--byte-level"]);
+    }
+    std::fs::create_dir(dir.path().join("books")).unwrap();
+    for (name, content) in books {
+        std::fs::write(dir.path().join("books").join(name), content).unwrap();
+    }
+    dir
+}
+
+fn train(dir: &Path, out: &str, preset: &str, steps: u32, tokenizer: &[&str]) {
+    let steps = steps.to_string();
+    let args =
+        ["train", "--preset", preset, "--corpus", "text.txt", "--steps", &steps, "--out", out];
+    let small = ["--context", "32", "--batch", "2"];
+    succeeds(dir, &[&args[..], &small, tokenizer].concat());
+}
+
+fn eval<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["eval-pg19", "--checkpoint", "block", "--books", "books"], more].concat()
+}
+
+fn json(dir: &Path, path: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(dir.join(path)).unwrap()).unwrap()
+}
+
+#[test]
+fn two_checkpoints_share_a_table_a_curve_and_a_picture() {
+    let books = [text(1, 32 * 9), text(2, 32 * 5 + 7), text(3, 20)];
+    let dir = prepared(&[
+        ("1.txt", books[0].as_bytes()),
+        ("2.txt", books[1].as_bytes()),
+        ("3.txt", books[2].as_bytes()),
+    ]);
+    let dir = dir.path();
+    let both = ["--checkpoint", "vanilla", "--context", "64", "--out", "out"];
+    let output = succeeds(dir, &eval(&both));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let summary = std::fs::read_to_string(dir.join("out/summary.md")).unwrap();
+    assert!(shown.starts_with(&summary[..200]));
+    for says in [
+        "trained with 32 tokens of context",
+        "block predicts nothing for the first 4 positions",
+        "1 of 3 books are shorter than a window of 64 tokens",
+        "block - vanilla",
+    ] {
+        assert!(summary.contains(says), "{says:?}: {summary}");
+    }
+    let results = json(dir, "out/results.json");
+    let windows: Vec<_> =
+        results["books"].as_array().unwrap().iter().map(|b| &b["windows"]).collect();
+    assert_eq!(windows, [4, 2, 0]);
+    let total: usize = books.iter().map(String::len).sum();
+    for checkpoint in results["checkpoints"].as_array().unwrap() {
+        let document = &checkpoint["documents"];
+        assert_eq!(document["tokens"], total, "every byte is a token, predicted once");
+        let (nats, loss) = (document["nats"].as_f64().unwrap(), &document["loss"]["value"]);
+        assert!((nats / total as f64 - loss.as_f64().unwrap()).abs() < 1e-12);
+        let words = books.iter().map(|b| b.split_whitespace().count()).sum::<usize>() as f64;
+        let perplexity = document["word_perplexity"].as_f64().unwrap();
+        assert!((perplexity.ln() - nats / words).abs() < 1e-9);
+    }
+    let csv = std::fs::read_to_string(dir.join("out/positions.csv")).unwrap();
+    let rows: Vec<Vec<&str>> = csv.lines().map(|row| row.split(',').collect()).collect();
+    assert_eq!(rows[0], ["checkpoint", "position", "mean", "standard_error", "count"]);
+    assert_eq!(rows.len(), 1 + 2 * 64);
+    for (i, row) in rows[1..].iter().enumerate() {
+        let predicted = i % 64 >= if i < 64 { 4 } else { 1 };
+        assert_eq!(row[0], ["block", "vanilla"][i / 64]);
+        assert_eq!(row[1], (i % 64).to_string());
+        assert_eq!(row[4], if predicted { "6" } else { "0" });
+        assert_eq!(row[2].is_empty(), !predicted);
+    }
+    assert!(
+        std::fs::read_to_string(dir.join("out/loss-by-position.svg")).unwrap().contains("vanilla")
+    );
+    assert!(std::fs::read(dir.join("out/loss-by-position.png")).unwrap().starts_with(b"\x89PNG"));
+}
+
+#[test]
+fn a_book_of_two_tokens_has_a_perplexity_and_no_curve() {
+    let dir = prepared(&[("tiny.txt", b"ab")]);
+    let output = succeeds(dir.path(), &eval(&["--context", "32", "--out", "out"]));
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        shown.contains("1 of 1 books are shorter") && shown.contains("word perplexity"),
+        "{shown}"
+    );
+    assert_eq!(json(dir.path(), "out/results.json")["checkpoints"][0]["documents"]["tokens"], 2);
+    assert!(!dir.path().join("out/loss-by-position.svg").exists());
+    fails(
+        dir.path(),
+        &eval(&["--context", "32", "--windows-only", "--out", "only"]),
+        &["--context 32", "no book is that long"],
+    );
+}
+
+#[test]
+fn bad_books_are_named() {
+    let dir = prepared(&[("good.txt", text(1, 100).as_bytes()), ("latin.txt", b"caf\xE9 au lait")]);
+    let dir = dir.path();
+    fails(dir, &eval(&["--out", "out"]), &["latin.txt", "invalid UTF-8 at byte 3"]);
+    std::fs::write(dir.join("books/latin.txt"), "").unwrap();
+    std::fs::write(dir.join("books/good.txt"), " \n").unwrap();
+    fails(dir, &eval(&["--out", "blank"]), &["no text in the books"]);
+    std::fs::create_dir(dir.join("none")).unwrap();
+    std::fs::write(dir.join("list"), "books/good.txt\nbooks/lost.txt\n").unwrap();
+    for (books, says) in [("none", "no file"), ("list", "list:2"), ("nowhere", "nowhere")] {
+        fails(dir, &["eval-pg19", "--checkpoint", "block", "--books", books], &[says]);
+    }
+    fails(dir, &["eval-pg19", "--checkpoint", "block"], &["--books", "--download"]);
+}
+
+#[test]
+fn settings_and_checkpoints_that_cannot_be_are_named() {
+    let dir = prepared(&[("1.txt", text(1, 400).as_bytes())]);
+    let dir = dir.path();
+    fails(dir, &eval(&["--context", "30"]), &["--context 30", "blocks of 4"]);
+    fails(dir, &eval(&["--context", "4"]), &["--context 4"]);
+    for flag in ["--context", "--stride", "--batch", "--limit"] {
+        fails(dir, &eval(&[flag, "0"]), &[flag, "at least 1"]);
+    }
+    fails(dir, &eval(&["--checkpoint", "lost"]), &["lost"]);
+    fails(dir, &["eval-pg19", "--books", "books"], &["--checkpoint"]);
+    train(dir, "bpe", "debug-vanilla", 2, &["--vocab-size", "300"]);
+    fails(dir, &eval(&["--checkpoint", "bpe"]), &["--checkpoint bpe", "another tokenizer"]);
+    // the golden model has 64 ids, the byte tokenizer 258
+    let golden = |kind| format!("{}/../tests/golden/vanilla.{kind}", env!("CARGO_MANIFEST_DIR"));
+    let (weights, config) = (golden("model.safetensors"), golden("json"));
+    succeeds(dir, &["import", "--from", &weights, "--config", &config, "--out", "wrong"]);
+    fails(
+        dir,
+        &["eval-pg19", "--checkpoint", "wrong", "--books", "books"],
+        &["wrong", "tokenizer"],
+    );
+    assert!(!dir.join("runs").exists(), "what is refused leaves nothing behind");
+}
+
+#[test]
+fn an_unreachable_server_is_named_with_the_place_to_put_the_books() {
+    let dir = prepared(&[]);
+    let args = ["eval-pg19", "--checkpoint", "block", "--download"];
+    let mut command = command(dir.path(), &args);
+    // a proxy that nobody serves
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].iter().for_each(|name| {
+        command.env(name, "http://127.0.0.1:9");
+    });
+    let output = command.output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    for says in ["deepmind-gutenberg", "data/downloads/pg19-test", "--books"] {
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn an_evaluation_goes_on_only_as_it_was_begun() {
+    let dir = prepared(&[("1.txt", text(1, 400).as_bytes()), ("2.txt", text(2, 400).as_bytes())]);
+    let dir = dir.path();
+    let begin = eval(&["--context", "32", "--out", "out"]);
+    succeeds(dir, &begin);
+    fails(dir, &begin, &["out", "--resume"]);
+    let resume =
+        |more: &[&'static str]| [&["eval-pg19", "--resume", "--out", "out"], more].concat();
+    let before = files(&dir.join("out"));
+    succeeds(dir, &resume(&[]));
+    assert!(files(&dir.join("out")) == before);
+    fails(dir, &resume(&["--context", "64"]), &["--context", "begun with another"]);
+    fails(dir, &["eval-pg19", "--resume", "--out", "none"], &["none", "no evaluation"]);
+    let rows = dir.join("out/books.jsonl");
+    let whole = std::fs::read_to_string(&rows).unwrap();
+    std::fs::write(&rows, whole.replacen("\"tokens\":", "\"tokens\"", 1)).unwrap();
+    fails(dir, &resume(&[]), &["books.jsonl:1", "damaged"]);
+    std::fs::write(&rows, whole).unwrap();
+    std::fs::write(dir.join("books/2.txt"), text(3, 400)).unwrap();
+    fails(dir, &resume(&[]), &["book 2"]);
+    std::fs::write(dir.join("books/2.txt"), text(2, 400)).unwrap();
+    std::fs::remove_dir_all(dir.join("block")).unwrap();
+    train(dir, "block", "debug-block", 3, &["--byte-level"]);
+    fails(dir, &resume(&[]), &["checkpoint block", "step-000002", "step-000003"]);
+}
+
+/// Every file of a folder.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries
+        .map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap()))
+        .collect()
+}
+
+#[test]
+fn ten_kills_change_no_byte() {
+    let books: Vec<(String, String)> = (0..6)
+        .map(|i| (format!("{i}.txt"), text(i, if i == 1 { 80_000 } else { 3_000 })))
+        .collect();
+    let books: Vec<(&str, &[u8])> =
+        books.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
+    let dir = prepared(&books);
+    let dir = dir.path();
+    let begin = |out| eval(&["--checkpoint", "vanilla", "--context", "64", "--out", out]);
+    succeeds(dir, &begin("straight"));
+
+    let out = dir.join("killed");
+    let start = |resume: bool| -> Child {
+        let resume_args = vec!["eval-pg19", "--resume", "--out", "killed"];
+        let args = if resume { resume_args } else { begin("killed") };
+        command(dir, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    // once in the middle of a book, which the next process goes on with
+    let mut child = start(false);
+    for _ in 0..6000 {
+        if out.join("partial.json").exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    let partial = json(dir, "killed/partial.json");
+    let windows = partial["tally"]["windows"].as_u64().unwrap();
+    assert!(windows > 0);
+    // it is gone on with and not done again: a sum that is changed there stays changed
+    let tampered = dir.join("tampered");
+    std::fs::create_dir(&tampered).unwrap();
+    for (name, content) in files(&out) {
+        std::fs::write(tampered.join(name), content).unwrap();
+    }
+    let text = std::fs::read_to_string(out.join("partial.json")).unwrap();
+    let more =
+        text.replace(&format!("\"windows\": {windows}"), &format!("\"windows\": {}", windows - 1));
+    assert!(more != text);
+    std::fs::write(tampered.join("partial.json"), more).unwrap();
+    succeeds(dir, &["eval-pg19", "--resume", "--out", "tampered"]);
+    assert!(files(&tampered)["results.json"] != files(&dir.join("straight"))["results.json"]);
+
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(19);
+    let mut kills = 1;
+    while kills < 10 {
+        let mut child = start(true);
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..600)));
+        let _ = child.kill();
+        if child.wait().unwrap().signal() != Some(9) {
+            break;
+        }
+        kills += 1;
+        // a line cut off in the middle, as a kill in a write leaves it
+        let rows = out.join("books.jsonl");
+        if let (true, Ok(text)) = (kills == 5, std::fs::read(&rows)) {
+            let cut = [&text[..], &text[..text.len().min(40)]].concat();
+            std::fs::write(&rows, cut).unwrap();
+        }
+    }
+    assert!(kills > 3, "the evaluation is too short to be killed often");
+    assert!(start(true).wait().unwrap().success());
+    assert!(files(&dir.join("straight")) == files(&out));
+}
