@@ -8,6 +8,7 @@ macro_rules! say {
     }};
 }
 
+mod bytes;
 mod commands;
 #[cfg(feature = "tui")]
 mod dashboard;

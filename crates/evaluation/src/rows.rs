@@ -3,7 +3,6 @@
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use zoo::block_transformer::BlockTransformer;
 use zoo::gpt_neox::GptNeoX;
-use zoo_layers::Positions;
 
 use crate::{EOS, PAD, Request};
 
@@ -47,7 +46,7 @@ pub(crate) fn vanilla(
         read.extend(first as i64..(first + rest.len()) as i64);
     }
     let ids = ids_tensor(&ids, [requests.len(), time], device);
-    let hidden = model.hidden(ids, &Positions::Same(0), None); // [rows, time, h]
+    let hidden = model.hidden(ids); // [rows, time, h]
     let [rows, time, h] = hidden.dims();
     hidden.reshape([rows * time, h]).select(0, index(read, device))
 }

@@ -1,122 +1,110 @@
 //! One step of the block decoder a block, then the token decoder inside it.
 
-use std::ops::ControlFlow;
-
-use burn::tensor::{Bool, Device, Tensor, TensorData};
-use zoo::block_transformer::{BlockCache, BlockTransformer};
+use burn::tensor::{Device, Tensor};
+use zoo::block_transformer::{BlockCache, BlockTransformer, TokenBlock, TokenCache};
 use zoo_layers::Positions;
 
-use crate::generate::{id_tensor, last_entries, positions};
-use crate::rows::Rows;
-use crate::{EOS, GenerationError, Options, PAD};
+use crate::Work;
+use crate::decoder::{Arrival, Decoder, Written};
+use crate::prompts::{Group, id_tensor, in_slot_order};
 
-pub(crate) fn decode(
-    model: &BlockTransformer,
-    block_length: usize,
-    prompts: &[Vec<u32>],
-    options: &Options,
-    device: &Device,
-    rows: &mut Rows<'_, impl FnMut(usize, u32) -> ControlFlow<()>>,
-) -> Result<(), GenerationError> {
-    let prompts = Blocks::new(prompts, block_length);
-    let mut lengths = prompts.lengths.clone();
-    // the last block that is written is never an input
-    let capacity = prompts.most() + options.max_tokens.div_ceil(block_length) - 1;
-    let mut cache = model.new_cache(prompts.rows(), capacity, device);
-    let mut contexts = prompts.contexts(model, &mut cache, device);
-    let decoder = model.token_decoder();
-    let mut state = None;
-    loop {
-        let mut written = vec![EOS; prompts.rows() * block_length];
-        let (mut block, mut logits) = decoder.start(contexts, state);
-        for place in 0..block_length {
-            let ids = rows.choose(logits)?;
-            if rows.ended() {
-                return Ok(());
-            }
-            for (row, &id) in written.chunks_mut(block_length).zip(&ids) {
-                row[place] = id;
-            }
-            if place + 1 == block_length {
-                break;
-            }
-            let ids = id_tensor(&ids, 1, device).reshape([prompts.rows()]);
-            logits = decoder.next(&mut block, ids);
+pub(crate) struct BlockDecoder {
+    model: BlockTransformer,
+    /// By slot.
+    blocks: BlockCache,
+    /// By row of the block in progress.
+    tokens: TokenCache,
+    in_progress: Option<TokenBlock>,
+    device: Device,
+    work: Work,
+}
+
+impl BlockDecoder {
+    pub fn new(model: BlockTransformer, slots: usize, blocks: usize, device: &Device) -> Self {
+        Self {
+            blocks: model.new_cache(slots, blocks, device),
+            tokens: model.token_decoder().new_cache(slots, device),
+            in_progress: None,
+            model,
+            device: device.clone(),
+            work: Work::default(),
         }
-        state = Some(block);
-        let real = vec![true; written.len()];
-        let embedded = embed(model, &written, real, prompts.rows(), block_length, device);
-        contexts = model.contexts_cached(embedded, &positions(&lengths), &mut cache); // [rows, e, d]
-        lengths.iter_mut().for_each(|length| *length += 1);
     }
-}
 
-/// Prompts cut into blocks: padded on the left to fill the first block, and on the right with
-/// blocks of padding to make a rectangle.
-struct Blocks {
-    ids: Vec<u32>,
-    real: Vec<bool>,
-    /// Blocks of each prompt.
-    lengths: Vec<usize>,
-    block_length: usize,
-}
-
-impl Blocks {
-    fn new(prompts: &[Vec<u32>], block_length: usize) -> Self {
-        let prompt = |ids: &'_ Vec<u32>| if ids.is_empty() { vec![EOS] } else { ids.clone() };
-        let prompts: Vec<Vec<u32>> = prompts.iter().map(prompt).collect();
-        let lengths: Vec<usize> =
-            prompts.iter().map(|prompt| prompt.len().div_ceil(block_length)).collect();
-        let width = lengths.iter().copied().max().unwrap_or(0) * block_length;
-        let mut ids = vec![PAD; prompts.len() * width];
-        let mut real = vec![false; ids.len()];
-        for (row, (prompt, blocks)) in prompts.iter().zip(&lengths).enumerate() {
-            let end = row * width + blocks * block_length;
-            let place = end - prompt.len()..end;
-            ids[place.clone()].copy_from_slice(prompt);
-            real[place].fill(true);
+    /// Context embeddings `[rows, e, d]` after the last block of each prompt.
+    fn read(&mut self, prompts: &Group) -> Tensor<3> {
+        let e = self.model.embeddings_per_block();
+        let mut last = None;
+        for chunk in prompts.chunks(e, &self.device) {
+            let [rows, n, _] = chunk.ids.dims();
+            let embedded = self.model.embed(chunk.ids, chunk.real);
+            last = Some(self.model.contexts_cached(embedded, &chunk.at, 1, &mut self.blocks));
+            self.work.block.add(rows * n * e, rows * e);
         }
-        Self { ids, real, lengths, block_length }
+        last.expect("a prompt has a block")
     }
 
-    fn rows(&self) -> usize {
-        self.lengths.len()
-    }
-
-    fn most(&self) -> usize {
-        self.lengths.iter().copied().max().unwrap_or(0)
-    }
-
-    /// Runs the block decoder over the prompts into `cache`: the context embeddings `[rows, e, d]`
-    /// of each row's last block. Blocks on the right are seen by nobody, and overwritten.
-    fn contexts(
-        &self,
-        model: &BlockTransformer,
-        cache: &mut BlockCache,
-        device: &Device,
-    ) -> Tensor<3> {
-        let (rows, n, e) = (self.rows(), self.most(), model.embeddings_per_block());
-        let (ids, real) = (&self.ids, self.real.clone());
-        let embedded = embed(model, ids, real, rows, self.block_length, device);
-        let contexts = model.contexts_cached(embedded, &Positions::Same(0), cache);
-        let [_, _, d] = contexts.dims();
-        // [rows, n * e, d] -> [rows * n, e * d] -> [rows, e, d]
-        let contexts = contexts.reshape([rows * n, e * d]);
-        last_entries(contexts, &self.lengths, n).reshape([rows, e, d])
+    /// Context embeddings `[rows, e, d]` after the blocks just written.
+    fn extend(&mut self, written: &[Written<'_>]) -> Tensor<3> {
+        let (rows, l) = (written.len(), self.block_length());
+        let ids: Vec<u32> = written.iter().flat_map(|block| block.ids).copied().collect();
+        let ids = id_tensor(&ids, &self.device).reshape([rows, 1, l]);
+        let real = ids.ones_like().bool();
+        let at = Positions::Slots {
+            slots: written.iter().map(|block| block.slot).collect(),
+            starts: written.iter().map(|block| block.after).collect(),
+        };
+        let positions = rows * self.model.embeddings_per_block();
+        self.work.block.add(positions, positions);
+        let embedded = self.model.embed(ids, real);
+        self.model.contexts_cached(embedded, &at, 1, &mut self.blocks)
     }
 }
 
-/// Block embeddings `[rows, n * e, d]` of `ids`, `n` blocks a row.
-fn embed(
-    model: &BlockTransformer,
-    ids: &[u32],
-    real: Vec<bool>,
-    rows: usize,
-    block_length: usize,
-    device: &Device,
-) -> Tensor<3> {
-    let shape = [rows, ids.len() / rows / block_length, block_length];
-    let ids = id_tensor(ids, rows, device).reshape(shape);
-    let real = Tensor::<3, Bool>::from_data(TensorData::new(real, shape), device);
-    model.embed(ids, real)
+impl Decoder for BlockDecoder {
+    fn block_length(&self) -> usize {
+        self.model.token_decoder().block_length()
+    }
+
+    fn start(&mut self, written: &[Written<'_>], arriving: &[Arrival]) -> Tensor<2> {
+        let (l, e) = (self.block_length(), self.model.embeddings_per_block());
+        let mut slots: Vec<usize> = written.iter().map(|block| block.slot).collect();
+        let mut contexts = Vec::new();
+        if !written.is_empty() {
+            contexts.push(self.extend(written));
+        }
+        for group in Group::all(arriving, l, e) {
+            contexts.push(self.read(&group));
+            slots.extend(&group.slots);
+        }
+        let contexts = match contexts.len() {
+            1 => contexts.remove(0),
+            _ => Tensor::cat(contexts, 0),
+        };
+        let decoder = self.model.token_decoder();
+        let (rows, first) = (slots.len(), decoder.first_positions());
+        self.work.expanded += rows * e;
+        self.work.token.add(rows * first, rows);
+        self.work.logits += rows;
+        let (block, logits) = decoder.start(in_slot_order(contexts, &slots), &mut self.tokens);
+        self.in_progress = Some(block);
+        logits
+    }
+
+    fn next(&mut self, kept: &[usize], ids: &[u32]) -> Tensor<2> {
+        let block = self.in_progress.as_mut().expect("a block was started");
+        block.keep(kept);
+        self.work.token.add(ids.len(), ids.len());
+        self.work.logits += ids.len();
+        let ids = id_tensor(ids, &self.device);
+        self.model.token_decoder().next(block, ids, &mut self.tokens)
+    }
+
+    fn fill(&mut self) {
+        self.blocks.iter_mut().for_each(zoo_layers::KvCache::fill);
+    }
+
+    fn work(&self) -> Work {
+        self.work
+    }
 }

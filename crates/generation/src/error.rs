@@ -50,6 +50,37 @@ pub enum GenerationError {
     /// More positions than a cache can have.
     #[error("--max-tokens {0}: too many")]
     MaxTokens(usize),
+    /// More tokens than a sequence of an engine may have.
+    #[error(
+        "prompt {prompt}: {tokens} tokens with what is to be written, and there is room for {limit}; \
+         shorten it, or write less (--max-tokens)"
+    )]
+    TooLong {
+        /// Index of the prompt.
+        prompt: usize,
+        /// Tokens of prompt and continuation.
+        tokens: usize,
+        /// What [`Limits`](crate::Limits) say.
+        limit: usize,
+    },
+    /// Limits that leave room for nothing.
+    #[error("an engine needs room for a sequence of two tokens at least")]
+    NoRoom,
+    /// Less memory than one sequence takes.
+    #[error(
+        "--memory: {given} bytes hold no sequence of {tokens} tokens; that takes {needed} bytes, of \
+         which {weights} are the model's weights"
+    )]
+    Memory {
+        /// Bytes that may be used.
+        given: u64,
+        /// Tokens of a sequence.
+        tokens: usize,
+        /// Bytes that one such sequence takes.
+        needed: u64,
+        /// Bytes of the weights.
+        weights: u64,
+    },
     /// A model and a configuration of different families.
     #[error("the model is not of the {0} family its configuration describes")]
     Family(&'static str),

@@ -1,20 +1,17 @@
 //! Token ids in, token ids out, for either family.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 use zoo::{LanguageModel, ModelConfig};
-use zoo_layers::Positions;
 
-use crate::rows::Rows;
-use crate::{GenerationError, Options, block, vanilla};
+use crate::{Engine, Event, Finish, GenerationError, Limits, Options};
 
 /// Continues every prompt and returns the new ids, without the EOS that ended them.
 ///
-/// `on_token` sees each new id with the index of its prompt in the batch; breaking ends that row.
-/// A row is what it would be alone, whatever else is in the batch. Rows that have ended are
-/// computed until the last one ends, and ignored.
+/// `on_token` sees each new id with the index of its prompt; breaking ends that sequence. All are
+/// decoded together; see [`Engine`] for fewer at a time.
 ///
 /// The model must live on `device`. One in training is used as it stands, without autodiff.
 ///
@@ -26,60 +23,73 @@ pub fn generate(
     prompts: &[Vec<u32>],
     options: &Options,
     device: &Device,
-    on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
+    mut on_token: impl FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Result<Vec<Vec<u32>>, GenerationError> {
-    options.check()?;
-    let vocab = config.vocab_size();
-    for (row, prompt) in prompts.iter().enumerate() {
-        if let Some(&id) = prompt.iter().find(|&&id| id as usize >= vocab) {
-            let prompt = options.first_prompt + row;
-            return Err(GenerationError::PromptId { prompt, id, vocab });
+    let limits = Limits { sequences: prompts.len().max(1), tokens: longest(prompts, options)? };
+    let mut engine = Engine::new(model, config, limits, device)?;
+    let mut written = vec![Vec::new(); prompts.len()];
+    engine.run(prompts, options, |row, progress| match progress {
+        Progress::Token(id) => {
+            written[row].push(id);
+            on_token(row, id)
         }
-    }
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    if longest.checked_add(options.max_tokens).is_none_or(|total| total > i32::MAX as usize) {
-        return Err(GenerationError::MaxTokens(options.max_tokens));
-    }
-    let mut rows = Rows::new(prompts.len(), options, on_token);
-    if !rows.ended() {
-        // under autodiff every step would be recorded
-        let (model, device) = (&model.valid(), &device.clone().without_autodiff());
-        match (model, config) {
-            (LanguageModel::Block(model), ModelConfig::Block(config)) => {
-                block::decode(model, config.block_length, prompts, options, device, &mut rows)?;
-            }
-            (LanguageModel::Vanilla(model), ModelConfig::Vanilla(_)) => {
-                vanilla::decode(model, prompts, options, device, &mut rows)?;
-            }
-            _ => return Err(GenerationError::Family(config.family())),
+        Progress::Ended => ControlFlow::Continue(()),
+    })?;
+    Ok(written)
+}
+
+/// Tokens of the longest sequence that may come of `prompts`.
+pub(crate) fn longest(prompts: &[Vec<u32>], options: &Options) -> Result<usize, GenerationError> {
+    let prompt = prompts.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    let total = prompt.checked_add(options.max_tokens).filter(|&total| total <= i32::MAX as usize);
+    Ok(total.ok_or(GenerationError::MaxTokens(options.max_tokens))?.max(2))
+}
+
+/// What becomes of a prompt.
+pub(crate) enum Progress {
+    Token(u32),
+    Ended,
+}
+
+impl Engine {
+    /// Decodes `prompts` to their ends. Breaking at a token ends its sequence; breaking at an end
+    /// leaves it at that for all others.
+    pub(crate) fn run(
+        &mut self,
+        prompts: &[Vec<u32>],
+        options: &Options,
+        mut on_progress: impl FnMut(usize, Progress) -> ControlFlow<()>,
+    ) -> Result<(), GenerationError> {
+        let mut rows = HashMap::new();
+        for (row, prompt) in prompts.iter().enumerate() {
+            let first_prompt = options.first_prompt + row;
+            let id = self.submit(prompt, &Options { first_prompt, ..options.clone() })?;
+            rows.insert(id, row);
         }
-    }
-    Ok(rows.into_written())
-}
-
-/// A matrix of ids `[rows, width]`.
-pub(crate) fn id_tensor(ids: &[u32], rows: usize, device: &Device) -> Tensor<2, Int> {
-    let width = ids.len() / rows;
-    let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
-    Tensor::from_data(TensorData::new(ids, [rows, width]), device)
-}
-
-/// Row `i`'s entry `lengths[i] - 1`.
-///
-/// # Shapes
-/// - `x`: `[rows * width, d]`, `width` entries a row
-/// - output: `[rows, d]`
-pub(crate) fn last_entries(x: Tensor<2>, lengths: &[usize], width: usize) -> Tensor<2> {
-    let at = lengths.iter().enumerate().map(|(row, length)| (row * width + length - 1) as i64);
-    let at = TensorData::new(at.collect::<Vec<i64>>(), [lengths.len()]);
-    let at = Tensor::<1, Int>::from_data(at, &x.device());
-    x.select(0, at)
-}
-
-/// Where each row goes on; one position for all is the cheaper form.
-pub(crate) fn positions(lengths: &[usize]) -> Positions {
-    match lengths {
-        [first, rest @ ..] if rest.iter().all(|length| length == first) => Positions::Same(*first),
-        _ => Positions::PerRow(lengths.to_vec()),
+        while !self.is_idle() {
+            for event in self.step()? {
+                let id = event.id();
+                // it was ended by the token before
+                let Some(&row) = rows.get(&id) else { continue };
+                match event {
+                    Event::Token { token, .. } => {
+                        if on_progress(row, Progress::Token(token)).is_continue() {
+                            continue;
+                        }
+                        self.cancel(id);
+                    }
+                    Event::Finished { reason: Finish::NotFinite, .. } => {
+                        let prompt = options.first_prompt + row;
+                        return Err(GenerationError::NotFinite { prompt });
+                    }
+                    Event::Finished { .. } => {}
+                }
+                rows.remove(&id);
+                if on_progress(row, Progress::Ended).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 }

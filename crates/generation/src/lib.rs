@@ -1,21 +1,37 @@
-//! Decoding: sampling, stop conditions, streaming text.
+//! Decoding: an engine for many sequences at once, sampling, stop conditions, streaming text.
 //!
-//! [`generate`] knows token ids only; [`TextGenerator`] puts text on top of it.
+//! [`Engine`] and [`generate`] know token ids only; [`TextGenerator`] puts text on top of them. The
+//! README says what a token costs.
 
 mod block;
+mod choose;
+mod decoder;
+mod engine;
 mod error;
 mod generate;
+mod limits;
 mod options;
-mod rows;
+mod prompts;
 mod sampling;
+mod scheduler;
 mod stop;
 mod text;
 mod vanilla;
+mod work;
 
+#[cfg(test)]
+extern crate self as zoo_generation;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+pub use engine::{Engine, Event, Finish, SequenceId};
 pub use error::GenerationError;
 pub use generate::generate;
+pub use limits::{Limits, Memory};
 pub use options::Options;
 pub use sampling::{Sampler, Sampling};
 pub use stop::StopFilter;
-pub use text::{Completion, SAMPLE_TEMPERATURE, TextGenerator, sample_text};
+pub use text::{Completion, Piece, SAMPLE_TEMPERATURE, TextGenerator, sample_text};
+pub use work::{Positions, Work};
 pub use zoo_text::{EOS, PAD};

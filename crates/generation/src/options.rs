@@ -2,20 +2,20 @@
 
 use crate::{EOS, GenerationError, Sampling};
 
-/// What and how much to generate, for every prompt of a batch.
+/// What and how much to generate after a prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// How a token is chosen.
     pub sampling: Sampling,
-    /// Tokens written for each prompt, at most.
+    /// Tokens written, at most.
     pub max_tokens: usize,
-    /// The id that ends a row; it is not part of the output. `None` writes on through it.
+    /// The id that ends a sequence; it is not part of the output. `None` writes on through it.
     pub eos: Option<u32>,
     /// Size of the tokenizer's vocabulary: [`PAD`](crate::PAD) and the ids from here on (rows that
     /// only round up the model's tables) are never written. `None` allows every id of the model.
     pub allowed_vocab: Option<usize>,
-    /// Index of the first prompt of this batch, which the draws of a row depend on: callers that
-    /// split many prompts into batches get what one batch would give.
+    /// Index of the prompt, which with the seed its draws depend on. Of several prompts that share
+    /// their options, the index of the first.
     pub first_prompt: usize,
 }
 

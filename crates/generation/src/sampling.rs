@@ -5,6 +5,9 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{GenerationError, PAD};
 
+/// Weights that are summed in f32.
+const CHUNK: usize = 256;
+
 /// How a token is chosen: temperature first, then `top_k`, then `top_p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -61,59 +64,129 @@ impl Sampler {
         Self { sampling, allowed_vocab, rng }
     }
 
+    /// Whether it takes the most likely token.
+    pub fn is_greedy(&self) -> bool {
+        self.sampling.temperature == 0.0
+    }
+
+    /// Whether it may choose `id`.
+    pub fn allows(&self, id: u32) -> bool {
+        self.allowed_vocab.is_none_or(|vocab| id != PAD && (id as usize) < vocab)
+    }
+
     /// The next token; `None` when no allowed logit is a number.
     pub fn choose(&mut self, logits: &[f32]) -> Option<u32> {
         let end = self.allowed_vocab.map_or(logits.len(), |vocab| vocab.min(logits.len()));
-        let pad = self.allowed_vocab.map(|_| PAD);
-        let allowed = (0..end as u32).zip(logits).filter(|(id, _)| Some(*id) != pad);
-        let most =
-            allowed.clone().fold(None, |best: Option<(u32, f32)>, (id, &logit)| match best {
-                Some((_, most)) if logit <= most || logit.is_nan() => best,
-                None if logit.is_nan() => None,
-                _ => Some((id, logit)),
-            });
-        let (likeliest, most) = most.filter(|(_, most)| most.is_finite())?;
-        if self.sampling.temperature == 0.0 {
-            return Some(likeliest);
+        let mut weights = logits[..end].to_vec();
+        if let (Some(_), Some(pad)) = (self.allowed_vocab, weights.get_mut(PAD as usize)) {
+            *pad = f32::NAN;
         }
-        // relative to the largest, so that no exponential overflows
-        let weight =
-            |logit: f32| ((f64::from(logit) - f64::from(most)) / self.sampling.temperature).exp();
-        let weights = allowed.map(|(id, &logit)| (id, weight(logit)));
-        let mut weights: Vec<(u32, f64)> = weights.filter(|(_, w)| *w > 0.0).collect();
-        self.truncate(&mut weights);
-        let total: f64 = weights.iter().map(|(_, w)| w).sum();
-        let mut left = self.rng.random::<f64>() * total;
-        for (id, weight) in &weights {
-            left -= weight;
-            if left < 0.0 {
-                return Some(*id);
-            }
+        let most = Some(max(&weights)).filter(|most| most.is_finite())?;
+        if self.is_greedy() {
+            return weights.iter().position(|&logit| logit == most).map(|id| id as u32);
         }
-        // rounding used the total up
-        weights.last().map(|(id, _)| *id)
-    }
-
-    /// Keeps what `top_k` and `top_p` keep.
-    fn truncate(&self, weights: &mut Vec<(u32, f64)>) {
-        let by_weight = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-        if let Some(k) = self.sampling.top_k.filter(|&k| k < weights.len()) {
-            weights.select_nth_unstable_by(k, by_weight);
-            weights.truncate(k);
-            // a stable order for the draw
-            weights.sort_unstable_by(by_weight);
+        // relative to the largest, so that no exponential overflows; what is no number stays none
+        zoo_kernels::exp_differences(&mut weights, most, self.sampling.temperature.recip() as f32);
+        if let Some(k) = self.sampling.top_k {
+            keep_largest(&mut weights, k as f64, |_| 1.0);
         }
         if let Some(p) = self.sampling.top_p.filter(|&p| p < 1.0) {
-            weights.sort_unstable_by(by_weight);
-            let enough = p * weights.iter().map(|(_, w)| w).sum::<f64>();
-            let mut sum = 0.0;
-            let kept = weights.iter().position(|(_, w)| {
-                sum += w;
-                sum >= enough
-            });
-            weights.truncate(kept.map_or(weights.len(), |last| last + 1));
+            let enough = p * sum(&weights);
+            keep_largest(&mut weights, enough, f64::from);
+        }
+        draw(&mut self.rng, &weights).map(|id| id as u32)
+    }
+}
+
+/// The largest number; -inf without any.
+fn max(x: &[f32]) -> f32 {
+    // as many running maxima as a vector has lanes
+    let mut most = [f32::NEG_INFINITY; 16];
+    let (chunks, rest) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (most, &x) in most.iter_mut().zip(chunk) {
+            *most = if x > *most { x } else { *most };
         }
     }
+    most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most })
+}
+
+/// Keeps the fewest of the largest weights that together have `enough` of a measure, of equals those
+/// of the lowest ids, and makes the others 0.
+///
+/// Weights are put in buckets by their leading bits, which order them; only the bucket in which it
+/// is enough has to be sorted.
+fn keep_largest(weights: &mut [f32], enough: f64, measure: impl Fn(f32) -> f64) {
+    // 5 bits of the fraction
+    let bucket = |weight: f32| (weight.to_bits() >> 18) as usize;
+    let mut buckets = vec![0.0; 1 << 13];
+    for &weight in weights.iter().filter(|weight| **weight > 0.0) {
+        buckets[bucket(weight)] += measure(weight);
+    }
+    let mut left = enough;
+    let last = buckets.iter().rposition(|&held| {
+        let reached = held >= left;
+        left -= if reached { 0.0 } else { held };
+        reached
+    });
+    // all together are not enough
+    let Some(last) = last else { return };
+    let mut within: Vec<usize> =
+        (0..weights.len()).filter(|&id| weights[id] > 0.0 && bucket(weights[id]) == last).collect();
+    within.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+    let kept = within.iter().position(|&id| {
+        left -= measure(weights[id]);
+        left <= 0.0
+    });
+    for &id in &within[kept.map_or(within.len(), |kept| kept + 1)..] {
+        weights[id] = 0.0;
+    }
+    for weight in weights.iter_mut().filter(|weight| **weight > 0.0) {
+        if bucket(*weight) < last {
+            *weight = 0.0;
+        }
+    }
+}
+
+/// Sum of the weights that are numbers.
+fn sum(weights: &[f32]) -> f64 {
+    let number = |weight: f32| if weight > 0.0 { weight } else { 0.0 };
+    let of_chunk = |chunk: &[f32]| {
+        let mut sums = [0.0_f32; 16];
+        let (lanes, rest) = chunk.as_chunks::<16>();
+        for weights in lanes {
+            for (sum, &weight) in sums.iter_mut().zip(weights) {
+                *sum += number(weight);
+            }
+        }
+        sums.iter().chain(rest).map(|&weight| f64::from(number(weight))).sum::<f64>()
+    };
+    weights.chunks(CHUNK).map(of_chunk).sum()
+}
+
+/// A place drawn in proportion to the weights that are numbers.
+fn draw(rng: &mut ChaCha8Rng, weights: &[f32]) -> Option<usize> {
+    let sums: Vec<f64> = weights.chunks(CHUNK).map(sum).collect();
+    let mut left = rng.random::<f64>() * sums.iter().sum::<f64>();
+    let mut last = None;
+    for (chunk, sum) in sums.iter().enumerate() {
+        let start = chunk * CHUNK;
+        if left >= *sum {
+            left -= sum;
+            continue;
+        }
+        for (place, &weight) in (start..).zip(&weights[start..]).take(CHUNK) {
+            if weight > 0.0 {
+                last = Some(place);
+                left -= f64::from(weight);
+                if left < 0.0 {
+                    return last;
+                }
+            }
+        }
+    }
+    // rounding used the total up
+    last.or_else(|| weights.iter().rposition(|&weight| weight > 0.0))
 }
 
 #[cfg(test)]
@@ -186,6 +259,49 @@ mod tests {
     fn top_k_one_takes_the_lowest_of_equals() {
         let sampling = Sampling { top_k: Some(1), ..Sampling::at(1.0, 7) };
         assert_close(&frequencies(sampling, &[0.0, 2.0, 2.0, 1.0]), &[0.0, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn what_is_kept_is_the_front_of_the_sorted_weights() {
+        let mut random = ChaCha8Rng::seed_from_u64(1);
+        for round in 0..200 {
+            // peaked, flat, and with many equals
+            let spread = [20.0, 1e-3, 3.0][round % 3];
+            let steps = if round % 3 == 2 { 4.0 } else { 1e6 };
+            let one = |random: &mut ChaCha8Rng| {
+                let x = (random.random::<f32>() * steps).floor() / steps;
+                (-spread * x).exp()
+            };
+            let mut weights: Vec<f32> = (0..1000).map(|_| one(&mut random)).collect();
+            weights[7] = f32::NAN;
+            weights[8] = 0.0;
+            let mut sorted: Vec<usize> = (0..1000).filter(|&id| weights[id] > 0.0).collect();
+            sorted.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+            let kept = |weights: &[f32]| -> Vec<usize> {
+                (0..weights.len()).filter(|&id| weights[id] > 0.0).collect()
+            };
+            for k in [1, 10, 997, 998, 2000] {
+                let mut some = weights.clone();
+                keep_largest(&mut some, k as f64, |_| 1.0);
+                let mut expected = sorted[..k.min(998)].to_vec();
+                expected.sort_unstable();
+                assert_eq!(kept(&some), expected);
+            }
+            for p in [0.01, 0.5, 0.97] {
+                let enough = p * sum(&weights);
+                let mut some = weights.clone();
+                keep_largest(&mut some, enough, f64::from);
+                let some = kept(&some);
+                let mut front = sorted[..some.len()].to_vec();
+                let held =
+                    |ids: &[usize]| ids.iter().map(|&id| f64::from(weights[id])).sum::<f64>();
+                let slack = 1e-6 * enough;
+                assert!(held(&front) >= enough - slack);
+                assert!(held(&front[..front.len() - 1]) < enough + slack);
+                front.sort_unstable();
+                assert_eq!(some, front);
+            }
+        }
     }
 
     #[test]

@@ -1,46 +1,87 @@
-//! One step of the model a token.
+//! One step of the model a token, which is a block of its own.
 
-use std::ops::ControlFlow;
-
-use burn::tensor::Device;
-use zoo::gpt_neox::GptNeoX;
+use burn::tensor::{Device, Tensor};
+use zoo::gpt_neox::{GptNeoX, GptNeoXCache};
 use zoo_layers::Positions;
 
-use crate::generate::{id_tensor, last_entries, positions};
-use crate::rows::Rows;
-use crate::{EOS, GenerationError, Options, PAD};
+use crate::Work;
+use crate::decoder::{Arrival, Decoder, Written};
+use crate::prompts::{Group, id_tensor, in_slot_order};
 
-pub(crate) fn decode(
-    model: &GptNeoX,
-    prompts: &[Vec<u32>],
-    options: &Options,
-    device: &Device,
-    rows: &mut Rows<'_, impl FnMut(usize, u32) -> ControlFlow<()>>,
-) -> Result<(), GenerationError> {
-    let count = prompts.len();
-    let mut lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.len().max(1)).collect();
-    let width = lengths.iter().copied().max().unwrap_or(0);
-    let mut ids = vec![PAD; count * width];
-    for (row, prompt) in ids.chunks_mut(width).zip(prompts) {
-        row[0] = EOS; // all there is of an empty prompt
-        row[..prompt.len()].copy_from_slice(prompt);
+pub(crate) struct VanillaDecoder {
+    model: GptNeoX,
+    /// By slot.
+    cache: GptNeoXCache,
+    device: Device,
+    work: Work,
+}
+
+impl VanillaDecoder {
+    pub fn new(model: GptNeoX, slots: usize, tokens: usize, device: &Device) -> Self {
+        let cache = model.new_cache(slots, tokens, device);
+        Self { model, cache, device: device.clone(), work: Work::default() }
     }
-    // the last token is never an input
-    let mut cache = model.new_cache(count, width + options.max_tokens - 1, device);
-    let start = Positions::Same(0);
-    let hidden = model.hidden(id_tensor(&ids, count, device), &start, Some(&mut cache));
-    let [_, _, d] = hidden.dims();
-    // padding on the right is seen by nobody, and overwritten: [rows, width, d] -> [rows, d]
-    let mut hidden = last_entries(hidden.reshape([count * width, d]), &lengths, width);
-    loop {
-        let logits = model.logits(hidden.reshape([count, 1, d])); // [rows, 1, v]
-        let [_, _, vocab] = logits.dims();
-        let ids = rows.choose(logits.reshape([count, vocab]))?;
-        if rows.ended() {
-            return Ok(());
+
+    /// Hidden states `[rows, 1, h]` of the last token of each prompt.
+    fn read(&mut self, prompts: &Group) -> Tensor<3> {
+        let mut last = None;
+        for chunk in prompts.chunks(1, &self.device) {
+            let [rows, n, _] = chunk.ids.dims();
+            let ids = chunk.ids.reshape([rows, n]);
+            last = Some(self.model.hidden_cached(ids, &chunk.at, 1, &mut self.cache));
+            self.work.token.add(rows * n, rows);
         }
-        let ids = id_tensor(&ids, count, device); // [rows, 1]
-        hidden = model.hidden(ids, &positions(&lengths), Some(&mut cache)).reshape([count, d]);
-        lengths.iter_mut().for_each(|length| *length += 1);
+        last.expect("a prompt has a token")
+    }
+
+    /// Hidden states `[rows, 1, h]` of the tokens just written.
+    fn extend(&mut self, written: &[Written<'_>]) -> Tensor<3> {
+        let rows = written.len();
+        let ids: Vec<u32> = written.iter().flat_map(|token| token.ids).copied().collect();
+        let ids = id_tensor(&ids, &self.device).reshape([rows, 1]);
+        let at = Positions::Slots {
+            slots: written.iter().map(|token| token.slot).collect(),
+            starts: written.iter().map(|token| token.after).collect(),
+        };
+        self.work.token.add(rows, rows);
+        self.model.hidden_cached(ids, &at, 1, &mut self.cache)
+    }
+}
+
+impl Decoder for VanillaDecoder {
+    fn block_length(&self) -> usize {
+        1
+    }
+
+    fn start(&mut self, written: &[Written<'_>], arriving: &[Arrival]) -> Tensor<2> {
+        let mut slots: Vec<usize> = written.iter().map(|token| token.slot).collect();
+        let mut hidden = Vec::new();
+        if !written.is_empty() {
+            hidden.push(self.extend(written));
+        }
+        for group in Group::all(arriving, 1, 1) {
+            hidden.push(self.read(&group));
+            slots.extend(&group.slots);
+        }
+        let hidden = match hidden.len() {
+            1 => hidden.remove(0),
+            _ => Tensor::cat(hidden, 0),
+        };
+        self.work.logits += slots.len();
+        let logits = self.model.logits(in_slot_order(hidden, &slots)); // [rows, 1, v]
+        let [rows, _, vocab] = logits.dims();
+        logits.reshape([rows, vocab])
+    }
+
+    fn next(&mut self, _: &[usize], _: &[u32]) -> Tensor<2> {
+        unreachable!("a block of one token has no next one")
+    }
+
+    fn fill(&mut self) {
+        self.cache.iter_mut().for_each(zoo_layers::KvCache::fill);
+    }
+
+    fn work(&self) -> Work {
+        self.work
     }
 }

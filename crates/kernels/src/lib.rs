@@ -54,12 +54,13 @@ pub fn self_attention(
 }
 
 /// The same for new positions after those in a cache, which they are written to in place. Row `i`
-/// lives in slot `slots[i]` and starts at position `order.starts[i]`; no padding.
+/// lives in slot `slots[i]` and starts at position `order.starts[i]`; no padding. The last `keep`
+/// positions of each row attend.
 ///
 /// # Shapes
 /// - `qkv`: `[rows, time, heads * 3 * head_dim]`
 /// - `cache`: keys and values, `[slots, heads, capacity, head_dim]` each
-/// - output: `[rows, time, heads * head_dim]`
+/// - output: `[rows, keep, heads * head_dim]`
 ///
 /// # Panics
 /// When the positions do not fit, or two rows have one slot.
@@ -69,13 +70,14 @@ pub fn cached_attention(
     angles: &Angles,
     order: &Order,
     slots: &[usize],
+    keep: usize,
     cache: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
     #[cfg(feature = "flex")]
-    return attention::cached_attention(qkv, heads, angles, order, slots, cache);
+    return attention::cached_attention(qkv, heads, angles, order, slots, keep, cache);
     #[cfg(not(feature = "flex"))]
     {
-        let _ = (qkv, heads, angles, order, slots, cache);
+        let _ = (qkv, heads, angles, order, slots, keep, cache);
         None
     }
 }
@@ -131,4 +133,12 @@ pub fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
         let _ = x;
         None
     }
+}
+
+/// `x = e^(scale * (x - most))`, for the probabilities of logits on the host.
+pub fn exp_differences(x: &mut [f32], most: f32, scale: f32) {
+    #[cfg(feature = "flex")]
+    math::exp_differences(x, most, scale);
+    #[cfg(not(feature = "flex"))]
+    x.iter_mut().for_each(|x| *x = ((*x - most) * scale).exp());
 }

@@ -1,6 +1,8 @@
 //! Elementary functions without branches or calls, which the compiler turns into vector code inside
 //! a function that is compiled for several instruction sets.
 
+use multiversion::multiversion;
+
 /// `e^x` within 2 units in the last place; 0 below -87.3.
 ///
 /// Range reduction by a two-part ln 2 and the Taylor polynomial of degree 7 on +-ln(2)/2.
@@ -100,6 +102,14 @@ pub fn exp_of_difference(x: &mut [f32], by: f32) -> f32 {
         sum += *x;
     }
     sums.iter().sum::<f32>() + sum
+}
+
+/// `x = e^(scale * (x - most))`
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
+pub fn exp_differences(x: &mut [f32], most: f32, scale: f32) {
+    for x in x {
+        *x = exp((*x - most) * scale);
+    }
 }
 
 #[cfg(test)]

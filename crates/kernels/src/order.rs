@@ -22,6 +22,11 @@ impl Order {
         Self { starts: vec![0], group: 1, seen: None }
     }
 
+    /// The order of the queries after the first `count` of each row.
+    pub fn after(&self, count: usize) -> Self {
+        Self { starts: self.starts.iter().map(|start| start + count).collect(), ..self.clone() }
+    }
+
     /// Position of the first query of `row`.
     pub fn start(&self, row: usize) -> usize {
         self.starts[if self.starts.len() == 1 { 0 } else { row }]

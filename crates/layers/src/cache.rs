@@ -1,21 +1,19 @@
 //! Key/value caches, allocated once and written in place.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Distribution, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::{AttentionMask, Rotary, attend, merge_heads};
 
 /// Where the next positions of a batch go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Positions {
-    /// Every row starts at the same position.
+    /// Row `i` lives in slot `i`, and every row starts at the same position.
     Same(usize),
-    /// Row `i` starts at its own position.
-    PerRow(Vec<usize>),
-    /// Row `i` lives in slot `slots[i]` of the cache, and starts at its own position there.
+    /// Row `i` lives in slot `slots[i]`, and starts at position `starts[i]` there.
     Slots {
         /// No two rows have the same.
         slots: Vec<usize>,
-        /// As in [`PerRow`](Self::PerRow).
+        /// One a row.
         starts: Vec<usize>,
     },
 }
@@ -25,15 +23,7 @@ impl Positions {
     pub fn starts(&self) -> Vec<usize> {
         match self {
             Self::Same(start) => vec![*start],
-            Self::PerRow(starts) | Self::Slots { starts, .. } => starts.clone(),
-        }
-    }
-
-    /// Where each of `rows` rows lives.
-    fn slots(&self, rows: usize) -> Vec<usize> {
-        match self {
-            Self::Slots { slots, .. } => slots.clone(),
-            _ => (0..rows).collect(),
+            Self::Slots { starts, .. } => starts.clone(),
         }
     }
 
@@ -41,9 +31,26 @@ impl Positions {
     pub fn furthest(&self) -> usize {
         match self {
             Self::Same(start) => *start,
-            Self::PerRow(starts) | Self::Slots { starts, .. } => {
-                starts.iter().copied().max().unwrap_or(0)
-            }
+            Self::Slots { starts, .. } => starts.iter().copied().max().unwrap_or(0),
+        }
+    }
+
+    /// The same places in positions of which `factor` make up one of these.
+    pub fn scaled(&self, factor: usize) -> Self {
+        match self {
+            Self::Same(start) => Self::Same(start * factor),
+            Self::Slots { slots, starts } => Self::Slots {
+                slots: slots.clone(),
+                starts: starts.iter().map(|start| start * factor).collect(),
+            },
+        }
+    }
+
+    /// Where each of `rows` rows lives.
+    fn slots(&self, rows: usize) -> Vec<usize> {
+        match self {
+            Self::Same(_) => (0..rows).collect(),
+            Self::Slots { slots, .. } => slots.clone(),
         }
     }
 }
@@ -51,7 +58,7 @@ impl Positions {
 /// The keys and values of one attention layer.
 ///
 /// # Shapes
-/// `[batch, heads, capacity, head_dim]` each
+/// `[slots, heads, capacity, head_dim]` each
 #[derive(Clone, Debug)]
 pub struct KvCache {
     keys: Tensor<4>,
@@ -59,28 +66,45 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Room for `capacity` positions of `batch` sequences.
+    /// Room for `capacity` positions in each of `slots` slots.
     pub fn new(
-        batch: usize,
+        slots: usize,
         heads: usize,
         capacity: usize,
         head_dim: usize,
         device: &Device,
     ) -> Self {
-        let shape = [batch, heads, capacity, head_dim];
-        Self { keys: Tensor::zeros(shape, device), values: Tensor::zeros(shape, device) }
+        let shape = [slots, heads, capacity, head_dim];
+        // burn-flex makes its zeros by a copy of zeros, which for a while takes twice the memory
+        let empty = || Tensor::full(shape, 0.0, device);
+        Self { keys: empty(), values: empty() }
     }
 
-    /// How many positions fit.
+    /// How many positions fit into a slot.
     pub fn capacity(&self) -> usize {
         self.keys.dims()[2]
     }
 
-    /// Self-attention of new positions at `at`, which are written, over all their rows hold.
+    /// Gives every slot the same random keys and values: a context of any length to measure with.
+    pub fn fill(&mut self) {
+        let [slots, heads, capacity, head_dim] = self.keys.dims();
+        let (device, normal) = (self.keys.device(), Distribution::Normal(0.0, 1.0));
+        for cache in [&mut self.keys, &mut self.values] {
+            let random = Tensor::random([1, heads, capacity, head_dim], normal, &device);
+            for slot in 0..slots {
+                let span = [slot..slot + 1, 0..heads, 0..capacity, 0..head_dim];
+                cache.inplace(|cache| cache.slice_assign(span, random.clone()));
+            }
+        }
+    }
+
+    /// Self-attention of new positions at `at`, which are written, over all their rows hold; the
+    /// last `keep` of each row attend.
     ///
     /// # Shapes
     /// - `qkv`: the fused projection `[rows, time, heads * 3 * head_dim]`
-    /// - output: `[rows, time, heads * head_dim]`
+    /// - `mask`: of all `time` new positions
+    /// - output: `[rows, keep, heads * head_dim]`
     ///
     /// # Panics
     /// Those of [`write`](Self::write).
@@ -90,6 +114,7 @@ impl KvCache {
         rotary: &Rotary,
         mask: &AttentionMask,
         at: &Positions,
+        keep: usize,
     ) -> Tensor<3> {
         let [rows, time, _] = qkv.dims();
         let [_, heads, _, head_dim] = self.keys.dims();
@@ -97,19 +122,19 @@ impl KvCache {
             let (slots, cache) = (at.slots(rows), [&mut self.keys, &mut self.values]);
             let angles = rotary.angles();
             if let Some(out) =
-                zoo_kernels::cached_attention(&qkv, heads, angles, order, &slots, cache)
+                zoo_kernels::cached_attention(&qkv, heads, angles, order, &slots, keep, cache)
             {
                 return out;
             }
         }
         let [query, key, value] = split_qkv(qkv, heads, rotary);
         let (keys, values) = self.write(key, value, at);
-        debug_assert_eq!(query.dims(), [rows, heads, time, head_dim]);
-        merge_heads(attend(query, keys, values, scale(head_dim), None, mask))
+        let query = query.narrow(2, time - keep, keep);
+        merge_heads(attend(query, keys, values, scale(head_dim), None, &mask.last(keep)))
     }
 
-    /// Writes the keys and values of new positions `[batch, heads, time, head_dim]` at `at`, and
-    /// returns all of them from position 0 to the furthest one written.
+    /// Writes the keys and values of new positions `[rows, heads, time, head_dim]` at `at`, and
+    /// returns what the rows' slots hold from position 0 to the furthest one written.
     ///
     /// # Panics
     /// When the positions do not fit; callers size the cache for what they decode.
@@ -119,10 +144,13 @@ impl KvCache {
         values: Tensor<4>,
         at: &Positions,
     ) -> (Tensor<4>, Tensor<4>) {
-        let time = keys.dims()[2];
+        let [rows, _, time, _] = keys.dims();
         let end = at.furthest() + time;
         assert!(end <= self.capacity(), "KV cache of {} asked for {end}", self.capacity());
-        (put(&mut self.keys, keys, at, end), put(&mut self.values, values, at, end))
+        put(&mut self.keys, keys, at);
+        put(&mut self.values, values, at);
+        let slots = at.slots(rows);
+        (held(&self.keys, &slots, end), held(&self.values, &slots, end))
     }
 }
 
@@ -141,24 +169,44 @@ pub(crate) fn scale(head_dim: usize) -> f64 {
     (head_dim as f64).powf(-0.5)
 }
 
-fn put(cache: &mut Tensor<4>, new: Tensor<4>, at: &Positions, end: usize) -> Tensor<4> {
-    let [_, heads, _, head_dim] = cache.dims();
+/// Writes `[rows, heads, time, head_dim]` into the rows' slots.
+fn put(cache: &mut Tensor<4>, new: Tensor<4>, at: &Positions) {
+    let [all_slots, heads, capacity, head_dim] = cache.dims();
     let [rows, _, time, _] = new.dims();
-    if let Positions::Same(start) = at {
-        let span = [0..rows, 0..heads, *start..start + time, 0..head_dim];
-        cache.inplace(|cache| cache.slice_assign(span, new));
-        return cache.clone().narrow(2, 0, end);
+    let (slots, starts) = match at {
+        Positions::Same(start) => {
+            let span = [0..rows, 0..heads, *start..start + time, 0..head_dim];
+            return cache.inplace(|cache| cache.slice_assign(span, new));
+        }
+        Positions::Slots { slots, starts } => (slots, starts),
+    };
+    let mut places = Vec::with_capacity(rows * heads * time);
+    for (slot, start) in slots.iter().zip(starts) {
+        for head in 0..heads {
+            let first = (slot * heads + head) * capacity + start;
+            places.extend((first..first + time).map(|place| place as i64));
+        }
     }
-    let slots = at.slots(rows);
-    for (row, (&slot, start)) in slots.iter().zip(at.starts()).enumerate() {
-        let span = [slot..slot + 1, 0..heads, start..start + time, 0..head_dim];
-        let row = new.clone().narrow(0, row, 1);
-        cache.inplace(|cache| cache.slice_assign(span, row));
-    }
+    let places = ints(places, &new.device());
+    let new = new.reshape([rows * heads * time, head_dim]);
+    cache.inplace(|cache| {
+        cache
+            .reshape([all_slots * heads * capacity, head_dim])
+            .select_assign(0, places, new, IndexingUpdateOp::Assign)
+            .reshape([all_slots, heads, capacity, head_dim])
+    });
+}
+
+/// The first `end` positions of the slots; a copy only where they are not the first ones in order.
+fn held(cache: &Tensor<4>, slots: &[usize], end: usize) -> Tensor<4> {
     let held = cache.clone().narrow(2, 0, end);
-    if !matches!(at, Positions::Slots { .. }) {
-        return held;
+    if slots.iter().enumerate().all(|(row, &slot)| row == slot) {
+        return held.narrow(0, 0, slots.len());
     }
-    let slots: Vec<i64> = slots.iter().map(|&slot| slot as i64).collect();
-    held.select(0, Tensor::<1, Int>::from_data(TensorData::new(slots, [rows]), &new.device()))
+    held.select(0, ints(slots.iter().map(|&slot| slot as i64).collect(), &cache.device()))
+}
+
+fn ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
 }

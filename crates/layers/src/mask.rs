@@ -46,6 +46,22 @@ impl AttentionMask {
         }
     }
 
+    /// The mask of the last `keep` queries.
+    pub(crate) fn last(&self, keep: usize) -> Self {
+        match self {
+            Self::Causal(Causal { order, queries, keys, .. }) if keep < *queries => {
+                let order = order.after(queries - keep);
+                let (keys, hidden) = (*keys, OnceCell::new());
+                Self::Causal(Causal { order, queries: keep, keys, hidden })
+            }
+            Self::Hidden(hidden) if hidden.dims()[2] > keep => {
+                let queries = hidden.dims()[2];
+                Self::Hidden(hidden.clone().narrow(2, queries - keep, keep))
+            }
+            all => all.clone(),
+        }
+    }
+
     /// The order, if it is causal.
     pub(crate) fn order(&self) -> Option<&Order> {
         match self {

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{scale, split_qkv};
 use crate::linear::apply;
-use crate::{AttentionMask, Init, KvCache, Positions, Rotary, attend, gelu, merge_heads};
+use crate::{
+    AttentionMask, Init, KvCache, Positions, Rotary, attend, causal_by_block, gelu, merge_heads,
+};
 
 /// Shape of a GPT-NeoX stack. Field names are those of the published configuration files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,6 +115,12 @@ impl NeoXConfig {
         self.num_hidden_layers * layer + 2 * h
     }
 
+    /// Parameters in the matrices of its linear layers.
+    pub fn num_matrix_params(&self) -> usize {
+        let (h, m) = (self.hidden_size, self.intermediate());
+        self.num_hidden_layers * (4 * h * h + 2 * h * m)
+    }
+
     /// Bytes of keys and values a cached position takes, at `bytes` a number.
     pub fn kv_bytes(&self, bytes: usize) -> usize {
         2 * self.num_hidden_layers * self.hidden_size * bytes
@@ -133,11 +141,11 @@ impl NeoXAttention {
         x: Tensor<3>,
         rotary: &Rotary,
         mask: &AttentionMask,
-        cache: Option<(&mut KvCache, &Positions)>,
+        cached: Option<Cached<'_>>,
     ) -> Tensor<3> {
         let qkv = apply(&self.query_key_value, x);
-        let out = match cache {
-            Some((cache, at)) => cache.attend(qkv, rotary, mask, at),
+        let out = match cached {
+            Some(Cached { cache, at, keep }) => cache.attend(qkv, rotary, mask, at, keep),
             None => self.attend(qkv, rotary, mask),
         };
         apply(&self.dense, out)
@@ -167,6 +175,13 @@ impl NeoXMlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         apply(&self.dense_4h_to_h, gelu(apply(&self.dense_h_to_4h, x)))
     }
+}
+
+/// The cache a layer's new positions go to, and how many of them it goes on with.
+struct Cached<'a> {
+    cache: &'a mut KvCache,
+    at: &'a Positions,
+    keep: usize,
 }
 
 /// One decoder layer.
@@ -205,10 +220,12 @@ impl NeoXLayer {
         x: Tensor<3>,
         rotary: &Rotary,
         mask: &AttentionMask,
-        cache: Option<(&mut KvCache, &Positions)>,
+        cached: Option<Cached<'_>>,
     ) -> Tensor<3> {
-        let attended =
-            self.attention.forward(self.input_layernorm.forward(x.clone()), rotary, mask, cache);
+        let normed = self.input_layernorm.forward(x.clone());
+        let attended = self.attention.forward(normed, rotary, mask, cached);
+        let ([_, time, _], [_, keep, _]) = (x.dims(), attended.dims());
+        let x = if keep < time { x.narrow(1, time - keep, keep) } else { x };
         if self.parallel {
             let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
             fed + attended + x
@@ -256,27 +273,72 @@ impl NeoXStack {
         }
     }
 
-    /// Empty caches for `batch` sequences of up to `capacity` positions.
-    pub fn new_cache(&self, batch: usize, capacity: usize, device: &Device) -> StackCache {
-        let one = || KvCache::new(batch, self.heads, capacity, self.head_dim, device);
+    /// Empty caches of `slots` sequences of up to `capacity` positions.
+    pub fn new_cache(&self, slots: usize, capacity: usize, device: &Device) -> StackCache {
+        let one = || KvCache::new(slots, self.heads, capacity, self.head_dim, device);
         self.layers.iter().map(|_| one()).collect()
     }
 
-    /// Runs positions `at` of every sequence; with a cache, they see what it holds and are added.
+    /// Runs whole sequences, with the angles of `at`.
     ///
     /// # Shapes
     /// - `x`: `[batch, time, hidden]`
     /// - output: `[batch, time, hidden]`, after the final norm
-    pub fn forward(
+    pub fn forward(&self, x: Tensor<3>, mask: &AttentionMask, at: &Positions) -> Tensor<3> {
+        let [_, time, _] = x.dims();
+        self.forward_rotated(x, mask, &self.rotary_from(at, time))
+    }
+
+    /// [`forward`](Self::forward) with any angles.
+    pub fn forward_rotated(
+        &self,
+        mut x: Tensor<3>,
+        mask: &AttentionMask,
+        rotary: &Rotary,
+    ) -> Tensor<3> {
+        for layer in &self.layers {
+            x = layer.forward(x, rotary, mask, None);
+        }
+        self.final_layer_norm.forward(x)
+    }
+
+    /// Runs new positions at `at` after what `cache` holds, causal by groups of `group` positions,
+    /// and adds them to it. What comes out is that of each row's last `keep` positions; of the
+    /// others, the last layer makes no more than keys and values.
+    ///
+    /// # Shapes
+    /// - `x`: `[rows, time, hidden]`
+    /// - output: `[rows, keep, hidden]`, after the final norm
+    pub fn extend(
         &self,
         x: Tensor<3>,
-        mask: &AttentionMask,
         at: &Positions,
-        cache: Option<&mut StackCache>,
+        group: usize,
+        keep: usize,
+        cache: &mut StackCache,
     ) -> Tensor<3> {
         let [_, time, _] = x.dims();
-        let rotary = Rotary::new(at, time, self.head_dim, self.rotated, self.rotary_base);
-        self.forward_rotated(x, mask, &rotary, at, cache)
+        self.extend_rotated(x, &self.rotary_from(at, time), at, group, keep, cache)
+    }
+
+    /// [`extend`](Self::extend) with angles other than those of the positions.
+    pub fn extend_rotated(
+        &self,
+        mut x: Tensor<3>,
+        rotary: &Rotary,
+        at: &Positions,
+        group: usize,
+        keep: usize,
+        cache: &mut StackCache,
+    ) -> Tensor<3> {
+        let [_, time, _] = x.dims();
+        let mask = causal_by_block(at, time, group, None);
+        let last = self.layers.len() - 1;
+        for (i, (layer, cache)) in self.layers.iter().zip(cache).enumerate() {
+            let keep = if i == last { keep } else { time };
+            x = layer.forward(x, rotary, &mask, Some(Cached { cache, at, keep }));
+        }
+        self.final_layer_norm.forward(x)
     }
 
     /// Angles for any positions, the same for every sequence.
@@ -284,19 +346,7 @@ impl NeoXStack {
         Rotary::at(&[positions], self.head_dim, self.rotated, self.rotary_base)
     }
 
-    /// [`forward`](Self::forward) with angles other than those of the cached positions.
-    pub fn forward_rotated(
-        &self,
-        mut x: Tensor<3>,
-        mask: &AttentionMask,
-        rotary: &Rotary,
-        at: &Positions,
-        mut cache: Option<&mut StackCache>,
-    ) -> Tensor<3> {
-        for (i, layer) in self.layers.iter().enumerate() {
-            let cache = cache.as_deref_mut().map(|cache| (&mut cache[i], at));
-            x = layer.forward(x, rotary, mask, cache);
-        }
-        self.final_layer_norm.forward(x)
+    fn rotary_from(&self, at: &Positions, time: usize) -> Rotary {
+        Rotary::new(at, time, self.head_dim, self.rotated, self.rotary_base)
     }
 }

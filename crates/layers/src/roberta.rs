@@ -33,6 +33,12 @@ impl RobertaConfig {
         self.intermediate_size.unwrap_or(4 * self.hidden_size)
     }
 
+    /// Parameters in the matrices of its linear layers.
+    pub fn num_matrix_params(&self) -> usize {
+        let (h, m) = (self.hidden_size, self.intermediate());
+        self.num_hidden_layers * (4 * h * h + 2 * h * m)
+    }
+
     /// Parameters of the encoder with its embeddings.
     pub fn num_params(&self, vocab: usize) -> usize {
         let (h, m) = (self.hidden_size, self.intermediate());

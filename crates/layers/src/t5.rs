@@ -7,7 +7,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation::relu};
 use serde::{Deserialize, Serialize};
 
 use crate::linear::apply;
-use crate::{AttentionMask, Init, KvCache, Positions, attend, merge_heads, split_heads};
+use crate::{
+    AttentionMask, Init, KvCache, Positions, attend, causal_by_block, merge_heads, split_heads,
+};
 
 /// Shape of a T5 decoder stack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,12 +42,21 @@ fn default_distance() -> usize {
 impl T5Config {
     /// Parameters of the stack: self-attention, cross-attention, feed-forward, norms, position bias.
     pub fn num_params(&self) -> usize {
-        let inner = self.num_attention_heads * self.d_kv;
-        let layer =
-            8 * self.hidden_size * inner + 2 * self.hidden_size * self.d_ff + 3 * self.hidden_size;
-        self.num_hidden_layers * layer
-            + self.hidden_size
+        self.num_matrix_params()
+            + (3 * self.num_hidden_layers + 1) * self.hidden_size
             + self.relative_attention_num_buckets * self.num_attention_heads
+    }
+
+    /// Parameters in the matrices of its linear layers.
+    pub fn num_matrix_params(&self) -> usize {
+        let inner = self.num_attention_heads * self.d_kv;
+        self.num_hidden_layers * self.hidden_size * (8 * inner + 2 * self.d_ff)
+    }
+
+    /// Bytes of keys and values a cached position takes in self-attention, and an encoder state in
+    /// cross-attention, at `bytes` a number.
+    pub fn kv_bytes(&self, bytes: usize) -> usize {
+        2 * self.num_hidden_layers * self.num_attention_heads * self.d_kv * bytes
     }
 }
 
@@ -148,13 +159,8 @@ pub struct T5Stack {
     max_distance: usize,
 }
 
-/// What a T5 stack keeps while it decodes: self-attention caches, and the keys and values of the
-/// encoder states, computed once.
-#[derive(Clone, Debug)]
-pub struct T5Cache {
-    own: Vec<KvCache>,
-    cross: Vec<(Tensor<4>, Tensor<4>)>,
-}
+/// The keys and values of encoder states, `[rows, heads, source, d_kv]` each, one pair a layer.
+pub type T5States = Vec<(Tensor<4>, Tensor<4>)>;
 
 impl T5Stack {
     /// Blocks and norm at `init`.
@@ -178,54 +184,45 @@ impl T5Stack {
         }
     }
 
-    /// Empty caches for `states` `[batch, source, hidden]`, with room for `capacity` positions.
-    pub fn new_cache(&self, states: Tensor<3>, capacity: usize) -> T5Cache {
-        let [batch, ..] = states.dims();
-        let device = states.device();
-        T5Cache {
-            own: self
-                .block
-                .iter()
-                .map(|_| KvCache::new(batch, self.heads, capacity, self.d_kv, &device))
-                .collect(),
-            cross: self
-                .block
-                .iter()
-                .map(|b| b.cross_attention.keys_values(states.clone()))
-                .collect(),
-        }
+    /// Empty self-attention caches of `slots` sequences of up to `capacity` positions.
+    pub fn new_cache(&self, slots: usize, capacity: usize, device: &Device) -> Vec<KvCache> {
+        let one = || KvCache::new(slots, self.heads, capacity, self.d_kv, device);
+        self.block.iter().map(|_| one()).collect()
     }
 
-    /// Runs positions `past..past + time`, which see `states`; the cache, if any, holds the keys
-    /// and values of both the past and the states.
+    /// What every layer makes of encoder states `[rows, source, hidden]`, once for all positions.
+    pub fn states(&self, states: &Tensor<3>) -> T5States {
+        let of = |block: &T5Block| block.cross_attention.keys_values(states.clone());
+        self.block.iter().map(of).collect()
+    }
+
+    /// Runs new positions at `at`, the same of every row, which see `states`; with a cache, they
+    /// see what it holds and are added.
     ///
     /// # Shapes
-    /// - `x`: `[batch, time, hidden]`
-    /// - `states`: `[batch, source, hidden]`
-    /// - output: `[batch, time, hidden]`, after the final norm
+    /// - `x`: `[rows, time, hidden]`
+    /// - output: `[rows, time, hidden]`, after the final norm
     pub fn forward(
         &self,
         mut x: Tensor<3>,
-        states: &Tensor<3>,
-        mask: &AttentionMask,
-        past: usize,
-        mut cache: Option<&mut T5Cache>,
+        states: &T5States,
+        at: &Positions,
+        mut cache: Option<&mut Vec<KvCache>>,
     ) -> Tensor<3> {
         let [_, time, _] = x.dims();
-        let bias = self.position_bias(past, time, &x.device());
-        for (i, block) in self.block.iter().enumerate() {
+        let bias = self.position_bias(at.furthest(), time, &x.device());
+        let mask = causal_by_block(at, time, 1, None);
+        for (i, (block, states)) in self.block.iter().zip(states).enumerate() {
             let normed = block.self_norm.forward(x.clone());
             let (mut key, mut value) = block.self_attention.keys_values(normed.clone());
             if let Some(cache) = cache.as_deref_mut() {
-                (key, value) = cache.own[i].write(key, value, &Positions::Same(past));
+                (key, value) = cache[i].write(key, value, at);
             }
-            x = x + block.self_attention.forward(normed, (key, value), Some(bias.clone()), mask);
-            let states = match cache.as_deref() {
-                Some(cache) => cache.cross[i].clone(),
-                None => block.cross_attention.keys_values(states.clone()),
-            };
+            x = x + block.self_attention.forward(normed, (key, value), Some(bias.clone()), &mask);
             let normed = block.cross_norm.forward(x.clone());
-            x = x + block.cross_attention.forward(normed, states, None, &AttentionMask::Open);
+            let seen =
+                block.cross_attention.forward(normed, states.clone(), None, &AttentionMask::Open);
+            x = x + seen;
             let normed = block.feed_norm.forward(x.clone());
             x = x + apply(&block.wo, relu(apply(&block.wi, normed)));
         }

@@ -18,6 +18,10 @@ struct Case {
 const ROWS: usize = 3;
 const HEADS: usize = 2;
 
+fn starts(starts: Vec<usize>) -> Positions {
+    Positions::Slots { slots: (0..starts.len()).collect(), starts }
+}
+
 /// Output and gradient of the input.
 fn run(case: &Case, device: &Device) -> [Vec<f32>; 2] {
     let device = device.clone().autodiff();
@@ -43,7 +47,7 @@ fn run(case: &Case, device: &Device) -> [Vec<f32>; 2] {
     });
     let mask = causal_by_block(&Positions::Same(0), case.time, case.group, seen);
     // other angles than those of the mask's positions
-    let out = stack.forward(x.clone(), &mask, &case.starts, None);
+    let out = stack.forward(x.clone(), &mask, &case.starts);
     let gradients = (out.clone() * weight).sum().backward();
     let vector = |x: Tensor<3>| x.into_data().iter::<f32>().collect();
     [vector(out.inner()), vector(x.grad(&gradients).unwrap())]
@@ -69,8 +73,8 @@ fn self_attention_and_its_gradient_are_those_of_the_composed_layer() {
         Case { group: 4, ..plain(60) },
         Case { padded: true, ..plain(7) },
         Case { padded: true, ..plain(40) },
-        Case { starts: Positions::PerRow(vec![0, 9, 4]), ..plain(12) },
-        Case { starts: Positions::PerRow(vec![3, 0, 70]), ..plain(33) },
+        Case { starts: starts(vec![0, 9, 4]), ..plain(12) },
+        Case { starts: starts(vec![3, 0, 70]), ..plain(33) },
         Case { head_dim: 20, rotary_pct: 1.0, ..plain(21) },
         Case { rotary_pct: 0.0, ..plain(6) },
     ];
@@ -95,24 +99,24 @@ fn run_cached(group: usize, device: &Device) -> Vec<Vec<f32>> {
     let stack = NeoXStack::new(&config, &Init::new(7, device));
     let mut cache = stack.new_cache(4, 60, device);
     let mut random = ChaCha8Rng::seed_from_u64(2);
-    // slots, starts and new positions; the long ones go another way through the kernel
-    let steps: [(&[usize], &[usize], usize); 6] = [
-        (&[0, 1, 2, 3], &[0, 0, 0, 0], 2 * group),
-        (&[2, 0], &[2 * group, 2 * group], group),
-        (&[3], &[2 * group], 10 * group),
-        (&[1, 2], &[2 * group, 3 * group], 3 * group),
-        (&[0], &[0], 9 * group), // a new sequence in an old slot
-        (&[3, 0, 1], &[12 * group, 9 * group, 5 * group], group),
+    // slots, starts, new positions and those kept; the long ones go another way through the kernel
+    let steps: [(&[usize], &[usize], usize, usize); 6] = [
+        (&[0, 1, 2, 3], &[0, 0, 0, 0], 2 * group, 2 * group),
+        (&[2, 0], &[2 * group, 2 * group], group, group),
+        (&[3], &[2 * group], 10 * group, 10 * group),
+        (&[1, 2], &[2 * group, 3 * group], 3 * group, 1),
+        (&[0], &[0], 9 * group, group), // a new sequence in an old slot
+        (&[3, 0, 1], &[12 * group, 9 * group, 5 * group], group, group),
     ];
     let mut outputs = Vec::new();
-    for (slots, starts, time) in steps {
+    for (slots, starts, time, keep) in steps {
         let shape = [slots.len(), time, config.hidden_size];
         let values: Vec<f32> =
             (0..shape.iter().product()).map(|_| random.random_range(-3.0..3.0)).collect();
         let x = Tensor::<3>::from_data(TensorData::new(values, shape), device);
         let at = Positions::Slots { slots: slots.to_vec(), starts: starts.to_vec() };
-        let mask = causal_by_block(&at, time, group, None);
-        let out = stack.forward(x, &mask, &at, Some(&mut cache));
+        let out = stack.extend(x, &at, group, keep, &mut cache);
+        assert_eq!(out.dims(), [slots.len(), keep, config.hidden_size]);
         outputs.push(out.into_data().iter::<f32>().collect());
     }
     outputs

@@ -1,6 +1,6 @@
 //! Matrices in half the memory.
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 
 use crate::LanguageModel;
@@ -11,6 +11,22 @@ impl LanguageModel {
     /// activations stay f32, in which everything is computed. burn's ndarray backend has no bf16.
     pub fn with_bf16_matrices(self) -> Self {
         self.map(&mut Halve::default())
+    }
+
+    /// Bytes of the parameters as they are.
+    pub fn weight_bytes(&self) -> u64 {
+        let mut bytes = Bytes(0);
+        self.visit(&mut bytes);
+        bytes.0
+    }
+}
+
+struct Bytes(u64);
+
+impl ModuleVisitor for Bytes {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        self.0 += (tensor.shape().num_elements() * tensor.dtype().size()) as u64;
     }
 }
 
@@ -38,7 +54,7 @@ impl ModuleMapper for Halve {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+    use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
     use crate::{ModelConfig, TokenBatch, preset};
 
@@ -62,6 +78,31 @@ mod tests {
             let [full, half] = losses(&preset(name).unwrap().model, &Device::flex());
             let difference = (full - half).abs();
             assert!(difference > 0.0 && difference < 2e-3, "{name}: {full} {half}");
+        }
+    }
+
+    #[test]
+    fn weights_take_the_bytes_that_the_configuration_says() {
+        let neox = r#""hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2"#;
+        let encoder = r#""projection_method": "projection_layer", "hidden_size": 16,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16"#;
+        let lookup = r#""cls": "lookup", "hidden_size": 8, "projection_method": "concat""#.into();
+        let cls = format!(r#""cls": "roberta_cls", "n_cls_tokens": 2, {encoder}"#);
+        let prefix = r#""cls": "gpt-neo-x", "decoding_strategy": "prefix", "expansion_ratio": 2"#;
+        let cross = r#""cls": "t5", "decoding_strategy": "cross_attention", "d_kv": 8, "d_ff": 48"#;
+        let block = |embedder: &String, decoder: &str| {
+            format!(
+                r#"{{ "vocab_size": 40, "embedder": {{ {embedder} }},
+                    "block_decoder": {{ {neox} }}, "token_decoder": {{ {decoder}, {neox} }} }}"#
+            )
+        };
+        let vanilla = format!(r#"{{ "vocab_size": 40, {neox} }}"#);
+        for json in [block(&lookup, prefix), block(&cls, prefix), block(&cls, cross), vanilla] {
+            let config = ModelConfig::from_json(&json, "test").unwrap();
+            let model = config.init(0, &Device::flex());
+            assert_eq!(model.weight_bytes(), config.weight_bytes(DType::F32), "{json}");
+            let half = model.with_bf16_matrices();
+            assert_eq!(half.weight_bytes(), config.weight_bytes(DType::BF16), "{json}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A model of either family, described.
 
 use block_transformer::BlockTransformerConfig;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use gpt_neox::GptNeoXConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -123,6 +123,21 @@ impl ModelConfig {
             Self::Block(config) => config.num_params_non_embedding(),
             Self::Vanilla(config) => config.num_params_non_embedding(),
         }
+    }
+
+    /// Parameters in the matrices of linear layers; an LM head counts unless it is a token table.
+    pub fn num_matrix_params(&self) -> usize {
+        match self {
+            Self::Block(config) => config.num_matrix_params(),
+            Self::Vanilla(config) => config.num_matrix_params(),
+        }
+    }
+
+    /// Bytes of the parameters with those matrices in `matrices`, and f32 elsewhere; see
+    /// [`LanguageModel::with_bf16_matrices`].
+    pub fn weight_bytes(&self, matrices: DType) -> u64 {
+        let (all, in_matrices) = (self.num_params() as u64, self.num_matrix_params() as u64);
+        (all - in_matrices) * DType::F32.size() as u64 + in_matrices * matrices.size() as u64
     }
 
     /// Bytes of keys and values one token of context takes, at `bytes` a number.

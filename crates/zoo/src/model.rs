@@ -4,7 +4,7 @@ use block_transformer::BlockTransformer;
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
 use gpt_neox::GptNeoX;
-use zoo_layers::{Positions, cross_entropy, linear_cross_entropy};
+use zoo_layers::{cross_entropy, linear_cross_entropy};
 
 /// A language model of either family.
 #[derive(Module, Debug)]
@@ -85,7 +85,7 @@ impl LanguageModel {
             }
             Self::Vanilla(model) => {
                 let known = batch.ids.clone().narrow(1, 0, time - 1);
-                (model.hidden(known, &Positions::Same(0), None), model.head())
+                (model.hidden(known), model.head())
             }
         };
         let (rows, [_, _, width]) = (b * (time - first), hidden.dims());

@@ -160,12 +160,27 @@ impl EmbedderConfig {
             Self::Lookup(c) => vocab * c.hidden_size,
             Self::Roberta(c) | Self::RobertaCls(c) => c.encoder.num_params(vocab),
         };
-        let (part, parts, projection) = self.parts(block_length);
-        let per_vector = parts / self.n_embedding_tokens();
-        match projection {
-            Projection::Concat => tables,
-            Projection::ProjectionLayer => tables + (per_vector * part + 1) * width,
+        match self.projected(block_length) {
+            0 => tables,
+            from => tables + (from + 1) * width,
         }
+    }
+
+    /// Numbers that a projection layer makes a vector of; 0 without one.
+    fn projected(&self, block_length: usize) -> usize {
+        let (part, parts, projection) = self.parts(block_length);
+        match projection {
+            Projection::Concat => 0,
+            Projection::ProjectionLayer => part * parts / self.n_embedding_tokens(),
+        }
+    }
+
+    fn num_matrix_params(&self, block_length: usize, width: usize) -> usize {
+        let encoder = match self {
+            Self::Lookup(_) => 0,
+            Self::Roberta(c) | Self::RobertaCls(c) => c.encoder.num_matrix_params(),
+        };
+        encoder + self.projected(block_length) * width
     }
 }
 
@@ -310,6 +325,17 @@ impl BlockTransformerConfig {
         };
         let embedder = self.embedder.num_params(0, self.block_length, d);
         embedder + self.block_decoder.num_params() + (d + 1) * expanded + decoder
+    }
+
+    /// Parameters in the matrices of linear layers. An LM head counts unless it is a token table.
+    pub fn num_matrix_params(&self) -> usize {
+        let (d, h) = (self.block_decoder.hidden_size, self.token_decoder.hidden_size());
+        let decoder = match &self.token_decoder {
+            TokenDecoderConfig::NeoX(c) => c.stack.num_matrix_params() + self.vocab_size * h,
+            TokenDecoderConfig::T5(c) => c.stack.num_matrix_params(),
+        };
+        let embedder = self.embedder.num_matrix_params(self.block_length, d);
+        embedder + self.block_decoder.num_matrix_params() + d * h * self.expansion() + decoder
     }
 
     /// Bytes of keys and values one token of context takes, at `bytes` a number. The token decoder

@@ -9,6 +9,7 @@ mod config;
 mod embedder;
 mod model;
 mod names;
+mod token_block;
 mod token_decoder;
 
 pub use config::{
@@ -17,7 +18,8 @@ pub use config::{
 };
 pub use embedder::Embedder;
 pub use model::{BlockCache, BlockTransformer};
-pub use token_decoder::{TokenDecoder, TokenState};
+pub use token_block::{TokenBlock, TokenCache};
+pub use token_decoder::TokenDecoder;
 
 /// The family's presets, TOML.
 pub const PRESETS: &str = include_str!("../presets.toml");

@@ -80,31 +80,24 @@ impl BlockTransformer {
         });
         let at = Positions::Same(0);
         let mask = causal_by_block(&at, time, self.per_block, seen);
-        self.block_decoder.forward(embedded, &mask, &at, None)
+        self.block_decoder.forward(embedded, &mask, &at)
     }
 
-    /// The same over the blocks `at` (counted in blocks), which see what `cache` holds.
+    /// Context embeddings of the last `keep` of the new blocks `at` (counted in blocks), which see
+    /// what `cache` holds and are added to it.
     ///
     /// # Shapes
-    /// - `embedded`, output: `[b, n * e, d]`
+    /// - `embedded`: `[rows, n * e, d]`
+    /// - output: `[rows, keep * e, d]`
     pub fn contexts_cached(
         &self,
         embedded: Tensor<3>,
         at: &Positions,
+        keep: usize,
         cache: &mut BlockCache,
     ) -> Tensor<3> {
-        let [_, time, _] = embedded.dims();
         let e = self.per_block;
-        let at = match at {
-            Positions::Same(start) => Positions::Same(start * e),
-            Positions::PerRow(starts) => Positions::PerRow(starts.iter().map(|s| s * e).collect()),
-            Positions::Slots { slots, starts } => Positions::Slots {
-                slots: slots.clone(),
-                starts: starts.iter().map(|s| s * e).collect(),
-            },
-        };
-        let mask = causal_by_block(&at, time, e, None);
-        self.block_decoder.forward(embedded, &mask, &at, Some(cache))
+        self.block_decoder.extend(embedded, &at.scaled(e), e, keep * e, cache)
     }
 
     /// See [`TokenDecoder::with_published_positions`].
@@ -123,8 +116,8 @@ impl BlockTransformer {
         self.per_block
     }
 
-    /// Empty caches for `batch` sequences of up to `blocks` blocks.
-    pub fn new_cache(&self, batch: usize, blocks: usize, device: &Device) -> BlockCache {
-        self.block_decoder.new_cache(batch, blocks * self.per_block, device)
+    /// Empty caches of `slots` sequences of up to `blocks` blocks.
+    pub fn new_cache(&self, slots: usize, blocks: usize, device: &Device) -> BlockCache {
+        self.block_decoder.new_cache(slots, blocks * self.per_block, device)
     }
 }

@@ -47,6 +47,11 @@ impl GptNeoXConfig {
         self.num_params_non_embedding() + 2 * self.vocab_size * self.stack.hidden_size
     }
 
+    /// Parameters in the matrices of linear layers, the LM head's included.
+    pub fn num_matrix_params(&self) -> usize {
+        self.stack.num_matrix_params() + self.vocab_size * self.stack.hidden_size
+    }
+
     /// Bytes of keys and values one token of context takes, at `bytes` a number.
     pub fn kv_bytes_per_token(&self, bytes: usize) -> f64 {
         self.stack.kv_bytes(bytes) as f64

@@ -37,24 +37,35 @@ impl GptNeoX {
     /// - `ids`: `[batch, time]`
     /// - output: `[batch, time, vocab]`
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.logits(self.hidden(ids, &Positions::Same(0), None))
+        self.logits(self.hidden(ids))
     }
 
-    /// Hidden states of positions `at` after the final norm; with a cache, they see what it holds
-    /// and are added to it.
+    /// Hidden states of every position after the final norm.
     ///
     /// # Shapes
     /// - `ids`: `[batch, time]`
     /// - output: `[batch, time, hidden]`
-    pub fn hidden(
+    pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [_, time] = ids.dims();
+        let start = Positions::Same(0);
+        let mask = causal_by_block(&start, time, 1, None);
+        self.stack.forward(self.embed_in.forward(ids), &mask, &start)
+    }
+
+    /// Hidden states, after the final norm, of the last `keep` of the new positions `at`, which
+    /// see what `cache` holds and are added to it.
+    ///
+    /// # Shapes
+    /// - `ids`: `[rows, time]`
+    /// - output: `[rows, keep, hidden]`
+    pub fn hidden_cached(
         &self,
         ids: Tensor<2, Int>,
         at: &Positions,
-        cache: Option<&mut GptNeoXCache>,
+        keep: usize,
+        cache: &mut GptNeoXCache,
     ) -> Tensor<3> {
-        let [_, time] = ids.dims();
-        let mask = causal_by_block(at, time, 1, None);
-        self.stack.forward(self.embed_in.forward(ids), &mask, at, cache)
+        self.stack.extend(self.embed_in.forward(ids), at, 1, keep, cache)
     }
 
     /// The LM head: `[batch, time, hidden] -> [batch, time, vocab]`.
@@ -67,8 +78,8 @@ impl GptNeoX {
         self.embed_out.weight.val()
     }
 
-    /// Empty caches for `batch` sequences of up to `capacity` tokens.
-    pub fn new_cache(&self, batch: usize, capacity: usize, device: &Device) -> GptNeoXCache {
-        self.stack.new_cache(batch, capacity, device)
+    /// Empty caches of `slots` sequences of up to `capacity` tokens.
+    pub fn new_cache(&self, slots: usize, capacity: usize, device: &Device) -> GptNeoXCache {
+        self.stack.new_cache(slots, capacity, device)
     }
 }

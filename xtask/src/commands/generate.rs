@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use zoo_generation::{Options, SAMPLE_TEMPERATURE, Sampling, TextGenerator};
+use zoo_generation::{Options, Piece, SAMPLE_TEMPERATURE, Sampling, TextGenerator};
 use zoo_training::Checkpoint;
 
+use crate::bytes::parse_bytes;
 use crate::device::DeviceName;
 
 /// Arguments of `generate`.
@@ -53,9 +54,12 @@ pub struct Args {
     /// Write on when the model ends the document
     #[arg(long)]
     ignore_eos: bool,
-    /// Prompts computed together
+    /// Prompts computed together, at most
     #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
     batch: usize,
+    /// Memory to use, at most: fewer prompts are computed together if need be (4GiB, 500MB)
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    memory: Option<u64>,
     /// Backend that computes
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
@@ -81,32 +85,32 @@ impl Args {
         let tokenizer = checkpoint.tokenizer()?;
         let model = checkpoint.load_model(&device)?;
         let generator = TextGenerator::new(&model, &checkpoint.config, &tokenizer, &device)
-            .with_context(|| format!("--checkpoint {}", self.checkpoint.display()))?;
+            .with_context(|| format!("--checkpoint {}", self.checkpoint.display()))?
+            .with_room(self.batch, self.memory);
         let start = Instant::now();
         let mut out = Output::default();
         let mut tokens = 0;
-        // one prompt streams; of several, each is printed when it is done
+        // one prompt streams; of several, each is printed when it and those before it are done
         let streaming = prompts.len() == 1;
-        for (i, batch) in prompts.chunks(self.batch).enumerate() {
-            let first_prompt = i * self.batch;
-            let options = Options { first_prompt, ..options.clone() };
-            let written = generator.generate(batch, &options, &self.stop, |_, text| {
-                if streaming { out.write(text) } else { ControlFlow::Continue(()) }
-            })?;
-            for (row, (prompt, completion)) in batch.iter().zip(&written).enumerate() {
+        let (mut done, mut printed) = (vec![None; prompts.len()], 0);
+        generator.generate_each(&prompts, &options, &self.stop, |row, piece| match piece {
+            Piece::Text(text) if streaming => out.write(text),
+            Piece::Text(_) => ControlFlow::Continue(()),
+            Piece::End(completion) => {
                 tokens += completion.tokens;
                 if streaming {
-                    let _ = out.write("\n");
-                } else {
-                    let number = first_prompt + row + 1;
-                    let header = format!("=== {number} of {}: {prompt:?}", prompts.len());
-                    let _ = out.write(&format!("{header}\n{}\n", completion.text));
+                    return out.write("\n");
                 }
+                done[row] = Some(completion.text.clone());
+                while let Some(text) = done.get_mut(printed).and_then(Option::take) {
+                    let prompt = &prompts[printed];
+                    printed += 1;
+                    let header = format!("=== {printed} of {}: {prompt:?}", prompts.len());
+                    out.write(&format!("{header}\n{text}\n"))?;
+                }
+                ControlFlow::Continue(())
             }
-            if out.error.is_some() {
-                break;
-            }
-        }
+        })?;
         out.finish()?;
         let seconds = start.elapsed().as_secs_f64();
         eprintln!("{tokens} tokens in {seconds:.2} s, {:.1} tokens/s", tokens as f64 / seconds);

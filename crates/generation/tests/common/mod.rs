@@ -88,6 +88,35 @@ pub fn prompts(count: u32) -> Vec<Vec<u32>> {
     (0..count).map(|n| (0..n).map(|i| 2 + (i * 37 + n * 11) % 250).collect()).collect()
 }
 
+/// Prompts of these lengths.
+pub fn prompts_of(lengths: impl IntoIterator<Item = usize>) -> Vec<Vec<u32>> {
+    let prompt = |n: usize| (0..n).map(move |i| 2 + ((i * 37 + i * i % 11 + n * 13) % 250) as u32);
+    lengths.into_iter().map(|length| prompt(length).collect()).collect()
+}
+
+/// The id whose embedding [`damaged`] breaks.
+pub const DAMAGED: u32 = 9;
+
+/// The model with an embedding that is no number.
+pub fn damaged(model: LanguageModel) -> LanguageModel {
+    struct Damage;
+    impl ModuleMapper for Damage {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if param.dims().as_slice() != [VOCAB, 32] {
+                return param;
+            }
+            param.map(|value| {
+                let row = DAMAGED as usize..DAMAGED as usize + 1;
+                let mut all: [std::ops::Range<usize>; D] = value.dims().map(|size| 0..size);
+                all[0] = row;
+                let nan = value.clone().slice(all.clone()) * f32::NAN;
+                value.slice_assign(all, nan)
+            })
+        }
+    }
+    model.map(&mut Damage)
+}
+
 /// Continues a prompt with everything computed anew for each token.
 pub fn uncached(
     model: &LanguageModel,

@@ -17,6 +17,7 @@ pub fn cached_attention(
     angles: &Angles,
     order: &Order,
     slots: &[usize],
+    keep: usize,
     cache: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
     let [batch, time, width] = qkv.dims();
@@ -38,7 +39,8 @@ pub fn cached_attention(
         std::mem::replace(keys, empty_keys).try_into_primitive::<Flex>().ok()?.to_contiguous();
     let mut stored_values =
         std::mem::replace(values, empty_values).try_into_primitive::<Flex>().ok()?.to_contiguous();
-    let mut out = vec![0.0; batch * time * heads * dim];
+    let mut out = vec![0.0; batch * keep * heads * dim];
+    let asking = order.after(time - keep);
     {
         let all_out = Shared::new(&mut out);
         let all_keys = Shared::new(stored_keys.storage_mut::<f32>());
@@ -49,8 +51,8 @@ pub fn cached_attention(
         for_each_head(shape, longest, |scratch, row, head| {
             let Scratch { q, out, scores, d_scores: lse, .. } = scratch;
             q.resize(time * dim, 0.0);
-            out.resize(time * dim, 0.0);
-            lse.resize(time, 0.0);
+            out.resize(keep * dim, 0.0);
+            lse.resize(keep, 0.0);
             let start = order.start(row);
             let first = (slots[row] * heads + head) * capacity * dim;
             // SAFETY: each (row, head) is one task, and no two rows share a slot
@@ -60,17 +62,18 @@ pub fn cached_attention(
             };
             let new = start * dim..;
             shape.load(qkv, (row, head), angles, [q, &mut k[new.clone()], &mut v[new]]);
-            let view = View { q, k, v, order, row, dim };
+            let q = &q[(time - keep) * dim..];
+            let view = View { q, k, v, order: &asking, row, dim };
             forward(view, out, lse, scores);
             for (i, from) in out.chunks_exact(dim).enumerate() {
                 // SAFETY: as above
-                let to = unsafe { all_out.slice(shape.out(row, i, head), dim) };
+                let to = unsafe { all_out.slice(((row * keep + i) * heads + head) * dim, dim) };
                 to.copy_from_slice(from);
             }
         });
     }
     *keys = Tensor::from_primitive::<Flex>(stored_keys);
     *values = Tensor::from_primitive::<Flex>(stored_values);
-    let out = tensor(out, Shape::new([batch, time, heads * dim]));
+    let out = tensor(out, Shape::new([batch, keep, heads * dim]));
     Some(Tensor::from_primitive::<Flex>(out))
 }

@@ -1,0 +1,184 @@
+//! Logits: of a batch, of a sequence alone, without caches, and on another device.
+
+use burn::tensor::{Bool, Int, TensorData};
+use burn::tensor::{Device, Tensor};
+use zoo::{LanguageModel, ModelConfig, TokenBatch};
+
+use super::*;
+use crate::common::{model, shapes};
+use crate::engine::decoder;
+use crate::{Limits, PAD};
+
+/// Numbers of a row of logits that come of the same sums in another order.
+const TOLERANCE: f32 = 2e-4;
+
+/// Tokens that are written whatever the logits say.
+fn chosen(sequence: usize, place: usize) -> u32 {
+    2 + ((sequence * 31 + place * 17) % 250) as u32
+}
+
+/// Prompts of these lengths, and how many tokens each writes.
+const SEQUENCES: [(usize, usize); 6] = [(1, 9), (3, 14), (4, 2), (9, 14), (10, 11), (30, 6)];
+
+fn prompt(sequence: usize) -> Vec<u32> {
+    (0..SEQUENCES[sequence].0).map(|i| chosen(sequence + 7, i)).collect()
+}
+
+struct Row {
+    sequence: usize,
+    slot: usize,
+    index: usize,
+    /// Blocks before the one in progress.
+    blocks: usize,
+    block: Vec<u32>,
+    written: usize,
+}
+
+/// The logits of every token of `sequences`: all at once but for the last, which comes in as soon as
+/// one has ended.
+fn logits(
+    model: &LanguageModel,
+    config: &ModelConfig,
+    sequences: &[usize],
+    device: &Device,
+) -> Vec<Vec<Vec<f32>>> {
+    let slots = sequences.len().max(2) - 1;
+    let limits = Limits { sequences: slots, tokens: 40 };
+    let mut decoder = decoder(model, config, limits, device).unwrap();
+    let l = decoder.block_length();
+    let mut waiting: Vec<usize> = sequences.iter().rev().copied().collect();
+    let mut free: Vec<usize> = (0..slots).collect();
+    let mut rows: Vec<Row> = Vec::new();
+    let mut all = vec![Vec::new(); SEQUENCES.len()];
+    let mut place = l;
+    while !rows.is_empty() || !waiting.is_empty() {
+        let logits = if rows.is_empty() || place == l {
+            let written: Vec<Written<'_>> = rows
+                .iter()
+                .map(|row| Written { slot: row.slot, after: row.blocks, ids: &row.block })
+                .collect();
+            let mut arriving = Vec::new();
+            while let (Some(&slot), Some(&sequence)) = (free.last(), waiting.last()) {
+                (free.pop(), waiting.pop());
+                arriving.push((Arrival { slot, prompt: prompt(sequence), after: 0 }, sequence));
+            }
+            let arrivals: Vec<Arrival> = arriving.iter().map(|(a, _)| a.clone()).collect();
+            let logits = decoder.start(&written, &arrivals);
+            for row in &mut rows {
+                row.blocks += 1;
+                row.block.clear();
+            }
+            rows.extend(arriving.into_iter().map(|(Arrival { slot, prompt, .. }, sequence)| {
+                let blocks = prompt.len().div_ceil(l);
+                Row { sequence, slot, index: 0, blocks, block: Vec::new(), written: 0 }
+            }));
+            rows.sort_by_key(|row| row.slot);
+            place = 0;
+            logits
+        } else {
+            let kept: Vec<usize> = rows.iter().map(|row| row.index).collect();
+            let ids: Vec<u32> = rows.iter().map(|row| row.block[place - 1]).collect();
+            decoder.next(&kept, &ids)
+        };
+        let [_, vocab] = logits.dims();
+        let values: Vec<f32> = logits.into_data().iter::<f32>().collect();
+        for (index, (row, values)) in rows.iter_mut().zip(values.chunks(vocab)).enumerate() {
+            row.index = index;
+            all[row.sequence].push(values.to_vec());
+            row.block.push(chosen(row.sequence, row.written));
+            row.written += 1;
+        }
+        rows.retain(|row| {
+            let goes_on = row.written < SEQUENCES[row.sequence].1;
+            if !goes_on {
+                free.push(row.slot);
+            }
+            goes_on
+        });
+        place += 1;
+    }
+    all
+}
+
+/// The logits of a sequence's tokens from one pass over all of it.
+fn without_caches(
+    model: &LanguageModel,
+    config: &ModelConfig,
+    sequence: usize,
+    device: &Device,
+) -> Vec<Vec<f32>> {
+    let l = config.block_length();
+    let (prompt, count) = (prompt(sequence), SEQUENCES[sequence].1);
+    let left = prompt.len().next_multiple_of(l) - prompt.len();
+    let mut ids = [vec![PAD; left], prompt].concat();
+    let first = ids.len();
+    ids.extend((0..count).map(|place| chosen(sequence, place)));
+    let mut real: Vec<bool> = (0..ids.len()).map(|i| i >= left).collect();
+    let time = ids.len().next_multiple_of(l);
+    ids.resize(time, PAD);
+    real.resize(time, false);
+    let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
+    let batch = TokenBatch {
+        ids: Tensor::<2, Int>::from_data(TensorData::new(ids, [1, time]), device),
+        real: Tensor::<2, Bool>::from_data(TensorData::new(real, [1, time]), device),
+        block_length: l,
+    };
+    let (logits, _) = model.predict(&batch);
+    let [_, _, vocab] = logits.dims();
+    let values: Vec<f32> = logits.narrow(1, first - l, count).into_data().iter::<f32>().collect();
+    values.chunks(vocab).map(<[f32]>::to_vec).collect()
+}
+
+fn assert_close(ours: &[Vec<f32>], theirs: &[Vec<f32>], what: &str) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    for (place, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+        let scale = theirs.iter().fold(1.0_f32, |most, x| most.max(x.abs()));
+        for (a, b) in ours.iter().zip(theirs) {
+            assert!((a - b).abs() <= TOLERANCE * scale, "{what}, token {place}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn a_batch_has_the_bits_of_its_sequences() {
+    let device = Device::flex();
+    for (name, config) in shapes() {
+        let model = model(&config, &device);
+        let batch = logits(&model, &config, &[0, 1, 2, 3, 4, 5], &device);
+        for sequence in 0..SEQUENCES.len() {
+            let alone = logits(&model, &config, &[sequence], &device);
+            for (place, (batch, alone)) in batch[sequence].iter().zip(&alone[sequence]).enumerate()
+            {
+                let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert!(bits(batch) == bits(alone), "{name}, {sequence}, token {place}");
+            }
+        }
+    }
+}
+
+#[test]
+fn caches_change_nothing() {
+    let device = Device::flex();
+    for (name, config) in shapes() {
+        let model = model(&config, &device);
+        let ours = logits(&model, &config, &[0, 1, 2, 3, 4, 5], &device);
+        for (sequence, ours) in ours.iter().enumerate() {
+            let theirs = without_caches(&model, &config, sequence, &device);
+            assert_close(ours, &theirs, &format!("{name}, sequence {sequence}"));
+        }
+    }
+}
+
+#[test]
+fn devices_agree() {
+    let device = Device::flex();
+    #[expect(deprecated, reason = "supported for as long as burn has it")]
+    let other = Device::ndarray();
+    for (name, config) in shapes() {
+        let [ours, theirs] = [&device, &other]
+            .map(|device| logits(&model(&config, device), &config, &[0, 1, 2, 3, 4, 5], device));
+        for (sequence, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+            assert_close(ours, theirs, &format!("{name}, sequence {sequence}"));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Prompts as the blocks that a decoder runs.
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use zoo_layers::Positions;
+
+use crate::PAD;
+use crate::decoder::Arrival;
+
+/// Positions of a prompt that are run together, which bounds the memory of long ones.
+pub(crate) const CHUNK: usize = 512;
+
+/// Positions that are run together when several prompts share them. Up to this many the flex
+/// kernels give each row the same bits whatever the others are (`zoo_kernels::linear`), so that a
+/// prompt is what it is alone; and from about here on there is little left to share.
+const SHARED: usize = 47;
+
+/// Arrivals of as many blocks each.
+pub(crate) struct Group {
+    pub slots: Vec<usize>,
+    after: Vec<usize>,
+    /// `[rows, blocks, block_length]`, padded on the left of the first block.
+    ids: Vec<u32>,
+    real: Vec<bool>,
+    blocks: usize,
+    block_length: usize,
+}
+
+/// Consecutive blocks of a [`Group`].
+pub(crate) struct Chunk {
+    /// `[rows, n, block_length]`
+    pub ids: Tensor<3, Int>,
+    /// `[rows, n, block_length]`, false at padding.
+    pub real: Tensor<3, Bool>,
+    /// Where its blocks go, counted in blocks.
+    pub at: Positions,
+}
+
+impl Group {
+    /// Groups of `arriving`, for a decoder of `per_block` positions a block.
+    pub fn all(arriving: &[Arrival], block_length: usize, per_block: usize) -> Vec<Self> {
+        let blocks = |arrival: &&Arrival| arrival.prompt.len().div_ceil(block_length);
+        let mut by_length: Vec<&Arrival> = arriving.iter().collect();
+        by_length.sort_by_key(blocks);
+        by_length
+            .chunk_by(|a, b| blocks(a) == blocks(b))
+            .flat_map(|same| {
+                let rows = SHARED / (blocks(&same[0]) * per_block);
+                same.chunks(rows.max(1)).map(|rows| Self::new(rows, block_length))
+            })
+            .collect()
+    }
+
+    fn new(rows: &[&Arrival], block_length: usize) -> Self {
+        let blocks = rows.first().map_or(0, |row| row.prompt.len().div_ceil(block_length));
+        let width = blocks * block_length;
+        let (mut ids, mut real) = (Vec::new(), Vec::new());
+        for row in rows {
+            let padding = width - row.prompt.len();
+            ids.extend(std::iter::repeat_n(PAD, padding).chain(row.prompt.iter().copied()));
+            real.extend((0..width).map(|i| i >= padding));
+        }
+        Self {
+            slots: rows.iter().map(|row| row.slot).collect(),
+            after: rows.iter().map(|row| row.after).collect(),
+            ids,
+            real,
+            blocks,
+            block_length,
+        }
+    }
+
+    /// The group's blocks in order, as many at a time as have [`CHUNK`] positions a row.
+    pub fn chunks(&self, per_block: usize, device: &Device) -> impl Iterator<Item = Chunk> {
+        let most = (CHUNK / per_block).max(1);
+        (0..self.blocks).step_by(most).map(move |start| {
+            let n = most.min(self.blocks - start);
+            let shape = [self.slots.len(), n, self.block_length];
+            let (width, l) = (self.blocks * self.block_length, self.block_length);
+            let rows = 0..self.slots.len();
+            let part = |row: usize| row * width + start * l..row * width + (start + n) * l;
+            let ids = rows.clone().flat_map(|row| &self.ids[part(row)]).map(|&id| i64::from(id));
+            let real = rows.flat_map(|row| &self.real[part(row)]).copied();
+            let ids = TensorData::new(ids.collect::<Vec<_>>(), shape);
+            let real = TensorData::new(real.collect::<Vec<_>>(), shape);
+            let starts = self.after.iter().map(|after| after + start).collect();
+            Chunk {
+                ids: Tensor::from_data(ids, device),
+                real: Tensor::from_data(real, device),
+                at: Positions::Slots { slots: self.slots.clone(), starts },
+            }
+        })
+    }
+}
+
+/// Rows of `x` `[rows, _, _]`, which belong to `slots`, in the order of the slots.
+pub(crate) fn in_slot_order(x: Tensor<3>, slots: &[usize]) -> Tensor<3> {
+    if slots.is_sorted() {
+        return x;
+    }
+    let mut rows: Vec<i64> = (0..slots.len() as i64).collect();
+    rows.sort_by_key(|&row| slots[row as usize]);
+    let rows = TensorData::new(rows, [slots.len()]);
+    let rows = Tensor::<1, Int>::from_data(rows, &x.device());
+    x.select(0, rows)
+}
+
+/// A vector of ids.
+pub(crate) fn id_tensor(ids: &[u32], device: &Device) -> Tensor<1, Int> {
+    let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+    let shape = [ids.len()];
+    Tensor::from_data(TensorData::new(ids, shape), device)
+}

@@ -1,0 +1,148 @@
+//! Memory as it was predicted.
+
+#![cfg(target_os = "linux")]
+
+use std::process::Command;
+
+use burn::tensor::{DType, Device};
+use zoo::ModelConfig;
+use zoo_generation::{Engine, Limits, Options, Sampling};
+
+/// Names the case to a process of its own.
+const CASE: &str = "ZOO_MEMORY_CASE";
+
+/// Most of each case is something else: caches of either family, weights and logits.
+fn cases() -> [(&'static str, ModelConfig, Limits); 3] {
+    let neox = |width: usize, layers: usize| {
+        format!(
+            r#""hidden_size": {width}, "num_hidden_layers": {layers}, "num_attention_heads": 4"#
+        )
+    };
+    let block = |vocab: usize, width: usize, layers: usize| {
+        let (stack, quarter) = (neox(width, layers), width / 4);
+        format!(
+            r#"{{ "vocab_size": {vocab},
+                "embedder": {{ "cls": "lookup", "hidden_size": {quarter},
+                    "projection_method": "concat" }},
+                "block_decoder": {{ {stack} }},
+                "token_decoder": {{ "cls": "gpt-neo-x", "decoding_strategy": "prefix",
+                    "expansion_ratio": 2, {stack} }} }}"#
+        )
+    };
+    let vanilla = format!(r#"{{ "vocab_size": 4096, {} }}"#, neox(256, 4));
+    let config = |json: &str| ModelConfig::from_json(json, "test").unwrap();
+    [
+        ("block", config(&block(4096, 256, 3)), Limits { sequences: 24, tokens: 4000 }),
+        ("vanilla", config(&vanilla), Limits { sequences: 16, tokens: 1000 }),
+        ("wide", config(&block(30_000, 512, 1)), Limits { sequences: 150, tokens: 40 }),
+    ]
+}
+
+/// Kilobytes that the system says the process has.
+fn kilobytes(key: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Peak of an engine whose slots are all full to their ends, against the prediction.
+fn measure(config: &ModelConfig, limits: Limits) -> (u64, u64) {
+    let device = Device::flex();
+    // threads and code that any use of the crate brings
+    let tiny = zoo::preset("debug-block").unwrap();
+    let model = tiny.model.init(0, &device);
+    zoo_generation::generate(
+        &model,
+        &tiny.model,
+        &[vec![5]],
+        &Options { max_tokens: 5, ..Options::default() },
+        &device,
+        |_, _| std::ops::ControlFlow::Continue(()),
+    )
+    .unwrap();
+    let before = kilobytes("VmRSS:");
+    let predicted = limits.memory(config, config.weight_bytes(DType::F32)).total();
+    let model = config.init(0, &device);
+    let mut engine = Engine::new(&model, config, limits, &device).unwrap();
+    engine.fill();
+    let options = Options { max_tokens: 9, eos: None, ..Options::default() };
+    let last = limits.tokens - 9;
+    for sequence in 0..limits.sequences {
+        let sampling = Sampling::at([0.0, 1.0][sequence % 2], 1);
+        let options = Options { sampling, first_prompt: sequence, ..options.clone() };
+        // one prompt is read from the start; the others' contexts are there
+        let context = if sequence == 0 { 0 } else { last.saturating_sub(30) };
+        let context = context / config.block_length() * config.block_length();
+        let prompt: Vec<u32> = (context..last).map(|i| 2 + (i % 1000) as u32).collect();
+        engine.submit_after(context, &prompt, &options).unwrap();
+    }
+    while !engine.is_idle() {
+        engine.step().unwrap();
+    }
+    let measured = (kilobytes("VmHWM:") - before) * 1024;
+    (predicted, measured)
+}
+
+#[test]
+fn memory_is_within_a_tenth_of_what_the_formula_says() {
+    if let Ok(case) = std::env::var(CASE) {
+        let (_, config, limits) = cases().into_iter().find(|(name, ..)| *name == case).unwrap();
+        let (predicted, measured) = measure(&config, limits);
+        println!("{case}: {predicted} bytes predicted, {measured} measured");
+        let ratio = measured as f64 / predicted as f64;
+        assert!((0.9..1.1).contains(&ratio), "{case}: {ratio:.3} of {predicted} bytes");
+        return;
+    }
+    for (case, ..) in cases() {
+        let this = "memory_is_within_a_tenth_of_what_the_formula_says";
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let output =
+            command.args(["--exact", this, "--nocapture"]).env(CASE, case).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        println!("{said}");
+    }
+}
+
+#[test]
+fn the_largest_batch_that_fits_is_found() {
+    for preset in zoo::presets() {
+        let config = &preset.model;
+        let weights = config.weight_bytes(DType::F32);
+        for tokens in [2, 5, 130, 2176] {
+            let total = |sequences| Limits { sequences, tokens }.memory(config, weights).total();
+            for memory in [total(1), total(2) - 1, total(7), total(1) * 2, 16 << 30, 64 << 30] {
+                let Ok(limits) = Limits::that_fit(config, weights, tokens, usize::MAX, memory)
+                else {
+                    assert!(memory < total(1), "{}", preset.name);
+                    continue;
+                };
+                assert!(total(limits.sequences) <= memory, "{} {tokens}", preset.name);
+                assert!(total(limits.sequences + 1) > memory, "{} {tokens}", preset.name);
+                let few = Limits::that_fit(config, weights, tokens, 3, memory).unwrap();
+                assert_eq!(few.sequences, limits.sequences.min(3));
+            }
+            let error = Limits::that_fit(config, weights, tokens, 9, total(1) - 1).unwrap_err();
+            assert!(error.to_string().contains(&total(1).to_string()), "{error}");
+        }
+    }
+}
+
+#[test]
+fn caches_are_sized_exactly() {
+    let memory = |name: &str, sequences, tokens| {
+        let config = &zoo::preset(name).unwrap().model;
+        Limits { sequences, tokens }.memory(config, config.weight_bytes(DType::F32))
+    };
+    // 6 layers of 768, keys and values, f32: 512 blocks, and 2 + 3 positions of the token decoder
+    let position = 6 * 768 * 2 * 4;
+    assert_eq!(memory("block-170m", 3, 2048).caches, 3 * (512 + 5) * position);
+    // one token more is one block more; the last token of all is never an input
+    assert_eq!(memory("block-170m", 3, 2049).caches, 3 * (512 + 5) * position);
+    assert_eq!(memory("block-170m", 3, 2050).caches, 3 * (513 + 5) * position);
+    assert_eq!(memory("vanilla-160m", 3, 2048).caches, 3 * 2047 * 2 * position);
+    // T5 attends to four expanded vectors, and keeps four positions
+    assert_eq!(memory("block-170m-cls-cross", 1, 5).caches, (1 + 4) * position);
+    let half = zoo::preset("block-170m").unwrap().model.weight_bytes(DType::BF16);
+    assert!(half < memory("block-170m", 1, 8).weights);
+}
