@@ -315,14 +315,23 @@ fn weights_that_do_not_fit_are_listed_and_nothing_is_written() {
 fn several_prompts_give_what_each_gives_alone() {
     let dir = with_text();
     succeeds(dir.path(), &tiny(&["--out", "run"]));
-    let generate = |prompts: &[&str]| {
+    let generate = |prompts: &[&str], more: &[&str]| {
         let mut args = vec!["generate", "--checkpoint", "run", "--greedy", "--max-tokens", "12"];
         prompts.iter().for_each(|prompt| args.extend(["--prompt", prompt]));
+        args.extend(more);
         succeeds(dir.path(), &args)
     };
-    let together = generate(&["line", "", "a longer prompt"]);
-    for prompt in ["line", "", "a longer prompt"] {
-        assert!(together.contains(generate(&[prompt]).trim_end()), "{prompt:?} in {together}");
+    let prompts = ["line", "", "a longer prompt"];
+    let together = generate(&prompts, &[]);
+    for (i, prompt) in prompts.iter().enumerate() {
+        let alone = generate(&[prompt], &[]);
+        let header = format!("=== {} of 3: {prompt:?}\n", i + 1);
+        assert!(together.contains(&(header + &alone)), "{prompt:?} in {together}");
     }
+    // the same text in the same order, however many at a time
+    assert_eq!(generate(&prompts, &["--batch", "2"]), together);
+    assert_eq!(generate(&prompts, &["--memory", "3MB"]), together);
+    let too_little = ["generate", "--checkpoint", "run", "--prompt", "x", "--memory", "300kB"];
+    fails(dir.path(), &too_little, &["--memory", "300000 bytes", "257 tokens"]);
     fails(dir.path(), &["generate", "--checkpoint", "nowhere", "--prompt", "x"], &["nowhere"]);
 }

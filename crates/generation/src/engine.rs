@@ -69,7 +69,7 @@ impl Event {
 /// let config = &zoo::preset("block-33m")?.model;
 /// let model = config.init(0, &device);
 /// let mut engine = Engine::new(&model, config, Limits { sequences: 8, tokens: 256 }, &device)?;
-/// engine.submit(vec![12092, 1533], &Options::default())?;
+/// engine.submit(&[12092, 1533], &Options::default())?;
 /// while !engine.is_idle() {
 ///     for event in engine.step()? {
 ///         println!("{event:?}");

@@ -9,10 +9,10 @@ use crate::decoder::Arrival;
 /// Positions of a prompt that are run together, which bounds the memory of long ones.
 pub(crate) const CHUNK: usize = 512;
 
-/// Positions that are run together when several prompts share them. Up to this many the flex
-/// kernels give each row the same bits whatever the others are (`zoo_kernels::linear`), so that a
-/// prompt is what it is alone; and from about here on there is little left to share.
-const SHARED: usize = 47;
+/// Positions that are run together when several prompts share them: so few that a prompt has the
+/// bits it has alone. There is little to gain from more, where the arithmetic takes longer than
+/// reading the matrices.
+const SHARED: usize = zoo_kernels::MANY_ROWS - 1;
 
 /// Arrivals of as many blocks each.
 pub(crate) struct Group {

@@ -76,6 +76,26 @@ fn prompts_of_all_lengths_get_together_what_they_get_alone() {
 }
 
 #[test]
+fn matrices_of_bf16_make_no_difference_to_that() {
+    let device = Device::flex();
+    let requests: Vec<(Vec<u32>, Options)> = prompts_of((0..60).map(|i| i * 37 % 60))
+        .into_iter()
+        .enumerate()
+        .map(|(i, prompt)| (prompt, options(i, 9)))
+        .collect();
+    for name in ["prefix", "vanilla"] {
+        let config = shape(name);
+        let model = model(&config, &device).with_bf16_matrices();
+        let model = (&model, &config);
+        let all = together(model, 60, &requests, &device);
+        for (i, request) in requests.iter().enumerate() {
+            let alone = together(model, 1, std::slice::from_ref(request), &device);
+            assert_eq!(all[i], alone[0], "{name}, prompt {i}");
+        }
+    }
+}
+
+#[test]
 fn long_prompts_are_read_in_pieces() {
     let device = Device::flex();
     for (name, length) in [("prefix", 2100), ("two embeddings", 1090), ("vanilla", 520)] {

@@ -6,6 +6,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Shape, Tensor, bf16};
 use rayon::prelude::*;
 
+use crate::MANY_ROWS;
 use crate::parts::{Shared, contiguous, numbers, tensor};
 use crate::vector::{Stored, Vector, Vectorized, run};
 
@@ -20,13 +21,10 @@ const VECTORS: usize = 3;
 /// Columns of as many of the widest vectors.
 const TILE: usize = 16 * VECTORS;
 
-/// Rows from which on packing the matrix pays, as burn's product does.
-const MANY: usize = 48;
-
 pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
     let ([m, k], [_, n]) = (x.dims(), weight.dims());
     let stored = weight.dtype();
-    if m >= MANY && stored == DType::F32 || x.is_autodiff() || weight.is_autodiff() {
+    if m >= MANY_ROWS && stored == DType::F32 || x.is_autodiff() || weight.is_autodiff() {
         return None;
     }
     let weight = weight.clone().try_into_primitive::<Flex>().ok()?;

@@ -18,7 +18,7 @@ fn chosen(sequence: usize, place: usize) -> u32 {
 }
 
 /// Prompts of these lengths, and how many tokens each writes.
-const SEQUENCES: [(usize, usize); 6] = [(1, 9), (3, 14), (4, 2), (9, 14), (10, 11), (30, 6)];
+const SEQUENCES: [(usize, usize); 6] = [(1, 9), (3, 14), (30, 2), (9, 14), (29, 11), (30, 6)];
 
 fn prompt(sequence: usize) -> Vec<u32> {
     (0..SEQUENCES[sequence].0).map(|i| chosen(sequence + 7, i)).collect()
@@ -43,7 +43,7 @@ fn logits(
     device: &Device,
 ) -> Vec<Vec<Vec<f32>>> {
     let slots = sequences.len().max(2) - 1;
-    let limits = Limits { sequences: slots, tokens: 40 };
+    let limits = Limits { sequences: slots, tokens: 50 };
     let mut decoder = decoder(model, config, limits, device).unwrap();
     let l = decoder.block_length();
     let mut waiting: Vec<usize> = sequences.iter().rev().copied().collect();
