@@ -19,6 +19,16 @@ pub enum DeviceName {
 }
 
 impl DeviceName {
+    /// Whether it computes on the processor, with the machine's own memory.
+    pub fn is_cpu(self) -> bool {
+        matches!(self, Self::Flex | Self::Ndarray)
+    }
+
+    /// What `--device` calls it.
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    }
+
     /// The device.
     pub fn open(self) -> Result<Device> {
         match self {
@@ -33,8 +43,7 @@ impl DeviceName {
             Self::Wgpu => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
             #[allow(unreachable_patterns, reason = "reachable when a feature is off")]
             other => {
-                let name =
-                    other.to_possible_value().map_or_else(String::new, |v| v.get_name().into());
+                let name = other.name();
                 bail!(
                     "--device {name}: this build has no {name} backend; run `cargo run --package xtask \
                      --features {name} -- ...` instead of `cargo xtask ...`"

@@ -30,6 +30,7 @@ pub use error::GenerationError;
 pub use generate::generate;
 pub use limits::{Limits, Memory};
 pub use options::Options;
+pub use prompts::CHUNK;
 pub use sampling::{Sampler, Sampling};
 pub use stop::StopFilter;
 pub use text::{Completion, Piece, SAMPLE_TEMPERATURE, TextGenerator, sample_text};

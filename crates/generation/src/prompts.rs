@@ -7,7 +7,7 @@ use crate::PAD;
 use crate::decoder::Arrival;
 
 /// Positions of a prompt that are run together, which bounds the memory of long ones.
-pub(crate) const CHUNK: usize = 512;
+pub const CHUNK: usize = 512;
 
 /// Positions that are run together when several prompts share them: so few that a prompt has the
 /// bits it has alone. There is little to gain from more, where the arithmetic takes longer than

@@ -22,7 +22,7 @@ fn options(index: usize, max_tokens: usize) -> Options {
         2 => Sampling { top_k: Some(20), ..Sampling::at(1.3, 6) },
         _ => Sampling { top_p: Some(0.8), ..Sampling::at(1.0, 7) },
     };
-    let allowed_vocab = (index % 3 == 0).then_some(VOCAB - 2);
+    let allowed_vocab = index.is_multiple_of(3).then_some(VOCAB - 2);
     Options { sampling, max_tokens, eos: None, allowed_vocab, first_prompt: index }
 }
 

@@ -69,11 +69,12 @@ fn draw_chart<B: DrawingBackend>(
         .axis_desc_style((FONT, 18).into_font().color(&INK))
         .label_style((FONT, 16).into_font().color(&INK))
         .x_label_formatter(&|x| plot.x_scale.tick(*x))
-        .y_label_formatter(&|y| number(*y))
+        .y_labels(if plot.y_scale == Scale::Log2 { 16 } else { 10 })
+        .y_label_formatter(&|y| plot.y_scale.tick(*y))
         .draw()?;
     for ribbon in &plot.ribbons {
         let colour = COLOURS[ribbon.line % COLOURS.len()].mix(0.2);
-        chart.draw_series([Polygon::new(plot.x_scale.outline(ribbon), colour)])?;
+        chart.draw_series([Polygon::new(plot.outline(ribbon), colour)])?;
     }
     for (i, line) in plot.lines.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
@@ -81,7 +82,7 @@ fn draw_chart<B: DrawingBackend>(
             Style::Faint => colour.mix(0.6).stroke_width(1),
             _ => colour.stroke_width(2),
         };
-        let points: Vec<_> = plot.x_scale.placed(&line.points).collect();
+        let points: Vec<_> = plot.placed(&line.points).collect();
         chart
             .draw_series(LineSeries::new(points.iter().copied(), style))?
             .label(&line.label)
@@ -91,9 +92,13 @@ fn draw_chart<B: DrawingBackend>(
             chart.draw_series(points.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
         }
     }
-    for (i, level) in plot.levels.iter().enumerate().filter(|(_, level)| level.y.is_finite()) {
+    for (i, level) in plot.levels.iter().enumerate() {
+        let y = plot.y_scale.place(level.y);
+        if !y.is_finite() {
+            continue;
+        }
         let style = COLOURS[(plot.lines.len() + i) % COLOURS.len()].stroke_width(2);
-        let ends = across.map(|x| (x, level.y));
+        let ends = across.map(|x| (x, y));
         chart.draw_series(DashedLineSeries::new(ends, 8, 6, style))?.label(&level.label).legend(
             move |(x, y)| {
                 let dash = |at: i32| PathElement::new([(x + at, y), (x + at + 9, y)], style);
@@ -112,26 +117,28 @@ fn draw_chart<B: DrawingBackend>(
         .draw()
 }
 
-impl Scale {
-    /// Where `x` lies on the axis.
-    fn place(self, x: f64) -> f64 {
-        match self {
-            Self::Linear => x,
-            Self::Log2 => x.log2(),
-        }
-    }
-
+impl Plot {
     /// The points that can be drawn.
-    fn placed(self, points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> + '_ {
-        let placed = points.iter().map(move |&(x, y)| (self.place(x), y));
+    fn placed(&self, points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> {
+        let placed = points.iter().map(|&(x, y)| (self.x_scale.place(x), self.y_scale.place(y)));
         placed.filter(|(x, y)| x.is_finite() && y.is_finite())
     }
 
     /// Along the upper edge of a ribbon, and back along the lower.
-    fn outline(self, ribbon: &Ribbon) -> Vec<(f64, f64)> {
+    fn outline(&self, ribbon: &Ribbon) -> Vec<(f64, f64)> {
         let upper: Vec<_> = ribbon.edges.iter().map(|&(x, _, high)| (x, high)).collect();
         let lower: Vec<_> = ribbon.edges.iter().rev().map(|&(x, low, _)| (x, low)).collect();
         self.placed(&upper).chain(self.placed(&lower)).collect()
+    }
+}
+
+impl Scale {
+    /// Where a value lies on the axis.
+    fn place(self, value: f64) -> f64 {
+        match self {
+            Self::Linear => value,
+            Self::Log2 => value.log2(),
+        }
     }
 
     /// The label of a tick that lies at `place`.
@@ -146,10 +153,11 @@ impl Scale {
 
 /// What the axes span: everything, and a little room above and below.
 fn ranges(plot: &Plot) -> (Range<f64>, Range<f64>) {
-    let lines = plot.lines.iter().flat_map(|line| plot.x_scale.placed(&line.points));
-    let ribbons = plot.ribbons.iter().flat_map(|ribbon| plot.x_scale.outline(ribbon));
+    let lines = plot.lines.iter().flat_map(|line| plot.placed(&line.points));
+    let ribbons = plot.ribbons.iter().flat_map(|ribbon| plot.outline(ribbon));
     let points: Vec<(f64, f64)> = lines.chain(ribbons).collect();
-    let levels = plot.levels.iter().map(|level| level.y).filter(|y| y.is_finite());
+    let levels =
+        plot.levels.iter().map(|level| plot.y_scale.place(level.y)).filter(|y| y.is_finite());
     let xs = span(points.iter().map(|p| p.0));
     let ys = span(points.iter().map(|p| p.1).chain(levels));
     let room = 0.06 * (ys.end - ys.start);

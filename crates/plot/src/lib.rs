@@ -29,13 +29,13 @@ pub enum Style {
     Marked,
 }
 
-/// How x values are spread over the axis.
+/// How values are spread over an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scale {
     /// Evenly.
     #[default]
     Linear,
-    /// Each doubling as wide as the next, ticks at powers of two; x values must be positive.
+    /// Each doubling as wide as the next, ticks at powers of two; values must be positive.
     Log2,
 }
 
@@ -68,6 +68,8 @@ pub struct Plot {
     pub y_label: String,
     /// How x values are spread.
     pub x_scale: Scale,
+    /// How y values are spread.
+    pub y_scale: Scale,
     /// Areas behind the lines.
     pub ribbons: Vec<Ribbon>,
     /// In drawing order.

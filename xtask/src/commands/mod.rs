@@ -7,6 +7,7 @@ mod export;
 mod generate;
 mod import;
 mod parity;
+mod plan;
 mod prepare;
 mod presets;
 mod train;
@@ -33,6 +34,8 @@ pub enum Command {
     Import(import::Args),
     /// Compare models with recorded outputs of the published implementation
     Parity(parity::Args),
+    /// Predict speed, memory and the largest batch of presets on a machine
+    Plan(plan::Args),
     /// Tokenize a corpus, which `train` otherwise does by itself
     Prepare(prepare::Args),
     /// List the presets with their sizes
@@ -52,6 +55,7 @@ impl Command {
             Self::Generate(args) => args.run(),
             Self::Import(args) => args.run(),
             Self::Parity(args) => args.run(),
+            Self::Plan(args) => args.run(),
             Self::Prepare(args) => args.run(),
             Self::Presets(args) => args.run(),
             Self::Train(args) => args.run(),

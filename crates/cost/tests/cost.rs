@@ -1,0 +1,162 @@
+//! The formulas against what the engine counts, and against each other.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use zoo::ModelConfig;
+use zoo_cost::{Lengths, Machine, Sizes, decode, estimate, largest_batch, prefill, published};
+use zoo_generation::{Engine, Limits, Options, Work};
+use zoo_layers::neox::NeoXConfig;
+
+const F32: Sizes = Sizes { weights: 4.0, numbers: 4.0 };
+
+fn preset(name: &str) -> &'static ModelConfig {
+    &zoo::preset(name).unwrap().model
+}
+
+fn small(block_length: usize, e: usize, decoder: &str) -> ModelConfig {
+    let stack =
+        r#""hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "rotary_pct": 0.5"#;
+    let part = 16 * e / block_length;
+    let json = format!(
+        r#"{{ "vocab_size": 60, "block_length": {block_length},
+            "embedder": {{ "cls": "lookup", "hidden_size": {part}, "n_embedding_tokens": {e},
+                "projection_method": "concat" }},
+            "block_decoder": {{ {stack} }},
+            "token_decoder": {{ "cls": "gpt-neo-x", {decoder}, "hidden_size": 8,
+                "num_hidden_layers": 3, "num_attention_heads": 2, "rotary_pct": 0.5 }} }}"#
+    );
+    ModelConfig::from_json(&json, "test").unwrap()
+}
+
+/// FLOPs of the products with weights that an engine has counted.
+fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
+    let stack = |stack: &NeoXConfig, positions: zoo_generation::Positions| {
+        let (h, m) = (stack.hidden_size, stack.intermediate());
+        let all = positions.run * stack.num_matrix_params();
+        2 * (all - (positions.run - positions.finished) * (h * h + 2 * h * m))
+    };
+    let flops = match config {
+        ModelConfig::Vanilla(c) => {
+            stack(&c.stack, work.token) + 2 * work.logits * c.vocab_size * c.stack.hidden_size
+        }
+        ModelConfig::Block(c) => {
+            let zoo::block_transformer::TokenDecoderConfig::NeoX(decoder) = &c.token_decoder else {
+                panic!("no T5 here")
+            };
+            let (d, h) = (c.block_decoder.hidden_size, decoder.stack.hidden_size);
+            stack(&c.block_decoder, work.block)
+                + 2 * work.expanded * d * h * c.expansion()
+                + stack(&decoder.stack, work.token)
+                + 2 * work.logits * c.vocab_size * h
+        }
+    };
+    flops as f64
+}
+
+#[test]
+fn flops_are_those_of_the_engine() {
+    let prefix = |r: usize| format!(r#""decoding_strategy": "prefix", "expansion_ratio": {r}"#);
+    let vanilla = r#"{ "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3,
+        "num_attention_heads": 2 }"#;
+    let device = Device::flex();
+    for config in [
+        small(4, 1, &prefix(2)),
+        small(4, 2, &prefix(3)),
+        small(1, 1, &prefix(1)),
+        small(4, 1, r#""decoding_strategy": "summation""#),
+        ModelConfig::from_json(vanilla, "test").unwrap(),
+    ] {
+        let model = config.init(0, &device);
+        let length = config.block_length();
+        // what is written last is never an input: a block more than is counted
+        for (rows, prompt, blocks) in [(1, 5, 1), (3, 24, 2), (2, 2400, 3)] {
+            let tokens = prompt + blocks * length;
+            let limits = Limits { sequences: rows, tokens };
+            let mut engine = Engine::new(&model, &config, limits, &device).unwrap();
+            let options = Options { max_tokens: blocks * length, eos: None, ..Options::default() };
+            for _ in 0..rows {
+                engine.submit(&vec![7; prompt], &options).unwrap();
+            }
+            while !engine.is_idle() {
+                engine.step().unwrap();
+            }
+            let matrices = |phases: zoo_cost::Phases| phases.total().matrix_flops;
+            let written = matrices(decode(&config, rows, prompt, F32)) * (blocks * length) as f64;
+            let one_step = match &config {
+                ModelConfig::Vanilla(c) => 2 * c.stack.num_matrix_params(),
+                ModelConfig::Block(c) => {
+                    2 * c.embeddings_per_block() * c.block_decoder.num_matrix_params()
+                }
+            };
+            let read = matrices(prefill(&config, prompt, F32));
+            let expected = rows as f64 * (read - one_step as f64) + written;
+            let counted = counted_flops(&config, &engine.work());
+            assert!((counted - expected).abs() < 1e-9 * counted, "{counted} {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_token_of_the_85m_models_costs_what_the_engine_s_readme_says() {
+    let token = |name: &str, context| decode(preset(name), 1, context, F32).total();
+    let (block, vanilla) = (token("block-170m", 0), token("vanilla-160m", 0));
+    assert!((block.matrix_flops / 1e6 - 203.0).abs() < 0.5, "{}", block.matrix_flops);
+    assert!((block.weights / 1e6 - 368.0).abs() < 0.5, "{}", block.weights);
+    assert!((vanilla.matrix_flops / 1e6 - 247.0).abs() < 0.5, "{}", vanilla.matrix_flops);
+    assert!((vanilla.weights / 1e6 - 494.0).abs() < 0.5, "{}", vanilla.weights);
+    // sixteen times less a layer of keys and values, and half the layers
+    let read = |name: &str| (token(name, 4096).caches - token(name, 0).caches) / 4096.0;
+    assert_eq!((read("block-170m"), read("vanilla-160m")), (2304.0, 73728.0));
+}
+
+#[test]
+fn nothing_is_faster_than_its_bound() {
+    for machine in ["h100", "a100"] {
+        let machine = Machine::open(Path::new(machine)).unwrap();
+        for preset in zoo::presets() {
+            for lengths in ["2048:128", "128:2048", "5:3"] {
+                let lengths: Lengths = lengths.parse().unwrap();
+                let limits = largest_batch(&preset.model, &machine, lengths.total()).unwrap();
+                let fits = estimate(&preset.model, &machine, lengths, limits.sequences);
+                let alone = estimate(&preset.model, &machine, lengths, 1);
+                for estimate in [&fits, &alone] {
+                    assert!(estimate.rate > 0.0 && estimate.rate <= estimate.bound);
+                }
+                assert!(fits.rate > alone.rate, "{} {lengths}", preset.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_in_half_precision_takes_the_memory_there_is() {
+    let mut machine = Machine::open(Path::new("h100")).unwrap();
+    let batch = |machine: &Machine| {
+        largest_batch(preset("vanilla-160m"), machine, 2176).unwrap().sequences as f64
+    };
+    // 12 layers of 768, keys and values, 2 bytes
+    let cache = 2175.0 * 12.0 * 768.0 * 2.0 * 2.0;
+    let half = batch(&machine);
+    assert!(half * cache < 80e9 && half * cache > 0.97 * 80e9, "{half}");
+    machine.numbers = zoo_cost::Number::F32;
+    machine.weights = zoo_cost::Number::F32;
+    assert!((half / batch(&machine) - 2.0).abs() < 0.02);
+    machine.memory = 1e6;
+    let error = largest_batch(preset("vanilla-160m"), &machine, 2176).unwrap_err().to_string();
+    assert!(error.contains("1000000"), "{error}");
+}
+
+#[test]
+fn published_figures_belong_to_presets() {
+    for name in ["vanilla-160m", "vanilla-410m", "block-170m", "block-420m"] {
+        preset(name);
+        for lengths in ["2048:128", "128:2048"] {
+            assert!(published(name, lengths.parse().unwrap()).unwrap().rate > 0.0);
+        }
+    }
+    assert!(published("block-33m", "2048:128".parse().unwrap()).is_none());
+    for wrong in ["2048", "0:4", "4:0", "a:4", "4:-1", ""] {
+        assert!(wrong.parse::<Lengths>().is_err(), "{wrong}");
+    }
+}
