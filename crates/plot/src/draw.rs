@@ -76,13 +76,27 @@ fn draw_chart<B: DrawingBackend>(
         let colour = COLOURS[ribbon.line % COLOURS.len()].mix(0.2);
         chart.draw_series([Polygon::new(plot.outline(ribbon), colour)])?;
     }
-    for (i, line) in plot.lines.iter().enumerate() {
-        let colour = COLOURS[i % COLOURS.len()];
+    // what the legend shows of a dashed line
+    let dashed = |style: ShapeStyle| {
+        move |(x, y): (i32, i32)| {
+            let dash = |at: i32| PathElement::new([(x + at, y), (x + at + 9, y)], style);
+            EmptyElement::at((0, 0)) + dash(0) + dash(15)
+        }
+    };
+    let mut colours = 0;
+    for line in &plot.lines {
+        colours += usize::from(line.style != Style::Dashed || colours == 0);
+        let colour = COLOURS[(colours - 1) % COLOURS.len()];
         let style = match line.style {
             Style::Faint => colour.mix(0.6).stroke_width(1),
             _ => colour.stroke_width(2),
         };
         let points: Vec<_> = plot.placed(&line.points).collect();
+        if line.style == Style::Dashed {
+            let dashes = DashedLineSeries::new(points, 8, 6, style);
+            chart.draw_series(dashes)?.label(&line.label).legend(dashed(style));
+            continue;
+        }
         chart
             .draw_series(LineSeries::new(points.iter().copied(), style))?
             .label(&line.label)
@@ -97,14 +111,9 @@ fn draw_chart<B: DrawingBackend>(
         if !y.is_finite() {
             continue;
         }
-        let style = COLOURS[(plot.lines.len() + i) % COLOURS.len()].stroke_width(2);
-        let ends = across.map(|x| (x, y));
-        chart.draw_series(DashedLineSeries::new(ends, 8, 6, style))?.label(&level.label).legend(
-            move |(x, y)| {
-                let dash = |at: i32| PathElement::new([(x + at, y), (x + at + 9, y)], style);
-                EmptyElement::at((0, 0)) + dash(0) + dash(15)
-            },
-        );
+        let style = COLOURS[(colours + i) % COLOURS.len()].stroke_width(2);
+        let dashes = DashedLineSeries::new(across.map(|x| (x, y)), 8, 6, style);
+        chart.draw_series(dashes)?.label(&level.label).legend(dashed(style));
     }
     chart
         .configure_series_labels()

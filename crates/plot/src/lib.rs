@@ -27,6 +27,8 @@ pub enum Style {
     Faint,
     /// A solid line with a mark at each point.
     Marked,
+    /// Dashes in the colour of the line before, which it is a bound or a prediction of.
+    Dashed,
 }
 
 /// How values are spread over an axis.

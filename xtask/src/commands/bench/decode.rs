@@ -215,6 +215,7 @@ impl Contest<'_> {
             roofline: of(&|round| round.2.bound)?,
             predicted: of(&|round| round.2.rate)?,
             share: of(&|round| round.1.rate / round.2.bound)?,
+            predicted_share: of(&|round| round.1.rate / round.2.rate)?,
             loss: self.case.loss,
         })
     }

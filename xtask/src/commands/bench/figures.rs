@@ -1,5 +1,6 @@
 //! Plots of decoding, and what block models gain.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use super::report::{Row, number};
 pub fn ratios(rows: &[Row]) -> Vec<String> {
     let line = |(block, vanilla): (&Row, &Row)| {
         let mut line = format!(
-            "{}, {} x {} against {} x {}: {} times the tokens/s (peaks allow {})",
+            "{}, {} x {} against {} x {}: {} times the tokens/s (peaks allow {}, predicted {})",
             block.work,
             block.batch,
             block.model,
@@ -19,6 +20,7 @@ pub fn ratios(rows: &[Row]) -> Vec<String> {
             vanilla.model,
             number(block.rate.median / vanilla.rate.median),
             number(block.roofline.median / vanilla.roofline.median),
+            number(block.predicted.median / vanilla.predicted.median),
         );
         if let (Some(block), Some(vanilla)) = (block.sequence_bytes, vanilla.sequence_bytes) {
             let times = vanilla as f64 / block as f64;
@@ -82,10 +84,21 @@ fn lines(rows: &[Row], key: impl Fn(&Row) -> Option<String>, x: impl Fn(&Row) ->
         let measured = points(|row| row.rate.median);
         let most = points(|row| row.roofline.median);
         lines.push(Line { label: of.clone(), points: measured, style: Style::Marked });
-        lines.push(Line { label: format!("{of}, peaks allow"), points: most, style: Style::Faint });
+        lines.push(Line {
+            label: format!("{of}, peaks allow"),
+            points: most,
+            style: Style::Dashed,
+        });
     }
     lines.retain(|line| line.points.len() > 1);
     lines
+}
+
+/// Whether a model was measured at one depth with several batches.
+fn has_batches(rows: &[Row]) -> bool {
+    let same =
+        |a: &Row, b: &Row| a.model == b.model && a.context == b.context && a.batch != b.batch;
+    rows.iter().any(|a| a.context.is_some() && rows.iter().any(|b| same(a, b)))
 }
 
 fn throughput(title: &str, x_label: &str, lines: Vec<Line>) -> Option<Plot> {
@@ -111,36 +124,45 @@ fn over_batch(rows: &[Row]) -> Option<Plot> {
 }
 
 fn over_context(rows: &[Row]) -> Option<Plot> {
-    let key = |row: &Row| row.context.map(|_| row.model.clone());
+    let batches = has_batches(rows);
+    let key = |row: &Row| {
+        row.context?;
+        Some(if batches { format!("{} x {}", row.batch, row.model) } else { row.model.clone() })
+    };
     let lines = lines(rows, key, |row| row.context.unwrap_or(0) as f64);
     throughput("Decoding, by context", "tokens of context", lines)
 }
 
 fn ratio_over_context(rows: &[Row]) -> Option<Plot> {
-    let mut measured: Vec<(f64, f64)> = Vec::new();
-    let mut allowed: Vec<(f64, f64)> = Vec::new();
+    let batches = has_batches(rows);
+    // a line of pairs, and what the peaks allow
+    let mut all: BTreeMap<String, [Vec<(f64, f64)>; 2]> = BTreeMap::new();
     for (block, vanilla) in pairs(rows) {
         let Some(context) = block.context else { continue };
+        let batch = if batches { format!("batch {}, ", block.batch) } else { String::new() };
+        let label = format!("{batch}{} over {}", block.model, vanilla.model);
+        let [measured, allowed] = all.entry(label).or_default();
         measured.push((context as f64, block.rate.median / vanilla.rate.median));
         allowed.push((context as f64, block.roofline.median / vanilla.roofline.median));
     }
-    if measured.len() < 2 {
-        return None;
+    let mut lines = Vec::new();
+    for (label, [measured, allowed]) in all {
+        let sorted = |mut points: Vec<(f64, f64)>| {
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            points
+        };
+        let allow = format!("{label}, peaks allow");
+        lines.push(Line { label, points: sorted(measured), style: Style::Marked });
+        lines.push(Line { label: allow, points: sorted(allowed), style: Style::Dashed });
     }
-    let sorted = |mut points: Vec<(f64, f64)>| {
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        points
-    };
-    Some(Plot {
+    lines.retain(|line| line.points.len() > 1);
+    (!lines.is_empty()).then(|| Plot {
         title: "Block over vanilla, by context".into(),
         x_label: "tokens of context".into(),
         y_label: "ratio of tokens a second".into(),
         x_scale: Scale::Log2,
         y_scale: Scale::Log2,
-        lines: vec![
-            Line { label: "measured".into(), points: sorted(measured), style: Style::Marked },
-            Line { label: "peaks allow".into(), points: sorted(allowed), style: Style::Faint },
-        ],
+        lines,
         ..Plot::default()
     })
 }

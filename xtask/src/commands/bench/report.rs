@@ -63,6 +63,8 @@ pub struct Row {
     pub predicted: Spread,
     /// Share of the roofline: the median over pairs of rate and peak.
     pub share: Spread,
+    /// Share of what is predicted, in the same way.
+    pub predicted_share: Spread,
     /// Validation loss of the checkpoint.
     pub loss: Option<f64>,
 }
@@ -82,7 +84,7 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-const HEAD: [&str; 13] = [
+const HEAD: [&str; 14] = [
     "model",
     "work",
     "batch",
@@ -96,10 +98,11 @@ const HEAD: [&str; 13] = [
     "MFLOP/token",
     "MB/token",
     "of roofline",
+    "of predicted",
 ];
 
 impl Row {
-    fn cells(&self) -> [String; 13] {
+    fn cells(&self) -> [String; 14] {
         let mib = |bytes: Option<u64>| bytes.map_or("-".into(), |b| (b >> 20).to_string());
         [
             self.model.clone(),
@@ -115,6 +118,7 @@ impl Row {
             number(self.token_flops / 1e6),
             number(self.token_bytes / 1e6),
             format!("{:.0}%", 100.0 * self.share.median),
+            format!("{:.0}%", 100.0 * self.predicted_share.median),
         ]
     }
 }
@@ -145,7 +149,7 @@ impl Report {
         let mut text =
             "model,family,work,context,batch,tokens_per_second,min,max,first_token_seconds,\
              kv_bytes_per_sequence,peak_bytes,predicted_bytes,flops_per_token,bytes_per_token,\
-             roofline_tokens_per_second,predicted_tokens_per_second,share_of_roofline,loss\n"
+             roofline_tokens_per_second,predicted_tokens_per_second,share_of_roofline,share_of_predicted,loss\n"
                 .to_string();
         for row in &self.rows {
             let optional = |value: Option<f64>| value.map_or(String::new(), |v| v.to_string());
@@ -168,6 +172,7 @@ impl Report {
                 row.roofline.median.to_string(),
                 row.predicted.median.to_string(),
                 row.share.median.to_string(),
+                row.predicted_share.median.to_string(),
                 optional(row.loss),
             ];
             text += &(cells.join(",") + "\n");
@@ -210,7 +215,9 @@ impl Report {
     pub fn legend(&self) -> &'static str {
         "tokens/s: median, slowest and fastest round. Roofline: the larger of FLOPs over the matmul \
          peak and bytes of weights and caches over the memory peak, both measured just before. \
-         Memory: what the process grew by, and weights, caches and activations by formula."
+         Predicted: the sum of that over the parts of a step (products, attention, head), which one \
+         processor does one after the other, activations in memory. Memory: what the process grew \
+         by, and weights, caches and activations by formula."
     }
 }
 

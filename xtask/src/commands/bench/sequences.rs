@@ -130,6 +130,7 @@ impl Args {
             roofline: Spread::of([bound])?,
             predicted: Spread::of([bound])?,
             share: Spread::of(rates().map(|rate| rate / bound))?,
+            predicted_share: Spread::of(rates().map(|rate| rate / bound))?,
             loss: None,
         })
     }
