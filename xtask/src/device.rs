@@ -1,8 +1,10 @@
 //! `--device`: which of burn's backends computes.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use burn::tensor::Device;
 use clap::ValueEnum;
+use zoo::LanguageModel;
+use zoo_cost::Number;
 
 /// Backends by their `--device` name. Each is there when the command was built with its feature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -16,6 +18,44 @@ pub enum DeviceName {
     Cuda,
     /// burn-wgpu, the default adapter
     Wgpu,
+}
+
+/// What matrices are stored in; everything is computed in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Weights {
+    /// 4 bytes a number
+    #[default]
+    F32,
+    /// 2 bytes a number: half the memory traffic of a small batch
+    Bf16,
+}
+
+impl Weights {
+    /// `model` with its matrices stored so.
+    pub fn of(self, model: LanguageModel) -> LanguageModel {
+        match self {
+            Self::F32 => model,
+            Self::Bf16 => model.with_bf16_matrices(),
+        }
+    }
+
+    /// The same for the cost model.
+    pub fn number(self) -> Number {
+        match self {
+            Self::F32 => Number::F32,
+            Self::Bf16 => Number::Bf16,
+        }
+    }
+
+    /// # Errors
+    /// When `device` cannot compute with them.
+    pub fn check(self, device: DeviceName) -> Result<()> {
+        ensure!(
+            self == Self::F32 || device != DeviceName::Ndarray,
+            "--weights bf16: --device ndarray has no bf16; use --device flex"
+        );
+        Ok(())
+    }
 }
 
 impl DeviceName {

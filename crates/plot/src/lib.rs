@@ -41,6 +41,18 @@ pub enum Scale {
     Log2,
 }
 
+/// A corner of the plot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Corner {
+    /// Free where lines fall.
+    #[default]
+    UpperRight,
+    /// Free where lines fall from the top.
+    LowerLeft,
+    /// Free where lines rise.
+    LowerRight,
+}
+
 /// An area around a line, in a pale shade of its colour.
 #[derive(Clone, Debug)]
 pub struct Ribbon {
@@ -78,6 +90,8 @@ pub struct Plot {
     pub lines: Vec<Line>,
     /// Dashed levels.
     pub levels: Vec<Level>,
+    /// Where the legend is.
+    pub legend: Corner,
 }
 
 /// A plot that could not be written.

@@ -11,7 +11,7 @@ use zoo_generation::{Options, Piece, SAMPLE_TEMPERATURE, Sampling, TextGenerator
 use zoo_training::Checkpoint;
 
 use crate::bytes::parse_bytes;
-use crate::device::DeviceName;
+use crate::device::{DeviceName, Weights};
 
 /// Arguments of `generate`.
 #[derive(clap::Args)]
@@ -60,6 +60,9 @@ pub struct Args {
     /// Memory to use, at most: fewer prompts are computed together if need be (4GiB, 500MB)
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory: Option<u64>,
+    /// What matrices are stored in
+    #[arg(long, value_enum, default_value_t)]
+    weights: Weights,
     /// Backend that computes
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
@@ -79,11 +82,12 @@ impl Args {
     pub fn run(self) -> Result<ExitCode> {
         let options = self.options();
         options.check()?;
+        self.weights.check(self.device)?;
         let prompts = self.prompts()?;
         let device = self.device.open()?;
         let checkpoint = Checkpoint::open(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let model = checkpoint.load_model(&device)?;
+        let model = self.weights.of(checkpoint.load_model(&device)?);
         let generator = TextGenerator::new(&model, &checkpoint.config, &tokenizer, &device)
             .with_context(|| format!("--checkpoint {}", self.checkpoint.display()))?
             .with_room(self.batch, self.memory);

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use burn::tensor::Device;
 use zoo::{LanguageModel, ModelConfig};
-use zoo_cost::Number;
 use zoo_training::Checkpoint;
+
+use crate::device::Weights;
 
 /// A model that is made when it is its turn.
 pub struct Case {
@@ -36,14 +37,11 @@ impl Case {
     }
 
     /// The model, with matrices of `weights`.
-    pub fn model(&self, weights: Number, device: &Device) -> Result<LanguageModel> {
+    pub fn model(&self, weights: Weights, device: &Device) -> Result<LanguageModel> {
         let model = match &self.checkpoint {
             Some(dir) => Checkpoint::open(dir)?.load_model(device)?,
             None => self.config.init(0, device),
         };
-        Ok(match weights {
-            Number::F32 => model,
-            _ => model.with_bf16_matrices(),
-        })
+        Ok(weights.of(model))
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
-use zoo_cost::{Lengths, Number};
+use zoo_cost::Lengths;
 use zoo_generation::Limits;
 
 use super::case::Case;
@@ -15,7 +15,7 @@ use super::peaks::Peaks;
 use super::report::{Report, Row, Spread, number};
 use crate::bytes::parse_bytes;
 use crate::commands::generate::positive;
-use crate::device::DeviceName;
+use crate::device::{DeviceName, Weights};
 
 /// Batch of presets where neither `--batch` nor `--memory` says one.
 const BATCH: usize = 16;
@@ -52,22 +52,14 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value = "3", value_parser = positive)]
     rounds: usize,
     /// What matrices are stored in
-    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = weights)]
-    weights: Number,
+    #[arg(long, value_enum, default_value_t)]
+    weights: Weights,
     /// Folder for results.json, results.csv, summary.md and plots
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Backend that computes
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
-}
-
-fn weights(text: &str) -> Result<Number, String> {
-    match text {
-        "f32" => Ok(Number::F32),
-        "bf16" => Ok(Number::Bf16),
-        _ => Err("f32 or bf16".into()),
-    }
 }
 
 /// A case at some work, measured once a round.
@@ -81,20 +73,18 @@ impl Args {
     /// Measures everything in turn, and prints a table.
     pub fn run(self) -> Result<ExitCode> {
         ensure!(self.seconds > 0.0, "--seconds: must be more than 0");
-        ensure!(
-            self.weights == Number::F32 || self.device == DeviceName::Flex,
-            "--weights bf16: only --device flex computes with them"
-        );
+        self.weights.check(self.device)?;
         let cases = self.cases()?;
         let device = self.device.open()?;
         let mut contests = self.contests(&cases, &device)?;
         let mut peaks = Vec::new();
         for round in 1..=self.rounds {
             for contest in &mut contests {
-                let beside = Peaks::measure(self.device, &device)?;
+                let before = Peaks::measure(self.device, &device)?;
                 let Contest { case, setting, rounds } = contest;
                 let measured = setting.measure(case)?;
-                let expected = setting.expected(case, &beside.machine(self.weights));
+                let beside = before.or(Peaks::measure(self.device, &device)?);
+                let expected = setting.expected(case, &beside.machine(self.weights.number()));
                 eprintln!(
                     "round {round} of {}: {} {} x {}: {} tokens/s, {:.0}% of the roofline; {beside}",
                     self.rounds,
@@ -111,7 +101,7 @@ impl Args {
         let report = Report {
             title: "Decoding".into(),
             device: self.device.name(),
-            weights: self.weights.to_string(),
+            weights: self.weights.number().to_string(),
             peaks,
             rows: contests.iter().filter_map(Contest::row).collect(),
         };
@@ -157,11 +147,12 @@ impl Args {
                             let weights = weight_bytes(case, self.weights);
                             let tokens = work.tokens();
                             Limits::that_fit(&case.config, weights, tokens, usize::MAX, bytes)
-                                .with_context(|| format!("--memory, {}, {work}", case.name))?
+                                .with_context(|| format!("{}, {work}", case.name))?
                                 .sequences
                         }
                     };
                     let setting = Setting { work, batch, seconds, weights: self.weights, device };
+                    setting.check(case)?;
                     self.check_room(case, &setting)?;
                     contests.push(Contest { case, setting, rounds: Vec::new() });
                 }

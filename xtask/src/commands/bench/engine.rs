@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use burn::tensor::{DType, Device};
-use zoo_cost::{Lengths, Machine, Number, Sizes, estimate};
+use zoo_cost::{Lengths, Machine, Sizes, estimate};
 use zoo_generation::{Engine, Limits, Memory, Options, SequenceId};
 
 use super::case::Case;
+use crate::device::Weights;
 use crate::memory::Growth;
 
 /// Tokens decoded at a depth, at most.
@@ -68,13 +69,26 @@ pub struct Setting<'a> {
     pub batch: usize,
     /// Seconds that reading prompts, and decoding, may take each; all of it if there are none.
     pub seconds: Option<f64>,
-    pub weights: Number,
+    pub weights: Weights,
     pub device: &'a Device,
 }
 
 impl Setting<'_> {
     pub fn limits(&self) -> Limits {
         Limits { sequences: self.batch, tokens: self.work.tokens() }
+    }
+
+    /// # Errors
+    /// When there is too little to time.
+    pub fn check(&self, case: &Case) -> Result<()> {
+        let least = 4 * case.config.block_length();
+        if let (Work::Lengths(lengths), Some(_)) = (self.work, self.seconds) {
+            ensure!(
+                lengths.new >= least,
+                "--lengths {lengths}: parts of fewer than {least} tokens are too short to time; use --whole"
+            );
+        }
+        Ok(())
     }
 
     pub fn memory(&self, case: &Case) -> Memory {
@@ -125,7 +139,6 @@ impl Setting<'_> {
                 ((self.batch * lengths.new) as f64 / seconds, Some(first_token))
             }
         };
-        ensure!(rate.is_finite(), "too little was decoded to be timed");
         Ok(Measured { rate, first_token, peak_bytes: growth.bytes() })
     }
 
@@ -155,7 +168,6 @@ impl Setting<'_> {
         // the tokens there is room for behind the context and a block of prompt
         let room = self.work.tokens().saturating_sub(context.next_multiple_of(length) + length);
         let tokens = room.min(TOKENS + length);
-        ensure!(tokens > length, "a continuation of more than {length} tokens is needed to time");
         run.submit(self.batch, context, length, tokens)?;
         for _ in 0..length {
             run.engine.step()?; // the first block warms up
@@ -178,8 +190,8 @@ impl Setting<'_> {
 }
 
 /// Bytes of a case's weights.
-pub fn weight_bytes(case: &Case, weights: Number) -> u64 {
-    let stored = if weights == Number::F32 { DType::F32 } else { DType::BF16 };
+pub fn weight_bytes(case: &Case, weights: Weights) -> u64 {
+    let stored = if weights == Weights::F32 { DType::F32 } else { DType::BF16 };
     case.config.weight_bytes(stored)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use zoo_plot::{Line, Plot, Scale, Style};
+use zoo_plot::{Corner, Line, Plot, Scale, Style};
 
 use super::report::{Row, number};
 
@@ -101,7 +101,7 @@ fn has_batches(rows: &[Row]) -> bool {
     rows.iter().any(|a| a.context.is_some() && rows.iter().any(|b| same(a, b)))
 }
 
-fn throughput(title: &str, x_label: &str, lines: Vec<Line>) -> Option<Plot> {
+fn throughput(title: &str, x_label: &str, lines: Vec<Line>, legend: Corner) -> Option<Plot> {
     (!lines.is_empty()).then(|| Plot {
         title: title.into(),
         x_label: x_label.into(),
@@ -109,6 +109,7 @@ fn throughput(title: &str, x_label: &str, lines: Vec<Line>) -> Option<Plot> {
         x_scale: Scale::Log2,
         y_scale: Scale::Log2,
         lines,
+        legend,
         ..Plot::default()
     })
 }
@@ -120,7 +121,7 @@ fn over_batch(rows: &[Row]) -> Option<Plot> {
     };
     let key = |row: &Row| several(row).then(|| format!("{}, {}", row.model, row.work));
     let lines = lines(rows, key, |row| row.batch as f64);
-    throughput("Decoding, by batch", "sequences together", lines)
+    throughput("Decoding, by batch", "sequences together", lines, Corner::LowerRight)
 }
 
 fn over_context(rows: &[Row]) -> Option<Plot> {
@@ -130,7 +131,7 @@ fn over_context(rows: &[Row]) -> Option<Plot> {
         Some(if batches { format!("{} x {}", row.batch, row.model) } else { row.model.clone() })
     };
     let lines = lines(rows, key, |row| row.context.unwrap_or(0) as f64);
-    throughput("Decoding, by context", "tokens of context", lines)
+    throughput("Decoding, by context", "tokens of context", lines, Corner::LowerLeft)
 }
 
 fn ratio_over_context(rows: &[Row]) -> Option<Plot> {
@@ -163,6 +164,7 @@ fn ratio_over_context(rows: &[Row]) -> Option<Plot> {
         x_scale: Scale::Log2,
         y_scale: Scale::Log2,
         lines,
+        legend: Corner::LowerRight,
         ..Plot::default()
     })
 }

@@ -15,7 +15,7 @@ use crate::memory;
 /// Width of the product.
 const N: usize = 1024;
 /// Bytes read.
-const BYTES: usize = 256 << 20;
+const BYTES: usize = 512 << 20;
 /// Times each is tried.
 const TRIES: usize = 6;
 
@@ -61,6 +61,12 @@ impl Peaks {
             })?
         };
         Ok(Self { flops, bandwidth: BYTES as f64 / seconds })
+    }
+
+    /// The higher of two measurements, of each.
+    pub fn or(self, other: Self) -> Self {
+        let bandwidth = self.bandwidth.max(other.bandwidth);
+        Self { flops: self.flops.max(other.flops), bandwidth }
     }
 
     /// A machine with these peaks, and weights of `weights`.

@@ -78,7 +78,7 @@ pub struct Report {
     pub device: String,
     /// What matrices were stored in.
     pub weights: String,
-    /// Peaks measured beside, before each measurement.
+    /// Peaks measured beside: before and after each measurement, the higher.
     pub peaks: Vec<Peaks>,
     /// What came out.
     pub rows: Vec<Row>,
@@ -214,7 +214,7 @@ impl Report {
     /// What the columns mean.
     pub fn legend(&self) -> &'static str {
         "tokens/s: median, slowest and fastest round. Roofline: the larger of FLOPs over the matmul \
-         peak and bytes of weights and caches over the memory peak, both measured just before. \
+         peak and bytes of weights and caches over the memory peak, both measured just before and after. \
          Predicted: the sum of that over the parts of a step (products, attention, head), which one \
          processor does one after the other, activations in memory. Memory: what the process grew \
          by, and weights, caches and activations by formula."

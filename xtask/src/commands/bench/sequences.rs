@@ -15,7 +15,7 @@ use super::case::Case;
 use super::peaks::Peaks;
 use super::report::{Report, Row, Spread};
 use crate::commands::generate::positive;
-use crate::device::DeviceName;
+use crate::device::{DeviceName, Weights};
 use crate::memory::Growth;
 
 /// Steps that are not counted: they bring the process its memory.
@@ -69,11 +69,13 @@ impl Args {
         let device = self.device.open()?;
         let (mut peaks, mut rows) = (Vec::new(), Vec::new());
         for case in &cases {
-            let beside = Peaks::measure(self.device, &device)?;
+            let before = Peaks::measure(self.device, &device)?;
             let growth = Growth::start();
             let seconds = self.measure(kind, case, &device)?;
+            let bytes = growth.bytes();
+            let beside = before.or(Peaks::measure(self.device, &device)?);
             let machine = beside.machine(Number::F32);
-            rows.extend(self.row(kind, case, &machine, &seconds, growth.bytes()));
+            rows.extend(self.row(kind, case, &machine, &seconds, bytes));
             peaks.push(beside);
         }
         let title = match kind {
@@ -148,7 +150,7 @@ impl Args {
             real: Tensor::<2, Int>::ones(shape, &device).bool(),
             block_length: config.block_length(),
         };
-        let mut model = case.model(Number::F32, &device)?;
+        let mut model = case.model(Weights::F32, &device)?;
         let adam = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8).with_weight_decay(0.1);
         let mut optimizer = adam.init();
         let mut seconds = Vec::new();

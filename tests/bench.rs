@@ -1,0 +1,144 @@
+//! `bench` and `plan` through the real binary, on models of seconds. No test looks at how fast
+//! anything is.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn xtask(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.current_dir(dir).args(args).env("RUST_BACKTRACE", "1").output().unwrap()
+}
+
+fn succeeds(dir: &Path, args: &[&str]) -> String {
+    let output = xtask(dir, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs a command that must fail with `code`, and an error that has every word of `says`.
+fn fails(dir: &Path, code: i32, args: &[&str], says: &[&str]) {
+    let output = xtask(dir, args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
+    for word in says {
+        assert!(error.contains(word), "{args:?} should say {word:?}: {error}");
+    }
+    assert!(!error.contains("panicked"), "{error}");
+}
+
+const DECODE: [&str; 8] = [
+    "bench",
+    "decode",
+    "--preset",
+    "debug-block,debug-vanilla",
+    "--rounds",
+    "2",
+    "--seconds",
+    "0.1",
+];
+
+fn decode(dir: &Path, more: &[&str]) -> Vec<Value> {
+    succeeds(dir, &[&DECODE[..], more, &["--out", "out"]].concat());
+    let json = std::fs::read_to_string(dir.join("out/results.json")).unwrap();
+    let report: Value = serde_json::from_str(&json).unwrap();
+    report["rows"].as_array().unwrap().clone()
+}
+
+#[test]
+fn decoding_at_depths_is_measured_compared_and_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = decode(dir.path(), &["--at", "64,256", "--memory", "4MB"]);
+    assert_eq!(rows.len(), 4);
+    for row in &rows {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        let rate = |key: &str| row[key]["median"].as_f64().unwrap();
+        // the largest batch that fits, and no larger
+        assert!(number("predicted_bytes") <= 4e6);
+        assert!(number("predicted_bytes") + number("sequence_bytes") > 3.9e6, "{row}");
+        assert!(rate("rate") > 0.0 && rate("predicted") <= rate("roofline"));
+        let share = rate("rate") / rate("roofline");
+        assert!(rate("share") < 4.0 * share && share < 4.0 * rate("share"));
+    }
+    // four times the context, a quarter of the sequences
+    assert!(rows[0]["batch"].as_u64() > rows[2]["batch"].as_u64());
+    let file = |name: &str| std::fs::read_to_string(dir.path().join("out").join(name)).unwrap();
+    assert_eq!(file("results.csv").lines().count(), 5);
+    let columns: Vec<usize> =
+        file("results.csv").lines().map(|line| line.split(',').count()).collect();
+    assert!(columns.windows(2).all(|pair| pair[0] == pair[1]), "{columns:?}");
+    assert!(file("summary.md").contains("| debug-block | at 64 |"));
+    assert!(file("throughput-over-context.svg").contains("debug-vanilla, peaks allow"));
+    assert!(file("ratio-over-context.svg").contains("debug-block over debug-vanilla"));
+    assert!(!dir.path().join("out/throughput-over-batch.svg").exists());
+}
+
+#[test]
+fn whole_runs_parts_of_them_and_bf16_are_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let lengths = ["--lengths", "70:30", "--batch", "1,3"];
+    let rows = decode(dir.path(), &lengths);
+    assert_eq!(rows.len(), 4);
+    assert!(dir.path().join("out/throughput-over-batch.png").exists());
+    assert!(rows.iter().all(|row| row["first_token"]["median"].as_f64().unwrap() > 0.0));
+    let mut whole = vec!["bench", "decode", "--preset", "debug-block", "--whole", "--rounds", "1"];
+    whole.extend(lengths);
+    assert!(succeeds(dir.path(), &whole).contains("70:30"));
+    whole.extend(["--weights", "bf16"]);
+    assert!(succeeds(dir.path(), &whole).contains("weights bf16"));
+    whole.extend(["--device", "ndarray"]);
+    fails(dir.path(), 1, &whole, &["--weights bf16", "ndarray"]);
+}
+
+#[test]
+fn training_and_losses_are_measured_in_the_same_form() {
+    let dir = tempfile::tempdir().unwrap();
+    for what in ["train", "eval"] {
+        let args = ["bench", what, "--presets", "debug-block,debug-vanilla", "--context", "64"];
+        let table = succeeds(dir.path(), &[&args[..], &["--steps", "1", "--out", what]].concat());
+        assert!(table.contains("of roofline") && table.contains("debug-vanilla"), "{table}");
+        assert!(dir.path().join(what).join("results.csv").exists());
+        let odd = ["bench", what, "--presets", "debug-block", "--context", "66"];
+        fails(dir.path(), 1, &odd, &["--context", "66", "blocks of 4"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_before_anything_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let fails = |code, more: &[&str], says: &[&str]| {
+        fails(dir.path(), code, &[&["bench", "decode"], more].concat(), says);
+    };
+    fails(1, &["--preset", "debug-blok"], &["debug-blok", "debug-block"]);
+    fails(1, &["--checkpoint", "nowhere"], &["nowhere"]);
+    fails(1, &["--memory", "1MB", "--at", "64"], &["--memory", "block-170m"]);
+    fails(1, &["--batch", "1000000", "--at", "2048"], &["--batch", "block-170m", "--memory"]);
+    fails(1, &["--preset", "debug-block", "--lengths", "8:4"], &["--lengths 8:4", "--whole"]);
+    fails(1, &["--seconds", "0"], &["--seconds"]);
+    fails(2, &["--lengths", "2048"], &["2048", "2048:128"]);
+    fails(2, &["--batch", "0"], &["--batch"]);
+    fails(2, &["--whole", "--seconds", "3"], &["--whole"]);
+}
+
+#[test]
+fn plans_say_what_fits_and_how_fast_it_would_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = |more: &[&str]| succeeds(dir.path(), &[&["plan"], more].concat());
+    let h100 = plan(&["--device-spec", "h100"]);
+    for said in ["NVIDIA H100", "2048:128", "128:2048", "published 134700", "32.0 times less"] {
+        assert!(h100.contains(said), "{said} in {h100}");
+    }
+    assert!(plan(&["--preset", "debug-block", "--context", "64"]).contains("this machine"));
+    let sheet = "name = \"mine\"\nflops = 1e11\nbandwidth = 1e10\nmemory = 8e9\n";
+    std::fs::write(dir.path().join("mine.toml"), sheet).unwrap();
+    let mine = ["--device-spec", "mine.toml", "--context", "2048"];
+    let both = plan(&mine);
+    // batch 1 reads 368 MB of weights a token, and 4.7 MB of keys and values
+    let alone = plan(&[&mine[..], &["--batch", "1", "--preset", "block-170m"]].concat());
+    assert!(alone.contains("368 MB") && !both.contains("368 MB"), "{alone}");
+    fails(dir.path(), 1, &["plan", "--device-spec", "h1000"], &["--device-spec", "h1000", "h100"]);
+    fails(dir.path(), 1, &["plan", "--preset", "block"], &["--preset block", "did you mean"]);
+    let little = ["plan", "--device-spec", "h100", "--memory", "1MB"];
+    fails(dir.path(), 1, &little, &["block-170m", "1000000"]);
+}
