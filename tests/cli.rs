@@ -331,6 +331,9 @@ fn several_prompts_give_what_each_gives_alone() {
     // the same text in the same order, however many at a time
     assert_eq!(generate(&prompts, &["--batch", "2"]), together);
     assert_eq!(generate(&prompts, &["--memory", "3MB"]), together);
+    assert!(!generate(&["line"], &["--weights", "bf16"]).trim().is_empty());
+    let ndarray = ["generate", "--checkpoint", "run", "--prompt", "x", "--weights", "bf16"];
+    fails(dir.path(), &[&ndarray[..], &["--device", "ndarray"]].concat(), &["--weights", "flex"]);
     let too_little = ["generate", "--checkpoint", "run", "--prompt", "x", "--memory", "300kB"];
     fails(dir.path(), &too_little, &["--memory", "300000 bytes", "257 tokens"]);
     fails(dir.path(), &["generate", "--checkpoint", "nowhere", "--prompt", "x"], &["nowhere"]);

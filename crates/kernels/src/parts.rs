@@ -39,6 +39,24 @@ impl<'a> Shared<'a> {
         Self { start: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
     }
 
+    /// The room of `buffer` behind its numbers, to [`write`](Self::write) only.
+    pub fn spare(buffer: &'a mut Vec<f32>) -> Self {
+        let spare = buffer.spare_capacity_mut();
+        Self { start: spare.as_mut_ptr().cast(), len: spare.len(), buffer: PhantomData }
+    }
+
+    /// Writes `values` from `first` on.
+    ///
+    /// # Safety
+    /// No other task may use these places.
+    pub unsafe fn write(self, first: usize, values: &[f32]) {
+        assert!(first + values.len() <= self.len);
+        // SAFETY: inside the buffer; the caller's
+        unsafe {
+            self.start.add(first).copy_from_nonoverlapping(values.as_ptr(), values.len());
+        }
+    }
+
     /// `len` numbers from `start` on.
     ///
     /// # Safety

@@ -31,47 +31,53 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
     // a copy would cost more than the product
     let at = weight.layout().contiguous_offsets()?;
     let x = contiguous(&x.clone().try_into_primitive::<Flex>().ok()?)?;
-    let mut out = match bias {
-        Some(bias) => {
-            numbers(&contiguous(&bias.clone().try_into_primitive::<Flex>().ok()?)?).repeat(m)
-        }
-        None => vec![0.0; m * n],
+    let bias = match bias {
+        Some(bias) => Some(contiguous(&bias.clone().try_into_primitive::<Flex>().ok()?)?),
+        None => None,
     };
-    let x = numbers(&x);
-    match stored {
-        DType::F32 => add_product(x, &weight.storage::<f32>()[at.0..at.1], &mut out, [m, n, k]),
-        DType::BF16 => add_product(x, &weight.storage::<bf16>()[at.0..at.1], &mut out, [m, n, k]),
+    let (x, bias, shape) = (numbers(&x), bias.as_ref().map(numbers), [m, n, k]);
+    let out = match stored {
+        DType::F32 => product(x, &weight.storage::<f32>()[at.0..at.1], bias, shape),
+        DType::BF16 => product(x, &weight.storage::<bf16>()[at.0..at.1], bias, shape),
         _ => return None,
-    }
+    };
     Some(Tensor::from_primitive::<Flex>(tensor(out, Shape::new([m, n]))))
 }
 
-/// `out[m, n] += x[m, k] weight[k, n]`, all row-major.
-fn add_product<T: Stored>(x: &[f32], weight: &[T], out: &mut [f32], [m, n, k]: [usize; 3]) {
-    assert!(x.len() == m * k && weight.len() == k * n && out.len() == m * n);
+/// `x[m, k] weight[k, n] + bias[n]`, all row-major.
+fn product<T: Stored>(
+    x: &[f32],
+    weight: &[T],
+    bias: Option<&[f32]>,
+    [m, n, k]: [usize; 3],
+) -> Vec<f32> {
+    assert!(x.len() == m * k && weight.len() == k * n && bias.is_none_or(|bias| bias.len() == n));
     // as many tasks for each thread, of whole vectors
     let tasks = n.div_ceil(SPAN).next_multiple_of(rayon::current_num_threads());
     let span = n.div_ceil(tasks).next_multiple_of(TILE);
-    let out = Shared::new(out);
-    (0..n.div_ceil(span)).into_par_iter().for_each_init(Vec::new, |scratch, i| {
+    let mut out = Vec::with_capacity(m * n);
+    let all = Shared::spare(&mut out);
+    (0..n.div_ceil(span)).into_par_iter().for_each_init(Vec::new, |sums, i| {
         let start = i * span;
         let width = span.min(n - start);
         // rows a power of two apart would fight for the same few places of the cache
         let stride = width + 16;
-        scratch.resize(m * (stride + DEPTH), 0.0);
-        let (sums, x_panel) = scratch.split_at_mut(m * stride);
-        for row in 0..m {
-            // SAFETY: these columns are this task's own
-            let out = unsafe { out.slice(row * n + start, width) };
-            sums[row * stride..][..width].copy_from_slice(out);
+        sums.resize(m * stride, 0.0);
+        for row in sums.chunks_exact_mut(stride) {
+            match bias {
+                Some(bias) => row[..width].copy_from_slice(&bias[start..start + width]),
+                None => row.fill(0.0),
+            }
         }
-        run(Columns { x, weight, sums, x_panel, shape: [m, n, k], start, width });
-        for row in 0..m {
-            // SAFETY: as above
-            let out = unsafe { out.slice(row * n + start, width) };
-            out.copy_from_slice(&sums[row * stride..][..width]);
+        run(Columns { x, weight, sums: &mut *sums, shape: [m, n, k], start, width });
+        for (row, sums) in sums.chunks_exact(stride).enumerate() {
+            // SAFETY: these columns are this task's own
+            unsafe { all.write(row * n + start, &sums[..width]) };
         }
     });
+    // SAFETY: the tasks have written all columns of all rows
+    unsafe { out.set_len(m * n) };
+    out
 }
 
 /// Columns `start..start + width` of a product, which is one task's.
@@ -80,8 +86,6 @@ struct Columns<'a, T> {
     weight: &'a [T],
     /// `[m, width + 16]`
     sums: &'a mut [f32],
-    /// `[DEPTH, m]`
-    x_panel: &'a mut [f32],
     shape: [usize; 3],
     start: usize,
     width: usize,
@@ -93,19 +97,14 @@ impl<T: Stored> Vectorized for Columns<'_, T> {
         let [m, n, k] = self.shape;
         for first in (0..k).step_by(DEPTH) {
             let depth = DEPTH.min(k - first);
-            for row in 0..m {
-                for d in 0..depth {
-                    self.x_panel[d * m + row] = self.x[row * k + first + d];
-                }
-            }
             let mut column = 0;
             while column + V::LANES <= self.width {
                 // SAFETY: these rows, columns and depth are inside the matrices
                 column += unsafe {
                     if column + VECTORS * V::LANES <= self.width {
-                        self.tiles::<V, VECTORS>(first, depth, column)
+                        self.tiles::<V, VECTORS>([first, depth, column])
                     } else {
-                        self.tiles::<V, 1>(first, depth, column)
+                        self.tiles::<V, 1>([first, depth, column])
                     }
                 };
             }
@@ -114,7 +113,7 @@ impl<T: Stored> Vectorized for Columns<'_, T> {
                     let sum = &mut self.sums[row * (self.width + 16) + column];
                     for d in 0..depth {
                         let weight = self.weight[(first + d) * n + self.start + column];
-                        *sum += self.x_panel[d * m + row] * weight.number();
+                        *sum += self.x[row * k + first + d] * weight.number();
                     }
                 }
             }
@@ -127,9 +126,7 @@ impl<T: Stored> Columns<'_, T> {
     #[inline(always)]
     unsafe fn tiles<V: Vector, const N: usize>(
         &mut self,
-        first: usize,
-        depth: usize,
-        column: usize,
+        [first, depth, column]: [usize; 3],
     ) -> usize {
         let [m, n, _] = self.shape;
         let mut copy = [MaybeUninit::<f32>::uninit(); DEPTH * TILE];
@@ -138,7 +135,7 @@ impl<T: Stored> Columns<'_, T> {
         let ahead = self.ahead(first, column);
         let mut row = 0;
         while row < m {
-            let at = [row, column, depth];
+            let at = [row, column, first, depth];
             // SAFETY: the caller's; the first rows have filled the copy for the rest
             row += unsafe {
                 match (m - row, row) {
@@ -179,7 +176,7 @@ impl<T: Stored> Columns<'_, T> {
         weight: *const T,
         ahead: *const T,
         copy: *mut f32,
-        at: [usize; 3],
+        at: [usize; 4],
     ) -> usize {
         let [m, n, _] = self.shape;
         let further = m > R;
@@ -203,14 +200,14 @@ impl<T: Stored> Columns<'_, T> {
         &mut self,
         weight: *const W,
         stride: usize,
-        [row, column, depth]: [usize; 3],
+        [row, column, first, depth]: [usize; 4],
         with: impl Fn(usize, [V; N]),
     ) -> usize {
-        let [m, _, _] = self.shape;
+        let [_, _, k] = self.shape;
         let apart = self.width + 16;
         // SAFETY: the caller's
         unsafe {
-            let x = self.x_panel.as_ptr().add(row);
+            let x = self.x.as_ptr().add(row * k + first);
             let out = self.sums.as_mut_ptr().add(row * apart + column);
             let mut sums = [[V::splat(0.0); N]; R];
             for (r, sums) in sums.iter_mut().enumerate() {
@@ -225,7 +222,7 @@ impl<T: Stored> Columns<'_, T> {
                 }
                 with(d, weights);
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let x = V::splat(*x.add(d * m + r));
+                    let x = V::splat(*x.add(r * k + d));
                     for (sum, weight) in sums.iter_mut().zip(weights) {
                         *sum = x.multiply_add(weight, *sum);
                     }
@@ -254,12 +251,12 @@ mod tests {
             for (k, n) in [(1, 1), (16, 32), (33, 70), (40, 1030), (65, 2500)] {
                 let x = numbers(m * k, 1e-3);
                 let weight: Vec<T> = numbers(k * n, 7e-4).into_iter().map(&weight).collect();
-                let start = numbers(m * n, 1e-2);
-                let mut out = start.clone();
-                add_product(&x, &weight, &mut out, [m, n, k]);
+                let bias = numbers(n, 1e-2);
+                let bias = (k != 33).then_some(&bias[..]);
+                let out = product(&x, &weight, bias, [m, n, k]);
                 for (i, out) in out.iter().enumerate() {
                     let terms = (0..k).map(|d| x[i / n * k + d] * weight[d * n + i % n].number());
-                    let expected = start[i] + terms.sum::<f32>();
+                    let expected = bias.map_or(0.0, |bias| bias[i % n]) + terms.sum::<f32>();
                     assert!((out - expected).abs() < 1e-4, "{m} {n} {k}: {out} {expected}");
                 }
             }
