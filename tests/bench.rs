@@ -1,31 +1,15 @@
 //! `bench` and `plan` through the real binary, on models of seconds. No test looks at how fast
 //! anything is.
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod common;
 
+use std::path::Path;
+
+use common::{command, fails};
 use serde_json::Value;
 
-fn xtask(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.current_dir(dir).args(args).env("RUST_BACKTRACE", "1").output().unwrap()
-}
-
 fn succeeds(dir: &Path, args: &[&str]) -> String {
-    let output = xtask(dir, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Runs a command that must fail with `code`, and an error that has every word of `says`.
-fn fails(dir: &Path, code: i32, args: &[&str], says: &[&str]) {
-    let output = xtask(dir, args);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
-    for word in says {
-        assert!(error.contains(word), "{args:?} should say {word:?}: {error}");
-    }
-    assert!(!error.contains("panicked"), "{error}");
+    String::from_utf8_lossy(&common::succeeds(dir, args).stdout).into_owned()
 }
 
 const DECODE: [&str; 8] = [
@@ -88,7 +72,7 @@ fn whole_runs_parts_of_them_and_bf16_are_measured() {
     whole.extend(["--weights", "bf16"]);
     assert!(succeeds(dir.path(), &whole).contains("weights bf16"));
     whole.extend(["--device", "ndarray"]);
-    fails(dir.path(), 1, &whole, &["--weights bf16", "ndarray"]);
+    fails(dir.path(), &whole, &["--weights bf16", "ndarray"]);
 }
 
 #[test]
@@ -100,25 +84,34 @@ fn training_and_losses_are_measured_in_the_same_form() {
         assert!(table.contains("of roofline") && table.contains("debug-vanilla"), "{table}");
         assert!(dir.path().join(what).join("results.csv").exists());
         let odd = ["bench", what, "--presets", "debug-block", "--context", "66"];
-        fails(dir.path(), 1, &odd, &["--context", "66", "blocks of 4"]);
+        fails(dir.path(), &odd, &["--context", "66", "blocks of 4"]);
     }
 }
 
 #[test]
 fn what_cannot_be_measured_is_refused_before_anything_is() {
     let dir = tempfile::tempdir().unwrap();
-    let fails = |code, more: &[&str], says: &[&str]| {
-        fails(dir.path(), code, &[&["bench", "decode"], more].concat(), says);
-    };
-    fails(1, &["--preset", "debug-blok"], &["debug-blok", "debug-block"]);
-    fails(1, &["--checkpoint", "nowhere"], &["nowhere"]);
-    fails(1, &["--memory", "1MB", "--at", "64"], &["--memory", "block-170m"]);
-    fails(1, &["--batch", "1000000", "--at", "2048"], &["--batch", "block-170m", "--memory"]);
-    fails(1, &["--preset", "debug-block", "--lengths", "8:4"], &["--lengths 8:4", "--whole"]);
-    fails(1, &["--seconds", "0"], &["--seconds"]);
-    fails(2, &["--lengths", "2048"], &["2048", "2048:128"]);
-    fails(2, &["--batch", "0"], &["--batch"]);
-    fails(2, &["--whole", "--seconds", "3"], &["--whole"]);
+    let decode = |more: &[&'static str]| [&["bench", "decode"], more].concat();
+    for (args, says) in [
+        (&["--preset", "debug-blok"][..], &["debug-blok", "debug-block"][..]),
+        (&["--checkpoint", "nowhere"], &["nowhere"]),
+        (&["--memory", "1MB", "--at", "64"], &["--memory", "block-170m"]),
+        (&["--batch", "1000000", "--at", "2048"], &["--batch", "block-170m", "--memory"]),
+        (&["--preset", "debug-block", "--lengths", "8:4"], &["--lengths 8:4", "--whole"]),
+        (&["--seconds", "0"], &["--seconds"]),
+    ] {
+        fails(dir.path(), &decode(args), says);
+    }
+    // what the command line itself refuses
+    for (args, says) in [
+        (&["--lengths", "2048"][..], "2048:128"),
+        (&["--batch", "0"], "--batch"),
+        (&["--whole", "--seconds", "3"], "--whole"),
+    ] {
+        let output = command(dir.path(), &decode(args)).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && error.contains(says), "{args:?}: {error}");
+    }
 }
 
 #[test]
@@ -137,8 +130,8 @@ fn plans_say_what_fits_and_how_fast_it_would_be() {
     // batch 1 reads 368 MB of weights a token, and 4.7 MB of keys and values
     let alone = plan(&[&mine[..], &["--batch", "1", "--preset", "block-170m"]].concat());
     assert!(alone.contains("368 MB") && !both.contains("368 MB"), "{alone}");
-    fails(dir.path(), 1, &["plan", "--device-spec", "h1000"], &["--device-spec", "h1000", "h100"]);
-    fails(dir.path(), 1, &["plan", "--preset", "block"], &["--preset block", "did you mean"]);
+    fails(dir.path(), &["plan", "--device-spec", "h1000"], &["--device-spec", "h1000", "h100"]);
+    fails(dir.path(), &["plan", "--preset", "block"], &["--preset block", "did you mean"]);
     let little = ["plan", "--device-spec", "h100", "--memory", "1MB"];
-    fails(dir.path(), 1, &little, &["block-170m", "1000000"]);
+    fails(dir.path(), &little, &["block-170m", "1000000"]);
 }

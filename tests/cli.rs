@@ -1,35 +1,19 @@
 //! The real binary: bad input, weights in and out, generation.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
+use std::path::{Path, PathBuf};
+
+use common::fails;
 use tempfile::TempDir;
 
 fn golden(file: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden")).join(file)
 }
 
-fn xtask(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.current_dir(dir).args(args).env("RUST_BACKTRACE", "1").output().unwrap()
-}
-
-/// Runs a command that must fail with exit code 1, one error that has every word of `says`, and no
-/// trace of a panic.
-fn fails(dir: &Path, args: &[&str], says: &[&str]) {
-    let output = xtask(dir, args);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
-    for word in says {
-        assert!(error.contains(word), "{args:?} should say {word:?}: {error}");
-    }
-    assert!(!error.contains("panicked") && !error.contains("stack backtrace"), "{error}");
-}
-
+/// What a command that must succeed wrote to stdout.
 fn succeeds(dir: &Path, args: &[&str]) -> String {
-    let output = xtask(dir, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    String::from_utf8_lossy(&common::succeeds(dir, args).stdout).into_owned()
 }
 
 /// A folder with a text of some tens of kilobytes.

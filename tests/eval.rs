@@ -1,7 +1,8 @@
 //! `eval` through the real binary.
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -9,26 +10,14 @@ use tempfile::TempDir;
 const MADE_UP: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/evaluation/tests/reference/made-up");
 
-fn xtask(dir: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.current_dir(dir).args(args).env("RUST_BACKTRACE", "1").output().unwrap()
-}
-
 fn succeeds(dir: &Path, args: &[&str]) -> String {
-    let output = xtask(dir, args);
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    String::from_utf8_lossy(&common::succeeds(dir, args).stdout).into_owned()
 }
 
 /// Runs `eval` with `args`, which must fail with one line that has every word of `says`.
 fn fails(dir: &Path, args: &[&str], says: &[&str]) {
-    let output = xtask(dir, &[&["eval"], args].concat());
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
-    assert_eq!(error.lines().count(), 1, "{error}");
-    for word in says {
-        assert!(error.contains(word), "{args:?} should say {word:?}: {error}");
-    }
+    let written = common::fails(dir, &[&["eval"], args].concat(), says);
+    assert_eq!(written.lines().count(), 1, "{written}");
 }
 
 /// A folder with a checkpoint of 260 ids in `fits`, and one of 96 in `small`, both of the byte

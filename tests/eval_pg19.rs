@@ -1,38 +1,17 @@
 //! `eval-pg19` through the real binary: what it writes, what it refuses, and being killed.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use common::{command, fails, succeeds};
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use tempfile::TempDir;
-
-fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.current_dir(dir).args(args).env("RUST_BACKTRACE", "1");
-    command
-}
-
-fn fails(dir: &Path, args: &[&str], says: &[&str]) {
-    let output = command(dir, args).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
-    let last = error.lines().last().unwrap_or_default();
-    assert!(last.starts_with("error: "), "{args:?}: {error}");
-    for word in says {
-        assert!(last.contains(word), "{args:?} should say {word:?}: {error}");
-    }
-    assert!(!error.contains("panicked"), "{error}");
-}
-
-fn succeeds(dir: &Path, args: &[&str]) -> Output {
-    let output = command(dir, args).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
 
 /// Text of `bytes` bytes that no two books share.
 fn text(seed: usize, bytes: usize) -> String {
