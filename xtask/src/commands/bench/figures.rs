@@ -162,7 +162,6 @@ fn ratio_over_context(rows: &[Row]) -> Option<Plot> {
         x_label: "tokens of context".into(),
         y_label: "ratio of tokens a second".into(),
         x_scale: Scale::Log2,
-        y_scale: Scale::Log2,
         lines,
         legend: Corner::LowerRight,
         ..Plot::default()
