@@ -59,7 +59,8 @@ fn logits(
                 .collect();
             let mut arriving = Vec::new();
             while let (Some(&slot), Some(&sequence)) = (free.last(), waiting.last()) {
-                (free.pop(), waiting.pop());
+                free.pop();
+                waiting.pop();
                 arriving.push((Arrival { slot, prompt: prompt(sequence), after: 0 }, sequence));
             }
             let arrivals: Vec<Arrival> = arriving.iter().map(|(a, _)| a.clone()).collect();
