@@ -20,7 +20,7 @@ use zoo_generation::{Engine, Event, Finish, Limits, Options, Sampling, SequenceI
 
 /// Requests whose answers are known.
 const REQUESTS: usize = 120;
-/// Two prefix vectors each stay below the 48 rows from which on bits depend on the batch.
+/// Two prefix vectors each stay far below the rows from which on bits depend on the batch.
 const SEQUENCES: usize = 20;
 const LIMITS: Limits = Limits { sequences: SEQUENCES, tokens: 320 };
 /// Kilobytes that resident memory may vary by once it is warm.

@@ -84,7 +84,7 @@ pub fn cached_attention(
 
 /// Rows from which on [`linear`] leaves matrices of f32 to burn's own product, which packs them. It
 /// gives a row other bits than this one, which does not look at how many there are.
-pub const MANY_ROWS: usize = 48;
+pub const MANY_ROWS: usize = 192;
 
 /// `x weight + bias` for a few rows, whose cost is reading the matrix; none for many, where it is
 /// the arithmetic. A row's bits do not depend on the others.

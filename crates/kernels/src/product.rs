@@ -247,7 +247,7 @@ mod tests {
         let numbers = |count: usize, step: f32| -> Vec<f32> {
             (0..count).map(|i| ((i * 7919) % 1013) as f32 * step - 0.5).collect()
         };
-        for m in [1, 2, 3, 5, 8, 9, 17, 47] {
+        for m in [1, 2, 3, 5, 8, 9, 17, 47, 100, 191] {
             for (k, n) in [(1, 1), (16, 32), (33, 70), (40, 1030), (65, 2500)] {
                 let x = numbers(m * k, 1e-3);
                 let weight: Vec<T> = numbers(k * n, 7e-4).into_iter().map(&weight).collect();
