@@ -99,6 +99,8 @@ fn what_cannot_be_measured_is_refused_before_anything_is() {
         (&["--batch", "1000000", "--at", "2048"], &["--batch", "block-170m", "--memory"]),
         (&["--preset", "debug-block", "--lengths", "8:4"], &["--lengths 8:4", "--whole"]),
         (&["--seconds", "0"], &["--seconds"]),
+        (&["--batch", "16777216", "--at", "16777216"], &["--batch", "--memory"]),
+        (&["--out", "/proc/nowhere"], &["--out", "/proc/nowhere"]),
     ] {
         fails(dir.path(), &decode(args), says);
     }
@@ -106,6 +108,8 @@ fn what_cannot_be_measured_is_refused_before_anything_is() {
     for (args, says) in [
         (&["--lengths", "2048"][..], "2048:128"),
         (&["--batch", "0"], "--batch"),
+        (&["--at", "18446744073709551615"], "at most"),
+        (&["--lengths", "1:18446744073709551615"], "2048:128"),
         (&["--whole", "--seconds", "3"], "--whole"),
     ] {
         let output = command(dir.path(), &decode(args)).output().unwrap();

@@ -64,6 +64,11 @@ impl DeviceName {
         matches!(self, Self::Flex | Self::Ndarray)
     }
 
+    /// Bytes of memory it has, where that is known: the machine's own.
+    pub fn memory(self) -> Option<u64> {
+        crate::memory::of_machine().filter(|_| self.is_cpu())
+    }
+
     /// What `--device` calls it.
     pub fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())

@@ -69,7 +69,7 @@ pub enum GenerationError {
     /// Less memory than one sequence takes.
     #[error(
         "--memory: {given} bytes hold no sequence of {tokens} tokens; that takes {needed} bytes, of \
-         which {weights} are the model's weights"
+         which {weights} are the model's weights: give more, or write fewer tokens"
     )]
     Memory {
         /// Bytes that may be used.

@@ -33,7 +33,7 @@ pub struct Memory {
 impl Memory {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights + self.caches + self.activations
+        self.weights.saturating_add(self.caches).saturating_add(self.activations)
     }
 }
 
@@ -71,8 +71,8 @@ impl Limits {
         let sequences = self.sequences as u64;
         Memory {
             weights,
-            caches: sequences * one.cache,
-            activations: one.chunk.max(sequences * one.step),
+            caches: sequences.saturating_mul(one.cache),
+            activations: one.chunk.max(sequences.saturating_mul(one.step)),
         }
     }
 
@@ -118,16 +118,18 @@ impl Sequence {
         let (cache, chunk, step) = match config {
             ModelConfig::Vanilla(config) => {
                 let layer = layer(&config.stack);
-                (blocks * config.stack.kv_bytes(1), CHUNK.min(blocks) * layer, layer)
+                (blocks.saturating_mul(config.stack.kv_bytes(1)), CHUNK.min(blocks) * layer, layer)
             }
             ModelConfig::Block(config) => {
                 let (e, layer) = (config.embeddings_per_block(), layer(&config.block_decoder));
                 let (token_cache, token_step) = token_decoder(config);
-                let cache = blocks * e * config.block_decoder.kv_bytes(1) + token_cache;
-                (cache, CHUNK.min(blocks * e) * layer, token_step.max(e * layer))
+                let positions = blocks.saturating_mul(e);
+                let cache = positions.saturating_mul(config.block_decoder.kv_bytes(1));
+                let cache = cache.saturating_add(token_cache);
+                (cache, CHUNK.min(positions) * layer, token_step.max(e * layer))
             }
         };
-        let bytes = |numbers: usize| numbers as u64 * NUMBER;
+        let bytes = |numbers: usize| (numbers as u64).saturating_mul(NUMBER);
         let logits = 2 * config.vocab_size();
         Self { cache: bytes(cache), chunk: bytes(chunk), step: bytes(step.max(logits)) }
     }

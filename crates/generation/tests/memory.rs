@@ -143,6 +143,8 @@ fn caches_are_sized_exactly() {
     assert_eq!(memory("vanilla-160m", 3, 2048).caches, 3 * 2047 * 2 * position);
     // T5 attends to four expanded vectors, and keeps four positions
     assert_eq!(memory("block-170m-cls-cross", 1, 5).caches, (1 + 4) * position);
+    // what no machine has is still no overflow
+    assert_eq!(memory("vanilla-160m", usize::MAX, usize::MAX).total(), u64::MAX);
     let half = zoo::preset("block-170m").unwrap().model.weight_bytes(DType::BF16);
     assert!(half < memory("block-170m", 1, 8).weights);
 }

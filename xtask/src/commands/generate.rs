@@ -77,6 +77,17 @@ pub(super) fn positive(value: &str) -> Result<usize, String> {
     }
 }
 
+/// Tokens or sequences that can be counted with.
+pub(super) const MOST: usize = 1 << 24;
+
+/// A number of tokens or sequences, 1 to 16 million.
+pub(super) fn count(value: &str) -> Result<usize, String> {
+    match positive(value)? {
+        number if number > MOST => Err(format!("must be at most {MOST}")),
+        number => Ok(number),
+    }
+}
+
 impl Args {
     /// Writes the text to stdout, and how fast it came to stderr.
     pub fn run(self) -> Result<ExitCode> {
@@ -90,7 +101,7 @@ impl Args {
         let model = self.weights.of(checkpoint.load_model(&device)?);
         let generator = TextGenerator::new(&model, &checkpoint.config, &tokenizer, &device)
             .with_context(|| format!("--checkpoint {}", self.checkpoint.display()))?
-            .with_room(self.batch, self.memory);
+            .with_room(self.batch, self.memory.or_else(|| self.device.memory()));
         let start = Instant::now();
         let mut out = Output::default();
         let mut tokens = 0;

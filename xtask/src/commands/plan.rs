@@ -11,7 +11,7 @@ use zoo_cost::{
 use zoo_generation::Limits;
 
 use super::bench::{Peaks, aligned, number, size};
-use super::generate::positive;
+use super::generate::count;
 use crate::bytes::parse_bytes;
 use crate::device::DeviceName;
 
@@ -34,10 +34,10 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_name = "PROMPT:NEW,..")]
     lengths: Vec<Lengths>,
     /// Tokens of context to decode behind
-    #[arg(long, value_delimiter = ',', value_name = "TOKENS,..", value_parser = positive)]
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS,..", value_parser = count)]
     context: Vec<usize>,
     /// Sequences together, instead of as many as fit
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = count)]
     batch: Option<usize>,
     /// Memory to fill, instead of all of the machine's
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]

@@ -12,9 +12,9 @@ use super::case::Case;
 use super::engine::{Expected, Measured, Setting, Work, weight_bytes};
 use super::figures;
 use super::peaks::Peaks;
-use super::report::{Report, Row, Spread, number};
+use super::report::{Report, Row, Spread, create, number};
 use crate::bytes::parse_bytes;
-use crate::commands::generate::positive;
+use crate::commands::generate::{count, positive};
 use crate::device::{DeviceName, Weights};
 
 /// Batch of presets where neither `--batch` nor `--memory` says one.
@@ -33,10 +33,10 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_name = "PROMPT:NEW,..")]
     lengths: Vec<Lengths>,
     /// Tokens of context to decode behind, from caches filled with random numbers
-    #[arg(long, value_delimiter = ',', value_name = "TOKENS,..")]
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS,..", value_parser = count)]
     at: Vec<usize>,
     /// Sequences decoded together [default: 16]
-    #[arg(long, value_delimiter = ',', value_name = "N,..", value_parser = positive)]
+    #[arg(long, value_delimiter = ',', value_name = "N,..", value_parser = count)]
     batch: Vec<usize>,
     /// As many sequences as fit into this much memory, instead (16GiB)
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, conflicts_with = "batch")]
@@ -76,6 +76,7 @@ impl Args {
         self.weights.check(self.device)?;
         let cases = self.cases()?;
         let device = self.device.open()?;
+        self.out.as_deref().map_or(Ok(()), create)?;
         let mut contests = self.contests(&cases, &device)?;
         let mut peaks = Vec::new();
         for round in 1..=self.rounds {

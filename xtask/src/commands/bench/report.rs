@@ -123,13 +123,20 @@ impl Row {
     }
 }
 
+/// Makes the folder of `--out`, before anything is measured.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn create(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("--out {}", dir.display()))
+}
+
 impl Report {
     /// Writes `results.json`, `results.csv` and `summary.md` to `dir`.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<()> {
-        std::fs::create_dir_all(dir).with_context(|| format!("--out {}", dir.display()))?;
         let json = serde_json::to_string_pretty(self)? + "\n";
         let files =
             [("results.json", json), ("results.csv", self.csv()), ("summary.md", self.markdown())];

@@ -13,8 +13,8 @@ use zoo_training::gradients::clip_global_norm;
 
 use super::case::Case;
 use super::peaks::Peaks;
-use super::report::{Report, Row, Spread};
-use crate::commands::generate::positive;
+use super::report::{Report, Row, Spread, create};
+use crate::commands::generate::{MOST, count, positive};
 use crate::device::{DeviceName, Weights};
 use crate::memory::Growth;
 
@@ -37,10 +37,10 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "block-170m,vanilla-160m")]
     presets: Vec<String>,
     /// Sequences a step
-    #[arg(long, default_value = "1", value_parser = positive)]
+    #[arg(long, default_value = "1", value_parser = count)]
     batch: usize,
     /// Tokens a sequence
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value = "1024", value_parser = count)]
     context: usize,
     /// Counted steps of each preset, after two for warming up
     #[arg(long, default_value = "3", value_parser = positive)]
@@ -66,6 +66,13 @@ impl Args {
                 self.context
             );
         }
+        ensure!(
+            self.batch * self.context <= MOST,
+            "--batch: {} sequences of {} tokens are more than {MOST} tokens a step",
+            self.batch,
+            self.context
+        );
+        self.out.as_deref().map_or(Ok(()), create)?;
         let device = self.device.open()?;
         let (mut peaks, mut rows) = (Vec::new(), Vec::new());
         for case in &cases {
