@@ -322,7 +322,7 @@ fn several_prompts_give_what_each_gives_alone() {
     let too_little = ["generate", "--checkpoint", "run", "--prompt", "x", "--memory", "300kB"];
     fails(dir.path(), &too_little, &["--memory", "300000 bytes", "257 tokens"]);
     let endless =
-        ["generate", "--checkpoint", "run", "--prompt", "x", "--max-tokens", "4000000000"];
+        ["generate", "--checkpoint", "run", "--prompt", "x", "--max-tokens", "2000000000"];
     fails(dir.path(), &endless, &["bytes hold no sequence", "fewer tokens"]);
     fails(dir.path(), &["generate", "--checkpoint", "nowhere", "--prompt", "x"], &["nowhere"]);
 }

@@ -48,7 +48,7 @@ pub enum GenerationError {
     #[error(transparent)]
     Text(#[from] TextError),
     /// More positions than a cache can have.
-    #[error("--max-tokens {0}: too many")]
+    #[error("--max-tokens {0}: a sequence has 2147483647 positions at most; write fewer")]
     MaxTokens(usize),
     /// More tokens than a sequence of an engine may have.
     #[error(
