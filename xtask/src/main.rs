@@ -10,6 +10,7 @@ macro_rules! say {
 
 mod bytes;
 mod commands;
+mod counts;
 #[cfg(feature = "tui")]
 mod dashboard;
 mod device;

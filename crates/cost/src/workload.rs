@@ -18,21 +18,25 @@ pub struct Lengths {
     pub new: usize,
 }
 
-/// Tokens of either, at most.
-const MOST: usize = 1 << 24;
-
 /// No lengths.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`{0}`: write the tokens of the prompt and those to be written, such as 2048:128, each 1 to {MOST}"
+    "`{0}`: write the tokens of the prompt and those to be written, such as 2048:128, each 1 to {most}",
+    most = Lengths::MOST
 )]
 pub struct LengthsError(String);
+
+impl Lengths {
+    /// Tokens of either, at most.
+    pub const MOST: usize = 1 << 24;
+}
 
 impl FromStr for Lengths {
     type Err = LengthsError;
 
     fn from_str(text: &str) -> Result<Self, LengthsError> {
-        let parse = |part: &str| part.parse().ok().filter(|tokens| (1..=MOST).contains(tokens));
+        let parse =
+            |part: &str| part.parse().ok().filter(|tokens| (1..=Self::MOST).contains(tokens));
         let lengths = text
             .split_once(':')
             .and_then(|(prompt, new)| Some(Self { prompt: parse(prompt)?, new: parse(new)? }));

@@ -48,7 +48,7 @@ pub enum GenerationError {
     #[error(transparent)]
     Text(#[from] TextError),
     /// More positions than a cache can have.
-    #[error("--max-tokens {0}: a sequence has 2147483647 positions at most; write fewer")]
+    #[error("--max-tokens {0}: a sequence has {most} positions at most; write fewer", most = i32::MAX)]
     MaxTokens(usize),
     /// More tokens than a sequence of an engine may have.
     #[error(

@@ -97,7 +97,8 @@ impl Limits {
         let one = Sequence::of(limits.cached_blocks(config), config);
         // weights + n cache + max(chunk, n step) <= bytes
         let left = bytes - weights;
-        let fit = ((left - one.chunk) / one.cache.max(1)).min(left / (one.cache + one.step));
+        let step = one.cache.saturating_add(one.step);
+        let fit = ((left - one.chunk) / one.cache.max(1)).min(left / step);
         let sequences = usize::try_from(fit).unwrap_or(usize::MAX).min(most.max(1));
         Ok(Self { sequences, tokens })
     }

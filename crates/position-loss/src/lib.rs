@@ -9,6 +9,7 @@
 mod bands;
 mod books;
 mod bootstrap;
+mod documents;
 mod error;
 mod figure;
 mod folder;
@@ -23,13 +24,12 @@ mod subject;
 mod windows;
 
 pub use books::{Book, BookIdentity, Tokens};
+pub use documents::DocumentReport;
 pub use error::PositionLossError;
 pub use folder::{BookRow, EvaluationFolder, Settings};
 pub use measure::{Measures, Meter, Tally};
 pub use repeats::Repeats;
-pub use report::{
-    BookReport, CheckpointReport, Curve, DocumentReport, Estimate, Fall, Octave, Report,
-};
+pub use report::{BookReport, CheckpointReport, Curve, Estimate, Fall, Octave, Report};
 pub use run::{Watch, evaluate};
 pub use subject::{About, Subjects};
 pub use windows::Windows;

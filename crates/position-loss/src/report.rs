@@ -5,7 +5,8 @@ use std::ops::Range;
 use serde::Serialize;
 
 use crate::bands::bands;
-use crate::bootstrap::{Bootstrap, RESAMPLES};
+use crate::bootstrap::RESAMPLES;
+use crate::documents::DocumentReport;
 use crate::folder::BookRow;
 use crate::notes::notes;
 use crate::samples::Samples;
@@ -87,22 +88,6 @@ pub struct CheckpointReport {
     pub smoothed: Vec<(f64, Estimate)>,
 }
 
-/// Loss over whole books.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct DocumentReport {
-    /// Tokens predicted: all.
-    pub tokens: u64,
-    /// Their loss in nats.
-    pub nats: f64,
-    /// Nats a token.
-    pub loss: Estimate,
-    /// `nats / ln 2` over the bytes of the text.
-    pub bits_per_byte: f64,
-    /// `exp(nats / words)`: PG19's own measure, which no tokenizer changes (Rae et al., arXiv
-    /// 1911.05507; a word is a run of characters that are not white space).
-    pub word_perplexity: f64,
-}
-
 /// The loss early in a window less that late in it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Fall {
@@ -169,7 +154,7 @@ impl Report {
             CheckpointReport {
                 about: about.clone(),
                 beyond_trained_context: windows.context > about.trained_context,
-                documents: measures.documents.then(|| documents(by_checkpoint[i])),
+                documents: measures.documents.then(|| DocumentReport::new(by_checkpoint[i])),
                 common_loss: sample.mean(&common),
                 difference: other.and_then(|above| above.mean(&common)),
                 by_place: places.filter_map(|j| sample.place(&common, j, common_from)).collect(),
@@ -225,25 +210,6 @@ fn check(books: &[BookReport], measures: &Measures) -> Result<(), PositionLossEr
         )));
     }
     Ok(())
-}
-
-fn documents(rows: &[BookRow]) -> DocumentReport {
-    let rows: Vec<&BookRow> = rows.iter().filter(|row| row.tokens > 0).collect();
-    let nats: f64 = rows.iter().map(|row| row.tally.nats).sum();
-    let tokens: u64 = rows.iter().map(|row| row.tally.predicted as u64).sum();
-    let bytes: u64 = rows.iter().map(|row| row.bytes).sum();
-    let words: u64 = rows.iter().map(|row| row.words).sum();
-    let books: Vec<_> =
-        rows.iter().map(|row| (vec![row.tally.nats], row.tally.predicted as f64)).collect();
-    let errors = Bootstrap::new(books.len()).standard_errors(&books);
-    let loss = Estimate { value: nats / tokens as f64, standard_error: errors.map(|e| e[0]) };
-    DocumentReport {
-        tokens,
-        nats,
-        loss,
-        bits_per_byte: nats / std::f64::consts::LN_2 / bytes as f64,
-        word_perplexity: (nats / words as f64).exp(),
-    }
 }
 
 /// The first octave that starts at a thirty-second of the context, and the last.

@@ -11,7 +11,7 @@ use zoo_evaluation::{Item, Report, Scorer, Setting, Task, Timed, check_tokenizer
 use zoo_text::Tokenizer;
 use zoo_training::Checkpoint;
 
-use super::generate::positive;
+use crate::counts::positive;
 use crate::device::DeviceName;
 
 /// Where task files are kept when --data does not say.

@@ -11,6 +11,7 @@ use zoo_generation::{Options, Piece, SAMPLE_TEMPERATURE, Sampling, TextGenerator
 use zoo_training::Checkpoint;
 
 use crate::bytes::parse_bytes;
+use crate::counts::positive;
 use crate::device::{DeviceName, Weights};
 
 /// Arguments of `generate`.
@@ -66,26 +67,6 @@ pub struct Args {
     /// Backend that computes
     #[arg(long, value_enum, default_value_t)]
     device: DeviceName,
-}
-
-/// A number that is not 0.
-pub(super) fn positive(value: &str) -> Result<usize, String> {
-    match value.parse() {
-        Ok(0) => Err("must be at least 1".into()),
-        Ok(number) => Ok(number),
-        Err(error) => Err(format!("{error}")),
-    }
-}
-
-/// Tokens or sequences that can be counted with.
-pub(super) const MOST: usize = 1 << 24;
-
-/// A number of tokens or sequences, 1 to 16 million.
-pub(super) fn count(value: &str) -> Result<usize, String> {
-    match positive(value)? {
-        number if number > MOST => Err(format!("must be at most {MOST}")),
-        number => Ok(number),
-    }
 }
 
 impl Args {

@@ -11,8 +11,8 @@ use zoo_cost::{
 use zoo_generation::Limits;
 
 use super::bench::{Peaks, aligned, number, size};
-use super::generate::count;
 use crate::bytes::parse_bytes;
+use crate::counts::count;
 use crate::device::DeviceName;
 
 /// Arguments of `plan`.

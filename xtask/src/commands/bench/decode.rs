@@ -14,7 +14,7 @@ use super::figures;
 use super::peaks::Peaks;
 use super::report::{Report, Row, Spread, create, number};
 use crate::bytes::parse_bytes;
-use crate::commands::generate::{count, positive};
+use crate::counts::{count, positive};
 use crate::device::{DeviceName, Weights};
 
 /// Batch of presets where neither `--batch` nor `--memory` says one.

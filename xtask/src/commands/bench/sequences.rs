@@ -14,7 +14,7 @@ use zoo_training::gradients::clip_global_norm;
 use super::case::Case;
 use super::peaks::Peaks;
 use super::report::{Report, Row, Spread, create};
-use crate::commands::generate::{MOST, count, positive};
+use crate::counts::{MOST, count, positive};
 use crate::device::{DeviceName, Weights};
 use crate::memory::Growth;
 
