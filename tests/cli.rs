@@ -74,7 +74,7 @@ fn a_file_without_read_permission_is_named() {
     };
     allow(dir.path(), 0o777);
     allow(&dir.path().join("text.txt"), 0);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_block-transformer"));
     command.current_dir(dir.path()).args(tiny(&[]));
     if dir.path().metadata().unwrap().uid() == 0 {
         command.uid(65534);
@@ -196,7 +196,7 @@ fn a_full_disk_is_named_and_loses_nothing() {
         echo "generate: $?"
     "#;
     let dir = with_text();
-    let script = ["-rm", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_xtask")];
+    let script = ["-rm", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_block-transformer")];
     let mut command = Command::new("unshare");
     command.current_dir(dir.path()).args(script).args(tiny(&["--steps", "40"]));
     let output = match command.output() {
@@ -227,8 +227,9 @@ fn imported_weights_come_out_bit_for_bit() {
         let (file, config) = (path.to_str().unwrap(), format!("{name}.json"));
         succeeds(dir.path(), &["import", "--from", file, "--config", &config, "--out", &out]);
         succeeds(dir.path(), &["export", "--checkpoint", &out, "--out", "back.safetensors"]);
-        let before = zoo_weights::read_tensors(&path).unwrap();
-        let after = zoo_weights::read_tensors(&dir.path().join("back.safetensors")).unwrap();
+        let before = block_transformer_weights::read_tensors(&path).unwrap();
+        let after =
+            block_transformer_weights::read_tensors(&dir.path().join("back.safetensors")).unwrap();
         assert!(before == after, "{name}");
         cases += 1;
         if cases == 1 {
@@ -260,15 +261,16 @@ fn half_precision(dir: &Path, checkpoint: &str, config: &str) {
 fn weights_that_do_not_fit_are_listed_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = golden("lookup_prefix.model.safetensors");
-    let mut tensors = zoo_weights::read_tensors(&path).unwrap();
+    let mut tensors = block_transformer_weights::read_tensors(&path).unwrap();
     let lost = tensors.remove("embedder.embeddings.weight").unwrap();
     tensors.insert("embedder.embedings.weight".into(), lost);
     tensors.get_mut("token_decoder.embed_out.weight").unwrap().shape = vec![64, 96];
     // a buffer that published files may hold is no error
-    let buffer = zoo_weights::HostTensor { shape: vec![1], values: vec![0.0] };
+    let buffer = block_transformer_weights::HostTensor { shape: vec![1], values: vec![0.0] };
     tensors.insert("block_decoder.gpt_neox.layers.0.attention.rotary_emb.inv_freq".into(), buffer);
     let bad = dir.path().join("bad.safetensors");
-    zoo_weights::write_tensors(&tensors, zoo_weights::Dtype::F32, &bad).unwrap();
+    block_transformer_weights::write_tensors(&tensors, block_transformer_weights::Dtype::F32, &bad)
+        .unwrap();
     let config = golden("lookup_prefix.json");
     fails(
         dir.path(),

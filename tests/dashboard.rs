@@ -35,7 +35,7 @@ fn train(shown: &str, keys: &[&str]) -> (String, Option<i32>) {
     std::fs::write(dir.path().join("text.txt"), text).unwrap();
     let (mut ours, theirs) = terminal();
     let end = || Stdio::from(theirs.try_clone().unwrap());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_block-transformer"));
     command
         .current_dir(dir.path())
         .args(["train", "--preset", "debug-block", "--corpus", "text.txt", "--byte-level"])

@@ -11,7 +11,7 @@ const KILLS: usize = 20;
 const STEPS: &str = "600";
 
 fn train(dir: &Path, out: &str, resume: bool) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_block-transformer"));
     command.current_dir(dir).args(["train", "--out", out]);
     if resume {
         command.arg("--resume");

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use block_transformer_parity::{Case, compare, find_cases};
 use burn::tensor::Device;
-use zoo_parity::{Case, compare, find_cases};
 
 fn golden() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden"))
@@ -41,10 +41,15 @@ fn a_changed_weight_is_noticed() {
         std::fs::copy(golden().join(&file), dir.path().join(&file)).unwrap();
     }
     let path = dir.path().join(format!("{name}.model.safetensors"));
-    let mut tensors = zoo_weights::read_tensors(&path).unwrap();
+    let mut tensors = block_transformer_weights::read_tensors(&path).unwrap();
     let weight = "block_decoder.gpt_neox.layers.1.attention.dense.bias";
     tensors.get_mut(weight).unwrap().values[0] += 1e-2;
-    zoo_weights::write_tensors(&tensors, zoo_weights::Dtype::F32, &path).unwrap();
+    block_transformer_weights::write_tensors(
+        &tensors,
+        block_transformer_weights::Dtype::F32,
+        &path,
+    )
+    .unwrap();
     let report = compare(&Case::open(dir.path(), name).unwrap(), &Device::flex()).unwrap();
     let failed: Vec<_> = report.quantities.iter().filter(|q| !q.holds()).collect();
     assert!(failed.iter().any(|q| q.name == "logits"), "{report:#?}");

@@ -4,12 +4,12 @@ use burn::tensor::Device;
 
 #[test]
 fn counts_are_those_of_the_modules_and_the_published_sizes() {
-    for preset in zoo::presets() {
+    for preset in block_transformer_zoo::presets() {
         let config = &preset.model;
         // weights are drawn on first use: the modules of even the largest preset cost nothing
         let model = config.init(0, &Device::flex());
         let mut counted = 0;
-        for entry in zoo_weights::entries(&model, config) {
+        for entry in block_transformer_weights::entries(&model, config) {
             counted += entry.shape.iter().product::<usize>();
         }
         assert_eq!(counted, config.num_params(), "{}", preset.name);
@@ -27,7 +27,7 @@ fn small_presets_come_in_pairs_of_like_size() {
     for size in ["debug", "small"] {
         let params = |family| {
             let name = format!("{size}-{family}");
-            zoo::preset(&name).unwrap().model.num_params_non_embedding() as f64
+            block_transformer_zoo::preset(&name).unwrap().model.num_params_non_embedding() as f64
         };
         let ratio = params("block") / params("vanilla");
         assert!((0.9..1.1).contains(&ratio), "{size}: {ratio}");
@@ -36,9 +36,9 @@ fn small_presets_come_in_pairs_of_like_size() {
 
 #[test]
 fn published_names_are_one_to_one() {
-    for preset in zoo::presets() {
+    for preset in block_transformer_zoo::presets() {
         let model = preset.model.init(0, &Device::flex());
-        let entries = zoo_weights::entries(&model, &preset.model);
+        let entries = block_transformer_weights::entries(&model, &preset.model);
         let mut names: Vec<_> = entries.into_iter().flat_map(|entry| entry.names).collect();
         let all = names.len();
         names.sort();
@@ -49,18 +49,26 @@ fn published_names_are_one_to_one() {
 
 #[test]
 fn weights_depend_on_the_seed_and_not_on_the_order_of_access() {
-    let config = &zoo::preset("debug-block").unwrap().model;
+    let config = &block_transformer_zoo::preset("debug-block").unwrap().model;
     let tensors = |seed| {
         let model = config.init(seed, &Device::flex());
-        zoo_weights::published_tensors(&model, config, &zoo_weights::Source::Values)
+        block_transformer_weights::published_tensors(
+            &model,
+            config,
+            &block_transformer_weights::Source::Values,
+        )
     };
     let whole = tensors(7);
     // touching one parameter first changes none
     let model = config.init(7, &Device::flex());
-    if let zoo::LanguageModel::Block(block) = &model {
+    if let block_transformer_zoo::LanguageModel::Block(block) = &model {
         let _ = block.token_decoder().head();
     }
-    let again = zoo_weights::published_tensors(&model, config, &zoo_weights::Source::Values);
+    let again = block_transformer_weights::published_tensors(
+        &model,
+        config,
+        &block_transformer_weights::Source::Values,
+    );
     assert!(whole == again);
     assert!(whole != tensors(8));
 }

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use block_transformer_text::DocumentSource;
 use cargo_metadata::{Metadata, MetadataCommand};
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
-use zoo_text::DocumentSource;
 
 use crate::DatasetError;
 

@@ -2,7 +2,7 @@
 //!
 //! The files of evaluation tasks have recipes of their own ([`task_file`]).
 //!
-//! A corpus is split by document when it is prepared (`zoo_text::prepare`).
+//! A corpus is split by document when it is prepared (`block_transformer_text::prepare`).
 
 mod dependencies;
 mod download;
@@ -84,5 +84,5 @@ pub enum DatasetError {
     Cargo(String),
     /// The text could not be opened.
     #[error(transparent)]
-    Text(#[from] zoo_text::TextError),
+    Text(#[from] block_transformer_text::TextError),
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use block_transformer_text::DocumentSource;
 use indicatif::ProgressBar;
-use zoo_text::DocumentSource;
 
 use crate::dependencies::MAX_BYTES;
 use crate::{DatasetError, Download, dependencies, fetch};

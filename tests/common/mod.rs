@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 /// `cargo xtask` with `args` in `dir`.
 pub fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_block-transformer"));
     command.current_dir(dir).args(args).env("RUST_BACKTRACE", "1");
     command
 }

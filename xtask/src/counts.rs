@@ -1,7 +1,7 @@
 //! Numbers of things, as flags give them.
 
 /// Tokens or sequences that can be counted with.
-pub const MOST: usize = zoo_cost::Lengths::MOST;
+pub const MOST: usize = block_transformer_cost::Lengths::MOST;
 
 /// A number that is not 0.
 pub fn positive(value: &str) -> Result<usize, String> {

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use block_transformer_training::{INTERRUPTED, Progress, Reporter};
 use burn::train::Interrupter;
 use burn::train::logger::TrainingProgressLogger;
 use burn::train::metric::{
@@ -17,7 +18,6 @@ use burn::train::metric::{
 };
 use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 use burn::train::renderer::{MetricState, MetricsRenderer, MetricsRendererTraining};
-use zoo_training::{INTERRUPTED, Progress, Reporter};
 
 const TICK: Duration = Duration::from_millis(200);
 const LOSS: &str = "Loss";

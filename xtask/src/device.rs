@@ -1,10 +1,10 @@
 //! `--device`: which of burn's backends computes.
 
 use anyhow::{Result, bail, ensure};
+use block_transformer_cost::Number;
+use block_transformer_zoo::LanguageModel;
 use burn::tensor::Device;
 use clap::ValueEnum;
-use zoo::LanguageModel;
-use zoo_cost::Number;
 
 /// Backends by their `--device` name. Each is there when the command was built with its feature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use block_transformer_position_loss::Watch;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use zoo_position_loss::Watch;
 
 /// Time between lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
 //! A cost model of decoding: FLOPs, bytes of weights, caches and activations, and the time they take
 //! on a machine of known peaks (the roofline of Williams et al., 2009).
 //!
-//! The formulas follow what [`zoo_generation::Engine`] does; a test holds them against its counts.
+//! The formulas follow what [`block_transformer_generation::Engine`] does; a test holds them against its counts.
 
 mod cost;
 mod machine;

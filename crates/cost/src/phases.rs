@@ -1,7 +1,7 @@
 //! What a model does for a token, and for a prompt.
 
-use zoo::ModelConfig;
-use zoo::block_transformer::{
+use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::block::{
     BlockTransformerConfig, EmbedderConfig, Projection, Strategy, TokenDecoderConfig,
 };
 
@@ -9,7 +9,7 @@ use crate::stack::{Reach, Run, neox, neox_attention, roberta, t5};
 use crate::{Cost, Machine, Phases};
 
 /// Positions of a prompt that the engine runs together.
-const CHUNK: usize = zoo_generation::CHUNK;
+const CHUNK: usize = block_transformer_generation::CHUNK;
 
 /// Bytes a number.
 #[derive(Clone, Copy, Debug, PartialEq)]

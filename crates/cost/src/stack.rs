@@ -1,8 +1,8 @@
 //! What stacks of layers cost.
 
-use zoo_layers::neox::NeoXConfig;
-use zoo_layers::roberta::RobertaConfig;
-use zoo_layers::t5::T5Config;
+use block_transformer_layers::neox::NeoXConfig;
+use block_transformer_layers::roberta::RobertaConfig;
+use block_transformer_layers::t5::T5Config;
 
 use crate::{Cost, Sizes};
 

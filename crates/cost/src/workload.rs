@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use block_transformer_generation::{GenerationError, Limits};
+use block_transformer_zoo::ModelConfig;
 use serde::Serialize;
-use zoo::ModelConfig;
-use zoo_generation::{GenerationError, Limits};
 
 use crate::{Cost, Machine, Phases, Sizes, decode, prefill};
 

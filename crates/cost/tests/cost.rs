@@ -2,16 +2,18 @@
 
 use std::path::Path;
 
+use block_transformer_cost::{
+    Lengths, Machine, Sizes, decode, estimate, largest_batch, prefill, published,
+};
+use block_transformer_generation::{Engine, Limits, Options, Work};
+use block_transformer_layers::neox::NeoXConfig;
+use block_transformer_zoo::ModelConfig;
 use burn::tensor::Device;
-use zoo::ModelConfig;
-use zoo_cost::{Lengths, Machine, Sizes, decode, estimate, largest_batch, prefill, published};
-use zoo_generation::{Engine, Limits, Options, Work};
-use zoo_layers::neox::NeoXConfig;
 
 const F32: Sizes = Sizes { weights: 4.0, numbers: 4.0 };
 
 fn preset(name: &str) -> &'static ModelConfig {
-    &zoo::preset(name).unwrap().model
+    &block_transformer_zoo::preset(name).unwrap().model
 }
 
 fn small(block_length: usize, e: usize, decoder: &str) -> ModelConfig {
@@ -31,7 +33,7 @@ fn small(block_length: usize, e: usize, decoder: &str) -> ModelConfig {
 
 /// FLOPs of the products with weights that an engine has counted.
 fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
-    let stack = |stack: &NeoXConfig, positions: zoo_generation::Positions| {
+    let stack = |stack: &NeoXConfig, positions: block_transformer_generation::Positions| {
         let (h, m) = (stack.hidden_size, stack.intermediate());
         let all = positions.run * stack.num_matrix_params();
         2 * (all - (positions.run - positions.finished) * (h * h + 2 * h * m))
@@ -41,7 +43,8 @@ fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
             stack(&c.stack, work.token) + 2 * work.logits * c.vocab_size * c.stack.hidden_size
         }
         ModelConfig::Block(c) => {
-            let zoo::block_transformer::TokenDecoderConfig::NeoX(decoder) = &c.token_decoder else {
+            let block_transformer_zoo::block::TokenDecoderConfig::NeoX(decoder) = &c.token_decoder
+            else {
                 panic!("no T5 here")
             };
             let (d, h) = (c.block_decoder.hidden_size, decoder.stack.hidden_size);
@@ -81,7 +84,7 @@ fn flops_are_those_of_the_engine() {
             while !engine.is_idle() {
                 engine.step().unwrap();
             }
-            let matrices = |phases: zoo_cost::Phases| phases.total().matrix_flops;
+            let matrices = |phases: block_transformer_cost::Phases| phases.total().matrix_flops;
             let written = matrices(decode(&config, rows, prompt, F32)) * (blocks * length) as f64;
             let one_step = match &config {
                 ModelConfig::Vanilla(c) => 2 * c.stack.num_matrix_params(),
@@ -114,7 +117,7 @@ fn a_token_of_the_85m_models_costs_what_the_engine_s_readme_says() {
 fn nothing_is_faster_than_its_bound() {
     for machine in ["h100", "a100"] {
         let machine = Machine::open(Path::new(machine)).unwrap();
-        for preset in zoo::presets() {
+        for preset in block_transformer_zoo::presets() {
             for lengths in ["2048:128", "128:2048", "5:3"] {
                 let lengths: Lengths = lengths.parse().unwrap();
                 let limits = largest_batch(&preset.model, &machine, lengths.total()).unwrap();
@@ -139,8 +142,8 @@ fn a_batch_in_half_precision_takes_the_memory_there_is() {
     let cache = 2175.0 * 12.0 * 768.0 * 2.0 * 2.0;
     let half = batch(&machine);
     assert!(half * cache < 80e9 && half * cache > 0.97 * 80e9, "{half}");
-    machine.numbers = zoo_cost::Number::F32;
-    machine.weights = zoo_cost::Number::F32;
+    machine.numbers = block_transformer_cost::Number::F32;
+    machine.weights = block_transformer_cost::Number::F32;
     assert!((half / batch(&machine) - 2.0).abs() < 0.02);
     machine.memory = 1e6;
     let error = largest_batch(preset("vanilla-160m"), &machine, 2176).unwrap_err().to_string();

@@ -1,6 +1,6 @@
 //! Text to requests.
 
-use zoo_text::Tokenizer;
+use block_transformer_text::Tokenizer;
 
 use crate::{EOS, EvalError, Request, python};
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use zoo_text::TextError;
+use block_transformer_text::TextError;
 
 /// An evaluation that cannot be done as asked.
 #[derive(Debug, thiserror::Error)]

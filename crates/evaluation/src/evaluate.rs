@@ -1,7 +1,7 @@
 //! A task from its items to its scores.
 
-use zoo::ModelConfig;
-use zoo_text::Tokenizer;
+use block_transformer_text::Tokenizer;
+use block_transformer_zoo::ModelConfig;
 
 use crate::encode::encode;
 use crate::metrics::scores;

@@ -16,6 +16,7 @@ mod rows;
 mod score;
 mod tasks;
 
+pub use block_transformer_text::{EOS, PAD};
 pub use encode::{Prompt, encode};
 pub use error::EvalError;
 pub use evaluate::{Evaluation, Requests, check_tokenizer, conclude, evaluate, requests};
@@ -24,4 +25,3 @@ pub use report::{Report, Setting, Timed};
 pub use rolling::rolling_windows;
 pub use score::{Request, Scored, Scorer};
 pub use tasks::{Item, Task};
-pub use zoo_text::{EOS, PAD};

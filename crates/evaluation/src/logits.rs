@@ -1,7 +1,7 @@
 //! Log-probabilities of targets from hidden states, a few rows of logits at a time.
 
+use block_transformer_layers::project;
 use burn::tensor::{Int, Tensor, TensorData};
-use zoo_layers::project;
 
 use crate::EvalError;
 
@@ -40,7 +40,7 @@ pub(crate) fn score_targets(
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [count, 1]), &device);
         let hidden = hidden.clone().narrow(0, chunk * at_once, count);
         let logits = project(hidden, head.clone(), None); // [count, vocab]
-        if let Some(chunk) = zoo_kernels::score_targets(&logits, targets) {
+        if let Some(chunk) = block_transformer_kernels::score_targets(&logits, targets) {
             for (score, &id) in chunk.iter().zip(targets) {
                 let log_prob = score.log_prob;
                 if !log_prob.is_finite() {

@@ -1,8 +1,8 @@
 //! A batch of requests through a model: the hidden states its continuations are read from.
 
+use block_transformer_zoo::block::BlockTransformer;
+use block_transformer_zoo::vanilla::GptNeoX;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use zoo::block_transformer::BlockTransformer;
-use zoo::gpt_neox::GptNeoX;
 
 use crate::{EOS, PAD, Request};
 

@@ -1,8 +1,8 @@
 //! Log-likelihoods of continuations, for either family.
 
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::tensor::Device;
-use zoo::{LanguageModel, ModelConfig};
 
 use crate::EvalError;
 use crate::logits::score_targets;

@@ -5,9 +5,9 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use block_transformer_evaluation::{Item, Task};
 use common::reference;
 use tempfile::TempDir;
-use zoo_evaluation::{Item, Task};
 
 /// The made-up files in a folder of their own.
 fn files() -> TempDir {

@@ -5,11 +5,13 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use block_transformer_evaluation::{
+    Item, Prompt, Request, Requests, Scorer, Task, conclude, evaluate, requests,
+};
+use block_transformer_text::Tokenizer;
 use burn::tensor::Device;
 use common::{FAMILIES, Found, differences, model, reference, same_metrics};
 use serde::Deserialize;
-use zoo_evaluation::{Item, Prompt, Request, Requests, Scorer, Task, conclude, evaluate, requests};
-use zoo_text::Tokenizer;
 
 #[derive(Deserialize)]
 struct MadeUp {

@@ -7,11 +7,11 @@ mod common;
 
 use std::path::PathBuf;
 
+use block_transformer_evaluation::{Scorer, Task, evaluate};
+use block_transformer_text::Tokenizer;
 use burn::tensor::Device;
 use common::{FAMILIES, Found, differences, model, reference, same_metrics};
 use serde::Deserialize;
-use zoo_evaluation::{Scorer, Task, evaluate};
-use zoo_text::Tokenizer;
 
 #[derive(Deserialize)]
 struct Real {

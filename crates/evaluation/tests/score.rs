@@ -4,11 +4,11 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use block_transformer_evaluation::{EvalError, Request, Scored, Scorer, rolling_windows};
+use block_transformer_generation::{Options, Sampling, generate};
+use block_transformer_zoo::{LanguageModel, ModelConfig, TokenBatch};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use zoo::{LanguageModel, ModelConfig, TokenBatch};
-use zoo_evaluation::{EvalError, Request, Scored, Scorer, rolling_windows};
-use zoo_generation::{Options, Sampling, generate};
 
 /// One model of each way in and out of the block decoder, and a vanilla one.
 const CASES: [&str; 6] = [
@@ -27,7 +27,8 @@ fn golden(name: &str, device: &Device) -> (LanguageModel, ModelConfig) {
     let json = std::fs::read_to_string(dir.join(format!("{name}.json"))).unwrap();
     let config = ModelConfig::from_json(&json, name).unwrap();
     let weights = dir.join(format!("{name}.model.safetensors"));
-    let (model, _) = zoo_weights::import(config.init(0, device), &config, &weights).unwrap();
+    let (model, _) =
+        block_transformer_weights::import(config.init(0, device), &config, &weights).unwrap();
     (model.map(&mut Larger), config)
 }
 

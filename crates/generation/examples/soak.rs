@@ -13,10 +13,10 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use block_transformer_generation::{Engine, Event, Finish, Limits, Options, Sampling, SequenceId};
 use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use zoo_generation::{Engine, Event, Finish, Limits, Options, Sampling, SequenceId};
 
 /// Requests whose answers are known.
 const REQUESTS: usize = 120;
@@ -49,7 +49,7 @@ struct Soak {
 
 impl Soak {
     fn new(name: &'static str, device: &Device) -> Result<Self> {
-        let config = &zoo::preset(name)?.model;
+        let config = &block_transformer_zoo::preset(name)?.model;
         let model = config.init(0, device);
         let mut random = ChaCha8Rng::seed_from_u64(1);
         let mut alone = Engine::new(&model, config, Limits { sequences: 1, ..LIMITS }, device)?;

@@ -1,8 +1,8 @@
 //! One step of the block decoder a block, then the token decoder inside it.
 
+use block_transformer_layers::Positions;
+use block_transformer_zoo::block::{BlockCache, BlockTransformer, TokenBlock, TokenCache};
 use burn::tensor::{Device, Tensor};
-use zoo::block_transformer::{BlockCache, BlockTransformer, TokenBlock, TokenCache};
-use zoo_layers::Positions;
 
 use crate::Work;
 use crate::decoder::{Arrival, Decoder, Written};
@@ -101,7 +101,7 @@ impl Decoder for BlockDecoder {
     }
 
     fn fill(&mut self) {
-        self.blocks.iter_mut().for_each(zoo_layers::KvCache::fill);
+        self.blocks.iter_mut().for_each(block_transformer_layers::KvCache::fill);
     }
 
     fn work(&self) -> Work {

@@ -1,8 +1,8 @@
 //! Many sequences at once, each as if it were alone.
 
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::tensor::Device;
-use zoo::{LanguageModel, ModelConfig};
 
 use crate::block::BlockDecoder;
 use crate::decoder::Decoder;
@@ -59,14 +59,14 @@ impl Event {
 /// Everything is allocated when the engine is made. A sequence that comes in waits for a free slot,
 /// and for the start of a block; one that ends leaves its slot at once. On burn-flex the tokens of a
 /// sequence come from the same bits of logits whatever else is being decoded, as long as no product
-/// has [`zoo_kernels::MANY_ROWS`] rows or more (that is, of sequences times prefix vectors); from
+/// has [`block_transformer_kernels::MANY_ROWS`] rows or more (that is, of sequences times prefix vectors); from
 /// there on, and on other devices, from logits that differ by rounding.
 ///
 /// ```no_run
 /// # use burn::tensor::Device;
-/// # use zoo_generation::{Engine, Event, Limits, Options};
+/// # use block_transformer_generation::{Engine, Event, Limits, Options};
 /// # fn f(device: Device) -> Result<(), Box<dyn std::error::Error>> {
-/// let config = &zoo::preset("block-33m")?.model;
+/// let config = &block_transformer_zoo::preset("block-33m")?.model;
 /// let model = config.init(0, &device);
 /// let mut engine = Engine::new(&model, config, Limits { sequences: 8, tokens: 256 }, &device)?;
 /// engine.submit(&[12092, 1533], &Options::default())?;

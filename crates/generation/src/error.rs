@@ -1,6 +1,6 @@
 //! What can go wrong.
 
-use zoo_text::TextError;
+use block_transformer_text::TextError;
 
 /// Generation that cannot be done as asked.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
-use zoo::{LanguageModel, ModelConfig};
 
 use crate::{Engine, Event, Finish, GenerationError, Limits, Options};
 

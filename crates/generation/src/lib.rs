@@ -20,11 +20,12 @@ mod vanilla;
 mod work;
 
 #[cfg(test)]
-extern crate self as zoo_generation;
+extern crate self as block_transformer_generation;
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 mod common;
 
+pub use block_transformer_text::{EOS, PAD};
 pub use engine::{Engine, Event, Finish, SequenceId};
 pub use error::GenerationError;
 pub use generate::generate;
@@ -35,4 +36,3 @@ pub use sampling::{Sampler, Sampling};
 pub use stop::StopFilter;
 pub use text::{Completion, Piece, SAMPLE_TEMPERATURE, TextGenerator, sample_text};
 pub use work::{Positions, Work};
-pub use zoo_text::{EOS, PAD};

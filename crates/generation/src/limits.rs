@@ -1,8 +1,8 @@
 //! How much an engine may decode at once, and the memory that takes.
 
-use zoo::ModelConfig;
-use zoo::block_transformer::{BlockTransformerConfig, Strategy, TokenDecoderConfig};
-use zoo_layers::neox::NeoXConfig;
+use block_transformer_layers::neox::NeoXConfig;
+use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::block::{BlockTransformerConfig, Strategy, TokenDecoderConfig};
 
 use crate::GenerationError;
 use crate::prompts::CHUNK;

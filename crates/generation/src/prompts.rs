@@ -1,7 +1,7 @@
 //! Prompts as the blocks that a decoder runs.
 
+use block_transformer_layers::Positions;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use zoo_layers::Positions;
 
 use crate::PAD;
 use crate::decoder::Arrival;
@@ -12,7 +12,7 @@ pub const CHUNK: usize = 512;
 /// Positions that are run together when several prompts share them: so few that a prompt has the
 /// bits it has alone. There is little to gain from more, where the arithmetic takes longer than
 /// reading the matrices.
-const SHARED: usize = zoo_kernels::MANY_ROWS - 1;
+const SHARED: usize = block_transformer_kernels::MANY_ROWS - 1;
 
 /// Arrivals of as many blocks each.
 pub(crate) struct Group {

@@ -86,7 +86,11 @@ impl Sampler {
             return weights.iter().position(|&logit| logit == most).map(|id| id as u32);
         }
         // relative to the largest, so that no exponential overflows; what is no number stays none
-        zoo_kernels::exp_differences(&mut weights, most, self.sampling.temperature.recip() as f32);
+        block_transformer_kernels::exp_differences(
+            &mut weights,
+            most,
+            self.sampling.temperature.recip() as f32,
+        );
         if let Some(k) = self.sampling.top_k {
             keep_largest(&mut weights, k as f64, |_| 1.0);
         }

@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 
+use block_transformer_text::{StreamDecoder, Tokenizer};
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
-use zoo::{LanguageModel, ModelConfig};
-use zoo_text::{StreamDecoder, Tokenizer};
 
 use crate::generate::{Progress, longest};
 use crate::{Engine, GenerationError, Limits, Options, Sampling, StopFilter};

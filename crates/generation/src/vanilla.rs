@@ -1,8 +1,8 @@
 //! One step of the model a token, which is a block of its own.
 
+use block_transformer_layers::Positions;
+use block_transformer_zoo::vanilla::{GptNeoX, GptNeoXCache};
 use burn::tensor::{Device, Tensor};
-use zoo::gpt_neox::{GptNeoX, GptNeoXCache};
-use zoo_layers::Positions;
 
 use crate::Work;
 use crate::decoder::{Arrival, Decoder, Written};
@@ -78,7 +78,7 @@ impl Decoder for VanillaDecoder {
     }
 
     fn fill(&mut self) {
-        self.cache.iter_mut().for_each(zoo_layers::KvCache::fill);
+        self.cache.iter_mut().for_each(block_transformer_layers::KvCache::fill);
     }
 
     fn work(&self) -> Work {

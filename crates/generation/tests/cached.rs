@@ -4,9 +4,9 @@ mod common;
 
 use std::ops::ControlFlow;
 
+use block_transformer_generation::{GenerationError, Options, Sampling, generate};
 use burn::tensor::Device;
 use common::{VOCAB, model, prompts, shape, shapes, uncached};
-use zoo_generation::{GenerationError, Options, Sampling, generate};
 
 const COUNT: usize = 10;
 

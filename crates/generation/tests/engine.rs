@@ -5,14 +5,14 @@ mod common;
 
 use std::collections::HashMap;
 
+use block_transformer_generation::{
+    Engine, Event, Finish, GenerationError, Limits, Options, Positions, Sampling, SequenceId, Work,
+};
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
 use common::{VOCAB, model, prompts_of, shape, shapes, uncached};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use zoo::{LanguageModel, ModelConfig};
-use zoo_generation::{
-    Engine, Event, Finish, GenerationError, Limits, Options, Positions, Sampling, SequenceId, Work,
-};
 
 /// Options that differ in all there is.
 fn options(index: usize, max_tokens: usize) -> Options {

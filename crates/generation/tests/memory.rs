@@ -4,9 +4,9 @@
 
 use std::process::Command;
 
+use block_transformer_generation::{Engine, Limits, Options, Sampling};
+use block_transformer_zoo::ModelConfig;
 use burn::tensor::{DType, Device};
-use zoo::ModelConfig;
-use zoo_generation::{Engine, Limits, Options, Sampling};
 
 /// Names the case to a process of its own.
 const CASE: &str = "ZOO_MEMORY_CASE";
@@ -49,9 +49,9 @@ fn kilobytes(key: &str) -> u64 {
 fn measure(config: &ModelConfig, limits: Limits) -> (u64, u64) {
     let device = Device::flex();
     // threads and code that any use of the crate brings
-    let tiny = zoo::preset("debug-block").unwrap();
+    let tiny = block_transformer_zoo::preset("debug-block").unwrap();
     let model = tiny.model.init(0, &device);
-    zoo_generation::generate(
+    block_transformer_generation::generate(
         &model,
         &tiny.model,
         &[vec![5]],
@@ -106,7 +106,7 @@ fn memory_is_within_a_tenth_of_what_the_formula_says() {
 
 #[test]
 fn the_largest_batch_that_fits_is_found() {
-    for preset in zoo::presets() {
+    for preset in block_transformer_zoo::presets() {
         let config = &preset.model;
         let weights = config.weight_bytes(DType::F32);
         for tokens in [2, 5, 130, 2176] {
@@ -131,7 +131,7 @@ fn the_largest_batch_that_fits_is_found() {
 #[test]
 fn caches_are_sized_exactly() {
     let memory = |name: &str, sequences, tokens| {
-        let config = &zoo::preset(name).unwrap().model;
+        let config = &block_transformer_zoo::preset(name).unwrap().model;
         Limits { sequences, tokens }.memory(config, config.weight_bytes(DType::F32))
     };
     // 6 layers of 768, keys and values, f32: 512 blocks, and 2 + 3 positions of the token decoder
@@ -145,6 +145,6 @@ fn caches_are_sized_exactly() {
     assert_eq!(memory("block-170m-cls-cross", 1, 5).caches, (1 + 4) * position);
     // what no machine has is still no overflow
     assert_eq!(memory("vanilla-160m", usize::MAX, usize::MAX).total(), u64::MAX);
-    let half = zoo::preset("block-170m").unwrap().model.weight_bytes(DType::BF16);
+    let half = block_transformer_zoo::preset("block-170m").unwrap().model.weight_bytes(DType::BF16);
     assert!(half < memory("block-170m", 1, 8).weights);
 }

@@ -4,12 +4,12 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use burn::tensor::Device;
-use common::{model, shape};
-use zoo_generation::{
+use block_transformer_generation::{
     GenerationError, Options, PAD, Sampling, TextGenerator, generate, sample_text,
 };
-use zoo_text::Tokenizer;
+use block_transformer_text::Tokenizer;
+use burn::tensor::Device;
+use common::{model, shape};
 
 fn prompts() -> Vec<String> {
     ["Once", "", "upon a time — ", "日本"].map(String::from).to_vec()

@@ -121,9 +121,9 @@ impl KvCache {
         if let Some(order) = mask.order() {
             let (slots, cache) = (at.slots(rows), [&mut self.keys, &mut self.values]);
             let angles = rotary.angles();
-            if let Some(out) =
-                zoo_kernels::cached_attention(&qkv, heads, angles, order, &slots, keep, cache)
-            {
+            if let Some(out) = block_transformer_kernels::cached_attention(
+                &qkv, heads, angles, order, &slots, keep, cache,
+            ) {
                 return out;
             }
         }

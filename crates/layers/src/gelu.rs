@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor, activation};
 /// their own (about 3e-4 off); there the function is composed of operations whose derivatives are
 /// exact.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if let Some(out) = zoo_kernels::gelu(&x) {
+    if let Some(out) = block_transformer_kernels::gelu(&x) {
         return out;
     }
     if !x.is_autodiff() || is_exact(&x.device()) {

@@ -19,8 +19,11 @@ pub fn project<const D: usize>(
     let [d_in, d_out] = weight.dims();
     let rows = shape.iter().product::<usize>() / d_in.max(1);
     if !x.is_autodiff()
-        && let Some(out) =
-            zoo_kernels::linear(&x.clone().reshape([rows, d_in]), &weight, bias.as_ref())
+        && let Some(out) = block_transformer_kernels::linear(
+            &x.clone().reshape([rows, d_in]),
+            &weight,
+            bias.as_ref(),
+        )
     {
         shape[D - 1] = d_out;
         return out.reshape(shape);

@@ -3,8 +3,8 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use block_transformer_kernels::Order;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
-use zoo_kernels::Order;
 
 use crate::Positions;
 

@@ -154,7 +154,8 @@ impl NeoXAttention {
     /// Attention of whole sequences, `[batch, time, 3 * width] -> [batch, time, width]`.
     fn attend(&self, qkv: Tensor<3>, rotary: &Rotary, mask: &AttentionMask) -> Tensor<3> {
         if let Some(order) = mask.order()
-            && let Some(out) = zoo_kernels::self_attention(&qkv, self.heads, rotary.angles(), order)
+            && let Some(out) =
+                block_transformer_kernels::self_attention(&qkv, self.heads, rotary.angles(), order)
         {
             return out;
         }

@@ -2,8 +2,8 @@
 
 use std::cell::OnceCell;
 
+use block_transformer_kernels::Angles;
 use burn::tensor::{Device, Tensor};
-use zoo_kernels::Angles;
 
 use crate::Positions;
 

@@ -1,10 +1,10 @@
 //! The operations written out for flex against the same layers composed of burn's, on ndarray.
 
+use block_transformer_layers::neox::{NeoXConfig, NeoXStack};
+use block_transformer_layers::{Init, Positions, causal_by_block};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use zoo_layers::neox::{NeoXConfig, NeoXStack};
-use zoo_layers::{Init, Positions, causal_by_block};
 
 struct Case {
     time: usize,

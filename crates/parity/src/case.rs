@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use block_transformer_weights::{HostTensor, HostTensors, WeightsError, import, read_tensors};
+use block_transformer_zoo::{ConfigError, LanguageModel, ModelConfig, TokenBatch};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use zoo::{ConfigError, LanguageModel, ModelConfig, TokenBatch};
-use zoo_weights::{HostTensor, HostTensors, WeightsError, import, read_tensors};
 
 /// One recorded configuration.
 #[derive(Debug)]

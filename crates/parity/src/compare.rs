@@ -1,7 +1,7 @@
 //! The comparison of one case on one device.
 
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::{Device, Tensor};
-use zoo::{LanguageModel, ModelConfig};
 
 use crate::{Case, ParityError, greedy, training};
 

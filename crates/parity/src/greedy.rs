@@ -1,8 +1,8 @@
 //! Greedy generation, with caches and without.
 
+use block_transformer_generation::{Options, Sampling, generate};
+use block_transformer_zoo::LanguageModel;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use zoo::LanguageModel;
-use zoo_generation::{Options, Sampling, generate};
 
 use crate::{Case, ParityError, compare::Quantity};
 
@@ -23,7 +23,7 @@ pub(crate) fn compare(
     let (mut cached_wrong, mut uncached_wrong, mut cases) = (0, 0, 0);
     for (length, golden) in case.with_prefix("gen.greedy_") {
         let prompt = case.golden(&format!("gen.prompt_{length}"))?;
-        let rows = |tensor: &zoo_weights::HostTensor| -> Vec<Vec<u32>> {
+        let rows = |tensor: &block_transformer_weights::HostTensor| -> Vec<Vec<u32>> {
             let ids = tensor.values.chunks(tensor.shape[1]);
             ids.map(|row| row.iter().map(|&v| v as u32).collect()).collect()
         };
@@ -90,7 +90,7 @@ fn uncached(
             (0..time).map(|i| (left..start.max(ids.len())).contains(&i)).collect();
         let tensor = Tensor::<2, Int>::from_data(TensorData::new(padded, [1, time]), device);
         let real = Tensor::<2, Bool>::from_data(TensorData::new(real, [1, time]), device);
-        let batch = zoo::TokenBatch { ids: tensor, real, block_length };
+        let batch = block_transformer_zoo::TokenBatch { ids: tensor, real, block_length };
         let (logits, _) = model.predict(&batch);
         let at = ids.len() - block_length;
         let next = logits.narrow(1, at, 1).argmax(2).into_scalar::<i64>();

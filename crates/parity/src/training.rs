@@ -1,9 +1,9 @@
 //! Gradients and optimizer steps on the recorded batch.
 
+use block_transformer_training::gradients::clip_global_norm;
+use block_transformer_weights::{HostTensors, Source, published_tensors};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Device;
-use zoo_training::gradients::clip_global_norm;
-use zoo_weights::{HostTensors, Source, published_tensors};
 
 use crate::{Case, ParityError, compare::values};
 

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use block_transformer_text::{DocumentSource, Tokenizer};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use zoo_text::{DocumentSource, Tokenizer};
 
 use crate::PositionLossError;
 

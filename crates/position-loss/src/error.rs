@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use zoo_evaluation::EvalError;
-use zoo_plot::PlotError;
-use zoo_text::TextError;
-use zoo_training::TrainError;
+use block_transformer_evaluation::EvalError;
+use block_transformer_plot::PlotError;
+use block_transformer_text::TextError;
+use block_transformer_training::TrainError;
 
 /// An evaluation that cannot start or cannot go on.
 #[derive(Debug, thiserror::Error)]

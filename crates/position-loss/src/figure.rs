@@ -1,6 +1,6 @@
 //! The picture of the loss by position.
 
-use zoo_plot::{Line, Plot, Ribbon, Scale, Style};
+use block_transformer_plot::{Line, Plot, Ribbon, Scale, Style};
 
 use crate::PositionLossError;
 use crate::folder::EvaluationFolder;

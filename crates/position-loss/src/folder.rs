@@ -4,8 +4,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use block_transformer_training::write_durably;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use zoo_training::write_durably;
 
 use crate::books::BookIdentity;
 use crate::subject::About;

@@ -1,9 +1,9 @@
 //! Losses of one book under one model.
 
+use block_transformer_evaluation::{EvalError, Request, Scorer, rolling_windows};
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use zoo::{LanguageModel, ModelConfig};
-use zoo_evaluation::{EvalError, Request, Scorer, rolling_windows};
 
 use crate::Windows;
 

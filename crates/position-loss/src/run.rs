@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use block_transformer_text::Tokenizer;
 use burn::tensor::Device;
-use zoo_text::Tokenizer;
 
 use crate::books::{Book, BookIdentity};
 use crate::folder::{Begun, BookRow, EvaluationFolder, Settings};

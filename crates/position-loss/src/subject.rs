@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use block_transformer_evaluation::check_tokenizer;
+use block_transformer_text::Tokenizer;
+use block_transformer_training::Checkpoint;
+use block_transformer_zoo::ModelConfig;
 use serde::{Deserialize, Serialize};
-use zoo::ModelConfig;
-use zoo_evaluation::check_tokenizer;
-use zoo_text::Tokenizer;
-use zoo_training::Checkpoint;
 
 use crate::{PositionLossError, Windows};
 

@@ -3,14 +3,14 @@
 #[path = "../examples/known_answer/training.rs"]
 mod training;
 
+use block_transformer_evaluation::EvalError;
+use block_transformer_position_loss::{Measures, Meter, Repeats, Tally, Windows};
+use block_transformer_text::Window;
+use block_transformer_training::token_batch;
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
 use burn::tensor::activation::log_softmax;
 use training::{Training, small, train};
-use zoo::{LanguageModel, ModelConfig};
-use zoo_evaluation::EvalError;
-use zoo_position_loss::{Measures, Meter, Repeats, Tally, Windows};
-use zoo_text::Window;
-use zoo_training::token_batch;
 
 const CONTEXT: usize = 32;
 /// One repeat lies inside a window, one outside.

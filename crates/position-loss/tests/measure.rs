@@ -1,16 +1,16 @@
 //! Losses of books against models run plainly, one window at a time.
 
+use block_transformer_evaluation::EvalError;
+use block_transformer_position_loss::{Measures, Meter, Tally, Windows};
+use block_transformer_text::{EOS, PAD, Window};
+use block_transformer_training::token_batch;
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
-use zoo::{LanguageModel, ModelConfig};
-use zoo_evaluation::EvalError;
-use zoo_position_loss::{Measures, Meter, Tally, Windows};
-use zoo_text::{EOS, PAD, Window};
-use zoo_training::token_batch;
 
 const CONTEXT: usize = 16;
 
 fn preset(name: &str) -> (ModelConfig, LanguageModel) {
-    let config = zoo::preset(name).unwrap().model.clone().with_vocab(50);
+    let config = block_transformer_zoo::preset(name).unwrap().model.clone().with_vocab(50);
     let model = config.init(3, &Device::flex());
     (config, model)
 }

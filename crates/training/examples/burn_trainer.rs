@@ -6,15 +6,15 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use block_transformer_text::{DocumentSource, Packing, PrepareOptions, Tokenizer, prepare};
+use block_transformer_training::{WindowBatcher, model_config};
+use block_transformer_zoo::TokenBatch;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::lr_scheduler::constant::ConstantLr;
 use burn::optim::AdamWConfig;
 use burn::tensor::Device;
 use burn::train::metric::LossMetric;
 use burn::train::{Learner, SupervisedTraining};
-use zoo::TokenBatch;
-use zoo_text::{DocumentSource, Packing, PrepareOptions, Tokenizer, prepare};
-use zoo_training::{WindowBatcher, model_config};
 
 const CONTEXT: usize = 64;
 const BATCH: usize = 8;

@@ -1,9 +1,9 @@
 //! Windows on the device.
 
+use block_transformer_text::Window;
+use block_transformer_zoo::TokenBatch;
 use burn::data::dataloader::batcher::Batcher;
 use burn::tensor::{Device, Tensor, TensorData};
-use zoo::TokenBatch;
-use zoo_text::Window;
 
 /// Windows of one length as a batch on `device`.
 pub fn token_batch(windows: &[Window], block_length: usize, device: &Device) -> TokenBatch {

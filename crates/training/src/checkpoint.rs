@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use block_transformer_text::{CorpusInfo, Tokenizer};
+use block_transformer_weights::{Dtype, HostTensors, read_tensors, write_tensors};
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use zoo::{LanguageModel, ModelConfig};
-use zoo_text::{CorpusInfo, Tokenizer};
-use zoo_weights::{Dtype, HostTensors, read_tensors, write_tensors};
 
 use crate::durable::{Staged, digest};
 use crate::folder::RunFolder;

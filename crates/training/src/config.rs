@@ -80,7 +80,7 @@ impl TrainConfig {
     /// # Errors
     /// When there is no such preset.
     pub fn from_preset(preset: &str) -> Result<Self, TrainError> {
-        let train = &zoo::preset(preset)?.train;
+        let train = &block_transformer_zoo::preset(preset)?.train;
         Ok(Self {
             preset: preset.into(),
             corpus: "dependencies".into(),
@@ -197,7 +197,7 @@ impl TrainConfig {
                 return Err(TrainError::Choice(format!("--{flag} {value}: must be {range}")));
             }
         }
-        let length = zoo::preset(&self.preset)?.model.block_length();
+        let length = block_transformer_zoo::preset(&self.preset)?.model.block_length();
         if !self.context.is_multiple_of(length) || self.context < 2 * length {
             return Err(TrainError::Choice(format!(
                 "--context {}: must be a multiple of the preset's block_length {length}, at least {}; \

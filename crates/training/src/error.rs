@@ -39,19 +39,19 @@ pub enum TrainError {
     },
     /// The corpus or the tokenizer.
     #[error(transparent)]
-    Text(#[from] zoo_text::TextError),
+    Text(#[from] block_transformer_text::TextError),
     /// The model's configuration.
     #[error(transparent)]
-    Model(#[from] zoo::ConfigError),
+    Model(#[from] block_transformer_zoo::ConfigError),
     /// The preset's name.
     #[error(transparent)]
-    Preset(#[from] zoo::PresetError),
+    Preset(#[from] block_transformer_zoo::PresetError),
     /// Tensors the model does not compute with.
     #[error(transparent)]
-    Weights(#[from] zoo_weights::WeightsError),
+    Weights(#[from] block_transformer_weights::WeightsError),
     /// The plot.
     #[error(transparent)]
-    Plot(#[from] zoo_plot::PlotError),
+    Plot(#[from] block_transformer_plot::PlotError),
 }
 
 impl TrainError {

@@ -1,6 +1,6 @@
 //! The loss curve of a run.
 
-use zoo_plot::{Level, Line, Plot, Style, smoothed};
+use block_transformer_plot::{Level, Line, Plot, Style, smoothed};
 
 use crate::TrainError;
 use crate::folder::RunFolder;

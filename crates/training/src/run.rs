@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use block_transformer_text::{Packing, PreparedCorpus, TextError, Tokenizer, Window};
+use block_transformer_weights::HostTensors;
+use block_transformer_zoo::ModelConfig;
 use burn::tensor::Device;
-use zoo::ModelConfig;
-use zoo_text::{Packing, PreparedCorpus, TextError, Tokenizer, Window};
-use zoo_weights::HostTensors;
 
 use crate::checkpoint::versions;
 use crate::metrics::{Metrics, Row};
@@ -43,7 +43,7 @@ pub struct Outcome {
     /// The newest checkpoint.
     pub checkpoint: PathBuf,
     /// The model as trained, on the plain device.
-    pub model: zoo::LanguageModel,
+    pub model: block_transformer_zoo::LanguageModel,
     /// Its shape.
     pub config: ModelConfig,
 }
@@ -54,7 +54,7 @@ pub struct Outcome {
 /// When there is no such preset.
 pub fn model_config(preset: &str, tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
     let vocab = tokenizer.vocab_size().next_multiple_of(VOCAB_MULTIPLE);
-    let config = zoo::preset(preset)?.model.clone().with_vocab(vocab);
+    let config = block_transformer_zoo::preset(preset)?.model.clone().with_vocab(vocab);
     config.check()?;
     Ok(config)
 }

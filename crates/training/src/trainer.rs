@@ -1,10 +1,10 @@
 //! A model with its optimizer, one step at a time.
 
+use block_transformer_text::{Packing, Window};
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
-use zoo::{LanguageModel, ModelConfig};
-use zoo_text::{Packing, Window};
 
 use crate::{TrainConfig, gradients, token_batch};
 

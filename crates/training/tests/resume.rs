@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor};
-use zoo::LanguageModel;
-use zoo_text::{DocumentSource, PrepareOptions, PreparedCorpus, Tokenizer, prepare};
-use zoo_training::{
+use block_transformer_text::{DocumentSource, PrepareOptions, PreparedCorpus, Tokenizer, prepare};
+use block_transformer_training::{
     Checkpoint, Outcome, Progress, Reporter, RunFolder, Silent, TokenizerChoice, TrainConfig,
     TrainError, run,
 };
+use block_transformer_zoo::LanguageModel;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
 
 const STEPS: u64 = 6;
 

@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::path::Path;
 
+use block_transformer_layers::PublishedNames;
 use burn::module::Module;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype as Stored, SafeTensors, View};
-use zoo_layers::PublishedNames;
 
 use crate::{HostTensor, HostTensors, Source, WeightsError, load, published_tensors};
 

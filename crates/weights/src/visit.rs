@@ -1,9 +1,9 @@
 //! Walks over a model's parameters by published name.
 
+use block_transformer_layers::PublishedNames;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{FloatDType, Tensor, TensorData};
-use zoo_layers::PublishedNames;
 
 use crate::{Dtype, HostTensor, HostTensors, Layout, WeightsError};
 

@@ -1,11 +1,11 @@
 //! A model of either family, described.
 
-use block_transformer::BlockTransformerConfig;
+use block_transformer_gpt_neox::GptNeoXConfig;
+use block_transformer_layers::PublishedNames;
+use block_transformer_model::BlockTransformerConfig;
 use burn::tensor::{DType, Device};
-use gpt_neox::GptNeoXConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use zoo_layers::PublishedNames;
 
 use crate::LanguageModel;
 

@@ -6,8 +6,8 @@ mod model;
 mod presets;
 mod step;
 
-pub use block_transformer;
+pub use block_transformer_gpt_neox as vanilla;
+pub use block_transformer_model as block;
 pub use config::{ConfigError, ModelConfig};
-pub use gpt_neox;
 pub use model::{LanguageModel, TokenBatch, TokenLosses};
 pub use presets::{Preset, PresetError, TrainDefaults, preset, presets};

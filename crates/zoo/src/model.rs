@@ -1,10 +1,10 @@
 //! A model of either family, and what training and evaluation ask of it.
 
-use block_transformer::BlockTransformer;
+use block_transformer_gpt_neox::GptNeoX;
+use block_transformer_layers::{cross_entropy, linear_cross_entropy};
+use block_transformer_model::BlockTransformer;
 use burn::module::Module;
 use burn::tensor::{Bool, Int, Tensor};
-use gpt_neox::GptNeoX;
-use zoo_layers::{cross_entropy, linear_cross_entropy};
 
 /// A language model of either family.
 #[derive(Module, Debug)]

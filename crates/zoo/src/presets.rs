@@ -68,8 +68,8 @@ struct Raw {
 static PRESETS: LazyLock<Result<Vec<Preset>, ConfigError>> = LazyLock::new(|| {
     let mut presets = Vec::new();
     for (origin, text) in [
-        ("models/block-transformer/presets.toml", block_transformer::PRESETS),
-        ("models/gpt-neox/presets.toml", gpt_neox::PRESETS),
+        ("models/block-transformer/presets.toml", block_transformer_model::PRESETS),
+        ("models/gpt-neox/presets.toml", block_transformer_gpt_neox::PRESETS),
     ] {
         let error =
             |e: toml::de::Error| ConfigError { origin: origin.into(), reason: e.to_string() };

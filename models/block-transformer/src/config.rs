@@ -1,8 +1,8 @@
 //! Shape of a model, in the JSON form of the published configurations.
 
+use block_transformer_layers::{Init, neox::NeoXConfig, roberta::RobertaConfig, t5::T5Config};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use zoo_layers::{Init, neox::NeoXConfig, roberta::RobertaConfig, t5::T5Config};
 
 use crate::BlockTransformer;
 

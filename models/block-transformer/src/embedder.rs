@@ -1,9 +1,9 @@
 //! Blocks of token ids -> block embeddings.
 
+use block_transformer_layers::{BlockConv, Init, neox::NeoXStack, roberta::RobertaEncoder};
 use burn::module::Module;
 use burn::nn::Embedding;
 use burn::tensor::{Bool, Int, Tensor};
-use zoo_layers::{BlockConv, Init, neox::NeoXStack, roberta::RobertaEncoder};
 
 use crate::{BlockTransformerConfig, EmbedderConfig, Projection};
 

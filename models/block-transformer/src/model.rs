@@ -1,9 +1,9 @@
 //! The three parts together.
 
+use block_transformer_layers::neox::{NeoXStack, StackCache};
+use block_transformer_layers::{Init, Positions, causal_by_block};
 use burn::module::Module;
 use burn::tensor::{Bool, Device, Int, Tensor};
-use zoo_layers::neox::{NeoXStack, StackCache};
-use zoo_layers::{Init, Positions, causal_by_block};
 
 use crate::{BlockTransformerConfig, Embedder, TokenDecoder};
 

@@ -1,6 +1,6 @@
 //! Published parameter names of the Block Transformer family.
 
-use zoo_layers::{PublishedNames, rename};
+use block_transformer_layers::{PublishedNames, rename};
 
 use crate::{BlockTransformerConfig, TokenDecoderConfig};
 

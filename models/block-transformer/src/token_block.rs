@@ -1,10 +1,10 @@
 //! Writing a block token by token: the token decoder's caches, and the block in progress.
 
+use block_transformer_layers::neox::StackCache;
+use block_transformer_layers::t5::T5States;
+use block_transformer_layers::{KvCache, Positions};
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use zoo_layers::neox::StackCache;
-use zoo_layers::t5::T5States;
-use zoo_layers::{KvCache, Positions};
 
 use crate::embedder::BOS;
 use crate::token_decoder::{Tokens, scale_for_tied};

@@ -1,11 +1,11 @@
 //! Context embeddings -> the tokens of the next block, with attention inside the block only.
 
+use block_transformer_layers::neox::NeoXStack;
+use block_transformer_layers::t5::T5Stack;
+use block_transformer_layers::{BlockConv, Init, Positions, Rotary, causal_by_block, project};
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Int, Tensor};
-use zoo_layers::neox::NeoXStack;
-use zoo_layers::t5::T5Stack;
-use zoo_layers::{BlockConv, Init, Positions, Rotary, causal_by_block, project};
 
 use crate::{BlockTransformerConfig, Strategy, TokenDecoderConfig, embedder::BOS};
 

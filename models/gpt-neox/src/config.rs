@@ -1,8 +1,8 @@
 //! Shape of a model; JSON field names are those of the published configuration files.
 
+use block_transformer_layers::{Init, neox::NeoXConfig};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use zoo_layers::{Init, neox::NeoXConfig};
 
 use crate::GptNeoX;
 

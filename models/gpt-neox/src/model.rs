@@ -1,10 +1,10 @@
 //! Token embedding, GPT-NeoX stack, untied LM head.
 
+use block_transformer_layers::neox::{NeoXStack, StackCache};
+use block_transformer_layers::{Init, Positions, causal_by_block, project};
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
-use zoo_layers::neox::{NeoXStack, StackCache};
-use zoo_layers::{Init, Positions, causal_by_block, project};
 
 use crate::GptNeoXConfig;
 

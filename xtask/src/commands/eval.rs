@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
+use block_transformer_datasets::{DatasetError, task_file};
+use block_transformer_evaluation::{Item, Report, Scorer, Setting, Task, Timed, check_tokenizer};
+use block_transformer_text::Tokenizer;
+use block_transformer_training::Checkpoint;
 use indicatif::{ProgressBar, ProgressStyle};
-use zoo_datasets::{DatasetError, task_file};
-use zoo_evaluation::{Item, Report, Scorer, Setting, Task, Timed, check_tokenizer};
-use zoo_text::Tokenizer;
-use zoo_training::Checkpoint;
 
 use crate::counts::positive;
 use crate::device::DeviceName;
@@ -164,12 +164,12 @@ fn evaluate(
     tokenizer: &Tokenizer,
 ) -> Result<Timed> {
     let start = Instant::now();
-    let requests = zoo_evaluation::requests(items, tokenizer, scorer.context())?;
+    let requests = block_transformer_evaluation::requests(items, tokenizer, scorer.context())?;
     let progress = bar(task.name(), "{human_pos}/{human_len} requests, {eta} left");
     progress.set_length(requests.requests.len() as u64);
     let scored = scorer.score(&requests.requests, |done| progress.inc(done as u64))?;
     progress.finish_and_clear();
-    let evaluation = zoo_evaluation::conclude(task, items, &requests, &scored);
+    let evaluation = block_transformer_evaluation::conclude(task, items, &requests, &scored);
     let seconds = start.elapsed().as_secs_f64();
     eprintln!(
         "{}: {} items, {} tokens scored in {seconds:.1} s",

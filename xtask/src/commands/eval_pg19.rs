@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, ensure};
-use zoo_datasets::DatasetError;
-use zoo_position_loss::{Book, EvaluationFolder, Measures, Settings, Subjects, Windows, evaluate};
+use block_transformer_datasets::DatasetError;
+use block_transformer_position_loss::{
+    Book, EvaluationFolder, Measures, Settings, Subjects, Windows, evaluate,
+};
 
 use super::prepare::progress;
 use crate::device::DeviceName;
@@ -124,13 +126,15 @@ impl Args {
 
     fn downloaded(&self) -> Result<Vec<Book>> {
         let cache = self.data.join("downloads");
-        let source = zoo_datasets::resolve(RECIPE, &cache, &progress()).map_err(|e| match e {
-            DatasetError::Download { url, reason, path } => anyhow!(
-                "{url}: {reason}. Download it elsewhere to {}, or give --books a folder",
-                path.display()
-            ),
-            other => other.into(),
-        })?;
+        let source = block_transformer_datasets::resolve(RECIPE, &cache, &progress()).map_err(
+            |e| match e {
+                DatasetError::Download { url, reason, path } => anyhow!(
+                    "{url}: {reason}. Download it elsewhere to {}, or give --books a folder",
+                    path.display()
+                ),
+                other => other.into(),
+            },
+        )?;
         Ok(Book::of_files(source.files()))
     }
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use block_transformer_training::Checkpoint;
+use block_transformer_weights::{Dtype, cast, export};
 use burn::module::Module;
 use clap::ValueEnum;
-use zoo_training::Checkpoint;
-use zoo_weights::{Dtype, cast, export};
 
 use crate::device::DeviceName;
 

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use zoo_generation::{Options, Piece, SAMPLE_TEMPERATURE, Sampling, TextGenerator};
-use zoo_training::Checkpoint;
+use block_transformer_generation::{Options, Piece, SAMPLE_TEMPERATURE, Sampling, TextGenerator};
+use block_transformer_training::Checkpoint;
 
 use crate::bytes::parse_bytes;
 use crate::counts::positive;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use zoo::ModelConfig;
-use zoo_text::Tokenizer;
-use zoo_training::{Checkpoint, Contents, TrainState};
-use zoo_weights::import;
+use block_transformer_text::Tokenizer;
+use block_transformer_training::{Checkpoint, Contents, TrainState};
+use block_transformer_weights::import;
+use block_transformer_zoo::ModelConfig;
 
 use crate::device::DeviceName;
 
@@ -69,7 +69,7 @@ impl Args {
 
     fn model(&self) -> Result<ModelConfig> {
         if let Some(name) = &self.preset {
-            return Ok(zoo::preset(name)?.model.clone());
+            return Ok(block_transformer_zoo::preset(name)?.model.clone());
         }
         let path = self.config.as_deref().context("--config FILE or --preset NAME is needed")?;
         let json = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use zoo_parity::{Case, compare, find_cases};
+use block_transformer_parity::{Case, compare, find_cases};
 
 use crate::device::DeviceName;
 

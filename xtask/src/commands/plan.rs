@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use zoo::ModelConfig;
-use zoo_cost::{
+use block_transformer_cost::{
     Cost, Lengths, Machine, Number, Published, Sizes, decode, estimate, largest_batch, published,
 };
-use zoo_generation::Limits;
+use block_transformer_generation::Limits;
+use block_transformer_zoo::ModelConfig;
 
 use super::bench::{Peaks, aligned, number, size};
 use crate::bytes::parse_bytes;
@@ -86,7 +86,7 @@ impl Args {
         }
         let mut plans = Vec::new();
         for name in &self.preset {
-            let config = &zoo::preset(name)?.model;
+            let config = &block_transformer_zoo::preset(name)?.model;
             for &lengths in &lengths {
                 plans.push(self.plan(name, config, &machine, lengths)?);
             }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use zoo_text::{
+use block_transformer_text::{
     DocumentSource, PrepareOptions, PreparedCorpus, Tokenizer, prepare, prepare_megatron,
 };
-use zoo_training::TokenizerChoice;
+use block_transformer_training::TokenizerChoice;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Text a tokenizer is trained on, at most: more changes little.
 const TOKENIZER_BYTES: usize = 32 << 20;
@@ -100,7 +100,7 @@ pub fn prepared(
     if let Some("idx" | "bin") = Path::new(corpus).extension().and_then(|e| e.to_str()) {
         return megatron(Path::new(corpus), choice, data, out, &bar);
     }
-    let source = zoo_datasets::resolve(corpus, &data.join("downloads"), &bar)?;
+    let source = block_transformer_datasets::resolve(corpus, &data.join("downloads"), &bar)?;
     // a wrong tokenizer file is told before anything is read
     let ready = match choice {
         TokenizerChoice::Bytes => Some(Tokenizer::Bytes),

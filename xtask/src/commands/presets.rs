@@ -19,7 +19,7 @@ impl Args {
     /// Prints the table, or one configuration.
     pub fn run(self) -> Result<ExitCode> {
         if let Some(name) = self.show {
-            say!("{}", zoo::preset(&name)?.model.to_json());
+            say!("{}", block_transformer_zoo::preset(&name)?.model.to_json());
             return Ok(ExitCode::SUCCESS);
         }
         say!(
@@ -29,7 +29,7 @@ impl Args {
             "non-embedding",
             "KV bytes/token"
         );
-        for preset in zoo::presets() {
+        for preset in block_transformer_zoo::presets() {
             say!(
                 "{:<26} {:>13} {:>13} {:>14}  {}",
                 preset.name,

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, anyhow, ensure};
-use burn::tensor::Device;
-use clap::ValueEnum;
-use serde::Serialize;
-use zoo_text::Tokenizer;
-use zoo_training::{
+use block_transformer_text::Tokenizer;
+use block_transformer_training::{
     INTERRUPTED, Lines, Outcome, Reporter, RunFolder, TokenizerChoice, TrainConfig, check_folder,
     on_interrupt,
 };
+use burn::tensor::Device;
+use clap::ValueEnum;
+use serde::Serialize;
 
 use super::prepare::{TokenizerArgs, is_prepared, prepared, summary};
 #[cfg(feature = "tui")]
@@ -171,7 +171,14 @@ impl Args {
         let stop = on_interrupt()?;
         let outcome = {
             let mut reporter = reporter(&config, plain, &stop);
-            zoo_training::run(&config, &corpus, resume, &device, &stop, reporter.as_mut())?
+            block_transformer_training::run(
+                &config,
+                &corpus,
+                resume,
+                &device,
+                &stop,
+                reporter.as_mut(),
+            )?
         };
         report(&config, &outcome);
         if outcome.interrupted {
@@ -235,8 +242,15 @@ fn write_sample(
 ) -> Result<()> {
     let Outcome { model, config: shape, .. } = outcome;
     let (prompt, seed) = ("", config.seed);
-    let text =
-        zoo_generation::sample_text(model, shape, tokenizer, prompt, SAMPLE_TOKENS, seed, device)?;
+    let text = block_transformer_generation::sample_text(
+        model,
+        shape,
+        tokenizer,
+        prompt,
+        SAMPLE_TOKENS,
+        seed,
+        device,
+    )?;
     say!("sample:\n{}", text.trim_end());
     let path: &Path = &config.out.join("sample.txt");
     std::fs::write(path, text + "\n").map_err(|e| anyhow!("{}: {e}", path.display()))

@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use block_transformer_evaluation::{Evaluation, Metric, Task};
+use block_transformer_weights::{HostTensor, Source};
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
 use serde::Deserialize;
-use zoo::{LanguageModel, ModelConfig};
-use zoo_evaluation::{Evaluation, Metric, Task};
-use zoo_weights::{HostTensor, Source};
 
 /// What the harness found of a task with one family.
 #[derive(Clone, Debug, Deserialize)]
@@ -50,14 +50,15 @@ pub fn model(
     };
     let config = ModelConfig::from_json(&json, family).unwrap();
     let model = config.init(0, device);
-    let mut tensors = zoo_weights::published_tensors(&model, &config, &Source::Values);
+    let mut tensors =
+        block_transformer_weights::published_tensors(&model, &config, &Source::Values);
     tensors.iter_mut().for_each(|(name, tensor)| draw(name, tensor));
     // parts that nothing computes with are part of a file
-    for (name, shape) in zoo_layers::PublishedNames::unused(&config) {
+    for (name, shape) in block_transformer_layers::PublishedNames::unused(&config) {
         let values = vec![0.0; shape.iter().product()];
         tensors.insert(name, HostTensor { shape, values });
     }
-    (zoo_weights::load(model, &config, tensors, family).unwrap().0, config)
+    (block_transformer_weights::load(model, &config, tensors, family).unwrap().0, config)
 }
 
 /// `weight` of `make.py`: uniform numbers from the parameter's name.

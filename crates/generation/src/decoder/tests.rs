@@ -1,8 +1,8 @@
 //! Logits: of a batch, of a sequence alone, without caches, and on another device.
 
+use block_transformer_zoo::{LanguageModel, ModelConfig, TokenBatch};
 use burn::tensor::{Bool, Int, TensorData};
 use burn::tensor::{Device, Tensor};
-use zoo::{LanguageModel, ModelConfig, TokenBatch};
 
 use super::*;
 use crate::common::{model, shapes};

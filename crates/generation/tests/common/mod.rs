@@ -1,14 +1,14 @@
 //! Small random models of every shape, and decoding without caches to hold [`generate`] against.
 //!
-//! [`generate`]: zoo_generation::generate
+//! [`generate`]: block_transformer_generation::generate
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use block_transformer_generation::{EOS, PAD, Sampler, Sampling};
+use block_transformer_zoo::block::TokenDecoderConfig;
+use block_transformer_zoo::{LanguageModel, ModelConfig, TokenBatch};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use zoo::block_transformer::TokenDecoderConfig;
-use zoo::{LanguageModel, ModelConfig, TokenBatch};
-use zoo_generation::{EOS, PAD, Sampler, Sampling};
 
 /// The vocabulary of the byte tokenizer, with two rows to spare.
 pub const VOCAB: usize = 260;

@@ -6,13 +6,13 @@ mod training;
 
 use std::path::PathBuf;
 
-use burn::tensor::Device;
-use training::{Training, small, train};
-use zoo::ModelConfig;
-use zoo_plot::{Line, Style};
-use zoo_position_loss::{
+use block_transformer_plot::{Line, Style};
+use block_transformer_position_loss::{
     About, BookRow, Measures, Meter, PositionLossError, Repeats, Report, Tally, Windows,
 };
+use block_transformer_zoo::ModelConfig;
+use burn::tensor::Device;
+use training::{Training, small, train};
 
 const CONTEXT: usize = 256;
 const DISTANCES: [usize; 3] = [16, 64, 1024];

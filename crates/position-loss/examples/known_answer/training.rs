@@ -1,11 +1,11 @@
 //! Models that learn to repeat.
 
+use block_transformer_position_loss::Repeats;
+use block_transformer_text::Window;
+use block_transformer_training::{Schedule, TrainConfig, Trainer};
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::tensor::Device;
-use zoo::{LanguageModel, ModelConfig};
-use zoo_position_loss::Repeats;
-use zoo_text::Window;
-use zoo_training::{Schedule, TrainConfig, Trainer};
 
 /// A small model of blocks of `block_length` tokens; of a vanilla model, 1.
 ///

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use block_transformer_training::Checkpoint;
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
-use zoo::{LanguageModel, ModelConfig};
-use zoo_training::Checkpoint;
 
 use crate::device::Weights;
 
@@ -21,7 +21,7 @@ pub struct Case {
 impl Case {
     /// A preset.
     pub fn preset(name: &str) -> Result<Self> {
-        let config = zoo::preset(name)?.model.clone();
+        let config = block_transformer_zoo::preset(name)?.model.clone();
         Ok(Self { name: name.into(), config, loss: None, checkpoint: None })
     }
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
+use block_transformer_cost::Lengths;
+use block_transformer_generation::Limits;
 use burn::tensor::Device;
-use zoo_cost::Lengths;
-use zoo_generation::Limits;
 
 use super::case::Case;
 use super::engine::{Expected, Measured, Setting, Work, weight_bytes};

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use block_transformer_cost::{Lengths, Machine, Sizes, estimate};
+use block_transformer_generation::{Engine, Limits, Memory, Options, SequenceId};
 use burn::tensor::{DType, Device};
-use zoo_cost::{Lengths, Machine, Sizes, estimate};
-use zoo_generation::{Engine, Limits, Memory, Options, SequenceId};
 
 use super::case::Case;
 use crate::device::Weights;
@@ -106,7 +106,12 @@ impl Setting<'_> {
             Work::At(context) => {
                 // the middle of what is decoded
                 let at = context + TOKENS / 2;
-                let step = zoo_cost::decode(&case.config, self.batch, at, Sizes::from(machine));
+                let step = block_transformer_cost::decode(
+                    &case.config,
+                    self.batch,
+                    at,
+                    Sizes::from(machine),
+                );
                 let (batch, total) = (self.batch as f64, step.total());
                 Expected {
                     bound: batch / total.bound(machine),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use zoo_plot::{Corner, Line, Plot, Scale, Style};
+use block_transformer_plot::{Corner, Line, Plot, Scale, Style};
 
 use super::report::{Row, number};
 

@@ -4,10 +4,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::Result;
+use block_transformer_cost::{Machine, Number};
 use burn::tensor::{Device, Distribution, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
-use zoo_cost::{Machine, Number};
 
 use crate::device::DeviceName;
 use crate::memory;

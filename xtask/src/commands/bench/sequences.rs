@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use block_transformer_cost::{Machine, Number, Sizes, decode};
+use block_transformer_training::gradients::clip_global_norm;
+use block_transformer_zoo::{LanguageModel, TokenBatch};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use zoo::{LanguageModel, TokenBatch};
-use zoo_cost::{Machine, Number, Sizes, decode};
-use zoo_training::gradients::clip_global_norm;
 
 use super::case::Case;
 use super::peaks::Peaks;
