@@ -36,7 +36,7 @@ impl FileError {
         Self::during("write", path)
     }
 
-    fn during(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Self + '_ {
+    fn during<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Self + 'a {
         move |source| Self { action, path: path.into(), source }
     }
 }
