@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use block_transformer_checkpoint::CheckpointError;
 use block_transformer_evaluation::EvalError;
+use block_transformer_files::FileError;
 use block_transformer_plot::PlotError;
 use block_transformer_text::TextError;
-use block_transformer_training::TrainError;
 
 /// An evaluation that cannot start or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +46,12 @@ pub enum PositionLossError {
     /// A text or a tokenizer.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// A checkpoint, or a file of the evaluation.
+    /// A checkpoint.
     #[error(transparent)]
-    Checkpoint(#[from] TrainError),
+    Checkpoint(#[from] CheckpointError),
+    /// A file of the evaluation.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The plot.
     #[error(transparent)]
     Plot(#[from] PlotError),

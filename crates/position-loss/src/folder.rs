@@ -4,7 +4,6 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use block_transformer_training::write_durably;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::books::BookIdentity;
@@ -203,7 +202,7 @@ impl EvaluationFolder {
 
     /// Writes a file of the folder, whole.
     pub(crate) fn write(&self, name: &str, text: &str) -> Result<(), PositionLossError> {
-        Ok(write_durably(&self.file(name), text.as_bytes())?)
+        Ok(block_transformer_files::write(&self.file(name), text.as_bytes())?)
     }
 
     pub(crate) fn write_json(

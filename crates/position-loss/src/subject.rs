@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use block_transformer_checkpoint::{Checkpoint, CheckpointError};
 use block_transformer_evaluation::check_tokenizer;
 use block_transformer_text::Tokenizer;
-use block_transformer_training::Checkpoint;
 use block_transformer_zoo::ModelConfig;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +86,11 @@ impl Subjects {
             None => Err(PositionLossError::Choice("--checkpoint: give at least one".into())),
         }
     }
+
+    /// Damaged checkpoints that were skipped in favour of older ones of the same runs.
+    pub fn skipped(&self) -> impl Iterator<Item = &CheckpointError> {
+        self.all.iter().flat_map(|subject| subject.checkpoint.skipped.iter())
+    }
 }
 
 impl Subject {
@@ -104,7 +109,7 @@ impl Subject {
             block_length: config.block_length(),
             parameters: config.num_params(),
             step: checkpoint.state.step,
-            trained_context: checkpoint.state.train.as_ref().map_or(max_positions, |t| t.context),
+            trained_context: checkpoint.state.trained_context.unwrap_or(max_positions),
         };
         Ok(Self { checkpoint, about })
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use block_transformer_files::FileError;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
@@ -234,7 +235,7 @@ fn table(of: &impl Serialize) -> Result<Table, TrainError> {
 }
 
 fn read_table(path: &Path) -> Result<Table, TrainError> {
-    let text = std::fs::read_to_string(path).map_err(TrainError::io(path))?;
+    let text = std::fs::read_to_string(path).map_err(FileError::read(path))?;
     text.parse().map_err(|e: toml::de::Error| TrainError::damaged(path, e.to_string().trim()))
 }
 

@@ -8,14 +8,12 @@ pub enum TrainError {
     /// A choice that cannot be trained with; names the flag.
     #[error("{0}")]
     Choice(String),
-    /// The system refused.
-    #[error("{path}: {reason}")]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    /// A file system operation that failed.
+    #[error(transparent)]
+    File(#[from] block_transformer_files::FileError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] block_transformer_checkpoint::CheckpointError),
     /// A file that is not what was written.
     #[error("{path}: {reason}")]
     Damaged {
@@ -55,10 +53,6 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    pub(crate) fn io<E: ToString>(path: &Path) -> impl Fn(E) -> Self + '_ {
-        move |error| Self::Io { path: path.into(), reason: error.to_string() }
-    }
-
     pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
         Self::Damaged { path: path.into(), reason: reason.into() }
     }

@@ -1,9 +1,9 @@
 //! The loss curve of a run.
 
+use block_transformer_checkpoint::RunFolder;
 use block_transformer_plot::{Level, Line, Plot, Style, smoothed};
 
 use crate::TrainError;
-use crate::folder::RunFolder;
 use crate::metrics::Row;
 
 /// Writes `loss.svg` and `loss.png`.

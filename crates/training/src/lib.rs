@@ -6,12 +6,9 @@
 //! [`WindowBatcher`] feeds burn's own trainer (`examples/burn_trainer.rs`).
 
 mod batch;
-mod checkpoint;
 mod config;
-mod durable;
 mod error;
 mod figure;
-mod folder;
 pub mod gradients;
 mod interrupt;
 mod metrics;
@@ -21,11 +18,8 @@ mod schedule;
 mod trainer;
 
 pub use batch::{WindowBatcher, real_tokens, token_batch};
-pub use checkpoint::{Checkpoint, Contents, TrainState};
 pub use config::{TokenizerChoice, TrainConfig};
-pub use durable::write as write_durably;
 pub use error::TrainError;
-pub use folder::RunFolder;
 pub use interrupt::{INTERRUPTED, on_interrupt};
 pub use metrics::Row;
 pub use progress::{Lines, Progress, Reporter, Silent};

@@ -4,10 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 
+use block_transformer_checkpoint::RunFolder;
+use block_transformer_files::FileError;
 use serde::{Deserialize, Serialize};
-
-use crate::folder::RunFolder;
-use crate::{TrainError, durable};
 
 /// A step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,7 +51,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Opens the files with the rows up to `step`; later ones, of steps that will be done again,
     /// are dropped, and so is a row cut short by a kill.
-    pub(crate) fn open(folder: &RunFolder, step: u64) -> Result<Self, TrainError> {
+    pub(crate) fn open(folder: &RunFolder, step: u64) -> Result<Self, FileError> {
         let path = folder.file("metrics.jsonl");
         let text = match std::fs::read(&path) {
             Ok(bytes) if step > 0 => String::from_utf8_lossy(&bytes).into_owned(),
@@ -64,26 +63,29 @@ impl Metrics {
             .filter(|row| row.step <= step)
             .collect();
         let csv = folder.file("metrics.csv");
-        durable::write(&path, rows.iter().map(Row::json).collect::<String>().as_bytes())?;
+        block_transformer_files::write(
+            &path,
+            rows.iter().map(Row::json).collect::<String>().as_bytes(),
+        )?;
         let table: String =
             std::iter::once(HEADER.into()).chain(rows.iter().map(Row::csv)).collect();
-        durable::write(&csv, table.as_bytes())?;
+        block_transformer_files::write(&csv, table.as_bytes())?;
         Ok(Self { jsonl: append(path)?, csv: append(csv)?, rows })
     }
 
-    pub(crate) fn push(&mut self, row: Row) -> Result<(), TrainError> {
+    pub(crate) fn push(&mut self, row: Row) -> Result<(), FileError> {
         for ((path, file), text) in [(&mut self.jsonl, row.json()), (&mut self.csv, row.csv())] {
             // one write a row, unbuffered
-            file.write_all(text.as_bytes()).map_err(TrainError::io(path))?;
+            file.write_all(text.as_bytes()).map_err(FileError::write(path))?;
         }
         self.rows.push(row);
         Ok(())
     }
 
     /// Puts the rows on the disk, before a checkpoint that counts on them.
-    pub(crate) fn sync(&self) -> Result<(), TrainError> {
+    pub(crate) fn sync(&self) -> Result<(), FileError> {
         for (path, file) in [&self.jsonl, &self.csv] {
-            file.sync_all().map_err(TrainError::io(path))?;
+            file.sync_all().map_err(FileError::write(path))?;
         }
         Ok(())
     }
@@ -96,8 +98,8 @@ impl Metrics {
     }
 }
 
-fn append(path: PathBuf) -> Result<(PathBuf, File), TrainError> {
-    let file = OpenOptions::new().append(true).open(&path).map_err(TrainError::io(&path))?;
+fn append(path: PathBuf) -> Result<(PathBuf, File), FileError> {
+    let file = OpenOptions::new().append(true).open(&path).map_err(FileError::write(&path))?;
     Ok((path, file))
 }
 

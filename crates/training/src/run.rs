@@ -4,16 +4,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use block_transformer_text::{Packing, PreparedCorpus, TextError, Tokenizer, Window};
+use block_transformer_checkpoint::{Checkpoint, Contents, RunFolder, State};
+use block_transformer_text::{CorpusInfo, Packing, PreparedCorpus, TextError, Tokenizer, Window};
 use block_transformer_weights::HostTensors;
 use block_transformer_zoo::ModelConfig;
 use burn::tensor::Device;
 
-use crate::checkpoint::versions;
 use crate::metrics::{Metrics, Row};
 use crate::{
-    Checkpoint, Contents, Progress, Reporter, RunFolder, Schedule, TrainConfig, TrainError,
-    TrainState, Trainer, figure, real_tokens, trainer,
+    Progress, Reporter, Schedule, TrainConfig, TrainError, Trainer, figure, real_tokens, trainer,
 };
 
 /// Vocabularies are rounded up to a multiple of this, which matrix products like.
@@ -130,7 +129,7 @@ struct Run<'a> {
     validation: Packing,
     trainer: Trainer,
     metrics: Metrics,
-    state: TrainState,
+    state: State,
     /// The last checkpointed step.
     saved: u64,
 }
@@ -158,31 +157,39 @@ impl<'a> Run<'a> {
         let folder = RunFolder::new(&config.out);
         let found = resume && !folder.checkpoints().is_empty();
         let checkpoint = if found { Some(Checkpoint::open(&config.out)?) } else { None };
-        folder.begin(config)?;
+        folder.begin(&config.to_toml())?;
         let mut trainer = Trainer::new(&model, config, device);
         let mut unused = HostTensors::new();
-        let mut state = TrainState {
-            train: Some(config.clone()),
-            corpus: Some(corpus.info.clone()),
-            versions: versions(),
-            ..TrainState::default()
+        let json = |e: serde_json::Error| TrainError::Choice(e.to_string());
+        let mut state = State {
+            trained_context: Some(config.context),
+            train: Some(serde_json::to_value(config).map_err(json)?),
+            corpus: Some(serde_json::to_value(&corpus.info).map_err(json)?),
+            ..State::new()
         };
         if let Some(checkpoint) = &checkpoint {
-            if checkpoint.config != model || checkpoint.state.corpus != state.corpus {
+            for error in checkpoint.skipped.iter() {
+                reporter.note(&format!("warning: skipping a damaged checkpoint: {error}"));
+            }
+            let of = checkpoint.state.corpus.clone().unwrap_or_default();
+            let of: Option<CorpusInfo> = serde_json::from_value(of).ok();
+            if checkpoint.config != model || of.as_ref() != Some(&corpus.info) {
                 return Err(TrainError::Choice(format!(
                     "--resume: {} was trained on another corpus or tokenizer than is prepared now; \
                      prepare the old one again, or begin another run with another --out",
                     checkpoint.dir.display()
                 )));
             }
-            state = TrainState {
+            state = State {
+                trained_context: state.trained_context,
                 train: state.train,
+                corpus: state.corpus,
                 versions: state.versions,
                 ..checkpoint.state.clone()
             };
             trainer = resumed(checkpoint, config, device)?;
             unused = checkpoint.unused()?;
-            folder.forget_after(state.step)?;
+            folder.remove_after(state.step)?;
             reporter.note(&format!("resuming after step {} of {}", state.step, config.steps));
         } else if resume {
             reporter.note("the run has no checkpoint yet: starting at its first step");
@@ -291,7 +298,7 @@ impl<'a> Run<'a> {
         if best {
             self.folder.set_best(step)?;
         }
-        self.folder.prune(self.config.keep)
+        Ok(self.folder.prune(self.config.keep)?)
     }
 }
 

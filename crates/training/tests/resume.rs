@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use block_transformer_checkpoint::{Checkpoint, RunFolder};
 use block_transformer_text::{DocumentSource, PrepareOptions, PreparedCorpus, Tokenizer, prepare};
 use block_transformer_training::{
-    Checkpoint, Outcome, Progress, Reporter, RunFolder, Silent, TokenizerChoice, TrainConfig,
-    TrainError, run,
+    Outcome, Progress, Reporter, Silent, TokenizerChoice, TrainConfig, TrainError, run,
 };
 use block_transformer_zoo::LanguageModel;
 use burn::module::{Module, ModuleVisitor, Param};

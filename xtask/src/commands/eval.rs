@@ -8,9 +8,9 @@ use anyhow::{Context, Error, Result, anyhow, ensure};
 use block_transformer_datasets::{DatasetError, task_file};
 use block_transformer_evaluation::{Item, Report, Scorer, Setting, Task, Timed, check_tokenizer};
 use block_transformer_text::Tokenizer;
-use block_transformer_training::Checkpoint;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::open_checkpoint;
 use crate::counts::positive;
 use crate::device::DeviceName;
 
@@ -72,7 +72,7 @@ impl Args {
             std::fs::create_dir_all(out).with_context(|| format!("--out {}", out.display()))?;
         }
         let device = self.device.open()?;
-        let checkpoint = Checkpoint::open(&self.checkpoint)?;
+        let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
         let of_checkpoint = || format!("--checkpoint {}", self.checkpoint.display());
         check_tokenizer(&tokenizer, &checkpoint.config).with_context(of_checkpoint)?;
@@ -82,8 +82,7 @@ impl Args {
         let mut scorer = Scorer::new(&model, &checkpoint.config, &device)?
             .with_batch_tokens(self.batch_tokens)?;
         // a run may have trained on longer windows than its preset names
-        let trained = checkpoint.state.train.as_ref().map(|train| train.context);
-        if let Some(context) = self.context.or(trained) {
+        if let Some(context) = self.context.or(checkpoint.state.trained_context) {
             scorer = scorer.with_context(context)?;
         }
         let setting = Setting {

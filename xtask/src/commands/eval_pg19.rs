@@ -65,6 +65,7 @@ impl Args {
         let settings = if self.resume { self.resumed()? } else { self.settings()? };
         let device = self.device.open()?;
         let subjects = Subjects::open(&settings.checkpoints)?;
+        super::warn_of_skipped(subjects.skipped());
         let books = match &settings.books {
             Some(path) => Book::list(path)?,
             None => self.downloaded()?,

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use block_transformer_training::Checkpoint;
 use block_transformer_weights::{Dtype, cast, export};
 use burn::module::Module;
 use clap::ValueEnum;
 
+use super::open_checkpoint;
 use crate::device::DeviceName;
 
 /// Arguments of `export`.
@@ -56,7 +56,7 @@ impl Args {
             self.out.display(),
             folder.display()
         );
-        let checkpoint = Checkpoint::open(&self.checkpoint)?;
+        let checkpoint = open_checkpoint(&self.checkpoint)?;
         let device = DeviceName::default().open()?;
         let model = checkpoint.load_model(&device)?;
         let dtype = match self.dtype {

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use block_transformer_generation::{Options, Piece, SAMPLE_TEMPERATURE, Sampling, TextGenerator};
-use block_transformer_training::Checkpoint;
 
+use super::open_checkpoint;
 use crate::bytes::parse_bytes;
 use crate::counts::positive;
 use crate::device::{DeviceName, Weights};
@@ -77,7 +77,7 @@ impl Args {
         self.weights.check(self.device)?;
         let prompts = self.prompts()?;
         let device = self.device.open()?;
-        let checkpoint = Checkpoint::open(&self.checkpoint)?;
+        let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
         let model = self.weights.of(checkpoint.load_model(&device)?);
         let generator = TextGenerator::new(&model, &checkpoint.config, &tokenizer, &device)

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use block_transformer_checkpoint::{Checkpoint, Contents, State};
 use block_transformer_text::Tokenizer;
-use block_transformer_training::{Checkpoint, Contents, TrainState};
 use block_transformer_weights::import;
 use block_transformer_zoo::ModelConfig;
 
@@ -44,7 +44,7 @@ impl Args {
         };
         let device = DeviceName::default().open()?;
         let (model, unused) = import(config.init(0, &device), &config, &self.from)?;
-        let state = TrainState::imported();
+        let state = State::new();
         Checkpoint::write(
             &self.out,
             &Contents {

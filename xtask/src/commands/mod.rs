@@ -12,9 +12,11 @@ mod prepare;
 mod presets;
 mod train;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use block_transformer_checkpoint::{Checkpoint, CheckpointError};
 use clap::Subcommand;
 
 /// The commands.
@@ -61,4 +63,15 @@ impl Command {
             Self::Train(args) => args.run(),
         }
     }
+}
+
+/// Opens a checkpoint, and warns on stderr about damaged ones that were skipped.
+fn open_checkpoint(path: &Path) -> Result<Checkpoint, CheckpointError> {
+    let checkpoint = Checkpoint::open(path)?;
+    warn_of_skipped(checkpoint.skipped.iter());
+    Ok(checkpoint)
+}
+
+fn warn_of_skipped<'a>(skipped: impl Iterator<Item = &'a CheckpointError>) {
+    skipped.for_each(|error| eprintln!("warning: skipping a damaged checkpoint: {error}"));
 }

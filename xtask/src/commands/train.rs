@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, anyhow, ensure};
+use block_transformer_checkpoint::RunFolder;
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
-    INTERRUPTED, Lines, Outcome, Reporter, RunFolder, TokenizerChoice, TrainConfig, check_folder,
-    on_interrupt,
+    INTERRUPTED, Lines, Outcome, Reporter, TokenizerChoice, TrainConfig, check_folder, on_interrupt,
 };
 use burn::tensor::Device;
 use clap::ValueEnum;

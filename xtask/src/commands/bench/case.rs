@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use block_transformer_training::Checkpoint;
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
 
+use crate::commands::open_checkpoint;
 use crate::device::Weights;
 
 /// A model that is made when it is its turn.
@@ -27,7 +27,7 @@ impl Case {
 
     /// The newest checkpoint of a folder.
     pub fn checkpoint(dir: &Path) -> Result<Self> {
-        let checkpoint = Checkpoint::open(dir)?;
+        let checkpoint = open_checkpoint(dir)?;
         Ok(Self {
             name: dir.display().to_string(),
             config: checkpoint.config,
@@ -39,7 +39,7 @@ impl Case {
     /// The model, with matrices of `weights`.
     pub fn model(&self, weights: Weights, device: &Device) -> Result<LanguageModel> {
         let model = match &self.checkpoint {
-            Some(dir) => Checkpoint::open(dir)?.load_model(device)?,
+            Some(dir) => open_checkpoint(dir)?.load_model(device)?,
             None => self.config.init(0, device),
         };
         Ok(weights.of(model))

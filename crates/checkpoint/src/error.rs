@@ -1,0 +1,87 @@
+//! Errors of checkpoints.
+
+use std::path::{Path, PathBuf};
+
+use block_transformer_files::FileError;
+use block_transformer_text::TextError;
+use block_transformer_weights::WeightsError;
+use block_transformer_zoo::ConfigError;
+use burn::store::RecordError;
+
+use crate::manifest::FORMAT;
+
+/// A checkpoint that cannot be written, found or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The folder does not exist.
+    #[error("{0}: there is no such folder")]
+    NoFolder(PathBuf),
+    /// The folder is neither a checkpoint nor the folder of a run with one.
+    #[error("{0}: the folder is no checkpoint and holds no run with one")]
+    NoCheckpoint(PathBuf),
+    /// No validation of the run has been written as its best checkpoint.
+    #[error("{0}: the run has no best checkpoint yet")]
+    NoBest(PathBuf),
+    /// Every checkpoint of the run is damaged.
+    #[error("{path}: every checkpoint of the run is damaged")]
+    AllDamaged {
+        /// The run folder.
+        path: PathBuf,
+        /// The error of the newest checkpoint.
+        #[source]
+        newest: Box<CheckpointError>,
+    },
+    /// A file differs from what was written.
+    #[error("{path}: {reason}; the checkpoint is damaged, use another one")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The difference.
+        reason: String,
+    },
+    /// A newer version of the program wrote the checkpoint.
+    #[error(
+        "{path}: checkpoint format {found}, but this version reads formats up to {FORMAT}; use the \
+         version of the program that wrote it, or a newer one"
+    )]
+    NewerFormat {
+        /// The checkpoint folder.
+        path: PathBuf,
+        /// The format that its manifest states.
+        found: u64,
+    },
+    /// A file of weights or optimizer state that burn cannot write.
+    #[error("cannot write {path}")]
+    Save {
+        /// The file.
+        path: PathBuf,
+        /// burn's error.
+        source: RecordError,
+    },
+    /// A file of weights or optimizer state that does not fit the model.
+    #[error("cannot load {path}")]
+    Load {
+        /// The file.
+        path: PathBuf,
+        /// burn's error.
+        source: RecordError,
+    },
+    /// A file system operation that failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The model's configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TextError),
+    /// The published tensors that no layer uses.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+impl CheckpointError {
+    pub(crate) fn damaged(path: &Path, reason: impl ToString) -> Self {
+        Self::Damaged { path: path.into(), reason: reason.to_string() }
+    }
+}
