@@ -1,16 +1,11 @@
 //! `bench` and `plan` through the real binary, on models of seconds. No test looks at how fast
 //! anything is.
 
-mod common;
-
 use std::path::Path;
 
-use common::{command, fails};
 use serde_json::Value;
 
-fn succeeds(dir: &Path, args: &[&str]) -> String {
-    String::from_utf8_lossy(&common::succeeds(dir, args).stdout).into_owned()
-}
+use crate::support::{command, fails, succeeds};
 
 const DECODE: [&str; 8] = [
     "bench",

@@ -1,21 +1,10 @@
 //! The real binary: bad input, weights in and out, generation.
 
-mod common;
+use std::path::Path;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use common::fails;
 use tempfile::TempDir;
 
-fn golden(file: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden")).join(file)
-}
-
-/// What a command that must succeed wrote to stdout.
-fn succeeds(dir: &Path, args: &[&str]) -> String {
-    String::from_utf8_lossy(&common::succeeds(dir, args).stdout).into_owned()
-}
+use crate::support::{command, fails, golden, succeeds};
 
 /// A folder with a text of some tens of kilobytes.
 fn with_text() -> TempDir {
@@ -74,8 +63,7 @@ fn a_file_without_read_permission_is_named() {
     };
     allow(dir.path(), 0o777);
     allow(&dir.path().join("text.txt"), 0);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_block-transformer"));
-    command.current_dir(dir.path()).args(tiny(&[]));
+    let mut command = command(dir.path(), &tiny(&[]));
     if dir.path().metadata().unwrap().uid() == 0 {
         command.uid(65534);
     }
@@ -197,7 +185,7 @@ fn a_full_disk_is_named_and_loses_nothing() {
     "#;
     let dir = with_text();
     let script = ["-rm", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_block-transformer")];
-    let mut command = Command::new("unshare");
+    let mut command = std::process::Command::new("unshare");
     command.current_dir(dir.path()).args(script).args(tiny(&["--steps", "40"]));
     let output = match command.output() {
         Ok(output) if output.status.code() != Some(77) => output,

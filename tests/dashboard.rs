@@ -1,12 +1,13 @@
 //! Training on a terminal, through the real binary on a pseudo-terminal.
-#![cfg(unix)]
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
+
+use crate::support::{command, one_at_a_time};
 
 /// The two ends of a terminal of 120 columns and 40 lines.
 fn terminal() -> (File, OwnedFd) {
@@ -35,15 +36,10 @@ fn train(shown: &str, keys: &[&str]) -> (String, Option<i32>) {
     std::fs::write(dir.path().join("text.txt"), text).unwrap();
     let (mut ours, theirs) = terminal();
     let end = || Stdio::from(theirs.try_clone().unwrap());
-    let mut command = Command::new(env!("CARGO_BIN_EXE_block-transformer"));
-    command
-        .current_dir(dir.path())
-        .args(["train", "--preset", "debug-block", "--corpus", "text.txt", "--byte-level"])
-        .args(["--steps", "1000000", "--log-every", "1"])
-        .env("TERM", "xterm-256color")
-        .stdin(end())
-        .stdout(end())
-        .stderr(end());
+    let train = ["train", "--preset", "debug-block", "--corpus", "text.txt", "--byte-level"];
+    let endless = ["--steps", "1000000", "--log-every", "1"];
+    let mut command = command(dir.path(), &[&train[..], &endless].concat());
+    command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
     let theirs_fd = theirs.as_raw_fd();
     // SAFETY: calls that are allowed between fork and exec
     unsafe {
@@ -93,6 +89,7 @@ fn train(shown: &str, keys: &[&str]) -> (String, Option<i32>) {
 
 #[test]
 fn the_dashboard_shows_the_run_and_ctrl_c_ends_it_in_order() {
+    let _alone = one_at_a_time();
     let (drawn, code) = train("Items", &["\u{3}"]);
     assert_eq!(code, Some(130), "{drawn}");
     assert!(drawn.contains("Tokens/s"), "{drawn}");
@@ -103,6 +100,7 @@ fn the_dashboard_shows_the_run_and_ctrl_c_ends_it_in_order() {
 
 #[test]
 fn stop_and_kill_of_the_dashboard_end_the_run_without_a_trace() {
+    let _alone = one_at_a_time();
     let (drawn, code) = train("Items", &["q", "s"]);
     assert_eq!(code, Some(130), "{drawn}");
     assert!(drawn.contains("interrupted after step"), "{drawn}");

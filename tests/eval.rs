@@ -1,22 +1,18 @@
 //! `eval` through the real binary.
 
-mod common;
-
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::{self, golden, succeeds};
+
 const MADE_UP: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/evaluation/tests/reference/made-up");
 
-fn succeeds(dir: &Path, args: &[&str]) -> String {
-    String::from_utf8_lossy(&common::succeeds(dir, args).stdout).into_owned()
-}
-
 /// Runs `eval` with `args`, which must fail with one line that has every word of `says`.
 fn fails(dir: &Path, args: &[&str], says: &[&str]) {
-    let written = common::fails(dir, &[&["eval"], args].concat(), says);
+    let written = support::fails(dir, &[&["eval"], args].concat(), says);
     assert_eq!(written.lines().count(), 1, "{written}");
 }
 
@@ -29,8 +25,7 @@ fn checkpoints() -> TempDir {
     let train = ["train", "--preset", "debug-block", "--corpus", "text.txt", "--byte-level"];
     let size = ["--context", "128", "--batch", "2", "--steps", "2", "--out", "fits"];
     succeeds(dir.path(), &[&train[..], &size].concat());
-    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden"));
-    let file = |name: &str| golden.join(name).display().to_string();
+    let file = |name: &str| golden(name).display().to_string();
     let (from, config) = (file("lookup_prefix.model.safetensors"), file("lookup_prefix.json"));
     succeeds(dir.path(), &["import", "--from", &from, "--config", &config, "--out", "small"]);
     dir
@@ -100,5 +95,5 @@ fn what_cannot_be_evaluated_is_named() {
     fails(dir.path(), &own, &["tasks/lambada_test.jsonl:2: "]);
     let by_hand = ["--checkpoint", "fits", "--tasks", "winogrande"];
     fails(dir.path(), &by_hand, &["data/eval/winogrande_xl_dev.jsonl", "dev.jsonl", "--data"]);
-    assert!(!PathBuf::from(dir.path()).join("none/results.json").exists());
+    assert!(!dir.path().join("none/results.json").exists());
 }

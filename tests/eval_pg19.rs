@@ -1,17 +1,15 @@
 //! `eval-pg19` through the real binary: what it writes, what it refuses, and being killed.
 
-mod common;
-
 use std::collections::BTreeMap;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use common::{command, fails, succeeds};
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::support::{command, fails, golden, one_at_a_time, succeeds, was_killed};
 
 /// Text of `bytes` bytes that no two books share.
 fn text(seed: usize, bytes: usize) -> String {
@@ -61,8 +59,7 @@ fn two_checkpoints_share_a_table_a_curve_and_a_picture() {
     ]);
     let dir = dir.path();
     let both = ["--checkpoint", "vanilla", "--context", "64", "--out", "out"];
-    let output = succeeds(dir, &eval(&both));
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let shown = succeeds(dir, &eval(&both));
     let summary = std::fs::read_to_string(dir.join("out/summary.md")).unwrap();
     assert!(shown.starts_with(&summary[..200]));
     for says in [
@@ -107,8 +104,7 @@ fn two_checkpoints_share_a_table_a_curve_and_a_picture() {
 #[test]
 fn a_book_of_two_tokens_has_a_perplexity_and_no_curve() {
     let dir = prepared(&[("tiny.txt", b"ab")]);
-    let output = succeeds(dir.path(), &eval(&["--context", "32", "--out", "out"]));
-    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let shown = succeeds(dir.path(), &eval(&["--context", "32", "--out", "out"]));
     assert!(
         shown.contains("1 of 1 books are shorter") && shown.contains("word perplexity"),
         "{shown}"
@@ -152,7 +148,7 @@ fn settings_and_checkpoints_that_cannot_be_are_named() {
     train(dir, "bpe", "debug-vanilla", 2, &["--vocab-size", "300"]);
     fails(dir, &eval(&["--checkpoint", "bpe"]), &["--checkpoint bpe", "another tokenizer"]);
     // the golden model has 64 ids, the byte tokenizer 258
-    let golden = |kind| format!("{}/../tests/golden/vanilla.{kind}", env!("CARGO_MANIFEST_DIR"));
+    let golden = |kind| golden(&format!("vanilla.{kind}")).display().to_string();
     let (weights, config) = (golden("model.safetensors"), golden("json"));
     succeeds(dir, &["import", "--from", &weights, "--config", &config, "--out", "wrong"]);
     fails(
@@ -217,6 +213,7 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn ten_kills_change_no_byte() {
+    let _alone = one_at_a_time();
     let books: Vec<(String, String)> = (0..6)
         .map(|i| (format!("{i}.txt"), text(i, if i == 1 { 80_000 } else { 3_000 })))
         .collect();
@@ -242,7 +239,7 @@ fn ten_kills_change_no_byte() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let _ = child.kill();
-    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert!(was_killed(child.wait().unwrap()));
     let partial = json(dir, "killed/partial.json");
     let windows = partial["tally"]["windows"].as_u64().unwrap();
     assert!(windows > 0);
@@ -266,7 +263,7 @@ fn ten_kills_change_no_byte() {
         let mut child = start(true);
         std::thread::sleep(Duration::from_millis(rng.random_range(0..600)));
         let _ = child.kill();
-        if child.wait().unwrap().signal() != Some(9) {
+        if !was_killed(child.wait().unwrap()) {
             break;
         }
         kills += 1;

@@ -1,18 +1,18 @@
 //! SIGKILL at random moments: the resumed run ends where one that was never interrupted does.
 
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
+
+use crate::support::{command, one_at_a_time, was_killed};
 
 const KILLS: usize = 20;
 const STEPS: &str = "600";
 
 fn train(dir: &Path, out: &str, resume: bool) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_block-transformer"));
-    command.current_dir(dir).args(["train", "--out", out]);
+    let mut command = command(dir, &["train", "--out", out]);
     if resume {
         command.arg("--resume");
     } else {
@@ -25,6 +25,7 @@ fn train(dir: &Path, out: &str, resume: bool) -> Child {
 
 #[test]
 fn twenty_kills_change_nothing() {
+    let _alone = one_at_a_time();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let text: String = (0..3000).map(|i| format!("{i} bottles of beer on the wall\n")).collect();
@@ -40,7 +41,7 @@ fn twenty_kills_change_nothing() {
         std::thread::sleep(Duration::from_millis(rng.random_range(0..longest)));
         let _ = child.kill();
         let status = child.wait().unwrap();
-        if status.signal() == Some(9) {
+        if was_killed(status) {
             kills += 1;
         } else {
             assert!(status.success(), "{status}");
@@ -67,6 +68,7 @@ fn twenty_kills_change_nothing() {
     assert_eq!(losses("straight"), losses("killed"));
 }
 
+#[cfg(unix)]
 #[test]
 fn an_interrupt_ends_with_a_checkpoint_and_130() {
     let dir = tempfile::tempdir().unwrap();
@@ -82,7 +84,7 @@ fn an_interrupt_ends_with_a_checkpoint_and_130() {
         std::thread::sleep(Duration::from_millis(50));
     }
     let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let mut steps: Vec<_> = std::fs::read_dir(dir.join("run/checkpoints"))
         .unwrap()

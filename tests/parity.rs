@@ -1,19 +1,15 @@
 //! Every recorded case of the published implementation, on both CPU backends.
 
-use std::path::Path;
-
 use block_transformer_parity::{Case, compare, find_cases};
 use burn::tensor::Device;
 
-fn golden() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden"))
-}
+use crate::support::golden;
 
 fn hold(device: &Device) {
-    let names = find_cases(golden()).unwrap();
+    let names = find_cases(&golden("")).unwrap();
     assert_eq!(names.len(), 10);
     for name in names {
-        let report = compare(&Case::open(golden(), &name).unwrap(), device).unwrap();
+        let report = compare(&Case::open(&golden(""), &name).unwrap(), device).unwrap();
         // embeddings, contexts, logits, loss, loss by position, gradients; fewer for vanilla
         assert!(report.quantities.len() >= 5, "{report:?}");
         assert!(report.holds(), "{report:#?}");
@@ -38,7 +34,7 @@ fn a_changed_weight_is_noticed() {
     let name = "lookup_prefix";
     for kind in ["json", "golden.safetensors", "model.safetensors"] {
         let file = format!("{name}.{kind}");
-        std::fs::copy(golden().join(&file), dir.path().join(&file)).unwrap();
+        std::fs::copy(golden(&file), dir.path().join(&file)).unwrap();
     }
     let path = dir.path().join(format!("{name}.model.safetensors"));
     let mut tensors = block_transformer_weights::read_tensors(&path).unwrap();

@@ -19,12 +19,6 @@ mod text;
 mod vanilla;
 mod work;
 
-#[cfg(test)]
-extern crate self as block_transformer_generation;
-#[cfg(test)]
-#[path = "../tests/common/mod.rs"]
-mod common;
-
 pub use block_transformer_text::{EOS, PAD};
 pub use engine::{Engine, Event, Finish, SequenceId};
 pub use error::GenerationError;

@@ -5,8 +5,9 @@ mod common;
 use std::ops::ControlFlow;
 
 use block_transformer_generation::{GenerationError, Options, Sampling, generate};
+use block_transformer_testing::{VOCAB, model, prompts, shape, shapes};
 use burn::tensor::Device;
-use common::{VOCAB, model, prompts, shape, shapes, uncached};
+use common::uncached;
 
 const COUNT: usize = 10;
 

@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use block_transformer_generation::{
     Engine, Event, Finish, GenerationError, Limits, Options, Positions, Sampling, SequenceId, Work,
 };
+use block_transformer_testing::{DAMAGED, VOCAB, damaged, model, prompts_of, shape, shapes};
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
-use common::{VOCAB, model, prompts_of, shape, shapes, uncached};
+use common::uncached;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -346,11 +347,11 @@ fn what_there_is_no_room_for_is_refused() {
 fn damaged_weights_end_their_sequences_only() {
     let device = Device::flex();
     let config = shape("vanilla");
-    let damaged = common::damaged(model(&config, &device));
+    let damaged = damaged(model(&config, &device));
     let limits = Limits { sequences: 2, tokens: 20 };
     let mut engine = Engine::new(&damaged, &config, limits, &device).unwrap();
     // one row of the token table is not a number
-    let bad = engine.submit(&[common::DAMAGED], &options(0, 4)).unwrap();
+    let bad = engine.submit(&[DAMAGED], &options(0, 4)).unwrap();
     let good = engine.submit(&[5], &Options { allowed_vocab: Some(3), ..options(0, 4) }).unwrap();
     let mut ends = HashMap::new();
     while !engine.is_idle() {

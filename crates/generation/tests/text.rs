@@ -1,15 +1,13 @@
 //! Text on top of ids: streaming, stop strings, samples.
 
-mod common;
-
 use std::ops::ControlFlow;
 
 use block_transformer_generation::{
     GenerationError, Options, PAD, Sampling, TextGenerator, generate, sample_text,
 };
+use block_transformer_testing::{model, shape};
 use block_transformer_text::Tokenizer;
 use burn::tensor::Device;
-use common::{model, shape};
 
 fn prompts() -> Vec<String> {
     ["Once", "", "upon a time — ", "日本"].map(String::from).to_vec()

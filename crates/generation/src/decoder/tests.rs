@@ -1,11 +1,11 @@
 //! Logits: of a batch, of a sequence alone, without caches, and on another device.
 
+use block_transformer_testing::{model, shapes};
 use block_transformer_zoo::{LanguageModel, ModelConfig, TokenBatch};
 use burn::tensor::{Bool, Int, TensorData};
 use burn::tensor::{Device, Tensor};
 
 use super::*;
-use crate::common::{model, shapes};
 use crate::engine::decoder;
 use crate::{Limits, PAD};
 

@@ -1,0 +1,12 @@
+//! The tests that need the command's binary, or several crates together.
+
+mod bench;
+mod cli;
+#[cfg(all(unix, feature = "tui", feature = "flex"))]
+mod dashboard;
+mod eval;
+mod eval_pg19;
+mod kill;
+mod parity;
+mod presets;
+mod support;
