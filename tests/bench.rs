@@ -48,7 +48,7 @@ fn decoding_at_depths_is_measured_compared_and_drawn() {
         file("results.csv").lines().map(|line| line.split(',').count()).collect();
     assert!(columns.windows(2).all(|pair| pair[0] == pair[1]), "{columns:?}");
     assert!(file("summary.md").contains("| debug-block | at 64 |"));
-    assert!(file("throughput-over-context.svg").contains("debug-vanilla, peaks allow"));
+    assert!(file("throughput-over-context.svg").contains("debug-vanilla, roofline"));
     assert!(file("ratio-over-context.svg").contains("debug-block over debug-vanilla"));
     assert!(!dir.path().join("out/throughput-over-batch.svg").exists());
 }

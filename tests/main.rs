@@ -1,5 +1,6 @@
 //! The tests that need the command's binary, or several crates together.
 
+mod backends;
 mod bench;
 mod cli;
 #[cfg(all(unix, feature = "tui", feature = "flex"))]

@@ -1,21 +1,14 @@
-//! Numbers of things, as flags give them.
+//! Counts on the command line.
 
-/// Tokens or sequences that can be counted with.
-pub const MOST: usize = block_transformer_cost::Lengths::MOST;
+use block_transformer_cost::Lengths;
+use clap::builder::RangedU64ValueParser;
 
-/// A number that is not 0.
-pub fn positive(value: &str) -> Result<usize, String> {
-    match value.parse() {
-        Ok(0) => Err("must be at least 1".into()),
-        Ok(number) => Ok(number),
-        Err(error) => Err(format!("{error}")),
-    }
+/// Parses a number from 1.
+pub fn positive() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
-/// A number of tokens or sequences, 1 to 16 million.
-pub fn count(value: &str) -> Result<usize, String> {
-    match positive(value)? {
-        number if number > MOST => Err(format!("must be at most {MOST}")),
-        number => Ok(number),
-    }
+/// Parses a number of tokens or sequences, 1 to 16 million.
+pub fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=Lengths::MOST as u64)
 }

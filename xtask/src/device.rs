@@ -1,32 +1,42 @@
-//! `--device`: which of burn's backends computes.
+//! `--device` and `--weights`.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use block_transformer_cost::Number;
+use block_transformer_device::{DeviceError, DeviceName};
 use block_transformer_zoo::LanguageModel;
 use burn::tensor::Device;
 use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-/// Backends by their `--device` name. Each is there when the command was built with its feature.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum DeviceName {
-    /// burn-flex, the fast CPU backend
-    #[default]
-    Flex,
-    /// burn-ndarray (deprecated by burn, kept for comparison)
-    Ndarray,
-    /// burn-cuda, the first GPU
-    Cuda,
-    /// burn-wgpu, the default adapter
-    Wgpu,
+/// Parses `--device`, and lists the devices in `--help`.
+pub fn parser() -> impl TypedValueParser<Value = DeviceName> {
+    let value = |device: DeviceName| PossibleValue::new(device.name()).help(device.description());
+    PossibleValuesParser::new(DeviceName::ALL.map(value)).try_map(|name| name.parse::<DeviceName>())
+}
+
+/// Opens the device of `--device`.
+pub fn open(name: DeviceName) -> Result<Device> {
+    name.open().map_err(|error| {
+        let DeviceError::NotBuilt { device } = &error else { return error.into() };
+        let (feature, package) = (device.feature(), env!("CARGO_PKG_NAME"));
+        let remedy = if crate::program() == env!("CARGO_BIN_NAME") {
+            format!("install with `cargo install --path xtask --features {feature}`")
+        } else {
+            format!(
+                "run `cargo run --package {package} --features {feature} -- ...` instead of `cargo xtask ...`"
+            )
+        };
+        anyhow::anyhow!("--device {device}: this build has no such device; {remedy}")
+    })
 }
 
 /// What matrices are stored in; everything is computed in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Weights {
-    /// 4 bytes a number
+    /// 4 bytes per value
     #[default]
     F32,
-    /// 2 bytes a number: half the memory traffic of a small batch
+    /// 2 bytes per value: half the memory traffic of a small batch
     Bf16,
 }
 
@@ -55,45 +65,5 @@ impl Weights {
             "--weights bf16: --device ndarray has no bf16; use --device flex"
         );
         Ok(())
-    }
-}
-
-impl DeviceName {
-    /// Whether it computes on the processor, with the machine's own memory.
-    pub fn is_cpu(self) -> bool {
-        matches!(self, Self::Flex | Self::Ndarray)
-    }
-
-    /// Bytes of memory it has, where that is known: the machine's own.
-    pub fn memory(self) -> Option<u64> {
-        crate::memory::of_machine().filter(|_| self.is_cpu())
-    }
-
-    /// What `--device` calls it.
-    pub fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
-    }
-
-    /// The device.
-    pub fn open(self) -> Result<Device> {
-        match self {
-            #[cfg(feature = "flex")]
-            Self::Flex => Ok(Device::flex()),
-            #[cfg(feature = "ndarray")]
-            #[expect(deprecated, reason = "supported for as long as burn has it")]
-            Self::Ndarray => Ok(Device::ndarray()),
-            #[cfg(feature = "cuda")]
-            Self::Cuda => Ok(Device::cuda(0)),
-            #[cfg(feature = "wgpu")]
-            Self::Wgpu => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
-            #[allow(unreachable_patterns, reason = "reachable when a feature is off")]
-            other => {
-                let name = other.name();
-                bail!(
-                    "--device {name}: this build has no {name} backend; run `cargo run --package xtask \
-                     --features {name} -- ...` instead of `cargo xtask ...`"
-                )
-            }
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! The commands: `cargo xtask COMMAND`.
+//! The commands: `cargo xtask COMMAND` in a checkout, `block-transformer COMMAND` installed.
 
 /// Prints a line. A reader that has gone away, as behind `| head`, is no error.
 macro_rules! say {
@@ -8,49 +8,61 @@ macro_rules! say {
     }};
 }
 
-mod bytes;
 mod commands;
 mod counts;
 #[cfg(feature = "tui")]
 mod dashboard;
 mod device;
-mod memory;
 mod meter;
 
 use std::process::ExitCode;
 
+use block_transformer_device::keep_freed_memory;
 use clap::Parser;
 
 /// Train, run, import and export Block Transformers and the vanilla transformers they are
 /// measured against.
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, max_term_width = 100)]
+#[command(name = program(), bin_name = program(), version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: commands::Command,
 }
 
-/// Bytes of stack a thread, as much as a main thread has.
+/// Returns how the user calls this program.
+fn program() -> &'static str {
+    // cargo sets the variable for the programs that it runs
+    let by_cargo = std::env::var("CARGO_PKG_NAME");
+    if by_cargo.is_ok_and(|package| package == env!("CARGO_PKG_NAME")) {
+        "cargo xtask"
+    } else {
+        env!("CARGO_BIN_NAME")
+    }
+}
+
+/// Bytes of stack per thread, as many as a main thread has.
 const STACK: usize = 8 << 20;
 
 fn main() -> ExitCode {
-    memory::keep_pages();
+    keep_freed_memory();
     let command = Cli::parse().command;
     // On a thread of the pool a parallel operation begins at once, with the caller's share of the
     // work; from any other it would wait for a thread to be woken, and to be woken itself.
     let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
-    match rayon::scope(|_| command.run()) {
-        Ok(code) => code,
-        Err(error) => {
-            let mut text = error.to_string();
-            for cause in error.chain().skip(1).map(ToString::to_string) {
-                // most errors name their cause themselves
-                if !text.contains(&cause) {
-                    text = format!("{text}: {cause}");
-                }
-            }
-            eprintln!("error: {text}");
-            ExitCode::FAILURE
+    rayon::scope(|_| command.run()).unwrap_or_else(|error| {
+        eprintln!("error: {}", with_causes(&error));
+        ExitCode::FAILURE
+    })
+}
+
+/// Returns the error and its causes, joined with `: `.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // some errors of other crates repeat their cause
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
         }
     }
+    text
 }

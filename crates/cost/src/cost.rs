@@ -5,37 +5,38 @@ use std::ops::{Add, Mul};
 
 use serde::Serialize;
 
-use crate::Machine;
+use crate::machine::Machine;
 
-/// What something takes.
+/// The work and memory traffic of a computation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Cost {
     /// FLOPs of products with weights.
     pub matrix_flops: f64,
-    /// FLOPs of attention: scores, and sums of values.
+    /// FLOPs of attention: scores, and weighted sums of values.
     pub attention_flops: f64,
     /// Bytes of weights read.
     pub weights: f64,
     /// Bytes of keys and values read and written.
     pub caches: f64,
-    /// Bytes of everything else read and written, if nothing stays in a cache of the processor.
+    /// Bytes of all other values read and written, if nothing stays in the caches of the processor.
     pub activations: f64,
 }
 
 impl Cost {
-    /// All FLOPs.
+    /// Returns all FLOPs.
     pub fn flops(&self) -> f64 {
         self.matrix_flops + self.attention_flops
     }
 
-    /// Seconds that `machine` takes at least: arithmetic, or reading weights and caches, whichever
-    /// takes longer. Activations may stay on the chip.
+    /// Returns the fewest seconds that `machine` can take: those of the arithmetic, or of reading
+    /// weights and caches, whichever are more. Activations may stay on the chip.
     pub fn bound(&self, machine: &Machine) -> f64 {
         let bytes = self.weights + self.caches;
         (self.flops() / machine.flops).max(bytes / machine.bandwidth)
     }
 
-    /// The same when activations go through memory too.
+    /// Returns the seconds of the arithmetic, or of reading weights, caches and activations,
+    /// whichever are more.
     fn with_activations(&self, machine: &Machine) -> f64 {
         let bytes = self.weights + self.caches + self.activations;
         (self.flops() / machine.flops).max(bytes / machine.bandwidth)
@@ -76,27 +77,27 @@ impl Sum for Cost {
     }
 }
 
-/// A part of the work that comes after the one before it.
+/// One of the phases that a computation runs one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Phase {
-    /// What is done.
+    /// The name.
     pub name: &'static str,
-    /// What it takes.
+    /// Its cost.
     pub cost: Cost,
 }
 
-/// Work in parts, one after the other.
+/// The phases of a computation, in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Phases(pub Vec<Phase>);
 
 impl Phases {
-    /// All parts together.
+    /// Returns the cost of all phases together.
     pub fn total(&self) -> Cost {
         self.0.iter().map(|phase| phase.cost).sum()
     }
 
-    /// Seconds if the parts do not overlap, and each is as fast as `machine`'s peaks allow:
-    /// attention waits for memory while the arithmetic units idle, and the other way round.
+    /// Returns the seconds of all phases if they do not overlap and each is as fast as the peaks of
+    /// `machine` allow: arithmetic in one phase does not hide memory traffic in another.
     pub fn seconds(&self, machine: &Machine) -> f64 {
         self.0.iter().map(|phase| phase.cost.with_activations(machine)).sum()
     }
@@ -105,7 +106,7 @@ impl Phases {
         self.0.push(Phase { name, cost });
     }
 
-    /// Every part `factor` times.
+    /// Multiplies the cost of every phase.
     pub(crate) fn times(mut self, factor: f64) -> Self {
         for phase in &mut self.0 {
             phase.cost = phase.cost * factor;

@@ -1,17 +1,24 @@
 //! A cost model of decoding: FLOPs, bytes of weights, caches and activations, and the time they take
-//! on a machine of known peaks (the roofline of Williams et al., 2009).
+//! on a machine with known peaks (the roofline model of Williams et al., 2009).
 //!
-//! The formulas follow what [`block_transformer_generation::Engine`] does; a test holds them against its counts.
+//! The formulas follow the steps of [`block_transformer_generation::Engine`]; a test compares them
+//! with the operations that it counts.
 
 mod cost;
 mod machine;
+mod peaks;
 mod phases;
+mod plan;
+mod prediction;
 mod published;
 mod stack;
 mod workload;
 
 pub use cost::{Cost, Phase, Phases};
 pub use machine::{Machine, MachineError, Number};
+pub use peaks::Peaks;
 pub use phases::{Sizes, decode, prefill};
+pub use plan::{Plan, cache_bytes_per_context_token, largest_batch};
+pub use prediction::Prediction;
 pub use published::{Published, published};
-pub use workload::{Estimate, Lengths, LengthsError, estimate, largest_batch};
+pub use workload::{Lengths, LengthsError, Workload};

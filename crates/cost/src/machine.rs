@@ -1,26 +1,26 @@
-//! Peaks of machines.
+//! Machines and their peaks.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// A machine, as far as the model knows it. As a file it is TOML with these keys.
+/// A machine, as the cost model describes it. As a file it is TOML with these keys.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// What it is.
+    /// The name.
     pub name: String,
-    /// Peak of matrix products, FLOP/s.
+    /// The peak of matrix products, in FLOP/s.
     pub flops: f64,
-    /// Peak of reading memory, bytes a second.
+    /// The peak of reading memory, in bytes per second.
     pub bandwidth: f64,
-    /// Memory for weights, caches and activations, bytes.
+    /// Memory for weights, caches and activations, in bytes.
     pub memory: f64,
-    /// What matrices are stored in.
+    /// How matrices are stored.
     #[serde(default)]
     pub weights: Number,
-    /// What caches and activations are stored in.
+    /// How caches and activations are stored.
     #[serde(default)]
     pub numbers: Number,
 }
@@ -58,31 +58,41 @@ impl std::fmt::Display for Number {
     }
 }
 
-/// A machine that is not known.
+/// A machine that is not known, or a file that does not describe one.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// Neither a name nor a file.
-    #[error("{name}: neither one of {known} nor a file that can be read ({reason})")]
+    /// There is neither a machine nor a readable file of that name.
+    #[error("`{name}` is neither one of {known} nor a file that can be read")]
     Unknown {
-        /// What was asked for.
+        /// The name.
         name: PathBuf,
-        /// The machines that have a name.
+        /// The names of the known machines.
         known: String,
-        /// Why it is no file.
-        reason: String,
+        /// The error of reading the file.
+        source: std::io::Error,
     },
-    /// The file describes no machine.
-    #[error("{path}: {reason}")]
+    /// The file is not TOML with the keys of [`Machine`].
+    #[error("{path}")]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, by key.
-        reason: String,
+        /// The key and the problem.
+        source: Box<toml::de::Error>,
+    },
+    /// A peak is not a positive number.
+    #[error("{path}: {key}: {value} must be positive")]
+    NotPositive {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: f64,
     },
 }
 
 impl Machine {
-    /// The machine called `name`, or described by the file of that name.
+    /// Returns the machine called `name`, or the one that the file of that name describes.
     ///
     /// # Errors
     /// When there is neither, a key is missing or unknown, or a peak is not positive.
@@ -92,18 +102,19 @@ impl Machine {
             return Ok(machine);
         }
         let known = named.into_keys().collect::<Vec<_>>().join(", ");
-        let text = std::fs::read_to_string(name).map_err(|error| MachineError::Unknown {
-            name: name.into(),
+        let path = || name.into();
+        let text = std::fs::read_to_string(name).map_err(|source| MachineError::Unknown {
+            name: path(),
             known,
-            reason: error.to_string(),
+            source,
         })?;
-        let file = |reason: String| MachineError::File { path: name.into(), reason };
-        let machine: Self = toml::from_str(&text).map_err(|error| file(error.to_string()))?;
+        let machine: Self = toml::from_str(&text)
+            .map_err(|error| MachineError::File { path: path(), source: Box::new(error) })?;
         for (key, value) in
             [("flops", machine.flops), ("bandwidth", machine.bandwidth), ("memory", machine.memory)]
         {
             if !(value.is_finite() && value > 0.0) {
-                return Err(file(format!("{key}: {value} must be positive")));
+                return Err(MachineError::NotPositive { path: path(), key, value });
             }
         }
         Ok(machine)
@@ -116,14 +127,15 @@ fn named() -> BTreeMap<String, Machine> {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
 
     #[test]
-    fn a_machine_has_a_name_or_a_file() {
+    fn a_machine_is_known_by_name_or_described_by_a_file() {
         assert!(Machine::open(Path::new("h100")).unwrap().flops > 9e14);
-        let dir = std::env::temp_dir().join(format!("zoo-machine-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let path = dir.join("mine.toml");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mine.toml");
         let sheet = "name = \"mine\"\nflops = 1e11\nbandwidth = 1e10\nmemory = 8e9\n";
         std::fs::write(&path, sheet).unwrap();
         assert_eq!(Machine::open(&path).unwrap().numbers, Number::F32);
@@ -133,10 +145,11 @@ mod tests {
             ("name = \"mine\"".into(), "flops"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = Machine::open(&path).unwrap_err().to_string();
+            let error = Machine::open(&path).unwrap_err();
+            let cause = error.source().map(ToString::to_string).unwrap_or_default();
+            let error = format!("{error}: {cause}");
             assert!(error.contains(said) && error.contains("mine.toml"), "{error}");
         }
-        std::fs::remove_dir_all(&dir).unwrap();
         let error = Machine::open(Path::new("h1000")).unwrap_err().to_string();
         assert!(error.contains("h1000") && error.contains("a100, h100"), "{error}");
     }

@@ -1,19 +1,19 @@
-//! What was measured of the published implementation.
+//! Measurements of the published implementation.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use crate::Lengths;
+use crate::workload::Lengths;
 
 /// A published measurement, on an H100 with the batch tuned.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
-    /// Thousand tokens a second.
+    /// Thousands of tokens per second.
     pub rate: f64,
-    /// MB of keys, values and activations a sample.
+    /// MB of keys, values and activations per sample.
     pub memory: f64,
 }
 
@@ -29,7 +29,7 @@ struct Model {
     measured: BTreeMap<String, Published>,
 }
 
-/// The published figures of a preset, where there are any.
+/// Returns the published measurement of a preset; `None` where there is none.
 pub fn published(preset: &str, lengths: Lengths) -> Option<Published> {
     static FILE: LazyLock<File> = LazyLock::new(|| {
         toml::from_str(include_str!("../published.toml")).expect("a test reads it")

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use block_transformer_cost::{
-    Lengths, Machine, Sizes, decode, estimate, largest_batch, prefill, published,
+    Lengths, Machine, Prediction, Sizes, Workload, decode, largest_batch, prefill, published,
 };
 use block_transformer_generation::{Engine, Limits, Options, Work};
 use block_transformer_layers::neox::NeoXConfig;
@@ -121,10 +121,13 @@ fn nothing_is_faster_than_its_bound() {
             for lengths in ["2048:128", "128:2048", "5:3"] {
                 let lengths: Lengths = lengths.parse().unwrap();
                 let limits = largest_batch(&preset.model, &machine, lengths.total()).unwrap();
-                let fits = estimate(&preset.model, &machine, lengths, limits.sequences);
-                let alone = estimate(&preset.model, &machine, lengths, 1);
-                for estimate in [&fits, &alone] {
-                    assert!(estimate.rate > 0.0 && estimate.rate <= estimate.bound);
+                let predict = |batch| {
+                    let workload = Workload::Lengths(lengths);
+                    Prediction::new(&preset.model, &machine, workload, batch)
+                };
+                let (fits, alone) = (predict(limits.sequences), predict(1));
+                for prediction in [&fits, &alone] {
+                    assert!(prediction.rate > 0.0 && prediction.rate <= prediction.bound);
                 }
                 assert!(fits.rate > alone.rate, "{} {lengths}", preset.name);
             }

@@ -1,7 +1,7 @@
 //! Drawing with plotters.
 
+use std::error::Error;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Once;
 
 use plotters::coord::Shift;
@@ -10,9 +10,11 @@ use plotters::style::register_font;
 
 use crate::{Corner, Plot, Ribbon, Scale, Style};
 
-const SIZE: (u32, u32) = (960, 600);
+const WIDTH: u32 = 960;
+const HEIGHT: u32 = 600;
 const FONT: &str = "sans-serif";
-/// Distinct in print and to the colour-blind (Okabe and Ito).
+const FONT_FILE: &[u8] = include_bytes!("../fonts/Ubuntu-Light.ttf");
+/// Colours that can be told apart in print and by the colour-blind (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -23,25 +25,37 @@ const COLOURS: [RGBColor; 6] = [
 ];
 const INK: RGBColor = RGBColor(40, 40, 40);
 
-pub(crate) fn svg(plot: &Plot) -> Result<String, String> {
+type Drawn<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Returns the plot as an SVG file.
+pub(crate) fn svg(plot: &Plot) -> Drawn<Vec<u8>> {
     let mut text = String::new();
-    draw(plot, SVGBackend::with_string(&mut text, SIZE).into_drawing_area())?;
-    Ok(text)
+    draw(plot, SVGBackend::with_string(&mut text, (WIDTH, HEIGHT)).into_drawing_area())?;
+    Ok(text.into_bytes())
 }
 
-pub(crate) fn png(plot: &Plot, path: &Path) -> Result<(), String> {
-    draw(plot, BitMapBackend::new(path, SIZE).into_drawing_area())
+/// Returns the plot as a PNG file.
+pub(crate) fn png(plot: &Plot) -> Drawn<Vec<u8>> {
+    let mut pixels = vec![0; (WIDTH * HEIGHT) as usize * 3];
+    draw(plot, BitMapBackend::with_buffer(&mut pixels, (WIDTH, HEIGHT)).into_drawing_area())?;
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, WIDTH, HEIGHT);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header()?.write_image_data(&pixels)?;
+    Ok(file)
 }
 
-fn draw<B: DrawingBackend>(plot: &Plot, area: DrawingArea<B, Shift>) -> Result<(), String> {
+fn draw<B: DrawingBackend>(plot: &Plot, area: DrawingArea<B, Shift>) -> Drawn<()>
+where
+    B::ErrorType: 'static,
+{
     static FONTS: Once = Once::new();
     FONTS.call_once(|| {
-        let font = epaint_default_fonts::UBUNTU_LIGHT;
-        // a font that does not parse shows when text is drawn
-        let _ = register_font(FONT, FontStyle::Normal, font);
+        // if the font cannot be parsed, drawing text reports it
+        let _ = register_font(FONT, FontStyle::Normal, FONT_FILE);
     });
-    draw_chart(plot, &area).map_err(|e| e.to_string())?;
-    area.present().map_err(|e| e.to_string())
+    draw_chart(plot, &area)?;
+    Ok(area.present()?)
 }
 
 fn draw_chart<B: DrawingBackend>(
@@ -76,7 +90,7 @@ fn draw_chart<B: DrawingBackend>(
         let colour = COLOURS[ribbon.line % COLOURS.len()].mix(0.2);
         chart.draw_series([Polygon::new(plot.outline(ribbon), colour)])?;
     }
-    // what the legend shows of a dashed line
+    // the sample of a dashed line in the legend
     let dashed = |style: ShapeStyle| {
         move |(x, y): (i32, i32)| {
             let dash = |at: i32| PathElement::new([(x + at, y), (x + at + 9, y)], style);
@@ -101,7 +115,7 @@ fn draw_chart<B: DrawingBackend>(
             .draw_series(LineSeries::new(points.iter().copied(), style))?
             .label(&line.label)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], style));
-        // a line of one point would not show
+        // a line through one point would not be visible
         if line.style == Style::Marked || points.len() == 1 {
             chart.draw_series(points.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
         }
@@ -131,13 +145,13 @@ fn draw_chart<B: DrawingBackend>(
 }
 
 impl Plot {
-    /// The points that can be drawn.
+    /// Returns the points that can be drawn.
     fn placed(&self, points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> {
         let placed = points.iter().map(|&(x, y)| (self.x_scale.place(x), self.y_scale.place(y)));
         placed.filter(|(x, y)| x.is_finite() && y.is_finite())
     }
 
-    /// Along the upper edge of a ribbon, and back along the lower.
+    /// Returns the outline of a ribbon: along its upper edge, and back along its lower edge.
     fn outline(&self, ribbon: &Ribbon) -> Vec<(f64, f64)> {
         let upper: Vec<_> = ribbon.edges.iter().map(|&(x, _, high)| (x, high)).collect();
         let lower: Vec<_> = ribbon.edges.iter().rev().map(|&(x, low, _)| (x, low)).collect();
@@ -146,7 +160,7 @@ impl Plot {
 }
 
 impl Scale {
-    /// Where a value lies on the axis.
+    /// Returns the place of a value on the axis.
     fn place(self, value: f64) -> f64 {
         match self {
             Self::Linear => value,
@@ -154,7 +168,7 @@ impl Scale {
         }
     }
 
-    /// The label of a tick that lies at `place`.
+    /// Returns the label of the tick at `place`.
     fn tick(self, place: f64) -> String {
         match self {
             Self::Linear => number(place),
@@ -164,7 +178,7 @@ impl Scale {
     }
 }
 
-/// What the axes span: everything, and a little room above and below.
+/// Returns the ranges of the axes: all points, and some room above and below.
 fn ranges(plot: &Plot) -> (Range<f64>, Range<f64>) {
     let lines = plot.lines.iter().flat_map(|line| plot.placed(&line.points));
     let ribbons = plot.ribbons.iter().flat_map(|ribbon| plot.outline(ribbon));
@@ -177,7 +191,7 @@ fn ranges(plot: &Plot) -> (Range<f64>, Range<f64>) {
     (xs, ys.start - room..ys.end + room)
 }
 
-/// From the smallest to the largest, never empty.
+/// Returns the range from the smallest to the largest value, which is never empty.
 fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
     let (low, high) =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
@@ -188,7 +202,7 @@ fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
     }
 }
 
-/// As few digits as tell ticks apart.
+/// Formats a tick with at most three decimals.
 fn number(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_string()

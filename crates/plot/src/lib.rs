@@ -1,17 +1,21 @@
 //! Line plots as SVG and PNG.
 //!
-//! The font is built in, so a plot looks the same on a machine that has none.
+//! The font is built in, so that a plot does not depend on the fonts of the machine. It is Ubuntu
+//! Light, under the Ubuntu Font Licence (`fonts/UFL.txt`).
 
 mod draw;
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
-/// A line of a plot.
+use block_transformer_files::FileError;
+
+/// A line in a plot.
 #[derive(Clone, Debug)]
 pub struct Line {
     /// Its name in the legend.
     pub label: String,
-    /// x and y; points that are not finite are left out.
+    /// x and y; points that are not finite are not drawn.
     pub points: Vec<(f64, f64)>,
     /// How it is drawn.
     pub style: Style,
@@ -23,33 +27,33 @@ pub enum Style {
     /// A solid line.
     #[default]
     Solid,
-    /// Thin and pale, for raw values behind a smoothed line.
+    /// A thin and pale line, for raw values behind a smoothed line.
     Faint,
     /// A solid line with a mark at each point.
     Marked,
-    /// Dashes in the colour of the line before, which it is a bound or a prediction of.
+    /// A dashed line in the colour of the line before it, for a bound or a prediction of that line.
     Dashed,
 }
 
-/// How values are spread over an axis.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scale {
-    /// Evenly.
+    /// A linear scale.
     #[default]
     Linear,
-    /// Each doubling as wide as the next, ticks at powers of two; values must be positive.
+    /// A logarithmic scale with ticks at powers of two, for positive values.
     Log2,
 }
 
 /// A corner of the plot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Corner {
-    /// Free where lines fall.
+    /// The corner that falling lines leave free.
     #[default]
     UpperRight,
-    /// Free where lines fall from the top.
+    /// The corner that lines leave free which fall from the top.
     LowerLeft,
-    /// Free where lines rise.
+    /// The corner that rising lines leave free.
     LowerRight,
 }
 
@@ -67,69 +71,73 @@ pub struct Ribbon {
 pub struct Level {
     /// Its name in the legend.
     pub label: String,
-    /// Where it is on the y axis.
+    /// Its place on the y axis.
     pub y: f64,
 }
 
 /// A plot of lines over a common x axis.
 #[derive(Clone, Debug, Default)]
 pub struct Plot {
-    /// Above the plot.
+    /// The title above the plot.
     pub title: String,
-    /// Below the x axis.
+    /// The name of the x axis.
     pub x_label: String,
-    /// Beside the y axis.
+    /// The name of the y axis.
     pub y_label: String,
-    /// How x values are spread.
+    /// The scale of the x axis.
     pub x_scale: Scale,
-    /// How y values are spread.
+    /// The scale of the y axis.
     pub y_scale: Scale,
-    /// Areas behind the lines.
+    /// Areas, drawn behind the lines.
     pub ribbons: Vec<Ribbon>,
-    /// In drawing order.
+    /// Lines in drawing order.
     pub lines: Vec<Line>,
     /// Dashed levels.
     pub levels: Vec<Level>,
-    /// Where the legend is.
+    /// The place of the legend.
     pub legend: Corner,
 }
 
 /// A plot that could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {reason}")]
-pub struct PlotError {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    pub reason: String,
+pub enum PlotError {
+    /// The extension of the file is neither `svg` nor `png`.
+    #[error("{path}: a plot is written as .svg or .png")]
+    Extension {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The plot cannot be drawn or encoded.
+    #[error("cannot draw {path}")]
+    Draw {
+        /// The file.
+        path: PathBuf,
+        /// The error of the drawing library.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The file cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 impl Plot {
-    /// Writes the plot to `path`; a half-written file never takes the place of a whole one.
+    /// Writes the plot to `path`, completely or not at all.
     ///
     /// # Errors
     /// When the extension is neither `svg` nor `png`, or the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), PlotError> {
-        let error = |reason: String| PlotError { path: path.into(), reason };
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        let beside = path.with_extension(format!("partial.{extension}"));
-        let drawn = match extension {
-            "svg" => draw::svg(self)
-                .and_then(|svg| std::fs::write(&beside, svg).map_err(|e| e.to_string())),
-            "png" => draw::png(self, &beside),
-            _ => return Err(error("a plot is written as .svg or .png".into())),
+        let drawn = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("svg") => draw::svg(self),
+            Some("png") => draw::png(self),
+            _ => return Err(PlotError::Extension { path: path.into() }),
         };
-        let written =
-            drawn.and_then(|()| std::fs::rename(&beside, path).map_err(|e| e.to_string()));
-        written.map_err(|reason| {
-            // the partial file may not exist
-            let _ = std::fs::remove_file(&beside);
-            error(reason)
-        })
+        let bytes = drawn.map_err(|source| PlotError::Draw { path: path.into(), source })?;
+        Ok(block_transformer_files::write(path, &bytes)?)
     }
 }
 
-/// Exponential moving average of `points` over about `window` of them, without the bias of its start.
+/// Returns the exponential moving average of `points` over about `window` points, corrected for the
+/// bias at its start.
 pub fn smoothed(points: &[(f64, f64)], window: f64) -> Vec<(f64, f64)> {
     let keep = 1.0 - 1.0 / window.max(1.0);
     let (mut sum, mut weight) = (0.0, 0.0);
@@ -146,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn smoothing_keeps_a_constant_and_evens_out_a_saw() {
+    fn smoothing_keeps_a_constant_and_flattens_a_sawtooth() {
         let flat: Vec<_> = (0..5).map(|i| (f64::from(i), 2.0)).collect();
         assert!(smoothed(&flat, 4.0).iter().all(|p| (p.1 - 2.0).abs() < 1e-12));
         let saw: Vec<_> = (0..200).map(|i| (f64::from(i), f64::from(i % 2))).collect();
@@ -154,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logarithmic_axis_has_its_ticks_at_powers_of_two_and_ribbons_a_shade() {
+    fn a_logarithmic_axis_has_ticks_at_powers_of_two_and_a_ribbon_is_drawn() {
         let dir = tempfile::tempdir().unwrap();
         let points: Vec<(f64, f64)> = (1..2000).map(|x| (f64::from(x), 19.0)).collect();
         let edges = points.iter().map(|&(x, y)| (x, y - 1.0, y + 1.0)).chain([(0.0, 18.0, 20.0)]);
@@ -176,9 +184,9 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_are_written_whatever_the_points() {
-        let dir = std::env::temp_dir().join(format!("zoo-plot-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+    fn both_formats_are_written_for_any_points() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
         for points in
             [vec![], vec![(1.0, f64::NAN)], vec![(1.0, 2.0)], vec![(1.0, 2.0), (9.0, 1.0)]]
         {
@@ -197,6 +205,5 @@ mod tests {
             assert!(std::fs::read(dir.join("a.png")).unwrap().starts_with(b"\x89PNG"));
         }
         assert!(Plot::default().write(&dir.join("a.gif")).is_err());
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use block_transformer_datasets::{DatasetError, task_file};
+use block_transformer_device::DeviceName;
 use block_transformer_evaluation::{Item, Report, Scorer, Setting, Task, Timed, check_tokenizer};
 use block_transformer_text::Tokenizer;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::open_checkpoint;
 use crate::counts::positive;
-use crate::device::DeviceName;
+use crate::device;
 
 /// Where task files are kept when --data does not say.
 const DATA: &str = "data/eval";
@@ -37,22 +38,22 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Only the first N items of each task
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive())]
     limit: Option<usize>,
     /// Solved examples in front of each prompt; only 0
     #[arg(long, value_name = "N", default_value_t = 0)]
     shots: usize,
     /// Tokens of context [default: those the model was trained with]
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", value_parser = positive())]
     context: Option<usize>,
     /// Tokens computed together; scores do not depend on it
-    #[arg(long, value_name = "N", default_value_t = Scorer::BATCH_TOKENS, value_parser = positive)]
+    #[arg(long, value_name = "N", default_value_t = Scorer::BATCH_TOKENS, value_parser = positive())]
     batch_tokens: usize,
     /// Folder to write results.json and results.md to
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Backend that computes
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }
 
@@ -71,7 +72,7 @@ impl Args {
             ensure!(!there.exists(), "{}: already there; give another --out", there.display());
             std::fs::create_dir_all(out).with_context(|| format!("--out {}", out.display()))?;
         }
-        let device = self.device.open()?;
+        let device = device::open(self.device)?;
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
         let of_checkpoint = || format!("--checkpoint {}", self.checkpoint.display());

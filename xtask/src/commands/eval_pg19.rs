@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, ensure};
 use block_transformer_datasets::DatasetError;
+use block_transformer_device::DeviceName;
 use block_transformer_position_loss::{
     Book, EvaluationFolder, Measures, Settings, Subjects, Windows, evaluate,
 };
 
 use super::prepare::progress;
-use crate::device::DeviceName;
+use crate::device;
 use crate::meter::TokenMeter;
 
 const RECIPE: &str = "pg19-test";
@@ -55,7 +56,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
     /// Backend that computes
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }
 
@@ -63,7 +64,7 @@ impl Args {
     /// Evaluates, and prints the summary.
     pub fn run(self) -> Result<ExitCode> {
         let settings = if self.resume { self.resumed()? } else { self.settings()? };
-        let device = self.device.open()?;
+        let device = device::open(self.device)?;
         let subjects = Subjects::open(&settings.checkpoints)?;
         super::warn_of_skipped(subjects.skipped());
         let books = match &settings.books {

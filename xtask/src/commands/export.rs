@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use block_transformer_device::DeviceName;
 use block_transformer_weights::{Dtype, cast, export};
 use burn::module::Module;
 use clap::ValueEnum;
 
 use super::open_checkpoint;
-use crate::device::DeviceName;
+use crate::device;
 
 /// Arguments of `export`.
 #[derive(clap::Args)]
@@ -57,7 +58,7 @@ impl Args {
             folder.display()
         );
         let checkpoint = open_checkpoint(&self.checkpoint)?;
-        let device = DeviceName::default().open()?;
+        let device = device::open(DeviceName::default())?;
         let model = checkpoint.load_model(&device)?;
         let dtype = match self.dtype {
             Number::F32 => Dtype::F32,

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use block_transformer_device::DeviceName;
 use block_transformer_generation::{Options, Piece, SAMPLE_TEMPERATURE, Sampling, TextGenerator};
+use bytesize::ByteSize;
 
 use super::open_checkpoint;
-use crate::bytes::parse_bytes;
 use crate::counts::positive;
-use crate::device::{DeviceName, Weights};
+use crate::device::{self, Weights};
 
 /// Arguments of `generate`.
 #[derive(clap::Args)]
@@ -56,16 +57,16 @@ pub struct Args {
     #[arg(long)]
     ignore_eos: bool,
     /// Prompts computed together, at most
-    #[arg(long, value_name = "N", default_value = "16", value_parser = positive)]
+    #[arg(long, value_name = "N", default_value = "16", value_parser = positive())]
     batch: usize,
     /// Memory to use, at most: fewer prompts are computed together if need be (4GiB, 500MB)
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    memory: Option<u64>,
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
     /// What matrices are stored in
     #[arg(long, value_enum, default_value_t)]
     weights: Weights,
     /// Backend that computes
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }
 
@@ -76,13 +77,16 @@ impl Args {
         options.check()?;
         self.weights.check(self.device)?;
         let prompts = self.prompts()?;
-        let device = self.device.open()?;
+        let device = device::open(self.device)?;
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
         let model = self.weights.of(checkpoint.load_model(&device)?);
         let generator = TextGenerator::new(&model, &checkpoint.config, &tokenizer, &device)
             .with_context(|| format!("--checkpoint {}", self.checkpoint.display()))?
-            .with_room(self.batch, self.memory.or_else(|| self.device.memory()));
+            .with_room(
+                self.batch,
+                self.memory.map(|m| m.as_u64()).or_else(|| self.device.memory()),
+            );
         let start = Instant::now();
         let mut out = Output::default();
         let mut tokens = 0;

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use block_transformer_checkpoint::{Checkpoint, Contents, State};
+use block_transformer_device::DeviceName;
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::import;
 use block_transformer_zoo::ModelConfig;
 
-use crate::device::DeviceName;
+use crate::device;
 
 /// Arguments of `import`.
 #[derive(clap::Args)]
@@ -42,7 +43,7 @@ impl Args {
             None if beside.exists() => Tokenizer::load(&beside)?,
             None => Tokenizer::Bytes,
         };
-        let device = DeviceName::default().open()?;
+        let device = device::open(DeviceName::default())?;
         let (model, unused) = import(config.init(0, &device), &config, &self.from)?;
         let state = State::new();
         Checkpoint::write(

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use block_transformer_device::DeviceName;
 use block_transformer_parity::{Case, compare, find_cases};
 
-use crate::device::DeviceName;
+use crate::device;
 
 /// Arguments of `parity`.
 #[derive(clap::Args)]
@@ -17,14 +18,14 @@ pub struct Args {
     #[arg(long)]
     case: Option<String>,
     /// Backend that computes
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }
 
 impl Args {
     /// Prints the largest difference of each quantity; fails when one is out of tolerance.
     pub fn run(self) -> Result<ExitCode> {
-        let device = self.device.open()?;
+        let device = device::open(self.device)?;
         let (mut compared, mut failed) = (0, 0);
         for name in find_cases(&self.dir)? {
             if self.case.as_ref().is_some_and(|part| !name.contains(part.as_str())) {

@@ -1,10 +1,11 @@
-//! `cargo xtask presets`
+//! `presets`
 
 use std::process::ExitCode;
 
 use anyhow::Result;
+use block_transformer_bench::table;
 
-/// Bytes of a cached number in the table: half precision, as the published figures have it.
+/// Bytes per cached value: half precision, as in the published figures.
 const KV_BYTES: usize = 2;
 
 /// Arguments of `presets`.
@@ -22,24 +23,18 @@ impl Args {
             say!("{}", block_transformer_zoo::preset(&name)?.model.to_json());
             return Ok(ExitCode::SUCCESS);
         }
-        say!(
-            "{:<26} {:>13} {:>13} {:>14}  summary",
-            "preset",
-            "parameters",
-            "non-embedding",
-            "KV bytes/token"
-        );
-        for preset in block_transformer_zoo::presets() {
-            say!(
-                "{:<26} {:>13} {:>13} {:>14}  {}",
-                preset.name,
-                preset.model.num_params(),
-                preset.model.num_params_non_embedding(),
-                preset.model.kv_bytes_per_token(KV_BYTES),
-                preset.summary
-            );
-        }
-        say!("\nKV bytes are those of 16-bit caches.");
+        let head = ["preset", "summary", "parameters", "non-embedding", "KV bytes/token"];
+        let rows = block_transformer_zoo::presets().iter().map(|preset| {
+            let model = &preset.model;
+            vec![
+                preset.name.to_string(),
+                preset.summary.to_string(),
+                model.num_params().to_string(),
+                model.num_params_non_embedding().to_string(),
+                model.kv_bytes_per_token(KV_BYTES).to_string(),
+            ]
+        });
+        say!("{}\n\nKV bytes are for caches in 16 bits.", table(&head, 2, rows).trim_fmt());
         Ok(ExitCode::SUCCESS)
     }
 }

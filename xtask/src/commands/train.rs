@@ -5,20 +5,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use block_transformer_checkpoint::RunFolder;
+use block_transformer_device::DeviceName;
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
     INTERRUPTED, Lines, Outcome, Reporter, TokenizerChoice, TrainConfig, check_folder, on_interrupt,
 };
 use burn::tensor::Device;
-use clap::ValueEnum;
 use serde::Serialize;
 
 use super::prepare::{TokenizerArgs, is_prepared, prepared, summary};
 #[cfg(feature = "tui")]
 use crate::dashboard::Dashboard;
-use crate::device::DeviceName;
+use crate::device;
 
 /// Tokens of the sample written at the end.
 const SAMPLE_TOKENS: usize = 160;
@@ -156,11 +156,7 @@ impl Args {
         }
         config.check()?;
         check_folder(&config, resume)?;
-        let device = DeviceName::from_str(&config.device, true)
-            .map_err(|_| {
-                anyhow!("--device {}: must be flex, ndarray, cuda or wgpu", config.device)
-            })?
-            .open()?;
+        let device = device::open(config.device.parse::<DeviceName>().context("--device")?)?;
         ensure!(
             !(own_tokenizer && is_prepared(&config.corpus)),
             "--corpus {}: a prepared corpus has its tokenizer; leave out the flag that chooses one",

@@ -1,20 +1,14 @@
-//! `cargo xtask bench`
+//! `bench`
 
-mod case;
 mod decode;
-mod engine;
-mod figures;
-mod peaks;
-mod report;
 mod sequences;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use block_transformer_bench::{BenchReport, Candidate, Task};
 use clap::Subcommand;
-
-pub use peaks::Peaks;
-pub use report::{aligned, number, size};
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
@@ -25,7 +19,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Decoding: prompts and continuations, or tokens at a depth, of several models in turn
+    /// Decoding: of prompts and continuations, or after a context, of several models in turn
     Decode(Box<decode::Args>),
     /// The loss of whole sequences, without gradients
     Eval(sequences::Args),
@@ -38,8 +32,29 @@ impl Args {
     pub fn run(self) -> Result<ExitCode> {
         match self.what {
             What::Decode(args) => args.run(),
-            What::Eval(args) => args.run(sequences::Kind::Eval),
-            What::Train(args) => args.run(sequences::Kind::Train),
+            What::Eval(args) => args.run(Task::Evaluation),
+            What::Train(args) => args.run(Task::Training),
         }
     }
+}
+
+fn presets(names: &[String]) -> Result<Vec<Candidate>> {
+    let candidates = names.iter().map(|name| Candidate::preset(name));
+    candidates.collect::<Result<_, _>>().context("--preset")
+}
+
+/// Creates the folder of `--out`, before anything is measured.
+fn create(out: Option<&Path>) -> Result<()> {
+    let Some(dir) = out else { return Ok(()) };
+    std::fs::create_dir_all(dir).with_context(|| format!("--out {}", dir.display()))
+}
+
+fn print(report: &BenchReport) {
+    say!("{}\n\n{}\n{}", report.table(), report.peaks_line(), report.legend());
+}
+
+/// Returns the command line, for the summary.
+fn command_line() -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    format!("{} {}", crate::program(), arguments.join(" "))
 }

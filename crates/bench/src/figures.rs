@@ -1,41 +1,42 @@
-//! Plots of decoding, and what block models gain.
+//! Plots of decoding speed, and comparisons of models with and without blocks.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Result;
 use block_transformer_plot::{Corner, Line, Plot, Scale, Style};
 
-use super::report::{Row, number};
+use crate::error::BenchError;
+use crate::format::number;
+use crate::report::BenchRow;
 
-/// Lines that set block models against vanilla ones at the same work.
-pub fn ratios(rows: &[Row]) -> Vec<String> {
-    let line = |(block, vanilla): (&Row, &Row)| {
+/// Compares models with blocks and models without at the same workload, one sentence per pair.
+pub fn ratios(rows: &[BenchRow]) -> Vec<String> {
+    let line = |(block, vanilla): (&BenchRow, &BenchRow)| {
         let mut line = format!(
-            "{}, {} x {} against {} x {}: {} times the tokens/s (peaks allow {}, predicted {})",
+            "{}: {} x {} decodes {} times as many tokens per second as {} x {} (roofline {}, predicted {})",
             block.work,
             block.batch,
             block.model,
+            number(block.rate.median / vanilla.rate.median),
             vanilla.batch,
             vanilla.model,
-            number(block.rate.median / vanilla.rate.median),
             number(block.roofline.median / vanilla.roofline.median),
             number(block.predicted.median / vanilla.predicted.median),
         );
         if let (Some(block), Some(vanilla)) = (block.sequence_bytes, vanilla.sequence_bytes) {
             let times = vanilla as f64 / block as f64;
-            line += &format!(", keys and values {} times smaller", number(times));
+            line += &format!("; its keys and values are {} times smaller", number(times));
         }
         line
     };
     pairs(rows).map(line).collect()
 }
 
-/// Each block model's row with the vanilla ones of the same work: where batches were given, of the
-/// same batch.
-fn pairs(rows: &[Row]) -> impl Iterator<Item = (&Row, &Row)> {
-    rows.iter().filter(|row| row.family == "block").flat_map(move |block| {
-        let same_work = move |row: &&Row| row.family == "vanilla" && row.work == block.work;
+/// Pairs each row of a model with blocks with the rows of models without blocks at the same workload,
+/// and the same batch where there is one.
+fn pairs(rows: &[BenchRow]) -> impl Iterator<Item = (&BenchRow, &BenchRow)> {
+    rows.iter().filter(|row| row.block_length > 1).flat_map(move |block| {
+        let same_work = move |row: &&BenchRow| row.block_length == 1 && row.work == block.work;
         let same_batch = rows.iter().any(|row| same_work(&row) && row.batch == block.batch);
         let of_work = rows.iter().filter(same_work);
         of_work
@@ -44,12 +45,13 @@ fn pairs(rows: &[Row]) -> impl Iterator<Item = (&Row, &Row)> {
     })
 }
 
-/// Draws what there are points enough for; says which files.
+/// Draws the plots that have enough points, as SVG and PNG, in the folder `dir`. Returns their names
+/// without extension.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn draw(rows: &[Row], dir: &Path) -> Result<String> {
-    let mut drawn = String::new();
+pub fn draw(rows: &[BenchRow], dir: &Path) -> Result<Vec<&'static str>, BenchError> {
+    let mut drawn = Vec::new();
     let plots = [
         ("throughput-over-batch", over_batch(rows)),
         ("throughput-over-context", over_context(rows)),
@@ -61,13 +63,17 @@ pub fn draw(rows: &[Row], dir: &Path) -> Result<String> {
         for extension in ["svg", "png"] {
             plot.write(&dir.join(format!("{name}.{extension}")))?;
         }
-        drawn += &format!(", {name}.svg, .png");
+        drawn.push(name);
     }
     Ok(drawn)
 }
 
-/// A line a model, or a model at one work, with what the peaks allow beside it.
-fn lines(rows: &[Row], key: impl Fn(&Row) -> Option<String>, x: impl Fn(&Row) -> f64) -> Vec<Line> {
+/// Returns a line per key with the speed, and one with the roofline.
+fn lines(
+    rows: &[BenchRow],
+    key: impl Fn(&BenchRow) -> Option<String>,
+    x: impl Fn(&BenchRow) -> f64,
+) -> Vec<Line> {
     let mut keys: Vec<String> = rows.iter().filter_map(&key).collect();
     let mut seen = Vec::new();
     keys.retain(|key| {
@@ -77,27 +83,24 @@ fn lines(rows: &[Row], key: impl Fn(&Row) -> Option<String>, x: impl Fn(&Row) ->
     });
     let mut lines = Vec::new();
     for of in keys {
-        let mut of_key: Vec<&Row> =
+        let mut of_key: Vec<&BenchRow> =
             rows.iter().filter(|row| key(row).as_ref() == Some(&of)).collect();
         of_key.sort_by(|a, b| x(a).total_cmp(&x(b)));
-        let points = |y: fn(&Row) -> f64| of_key.iter().map(|row| (x(row), y(row))).collect();
+        let points = |y: fn(&BenchRow) -> f64| of_key.iter().map(|row| (x(row), y(row))).collect();
         let measured = points(|row| row.rate.median);
         let most = points(|row| row.roofline.median);
         lines.push(Line { label: of.clone(), points: measured, style: Style::Marked });
-        lines.push(Line {
-            label: format!("{of}, peaks allow"),
-            points: most,
-            style: Style::Dashed,
-        });
+        lines.push(Line { label: format!("{of}, roofline"), points: most, style: Style::Dashed });
     }
     lines.retain(|line| line.points.len() > 1);
     lines
 }
 
-/// Whether a model was measured at one depth with several batches.
-fn has_batches(rows: &[Row]) -> bool {
-    let same =
-        |a: &Row, b: &Row| a.model == b.model && a.context == b.context && a.batch != b.batch;
+/// Returns whether a model was measured after one context with several batches.
+fn has_batches(rows: &[BenchRow]) -> bool {
+    let same = |a: &BenchRow, b: &BenchRow| {
+        a.model == b.model && a.context == b.context && a.batch != b.batch
+    };
     rows.iter().any(|a| a.context.is_some() && rows.iter().any(|b| same(a, b)))
 }
 
@@ -105,7 +108,7 @@ fn throughput(title: &str, x_label: &str, lines: Vec<Line>, legend: Corner) -> O
     (!lines.is_empty()).then(|| Plot {
         title: title.into(),
         x_label: x_label.into(),
-        y_label: "tokens a second".into(),
+        y_label: "tokens per second".into(),
         x_scale: Scale::Log2,
         y_scale: Scale::Log2,
         lines,
@@ -114,19 +117,19 @@ fn throughput(title: &str, x_label: &str, lines: Vec<Line>, legend: Corner) -> O
     })
 }
 
-fn over_batch(rows: &[Row]) -> Option<Plot> {
-    let several = |row: &Row| {
-        let like = |other: &&Row| other.model == row.model && other.work == row.work;
+fn over_batch(rows: &[BenchRow]) -> Option<Plot> {
+    let several = |row: &BenchRow| {
+        let like = |other: &&BenchRow| other.model == row.model && other.work == row.work;
         rows.iter().filter(like).count() > 1
     };
-    let key = |row: &Row| several(row).then(|| format!("{}, {}", row.model, row.work));
+    let key = |row: &BenchRow| several(row).then(|| format!("{}, {}", row.model, row.work));
     let lines = lines(rows, key, |row| row.batch as f64);
     throughput("Decoding, by batch", "sequences together", lines, Corner::LowerRight)
 }
 
-fn over_context(rows: &[Row]) -> Option<Plot> {
+fn over_context(rows: &[BenchRow]) -> Option<Plot> {
     let batches = has_batches(rows);
-    let key = |row: &Row| {
+    let key = |row: &BenchRow| {
         row.context?;
         Some(if batches { format!("{} x {}", row.batch, row.model) } else { row.model.clone() })
     };
@@ -134,9 +137,9 @@ fn over_context(rows: &[Row]) -> Option<Plot> {
     throughput("Decoding, by context", "tokens of context", lines, Corner::LowerLeft)
 }
 
-fn ratio_over_context(rows: &[Row]) -> Option<Plot> {
+fn ratio_over_context(rows: &[BenchRow]) -> Option<Plot> {
     let batches = has_batches(rows);
-    // a line of pairs, and what the peaks allow
+    // per pair of models, the measured ratio and the ratio of the rooflines
     let mut all: BTreeMap<String, [Vec<(f64, f64)>; 2]> = BTreeMap::new();
     for (block, vanilla) in pairs(rows) {
         let Some(context) = block.context else { continue };
@@ -152,7 +155,7 @@ fn ratio_over_context(rows: &[Row]) -> Option<Plot> {
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             points
         };
-        let allow = format!("{label}, peaks allow");
+        let allow = format!("{label}, roofline");
         lines.push(Line { label, points: sorted(measured), style: Style::Marked });
         lines.push(Line { label: allow, points: sorted(allowed), style: Style::Dashed });
     }
@@ -160,7 +163,7 @@ fn ratio_over_context(rows: &[Row]) -> Option<Plot> {
     (!lines.is_empty()).then(|| Plot {
         title: "Block over vanilla, by context".into(),
         x_label: "tokens of context".into(),
-        y_label: "ratio of tokens a second".into(),
+        y_label: "ratio of tokens per second".into(),
         x_scale: Scale::Log2,
         lines,
         legend: Corner::LowerRight,
@@ -168,8 +171,8 @@ fn ratio_over_context(rows: &[Row]) -> Option<Plot> {
     })
 }
 
-/// Loss over throughput, a point a checkpoint at each work.
-fn frontier(rows: &[Row]) -> Option<Plot> {
+/// Loss over throughput, with a point per checkpoint and workload.
+fn frontier(rows: &[BenchRow]) -> Option<Plot> {
     let points = rows.iter().filter_map(|row| {
         let points = vec![(row.rate.median, row.loss?)];
         let label = format!("{}, {} x {}", row.model, row.batch, row.work);
@@ -178,8 +181,8 @@ fn frontier(rows: &[Row]) -> Option<Plot> {
     let lines: Vec<Line> = points.collect();
     (lines.len() > 1).then(|| Plot {
         title: "Loss and throughput".into(),
-        x_label: "tokens a second".into(),
-        y_label: "validation loss, nats a token".into(),
+        x_label: "tokens per second".into(),
+        y_label: "validation loss, nats per token".into(),
         x_scale: Scale::Log2,
         lines,
         ..Plot::default()

@@ -1,0 +1,48 @@
+//! Models to measure: presets with random weights, and checkpoints.
+
+use block_transformer_checkpoint::Checkpoint;
+use block_transformer_zoo::{LanguageModel, ModelConfig};
+use burn::tensor::Device;
+
+use crate::error::BenchError;
+
+/// A model to measure. Its weights are created for each measurement and dropped after it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The name of the preset or of the checkpoint.
+    pub name: String,
+    /// The configuration.
+    pub config: ModelConfig,
+    /// The validation loss of the checkpoint, if it has one.
+    pub loss: Option<f64>,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Candidate {
+    /// Returns a preset, with random weights.
+    ///
+    /// # Errors
+    /// When there is no such preset.
+    pub fn preset(name: &str) -> Result<Self, BenchError> {
+        let config = block_transformer_zoo::preset(name)?.model.clone();
+        Ok(Self { name: name.into(), config, loss: None, checkpoint: None })
+    }
+
+    /// Returns a checkpoint, under the name `name`.
+    pub fn checkpoint(name: &str, checkpoint: Checkpoint) -> Self {
+        Self {
+            name: name.into(),
+            config: checkpoint.config.clone(),
+            loss: checkpoint.state.validation_loss,
+            checkpoint: Some(checkpoint),
+        }
+    }
+
+    /// Creates or loads the model.
+    pub(crate) fn model(&self, device: &Device) -> Result<LanguageModel, BenchError> {
+        Ok(match &self.checkpoint {
+            Some(checkpoint) => checkpoint.load_model(device)?,
+            None => self.config.init(0, device),
+        })
+    }
+}

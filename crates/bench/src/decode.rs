@@ -1,0 +1,202 @@
+//! The benchmark of decoding.
+
+use block_transformer_cost::{Number, Peaks, Prediction, Workload};
+use block_transformer_device::{DeviceName, machine_memory};
+use block_transformer_generation::Limits;
+use burn::tensor::Device;
+
+use crate::candidate::Candidate;
+use crate::engine::{Measurement, Setup, room, weight_bytes};
+use crate::error::BenchError;
+use crate::report::{BenchReport, BenchRow, Spread};
+
+/// How many sequences are decoded together.
+#[derive(Clone, Debug)]
+pub enum Batches {
+    /// Each of these numbers, in turn.
+    Sizes(Vec<usize>),
+    /// As many as fit into this many bytes, together with the model.
+    Memory(u64),
+}
+
+/// A benchmark of decoding: several models at several workloads, in turn, in several rounds.
+#[derive(Clone, Debug)]
+pub struct DecodeBench {
+    /// The models.
+    pub candidates: Vec<Candidate>,
+    /// What each sequence does.
+    pub workloads: Vec<Workload>,
+    /// Sequences decoded together.
+    pub batches: Batches,
+    /// Seconds that the prompts, and the decoding, of a measurement may take each; the rest is
+    /// extrapolated. `None` measures everything.
+    pub seconds: Option<f64>,
+    /// How often everything is measured.
+    pub rounds: usize,
+    /// How matrices are stored.
+    pub weights: Number,
+    /// The device.
+    pub device: DeviceName,
+}
+
+/// A finished measurement of [`DecodeBench::run`].
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeRound<'a> {
+    /// The round, counted from 1.
+    pub round: usize,
+    /// The model.
+    pub model: &'a str,
+    /// What each sequence did.
+    pub workload: Workload,
+    /// Sequences decoded together.
+    pub batch: usize,
+    /// Tokens per second.
+    pub rate: f64,
+    /// The share of the roofline.
+    pub share: f64,
+    /// The higher of the peaks before and after.
+    pub peaks: Peaks,
+}
+
+/// A model at one workload, measured once per round.
+struct Contest<'a> {
+    candidate: &'a Candidate,
+    setup: Setup<'a>,
+    rounds: Vec<(Measurement, Prediction)>,
+}
+
+impl DecodeBench {
+    /// Measures everything on `device`, which [`Self::device`] opened.
+    ///
+    /// # Errors
+    /// Before anything is measured: when a continuation is too short, or a batch does not fit into
+    /// memory. Later: when a checkpoint cannot be loaded, or the device fails.
+    pub fn run(
+        &self,
+        device: &Device,
+        progress: &mut dyn FnMut(DecodeRound<'_>),
+    ) -> Result<BenchReport, BenchError> {
+        let mut contests = self.contests(device)?;
+        let mut all_peaks = Vec::new();
+        for round in 1..=self.rounds {
+            for Contest { candidate, setup, rounds } in &mut contests {
+                let before = Peaks::measure(self.device, device)?;
+                let measurement = setup.measure(candidate)?;
+                let peaks = before.max(Peaks::measure(self.device, device)?);
+                let prediction = setup.predict(candidate, &peaks.machine(self.weights));
+                progress(DecodeRound {
+                    round,
+                    model: &candidate.name,
+                    workload: setup.workload,
+                    batch: setup.batch,
+                    rate: measurement.rate,
+                    share: measurement.rate / prediction.bound,
+                    peaks,
+                });
+                rounds.push((measurement, prediction));
+                all_peaks.push(peaks);
+            }
+        }
+        Ok(BenchReport {
+            title: "Decoding".into(),
+            device: self.device,
+            weights: self.weights,
+            peaks: all_peaks,
+            rows: contests.iter().filter_map(Contest::row).collect(),
+        })
+    }
+
+    /// Returns what is measured, in turn.
+    fn contests<'a>(&'a self, device: &'a Device) -> Result<Vec<Contest<'a>>, BenchError> {
+        let sizes: Vec<Option<usize>> = match &self.batches {
+            Batches::Sizes(sizes) => sizes.iter().copied().map(Some).collect(),
+            Batches::Memory(_) => vec![None],
+        };
+        let mut contests = Vec::new();
+        for &workload in &self.workloads {
+            for &size in &sizes {
+                for candidate in &self.candidates {
+                    let batch = match size {
+                        Some(size) => size,
+                        None => self.largest_batch(candidate, workload)?,
+                    };
+                    let (seconds, weights) = (self.seconds, self.weights);
+                    let setup = Setup { workload, batch, seconds, weights, device };
+                    setup.check(candidate)?;
+                    self.check_memory(candidate, &setup)?;
+                    contests.push(Contest { candidate, setup, rounds: Vec::new() });
+                }
+            }
+        }
+        Ok(contests)
+    }
+
+    /// Returns the number of sequences that fit into the memory limit.
+    fn largest_batch(
+        &self,
+        candidate: &Candidate,
+        workload: Workload,
+    ) -> Result<usize, BenchError> {
+        let Batches::Memory(bytes) = self.batches else { return Ok(1) };
+        let weights = weight_bytes(candidate, self.weights);
+        let limits =
+            Limits::that_fit(&candidate.config, weights, room(workload), usize::MAX, bytes);
+        let model = || candidate.name.clone();
+        limits.map(|limits| limits.sequences).map_err(|source| BenchError::NoBatch {
+            model: model(),
+            workload,
+            source,
+        })
+    }
+
+    /// Checks that a batch fits into the memory of the machine.
+    fn check_memory(&self, candidate: &Candidate, setup: &Setup<'_>) -> Result<(), BenchError> {
+        let needed = setup.memory(candidate).total();
+        match machine_memory() {
+            Some(available) if self.device.is_processor() && needed > available => {
+                Err(BenchError::Memory {
+                    model: candidate.name.clone(),
+                    workload: setup.workload,
+                    batch: setup.batch,
+                    needed,
+                    available,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Contest<'_> {
+    fn row(&self) -> Option<BenchRow> {
+        let spread = |value: &dyn Fn(&(Measurement, Prediction)) -> f64| {
+            Spread::of(self.rounds.iter().map(value))
+        };
+        let (last, prediction) = self.rounds.last()?;
+        let memory = self.setup.memory(self.candidate);
+        let first_token = |round: &(Measurement, _)| round.0.first_token.unwrap_or(f64::NAN);
+        Some(BenchRow {
+            model: self.candidate.name.clone(),
+            family: self.candidate.config.family(),
+            block_length: self.candidate.config.block_length(),
+            work: self.setup.workload.to_string(),
+            context: match self.setup.workload {
+                Workload::AtContext(context) => Some(context),
+                Workload::Lengths(_) => None,
+            },
+            batch: self.setup.batch,
+            rate: spread(&|round| round.0.rate)?,
+            first_token: last.first_token.and(spread(&first_token)),
+            sequence_bytes: Some(memory.caches / self.setup.batch as u64),
+            predicted_bytes: Some(memory.total()),
+            peak_bytes: self.rounds.iter().filter_map(|round| round.0.peak_bytes).max(),
+            token_flops: prediction.token.flops(),
+            token_bytes: prediction.token.weights + prediction.token.caches,
+            roofline: spread(&|round| round.1.bound)?,
+            predicted: spread(&|round| round.1.rate)?,
+            share: spread(&|round| round.0.rate / round.1.bound)?,
+            predicted_share: spread(&|round| round.0.rate / round.1.rate)?,
+            loss: self.candidate.loss,
+        })
+    }
+}

@@ -1,0 +1,203 @@
+//! One measurement of an engine.
+
+use std::time::Instant;
+
+use block_transformer_cost::{Lengths, Machine, Number, Prediction, Workload};
+use block_transformer_generation::{Engine, Limits, Memory, Options, SequenceId};
+use burn::tensor::{DType, Device};
+
+use crate::candidate::Candidate;
+use crate::error::BenchError;
+use crate::memory::Growth;
+
+/// The most tokens that are decoded after a context.
+const TOKENS: usize = 64;
+
+/// The result of one measurement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measurement {
+    /// Tokens per second, prompts included.
+    pub rate: f64,
+    /// Seconds until a prompt that is decoded alone has its first token.
+    pub first_token: Option<f64>,
+    /// Bytes by which the process grew.
+    pub peak_bytes: Option<u64>,
+}
+
+/// How a model is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup<'a> {
+    pub workload: Workload,
+    pub batch: usize,
+    /// Seconds that the prompts, and the decoding, may take each; `None` without a limit.
+    pub seconds: Option<f64>,
+    pub weights: Number,
+    pub device: &'a Device,
+}
+
+/// Returns the tokens that a sequence needs room for.
+pub(crate) fn room(workload: Workload) -> usize {
+    match workload {
+        Workload::Lengths(lengths) => lengths.total(),
+        Workload::AtContext(context) => context.saturating_add(TOKENS),
+    }
+}
+
+/// Returns the bytes of a candidate's weights.
+pub(crate) fn weight_bytes(candidate: &Candidate, weights: Number) -> u64 {
+    let stored = if weights == Number::F32 { DType::F32 } else { DType::BF16 };
+    candidate.config.weight_bytes(stored)
+}
+
+impl Setup<'_> {
+    fn limits(&self) -> Limits {
+        Limits { sequences: self.batch, tokens: room(self.workload) }
+    }
+
+    /// Checks that there is enough to time.
+    pub(crate) fn check(&self, candidate: &Candidate) -> Result<(), BenchError> {
+        let (workload, least) = (self.workload, 4 * candidate.config.block_length());
+        match (workload, self.seconds) {
+            (Workload::Lengths(lengths), Some(_)) if lengths.new < least => {
+                Err(BenchError::TooShort { workload, least })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the predicted memory.
+    pub(crate) fn memory(&self, candidate: &Candidate) -> Memory {
+        self.limits().memory(&candidate.config, weight_bytes(candidate, self.weights))
+    }
+
+    /// Returns the predicted speed; after a context, in the middle of the tokens that are decoded.
+    pub(crate) fn predict(&self, candidate: &Candidate, machine: &Machine) -> Prediction {
+        let workload = match self.workload {
+            Workload::AtContext(context) => Workload::AtContext(context + TOKENS / 2),
+            lengths => lengths,
+        };
+        Prediction::new(&candidate.config, machine, workload, self.batch)
+    }
+
+    /// Creates an engine and measures it.
+    pub(crate) fn measure(&self, candidate: &Candidate) -> Result<Measurement, BenchError> {
+        let growth = Growth::start();
+        let model = candidate.model(self.device)?;
+        let model = if self.weights == Number::F32 { model } else { model.with_bf16_matrices() };
+        let mut engine = Engine::new(&model, &candidate.config, self.limits(), self.device)?;
+        // accesses all the memory of the caches, and gives a context something to attend to
+        engine.fill();
+        let vocab = candidate.config.vocab_size();
+        let mut busy = BusyEngine { engine, vocab, submitted: Vec::new() };
+        let block_length = candidate.config.block_length();
+        let (rate, first_token) = match self.workload {
+            Workload::AtContext(context) => {
+                (self.batch as f64 / self.token(&mut busy, context, block_length)?, None)
+            }
+            Workload::Lengths(lengths) => {
+                busy.run(1, lengths.prompt, 1)?; // warm-up
+                let first_token = busy.run(1, lengths.prompt, 1)?;
+                let seconds = self.lengths(&mut busy, lengths, first_token, block_length)?;
+                ((self.batch * lengths.new) as f64 / seconds, Some(first_token))
+            }
+        };
+        Ok(Measurement { rate, first_token, peak_bytes: growth.bytes() })
+    }
+
+    /// Returns the seconds of all prompts and continuations; with a time limit, extrapolated from
+    /// some of the prompts and from tokens in the middle of the continuations.
+    fn lengths(
+        &self,
+        busy: &mut BusyEngine,
+        lengths: Lengths,
+        first_token: f64,
+        block_length: usize,
+    ) -> Result<f64, BenchError> {
+        let Some(seconds) = self.seconds else {
+            return busy.run(self.batch, lengths.prompt, lengths.new);
+        };
+        let some = ((seconds / first_token) as usize).clamp(1, self.batch);
+        let prefill = busy.run(some, lengths.prompt, 1)? * self.batch as f64 / some as f64;
+        // the prefill includes the first token
+        let Some(left) = lengths.new.checked_sub(1).filter(|&left| left > 0) else {
+            return Ok(prefill);
+        };
+        let middle = lengths.prompt + (lengths.new / 2).saturating_sub(TOKENS / 2);
+        Ok(prefill + left as f64 * self.token(busy, middle, block_length)?)
+    }
+
+    /// Returns the seconds per token of all sequences together after `context` tokens.
+    fn token(
+        &self,
+        busy: &mut BusyEngine,
+        context: usize,
+        block_length: usize,
+    ) -> Result<f64, BenchError> {
+        // the tokens that fit after the context and a prompt of one block
+        let start = context.next_multiple_of(block_length) + block_length;
+        let tokens = room(self.workload).saturating_sub(start).min(TOKENS + block_length);
+        busy.submit(self.batch, context, block_length, tokens)?;
+        for _ in 0..block_length {
+            busy.engine.step()?; // the first block is the warm-up
+        }
+        // whole blocks, so that every position in a block counts the same
+        let (start, mut steps) = (Instant::now(), 0);
+        while steps + block_length <= tokens - block_length {
+            for _ in 0..block_length {
+                busy.engine.step()?;
+            }
+            steps += block_length;
+            if self.seconds.is_some_and(|most| start.elapsed().as_secs_f64() >= most) {
+                break;
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        busy.clear();
+        Ok(seconds / steps as f64)
+    }
+}
+
+/// An engine with the sequences that it decodes.
+struct BusyEngine {
+    engine: Engine,
+    vocab: usize,
+    submitted: Vec<SequenceId>,
+}
+
+impl BusyEngine {
+    /// Decodes `count` sequences, and returns the seconds.
+    fn run(&mut self, count: usize, prompt: usize, new: usize) -> Result<f64, BenchError> {
+        self.submit(count, 0, prompt, new)?;
+        let start = Instant::now();
+        while !self.engine.is_idle() {
+            self.engine.step()?;
+        }
+        self.submitted.clear();
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Submits `count` prompts after `context` tokens.
+    fn submit(
+        &mut self,
+        count: usize,
+        context: usize,
+        prompt: usize,
+        new: usize,
+    ) -> Result<(), BenchError> {
+        let options = Options { max_tokens: new, eos: None, ..Options::default() };
+        for sequence in 0..count {
+            // ids that differ within a prompt and between prompts, as in text
+            let id = |i: usize| ((sequence * 7919 + i * 104_729 + 17) % self.vocab) as u32;
+            let prompt: Vec<u32> = (0..prompt).map(id).collect();
+            self.submitted.push(self.engine.submit_after(context, &prompt, &options)?);
+        }
+        Ok(())
+    }
+
+    /// Cancels all sequences.
+    fn clear(&mut self) {
+        for id in self.submitted.drain(..) {
+            self.engine.cancel(id);
+        }
+    }
+}

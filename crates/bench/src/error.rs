@@ -1,0 +1,81 @@
+//! Errors of benchmarks.
+
+use block_transformer_checkpoint::CheckpointError;
+use block_transformer_cost::Workload;
+use block_transformer_files::FileError;
+use block_transformer_generation::GenerationError;
+use block_transformer_plot::PlotError;
+use block_transformer_zoo::PresetError;
+use burn::tensor::ExecutionError;
+
+/// A benchmark that cannot be run, or whose results cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The continuation is too short to be timed in parts.
+    #[error(
+        "{workload}: a continuation of fewer than {least} tokens is too short to be timed in parts; \
+         measure it without a time limit"
+    )]
+    TooShort {
+        /// The workload.
+        workload: Workload,
+        /// Tokens of the shortest continuation that can be timed in parts.
+        least: usize,
+    },
+    /// Not even one sequence fits into the memory limit.
+    #[error("{model}, {workload}")]
+    NoBatch {
+        /// The model.
+        model: String,
+        /// The workload.
+        workload: Workload,
+        /// The memory that one sequence takes.
+        source: GenerationError,
+    },
+    /// The batch does not fit into the memory of the machine.
+    #[error("{batch} x {model}, {workload}, needs {} MiB, and the machine has {}", needed >> 20, available >> 20)]
+    Memory {
+        /// The model.
+        model: String,
+        /// The workload.
+        workload: Workload,
+        /// Sequences decoded together.
+        batch: usize,
+        /// Bytes that they need.
+        needed: u64,
+        /// Bytes of memory of the machine.
+        available: u64,
+    },
+    /// The sequences are not a whole number of blocks, at least two.
+    #[error("sequences of {context} tokens are not several blocks of {block_length}")]
+    Context {
+        /// Tokens per sequence.
+        context: usize,
+        /// Tokens per block.
+        block_length: usize,
+    },
+    /// There is no such preset.
+    #[error(transparent)]
+    Preset(#[from] PresetError),
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The engine failed.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// The device failed.
+    #[error("the device failed")]
+    Device(#[from] ExecutionError),
+    /// A file of the results cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A plot cannot be written.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
+    /// The results cannot be converted to JSON.
+    #[error("cannot convert the results to JSON")]
+    Json(#[from] serde_json::Error),
+    /// The results cannot be converted to CSV.
+    #[error("cannot convert the results to CSV")]
+    Csv(#[from] csv::Error),
+}

@@ -1,0 +1,23 @@
+//! Benchmarks of decoding, evaluation and training.
+//!
+//! [`DecodeBench`] and [`SequenceBench`] measure several models in turn. The peaks of the device are
+//! measured before and after each measurement, and a [`BenchReport`] compares every speed with what
+//! they allow.
+
+mod candidate;
+mod decode;
+mod engine;
+mod error;
+mod figures;
+mod format;
+mod memory;
+mod report;
+mod sequences;
+
+pub use candidate::Candidate;
+pub use decode::{Batches, DecodeBench, DecodeRound};
+pub use error::BenchError;
+pub use figures::{draw, ratios};
+pub use format::{number, size, table};
+pub use report::{BenchReport, BenchRow, Spread};
+pub use sequences::{SequenceBench, Task};

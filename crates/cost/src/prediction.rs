@@ -1,0 +1,65 @@
+//! How fast a machine could decode.
+
+use block_transformer_zoo::ModelConfig;
+use serde::Serialize;
+
+use crate::cost::{Cost, Phases};
+use crate::machine::Machine;
+use crate::phases::{Sizes, decode, prefill};
+use crate::workload::{Lengths, Workload};
+
+/// The predicted speed of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Seconds until a prompt that is decoded alone has its first token; `None` without a prompt.
+    pub first_token: Option<f64>,
+    /// Tokens per second when every phase takes [`Phases::seconds`], prompts included.
+    pub rate: f64,
+    /// Tokens per second at [`Cost::bound`], prompts included: the limit of the machine.
+    pub bound: f64,
+    /// The cost of a token in the middle of the continuation.
+    pub token: Cost,
+}
+
+impl Prediction {
+    /// Predicts the speed of `batch` sequences that each do `workload` on `machine`.
+    pub fn new(config: &ModelConfig, machine: &Machine, workload: Workload, batch: usize) -> Self {
+        match workload {
+            Workload::Lengths(lengths) => Self::of_lengths(config, machine, lengths, batch),
+            Workload::AtContext(context) => {
+                let step = decode(config, batch, context, Sizes::from(machine));
+                let (rows, total) = (batch as f64, step.total());
+                Self {
+                    first_token: None,
+                    rate: rows / step.seconds(machine),
+                    bound: rows / total.bound(machine),
+                    token: total * (1.0 / rows),
+                }
+            }
+        }
+    }
+
+    fn of_lengths(config: &ModelConfig, machine: &Machine, lengths: Lengths, batch: usize) -> Self {
+        let sizes = Sizes::from(machine);
+        let rows = batch as f64;
+        let prompt = prefill(config, lengths.prompt, sizes);
+        let mut seconds = prompt.seconds(machine) * rows;
+        let mut least = prompt.total().bound(machine) * rows;
+        let step = |context: usize| -> Phases { decode(config, batch, context, sizes) };
+        let block_length = config.block_length();
+        for written in (0..lengths.new).step_by(block_length) {
+            let tokens = block_length.min(lengths.new - written) as f64;
+            let step = step(lengths.prompt + written);
+            seconds += tokens * step.seconds(machine);
+            least += tokens * step.total().bound(machine);
+        }
+        let tokens = (batch * lengths.new) as f64;
+        let alone = decode(config, 1, lengths.prompt, sizes);
+        Self {
+            first_token: Some(prompt.seconds(machine) + alone.seconds(machine)),
+            rate: tokens / seconds,
+            bound: tokens / least,
+            token: step(lengths.prompt + lengths.new / 2).total() * (1.0 / rows),
+        }
+    }
+}

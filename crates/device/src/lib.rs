@@ -1,0 +1,10 @@
+//! Devices by name, and the memory of the process and the machine.
+//!
+//! The features of this crate choose which backends of burn are built in: `flex`, `ndarray`, `cuda`,
+//! `wgpu` and `cubecl-cpu`. There is no default backend.
+
+mod memory;
+mod name;
+
+pub use memory::{keep_freed_memory, machine_memory};
+pub use name::{DeviceError, DeviceName};

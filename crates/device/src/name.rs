@@ -1,0 +1,156 @@
+//! Names of devices.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+/// A device of one of burn's backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceName {
+    /// The processor, with burn-flex and this project's kernels for it: the fastest on a processor.
+    #[default]
+    Flex,
+    /// The processor, with burn-ndarray, which burn deprecates.
+    Ndarray,
+    /// The first NVIDIA GPU.
+    Cuda,
+    /// The default GPU adapter of the system.
+    Wgpu,
+    /// The processor, with CubeCL.
+    Cpu,
+}
+
+/// A device that cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// There is no device of that name.
+    #[error("`{name}` is not a device; the devices are {}", DeviceName::ALL.map(DeviceName::name).join(", "))]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The backend of the device was not built in.
+    #[error("the device `{device}` was not built in; build with the feature `{}`", device.feature())]
+    NotBuilt {
+        /// The device.
+        device: DeviceName,
+    },
+}
+
+impl DeviceName {
+    /// Every device, built in or not.
+    pub const ALL: [Self; 5] = [Self::Flex, Self::Ndarray, Self::Cuda, Self::Wgpu, Self::Cpu];
+
+    /// Returns the name, as configurations and [`FromStr`] have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Flex => "flex",
+            Self::Ndarray => "ndarray",
+            Self::Cuda => "cuda",
+            Self::Wgpu => "wgpu",
+            Self::Cpu => "cpu",
+        }
+    }
+
+    /// Returns the feature that builds the backend in.
+    pub const fn feature(self) -> &'static str {
+        match self {
+            Self::Cpu => "cubecl-cpu",
+            other => other.name(),
+        }
+    }
+
+    /// Describes the device in a few words.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Flex => "the processor, fastest",
+            Self::Ndarray => "the processor, with burn-ndarray (deprecated by burn)",
+            Self::Cuda => "the first NVIDIA GPU",
+            Self::Wgpu => "the default GPU adapter of the system",
+            Self::Cpu => "the processor, with CubeCL",
+        }
+    }
+
+    /// Returns whether the device is the processor, which computes in the memory of the machine.
+    pub const fn is_processor(self) -> bool {
+        matches!(self, Self::Flex | Self::Ndarray | Self::Cpu)
+    }
+
+    /// Returns the bytes of memory of the device; `None` for a GPU and on systems that do not tell.
+    pub fn memory(self) -> Option<u64> {
+        if self.is_processor() { crate::machine_memory() } else { None }
+    }
+
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// [`DeviceError::NotBuilt`] when the backend was not built in.
+    pub fn open(self) -> Result<Device, DeviceError> {
+        match self {
+            #[cfg(feature = "flex")]
+            Self::Flex => Ok(Device::flex()),
+            #[cfg(feature = "ndarray")]
+            #[expect(deprecated, reason = "supported for as long as burn has it")]
+            Self::Ndarray => Ok(Device::ndarray()),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Ok(Device::cuda(0)),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+            #[cfg(feature = "cubecl-cpu")]
+            Self::Cpu => Ok(Device::cpu()),
+            #[allow(unreachable_patterns, reason = "reachable when a feature is off")]
+            device => Err(DeviceError::NotBuilt { device }),
+        }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = DeviceError;
+
+    fn from_str(name: &str) -> Result<Self, DeviceError> {
+        let device = Self::ALL.into_iter().find(|device| device.name() == name);
+        device.ok_or_else(|| DeviceError::Unknown { name: name.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_has_one_name_everywhere() {
+        for device in DeviceName::ALL {
+            assert_eq!(device.to_string().parse(), Ok(device));
+            let json = serde_json::to_string(&device).unwrap();
+            assert_eq!(json, format!("\"{device}\""));
+            assert_eq!(serde_json::from_str::<DeviceName>(&json).unwrap(), device);
+        }
+        let error = "gpu".parse::<DeviceName>().unwrap_err().to_string();
+        assert!(error.contains("`gpu`") && error.contains("flex, ndarray, cuda"), "{error}");
+    }
+
+    #[test]
+    fn a_backend_that_is_not_built_in_is_an_error_that_names_its_feature() {
+        for device in DeviceName::ALL {
+            if let Err(error) = device.open() {
+                assert_eq!(error, DeviceError::NotBuilt { device });
+                assert!(error.to_string().contains(&format!("feature `{}`", device.feature())));
+            }
+        }
+    }
+
+    #[test]
+    fn the_memory_of_a_processor_is_the_memory_of_the_machine() {
+        assert!(DeviceName::Flex.memory().is_some_and(|bytes| bytes > 1 << 28));
+        assert_eq!(DeviceName::Cuda.memory(), None);
+    }
+}
