@@ -6,6 +6,7 @@ use block_transformer_generation::{Options, Sampling, generate};
 use block_transformer_text::Window;
 use block_transformer_training::{TrainConfig, Trainer, token_batch};
 use block_transformer_zoo::ModelConfig;
+use burn::module::Module;
 use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};
 
@@ -53,12 +54,10 @@ fn compute(device: &Device) -> Computed {
     let generated = generate(trainer.model(), config, prompts, &options, device, go_on);
     let generated = generated.unwrap().remove(0);
     let all = [prompt, generated.clone()].concat();
-    let (model, batch) =
-        (trainer.model().clone(), |ids| token_batch(&[window(ids)], length, device));
-    let (logits, _) = burn::module::AutodiffModule::valid(&model).predict(&batch(all));
+    let batch = token_batch(&[window(all)], length, device);
+    let (logits, _) = trainer.model().valid().predict(&batch);
     let logits = logits.slice([0..1, 2 * length..2 * length + GENERATED]);
     let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
-    drop(model);
 
     let windows = vec![window(ids(CONTEXT, config))];
     let (trainer, step) = trainer.step(&[windows.clone()], 1e-3);
