@@ -1,12 +1,12 @@
 //! One step of the block decoder a block, then the token decoder inside it.
 
-use block_transformer_layers::Positions;
+use block_transformer_layers::{KvCache, Positions, int_tensor};
 use block_transformer_zoo::block::{BlockCache, BlockTransformer, TokenBlock, TokenCache};
 use burn::tensor::{Device, Tensor};
 
 use crate::Work;
 use crate::decoder::{Arrival, Decoder, Written};
-use crate::prompts::{Group, id_tensor, in_slot_order};
+use crate::prompts::{Group, in_slot_order};
 
 pub(crate) struct BlockDecoder {
     model: BlockTransformer,
@@ -48,7 +48,7 @@ impl BlockDecoder {
     fn extend(&mut self, written: &[Written<'_>]) -> Tensor<3> {
         let (rows, l) = (written.len(), self.block_length());
         let ids: Vec<u32> = written.iter().flat_map(|block| block.ids).copied().collect();
-        let ids = id_tensor(&ids, &self.device).reshape([rows, 1, l]);
+        let ids = int_tensor(ids, &self.device).reshape([rows, 1, l]);
         let real = ids.ones_like().bool();
         let at = Positions::Slots {
             slots: written.iter().map(|block| block.slot).collect(),
@@ -96,12 +96,12 @@ impl Decoder for BlockDecoder {
         block.keep(kept);
         self.work.token.add(ids.len(), ids.len());
         self.work.logits += ids.len();
-        let ids = id_tensor(ids, &self.device);
+        let ids = int_tensor(ids.iter().copied(), &self.device);
         self.model.token_decoder().next(block, ids, &mut self.tokens)
     }
 
     fn fill(&mut self) {
-        self.blocks.iter_mut().for_each(block_transformer_layers::KvCache::fill);
+        self.blocks.iter_mut().for_each(KvCache::fill_random);
     }
 
     fn work(&self) -> Work {

@@ -59,8 +59,8 @@ impl Event {
 /// Everything is allocated when the engine is made. A sequence that comes in waits for a free slot,
 /// and for the start of a block; one that ends leaves its slot at once. On burn-flex the tokens of a
 /// sequence come from the same bits of logits whatever else is being decoded, as long as no product
-/// has [`block_transformer_kernels::MANY_ROWS`] rows or more (that is, of sequences times prefix vectors); from
-/// there on, and on other devices, from logits that differ by rounding.
+/// has more than [`BATCH_INVARIANT_ROWS`](block_transformer_layers::BATCH_INVARIANT_ROWS) rows (that is,
+/// sequences times prefix vectors); beyond that, and on other devices, from logits that differ by rounding.
 ///
 /// ```no_run
 /// # use burn::tensor::Device;

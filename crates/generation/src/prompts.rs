@@ -1,6 +1,6 @@
 //! Prompts as the blocks that a decoder runs.
 
-use block_transformer_layers::Positions;
+use block_transformer_layers::{Positions, int_tensor};
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use crate::PAD;
@@ -12,7 +12,7 @@ pub const CHUNK: usize = 512;
 /// Positions that are run together when several prompts share them: so few that a prompt has the
 /// bits it has alone. There is little to gain from more, where the arithmetic takes longer than
 /// reading the matrices.
-const SHARED: usize = block_transformer_kernels::MANY_ROWS - 1;
+const SHARED: usize = block_transformer_layers::BATCH_INVARIANT_ROWS;
 
 /// Arrivals of as many blocks each.
 pub(crate) struct Group {
@@ -97,16 +97,8 @@ pub(crate) fn in_slot_order(x: Tensor<3>, slots: &[usize]) -> Tensor<3> {
     if slots.is_sorted() {
         return x;
     }
-    let mut rows: Vec<i64> = (0..slots.len() as i64).collect();
-    rows.sort_by_key(|&row| slots[row as usize]);
-    let rows = TensorData::new(rows, [slots.len()]);
-    let rows = Tensor::<1, Int>::from_data(rows, &x.device());
+    let mut rows: Vec<usize> = (0..slots.len()).collect();
+    rows.sort_by_key(|&row| slots[row]);
+    let rows = int_tensor(rows, &x.device());
     x.select(0, rows)
-}
-
-/// A vector of ids.
-pub(crate) fn id_tensor(ids: &[u32], device: &Device) -> Tensor<1, Int> {
-    let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
-    let shape = [ids.len()];
-    Tensor::from_data(TensorData::new(ids, shape), device)
 }

@@ -81,12 +81,12 @@ impl Sampler {
         if let (Some(_), Some(pad)) = (self.allowed_vocab, weights.get_mut(PAD as usize)) {
             *pad = f32::NAN;
         }
-        let most = Some(max(&weights)).filter(|most| most.is_finite())?;
+        let most = Some(block_transformer_layers::max(&weights)).filter(|most| most.is_finite())?;
         if self.is_greedy() {
             return weights.iter().position(|&logit| logit == most).map(|id| id as u32);
         }
         // relative to the largest, so that no exponential overflows; what is no number stays none
-        block_transformer_kernels::exp_differences(
+        block_transformer_layers::softmax_weights(
             &mut weights,
             most,
             self.sampling.temperature.recip() as f32,
@@ -100,19 +100,6 @@ impl Sampler {
         }
         draw(&mut self.rng, &weights).map(|id| id as u32)
     }
-}
-
-/// The largest number; -inf without any.
-fn max(x: &[f32]) -> f32 {
-    // as many running maxima as a vector has lanes
-    let mut most = [f32::NEG_INFINITY; 16];
-    let (chunks, rest) = x.as_chunks::<16>();
-    for chunk in chunks {
-        for (most, &x) in most.iter_mut().zip(chunk) {
-            *most = if x > *most { x } else { *most };
-        }
-    }
-    most.iter().chain(rest).fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most })
 }
 
 /// Keeps the fewest of the largest weights that together have `enough` of a measure, of equals those

@@ -1,12 +1,12 @@
 //! One step of the model a token, which is a block of its own.
 
-use block_transformer_layers::Positions;
+use block_transformer_layers::{KvCache, Positions, int_tensor};
 use block_transformer_zoo::vanilla::{GptNeoX, GptNeoXCache};
 use burn::tensor::{Device, Tensor};
 
 use crate::Work;
 use crate::decoder::{Arrival, Decoder, Written};
-use crate::prompts::{Group, id_tensor, in_slot_order};
+use crate::prompts::{Group, in_slot_order};
 
 pub(crate) struct VanillaDecoder {
     model: GptNeoX,
@@ -38,7 +38,7 @@ impl VanillaDecoder {
     fn extend(&mut self, written: &[Written<'_>]) -> Tensor<3> {
         let rows = written.len();
         let ids: Vec<u32> = written.iter().flat_map(|token| token.ids).copied().collect();
-        let ids = id_tensor(&ids, &self.device).reshape([rows, 1]);
+        let ids = int_tensor(ids, &self.device).reshape([rows, 1]);
         let at = Positions::Slots {
             slots: written.iter().map(|token| token.slot).collect(),
             starts: written.iter().map(|token| token.after).collect(),
@@ -78,7 +78,7 @@ impl Decoder for VanillaDecoder {
     }
 
     fn fill(&mut self) {
-        self.cache.iter_mut().for_each(block_transformer_layers::KvCache::fill);
+        self.cache.iter_mut().for_each(KvCache::fill_random);
     }
 
     fn work(&self) -> Work {

@@ -1,61 +1,70 @@
-//! Operations written out for the flex device.
+//! Fused operations, each of which burn would compose from many small ones.
 //!
-//! On that device burn builds an attention layer of two dozen operations, each of which allocates
-//! and walks its tensors on one thread. The ones here are single passes over the memory, on all
-//! threads, with derivatives of their own. Everything is optional: a function returns `None` where
-//! its kernel does not apply (another device, another float type, the feature `flex` left out), and
-//! the caller composes the operation of burn's.
+//! On the flex device, burn builds an attention layer from two dozen operations. Each of them
+//! allocates its result and walks its tensors on one thread. The kernels here pass over the memory
+//! once, on all threads, and have their own derivatives.
 //!
-//! Results do not depend on the number of threads: a task writes its own part of the output, in an
-//! order of its own.
+//! Every kernel is optional: a function returns `None` where no kernel applies (another device,
+//! another float type, the feature `flex` left out), and the caller composes the operation from
+//! burn's operations.
+//!
+//! Results do not depend on the number of threads: each task writes its own part of the output, and
+//! its order of summation is fixed.
+//!
+//! # Backends
+//! Each backend has a folder with one function per kernel, of the same name and signature as here.
+//! Only this file chooses between backends. The argument types ([`CausalMask`], [`RotaryAngles`],
+//! [`Indices`]) hold their values on the host and copy them to a device at most once, when a kernel
+//! asks for them; [`TargetScores`] can leave its values on the device.
 
-mod angles;
+mod causal_mask;
+mod cube;
 #[cfg(feature = "flex")]
-mod attention;
-#[cfg(feature = "flex")]
-mod gelu;
-#[cfg(feature = "flex")]
-mod math;
-mod order;
-#[cfg(feature = "flex")]
-mod parts;
-#[cfg(feature = "flex")]
-mod product;
-#[cfg(feature = "flex")]
-mod targets;
-#[cfg(feature = "flex")]
-mod vector;
+mod flex;
+mod host;
+mod indices;
+#[cfg(not(feature = "flex"))]
+mod none;
+mod per_device;
+mod rotary;
+mod scores;
 
-pub use angles::Angles;
-pub use order::Order;
+pub use causal_mask::CausalMask;
+pub use host::max;
+pub use indices::{Indices, int_tensor};
+pub use per_device::PerDevice;
+pub use rotary::{RotaryAngles, RotaryTable};
+pub use scores::{TargetScore, TargetScores};
 
 use burn::tensor::Tensor;
 
-/// Self-attention of GPT-NeoX from the fused projection: rotates queries and keys, attends in
-/// `order`, and merges the heads.
+#[cfg(feature = "flex")]
+use flex as imp;
+#[cfg(not(feature = "flex"))]
+use none as imp;
+
+/// Self-attention of GPT-NeoX from the fused projection: rotates queries and keys, attends under
+/// `mask`, and merges the heads.
 ///
 /// # Shapes
 /// - `qkv`: `[batch, time, heads * 3 * head_dim]`, laid out `[head][q, k, v][head_dim]`
-/// - `angles`: of 1 or `batch` rows of `time` positions
+/// - `angles`: 1 or `batch` rows of `time` positions
 /// - output: `[batch, time, heads * head_dim]`
 pub fn self_attention(
     qkv: &Tensor<3>,
     heads: usize,
-    angles: &Angles,
-    order: &Order,
+    angles: &RotaryAngles,
+    mask: &CausalMask,
 ) -> Option<Tensor<3>> {
-    #[cfg(feature = "flex")]
-    return attention::self_attention(qkv, heads, angles, order);
-    #[cfg(not(feature = "flex"))]
-    {
-        let _ = (qkv, heads, angles, order);
-        None
-    }
+    imp::self_attention(qkv, heads, angles, mask)
 }
 
-/// The same for new positions after those in a cache, which they are written to in place. Row `i`
-/// lives in slot `slots[i]` and starts at position `order.starts[i]`; no padding. The last `keep`
-/// positions of each row attend.
+/// Writes the keys and values of new positions to a KV cache in place, then attends over each row's
+/// slot from position 0 to the row's last new position.
+///
+/// Row `i` occupies slot `slots[i]`, and its new positions start at `mask.start(i)`. The mask has no
+/// key mask. Only the last `keep` new positions of a row are queries. Where the function returns
+/// `None`, the cache is unchanged.
 ///
 /// # Shapes
 /// - `qkv`: `[rows, time, heads * 3 * head_dim]`
@@ -63,86 +72,54 @@ pub fn self_attention(
 /// - output: `[rows, keep, heads * head_dim]`
 ///
 /// # Panics
-/// When the positions do not fit, or two rows have one slot.
+/// When a slot does not exist, the new positions exceed the capacity, or two rows share a slot.
 pub fn cached_attention(
     qkv: &Tensor<3>,
     heads: usize,
-    angles: &Angles,
-    order: &Order,
-    slots: &[usize],
+    angles: &RotaryAngles,
+    mask: &CausalMask,
+    slots: &Indices,
     keep: usize,
     cache: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
-    #[cfg(feature = "flex")]
-    return attention::cached_attention(qkv, heads, angles, order, slots, keep, cache);
-    #[cfg(not(feature = "flex"))]
-    {
-        let _ = (qkv, heads, angles, order, slots, keep, cache);
-        None
-    }
+    imp::cached_attention(qkv, heads, angles, mask, slots, keep, cache)
 }
 
-/// Rows from which on [`linear`] leaves matrices of f32 to burn's own product, which packs them. It
-/// gives a row other bits than this one, which does not look at how many there are.
-pub const MANY_ROWS: usize = 192;
+/// The largest number of rows that [`linear`] multiplies by a matrix of f32. Beyond it burn's packed
+/// product is faster, and it rounds differently.
+pub const MAX_LINEAR_ROWS: usize = 191;
 
-/// `x weight + bias` for a few rows, whose cost is reading the matrix; none for many, where it is
-/// the arithmetic. A row's bits do not depend on the others.
+/// `x weight + bias` for a few rows, where the time goes to reading the matrix. The bits of a row
+/// do not depend on the other rows.
 ///
 /// # Shapes
-/// - `x`: `[rows, d_in]`
+/// - `x`: `[rows, d_in]`; with f32 weights, at most [`MAX_LINEAR_ROWS`] rows
 /// - `weight`: `[d_in, d_out]`
 /// - `bias`: `[d_out]`
 /// - output: `[rows, d_out]`
 pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
-    #[cfg(feature = "flex")]
-    return product::linear(x, weight, bias);
-    #[cfg(not(feature = "flex"))]
-    {
-        let _ = (x, weight, bias);
-        None
-    }
+    imp::linear(x, weight, bias)
 }
 
-/// What logits say of a target.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TargetScore {
-    /// Its log-probability in nats.
-    pub log_prob: f64,
-    /// The first of the most probable ids.
-    pub top: u32,
-}
-
-/// Scores `targets`, one a row of `logits` `[rows, vocab]`, below `vocab`. A logit that is not
-/// finite makes its row's log-probability not finite.
+/// Scores one target per row of logits. If a logit of a row is not finite, neither is the
+/// log-probability of that row.
+///
+/// # Shapes
+/// - `logits`: `[rows, vocab]`
+/// - `targets`: `[rows]`, each less than `vocab`
 ///
 /// # Panics
-/// When there is not one target a row.
-pub fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<Vec<TargetScore>> {
-    #[cfg(feature = "flex")]
-    return targets::score_targets(logits, targets);
-    #[cfg(not(feature = "flex"))]
-    {
-        let _ = (logits, targets);
-        None
-    }
+/// When the number of targets is not the number of rows.
+pub fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<TargetScores> {
+    imp::score_targets(logits, targets)
 }
 
-/// `x * Phi(x)`, exact (the error function within 2 units in the last place).
+/// `x * Phi(x)`, where the error function in `Phi` is within 1e-6 of its value.
 pub fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    #[cfg(feature = "flex")]
-    return gelu::gelu(x);
-    #[cfg(not(feature = "flex"))]
-    {
-        let _ = x;
-        None
-    }
+    imp::gelu(x)
 }
 
-/// `x = e^(scale * (x - most))`, for the probabilities of logits on the host.
-pub fn exp_differences(x: &mut [f32], most: f32, scale: f32) {
-    #[cfg(feature = "flex")]
-    math::exp_differences(x, most, scale);
-    #[cfg(not(feature = "flex"))]
-    x.iter_mut().for_each(|x| *x = ((*x - most) * scale).exp());
+/// Replaces each `x` by `e^(scale * (x - max))`, on the host.
+pub fn exp_differences(x: &mut [f32], max: f32, scale: f32) {
+    imp::exp_differences(x, max, scale);
 }

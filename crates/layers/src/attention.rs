@@ -2,8 +2,8 @@
 
 use burn::tensor::{Tensor, activation::softmax};
 
-use crate::AttentionMask;
-use crate::mask::MASKED_SCORE;
+use crate::mask::{AttentionMask, MASKED_SCORE};
+use crate::rotary::Rotary;
 
 /// `softmax(scale * q k^T + bias, masked) v`.
 ///
@@ -20,17 +20,33 @@ pub fn attend(
     bias: Option<Tensor<4>>,
     mask: &AttentionMask,
 ) -> Tensor<4> {
-    // scaling the queries touches fewer numbers than scaling the scores
+    // there are fewer query elements to scale than scores
     let query = if scale == 1.0 { query } else { query * scale };
     let mut scores = query.matmul(key.swap_dims(2, 3)); // [b, h, q, k]
     if let Some(bias) = bias {
         scores = scores + bias;
     }
-    if let Some(mask) = mask.hidden(&scores.device()) {
+    if let Some(hidden) = mask.hidden(&scores.device()) {
         let shape = scores.dims();
-        scores = scores.mask_fill(mask.clone().expand(shape), MASKED_SCORE);
+        scores = scores.mask_fill(hidden.expand(shape), MASKED_SCORE);
     }
     softmax(scores, 3).matmul(value)
+}
+
+/// The factor of attention scores, `head_dim^-0.5`.
+pub(crate) fn score_scale(head_dim: usize) -> f64 {
+    (head_dim as f64).powf(-0.5)
+}
+
+/// Splits the fused projection `[rows, time, heads * 3 * head_dim]`, which is laid out
+/// `[head][q, k, v][head_dim]`, into rotated queries, rotated keys, and values,
+/// `[rows, heads, time, head_dim]` each.
+pub(crate) fn split_qkv(qkv: Tensor<3>, heads: usize, rotary: &Rotary) -> [Tensor<4>; 3] {
+    let [rows, time, width] = qkv.dims();
+    let head_dim = width / heads / 3;
+    let qkv = qkv.reshape([rows, time, heads, 3 * head_dim]).swap_dims(1, 2); // [r, h, t, 3 * d]
+    let part = |i: usize| qkv.clone().narrow(3, i * head_dim, head_dim);
+    [rotary.apply(part(0)), rotary.apply(part(1)), part(2)]
 }
 
 /// `[batch, time, heads * head_dim] -> [batch, heads, time, head_dim]`

@@ -1,25 +1,28 @@
 //! Key/value caches, allocated once and written in place.
 
-use burn::tensor::{Device, Distribution, IndexingUpdateOp, Int, Tensor, TensorData};
+use block_transformer_kernels::{Indices, int_tensor};
+use burn::tensor::{Device, Distribution, IndexingUpdateOp, Tensor};
 
-use crate::{AttentionMask, Rotary, attend, merge_heads};
+use crate::attention::{attend, merge_heads, score_scale, split_qkv};
+use crate::mask::AttentionMask;
+use crate::rotary::Rotary;
 
-/// Where the next positions of a batch go.
+/// Where the new positions of a batch are written in a cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Positions {
-    /// Row `i` lives in slot `i`, and every row starts at the same position.
+    /// Row `i` occupies slot `i`, and every row starts at the same position.
     Same(usize),
-    /// Row `i` lives in slot `slots[i]`, and starts at position `starts[i]` there.
+    /// Row `i` occupies slot `slots[i]` and starts at position `starts[i]` there.
     Slots {
-        /// No two rows have the same.
+        /// The slot of each row; no two rows share one.
         slots: Vec<usize>,
-        /// One a row.
+        /// The first new position of each row.
         starts: Vec<usize>,
     },
 }
 
 impl Positions {
-    /// The starts: one for all rows, or one a row.
+    /// The first new positions: one for all rows, or one per row.
     pub fn starts(&self) -> Vec<usize> {
         match self {
             Self::Same(start) => vec![*start],
@@ -27,7 +30,7 @@ impl Positions {
         }
     }
 
-    /// The furthest start.
+    /// The largest start.
     pub fn furthest(&self) -> usize {
         match self {
             Self::Same(start) => *start,
@@ -35,7 +38,8 @@ impl Positions {
         }
     }
 
-    /// The same places in positions of which `factor` make up one of these.
+    /// The same slots in finer units: one position here is `factor` positions there (blocks to
+    /// embeddings).
     pub fn scaled(&self, factor: usize) -> Self {
         match self {
             Self::Same(start) => Self::Same(start * factor),
@@ -46,11 +50,12 @@ impl Positions {
         }
     }
 
-    /// Where each of `rows` rows lives.
-    fn slots(&self, rows: usize) -> Vec<usize> {
+    /// The slot of each of `rows` rows. One value serves all layers of a step, so that the slots are
+    /// copied to a device once.
+    pub(crate) fn slots(&self, rows: usize) -> Indices {
         match self {
-            Self::Same(_) => (0..rows).collect(),
-            Self::Slots { slots, .. } => slots.clone(),
+            Self::Same(_) => (0..rows).collect::<Vec<_>>().into(),
+            Self::Slots { slots, .. } => slots.clone().into(),
         }
     }
 }
@@ -66,7 +71,7 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Room for `capacity` positions in each of `slots` slots.
+    /// An empty cache with room for `capacity` positions in each of `slots` slots.
     pub fn new(
         slots: usize,
         heads: usize,
@@ -75,18 +80,19 @@ impl KvCache {
         device: &Device,
     ) -> Self {
         let shape = [slots, heads, capacity, head_dim];
-        // burn-flex makes its zeros by a copy of zeros, which for a while takes twice the memory
+        // burn-flex copies the zeros of `Tensor::zeros`, which needs twice the memory for a while
         let empty = || Tensor::full(shape, 0.0, device);
         Self { keys: empty(), values: empty() }
     }
 
-    /// How many positions fit into a slot.
+    /// Positions per slot.
     pub fn capacity(&self) -> usize {
         self.keys.dims()[2]
     }
 
-    /// Gives every slot the same random keys and values: a context of any length to measure with.
-    pub fn fill(&mut self) {
+    /// Fills every slot with the same random keys and values. Only benchmarks use this: it stands
+    /// for a context of any length without running the model over it.
+    pub fn fill_random(&mut self) {
         let [slots, heads, capacity, head_dim] = self.keys.dims();
         let (device, normal) = (self.keys.device(), Distribution::Normal(0.0, 1.0));
         for cache in [&mut self.keys, &mut self.values] {
@@ -98,78 +104,66 @@ impl KvCache {
         }
     }
 
-    /// Self-attention of new positions at `at`, which are written, over all their rows hold; the
-    /// last `keep` of each row attend.
+    /// Appends the new positions at `at` to the cache, then attends causally over each row's whole
+    /// slot. Only the last `keep` positions of a row are queries.
     ///
     /// # Shapes
     /// - `qkv`: the fused projection `[rows, time, heads * 3 * head_dim]`
-    /// - `mask`: of all `time` new positions
+    /// - `mask`: for all `time` new positions
     /// - output: `[rows, keep, heads * head_dim]`
     ///
     /// # Panics
     /// Those of [`write`](Self::write).
-    pub fn attend(
+    pub(crate) fn attend(
         &mut self,
         qkv: Tensor<3>,
         rotary: &Rotary,
         mask: &AttentionMask,
-        at: &Positions,
+        (at, slots): (&Positions, &Indices),
         keep: usize,
     ) -> Tensor<3> {
-        let [rows, time, _] = qkv.dims();
+        let [_, time, _] = qkv.dims();
         let [_, heads, _, head_dim] = self.keys.dims();
-        if let Some(order) = mask.order() {
-            let (slots, cache) = (at.slots(rows), [&mut self.keys, &mut self.values]);
-            let angles = rotary.angles();
-            if let Some(out) = block_transformer_kernels::cached_attention(
-                &qkv, heads, angles, order, &slots, keep, cache,
-            ) {
-                return out;
-            }
+        if let Some(causal) = mask.causal()
+            && let Some(out) = block_transformer_kernels::cached_attention(
+                &qkv,
+                heads,
+                rotary.angles(),
+                causal,
+                slots,
+                keep,
+                [&mut self.keys, &mut self.values],
+            )
+        {
+            return out;
         }
         let [query, key, value] = split_qkv(qkv, heads, rotary);
-        let (keys, values) = self.write(key, value, at);
+        let (keys, values) = self.write(key, value, (at, slots));
         let query = query.narrow(2, time - keep, keep);
-        merge_heads(attend(query, keys, values, scale(head_dim), None, &mask.last(keep)))
+        merge_heads(attend(query, keys, values, score_scale(head_dim), None, &mask.last(keep)))
     }
 
-    /// Writes the keys and values of new positions `[rows, heads, time, head_dim]` at `at`, and
-    /// returns what the rows' slots hold from position 0 to the furthest one written.
+    /// Writes the keys and values of new positions `[rows, heads, time, head_dim]`, and returns what
+    /// the slots of the rows hold from position 0 to the furthest new position.
     ///
     /// # Panics
-    /// When the positions do not fit; callers size the cache for what they decode.
-    pub fn write(
+    /// When the positions exceed the capacity.
+    pub(crate) fn write(
         &mut self,
         keys: Tensor<4>,
         values: Tensor<4>,
-        at: &Positions,
+        (at, slots): (&Positions, &Indices),
     ) -> (Tensor<4>, Tensor<4>) {
-        let [rows, _, time, _] = keys.dims();
+        let [_, _, time, _] = keys.dims();
         let end = at.furthest() + time;
-        assert!(end <= self.capacity(), "KV cache of {} asked for {end}", self.capacity());
+        assert!(end <= self.capacity(), "{end} positions exceed a KV cache of {}", self.capacity());
         put(&mut self.keys, keys, at);
         put(&mut self.values, values, at);
-        let slots = at.slots(rows);
-        (held(&self.keys, &slots, end), held(&self.values, &slots, end))
+        (held(&self.keys, slots, end), held(&self.values, slots, end))
     }
 }
 
-/// Queries and keys, rotated, and values, `[rows, heads, time, head_dim]` each, of the fused
-/// projection `[rows, time, heads * 3 * head_dim]`, which holds a head's three side by side.
-pub(crate) fn split_qkv(qkv: Tensor<3>, heads: usize, rotary: &Rotary) -> [Tensor<4>; 3] {
-    let [rows, time, width] = qkv.dims();
-    let head_dim = width / heads / 3;
-    let qkv = qkv.reshape([rows, time, heads, 3 * head_dim]).swap_dims(1, 2); // [r, h, t, 3 * d]
-    let part = |i: usize| qkv.clone().narrow(3, i * head_dim, head_dim);
-    [rotary.apply(part(0)), rotary.apply(part(1)), part(2)]
-}
-
-/// What scores are multiplied by: `head_dim^-0.5`.
-pub(crate) fn scale(head_dim: usize) -> f64 {
-    (head_dim as f64).powf(-0.5)
-}
-
-/// Writes `[rows, heads, time, head_dim]` into the rows' slots.
+/// Writes `[rows, heads, time, head_dim]` to the slots of the rows.
 fn put(cache: &mut Tensor<4>, new: Tensor<4>, at: &Positions) {
     let [all_slots, heads, capacity, head_dim] = cache.dims();
     let [rows, _, time, _] = new.dims();
@@ -180,14 +174,13 @@ fn put(cache: &mut Tensor<4>, new: Tensor<4>, at: &Positions) {
         }
         Positions::Slots { slots, starts } => (slots, starts),
     };
-    let mut places = Vec::with_capacity(rows * heads * time);
-    for (slot, start) in slots.iter().zip(starts) {
-        for head in 0..heads {
+    let places = slots.iter().zip(starts).flat_map(|(slot, start)| {
+        (0..heads).flat_map(move |head| {
             let first = (slot * heads + head) * capacity + start;
-            places.extend((first..first + time).map(|place| place as i64));
-        }
-    }
-    let places = ints(places, &new.device());
+            first..first + time
+        })
+    });
+    let places = int_tensor(places, &new.device());
     let new = new.reshape([rows * heads * time, head_dim]);
     cache.inplace(|cache| {
         cache
@@ -197,16 +190,90 @@ fn put(cache: &mut Tensor<4>, new: Tensor<4>, at: &Positions) {
     });
 }
 
-/// The first `end` positions of the slots; a copy only where they are not the first ones in order.
-fn held(cache: &Tensor<4>, slots: &[usize], end: usize) -> Tensor<4> {
+/// The first `end` positions of the slots. This is a view if they are the first slots in order, else
+/// a copy.
+fn held(cache: &Tensor<4>, slots: &Indices, end: usize) -> Tensor<4> {
     let held = cache.clone().narrow(2, 0, end);
     if slots.iter().enumerate().all(|(row, &slot)| row == slot) {
         return held.narrow(0, 0, slots.len());
     }
-    held.select(0, ints(slots.iter().map(|&slot| slot as i64).collect(), &cache.device()))
+    held.select(0, slots.tensor(&cache.device()))
 }
 
-fn ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
-    let count = values.len();
-    Tensor::from_data(TensorData::new(values, [count]), device)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One head of width 1, so that a cache is a table of slots by positions.
+    fn row(values: &[f32], rows: usize, device: &Device) -> Tensor<4> {
+        let time = values.len() / rows;
+        Tensor::<1>::from_floats(values, device).reshape([rows, 1, time, 1])
+    }
+
+    fn list(tensor: Tensor<4>) -> Vec<f32> {
+        tensor.into_data().iter::<f32>().collect()
+    }
+
+    #[test]
+    fn writes_go_to_their_slots_and_return_what_the_slots_hold() {
+        #[expect(deprecated, reason = "supported for as long as burn has it")]
+        for device in [Device::flex(), Device::ndarray()] {
+            let mut cache = KvCache::new(3, 1, 4, 1, &device);
+            let mut write = |at: Positions, keys: &[f32], rows: usize| {
+                let values: Vec<f32> = keys.iter().map(|key| -key).collect();
+                let (keys, values) = (row(keys, rows, &device), row(&values, rows, &device));
+                let (keys, values) = cache.write(keys, values, (&at, &at.slots(rows)));
+                let keys = list(keys);
+                assert_eq!(list(values), keys.iter().map(|key| -key).collect::<Vec<_>>());
+                (keys, list(cache.keys.clone()))
+            };
+            let all = [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+            let (held, stored) = write(Positions::Same(0), &[1.0, 2.0, 3.0, 4.0], 2);
+            assert_eq!((held, stored), (vec![1.0, 2.0, 3.0, 4.0], all.to_vec()));
+            // row 0 continues slot 1, row 1 starts in slot 2; slot 0 is not part of the batch
+            let at = Positions::Slots { slots: vec![1, 2], starts: vec![2, 0] };
+            let (held, stored) = write(at, &[5.0, 6.0], 2);
+            assert_eq!(held, [3.0, 4.0, 5.0, 6.0, 0.0, 0.0]);
+            let all = [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 5.0, 0.0, 6.0, 0.0, 0.0, 0.0];
+            assert_eq!(stored, all);
+            // a new sequence overwrites slot 1
+            let at = Positions::Slots { slots: vec![1], starts: vec![0] };
+            let (held, stored) = write(at, &[7.0], 1);
+            assert_eq!((held, stored[4..8].to_vec()), (vec![7.0], vec![7.0, 4.0, 5.0, 0.0]));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "5 positions exceed a KV cache of 4")]
+    fn writes_beyond_the_capacity_panic() {
+        let device = Device::flex();
+        let at = Positions::Same(3);
+        let new = || row(&[1.0, 2.0], 1, &device);
+        KvCache::new(1, 1, 4, 1, &device).write(new(), new(), (&at, &at.slots(1)));
+    }
+
+    #[test]
+    fn attention_over_the_cache_has_the_values_computed_by_hand() {
+        // one head of width 2 without rotation, values 1 and 4 with keys that score 0 and ln 2:
+        // probabilities 1/3 and 2/3
+        let rotary = Rotary::new(block_transformer_kernels::RotaryTable::new(0, 1e4).angles(vec![0], 1));
+        let ln2 = std::f32::consts::LN_2 * std::f32::consts::SQRT_2;
+        #[expect(deprecated, reason = "supported for as long as burn has it")]
+        for device in [Device::flex(), Device::ndarray()] {
+            let mut cache = KvCache::new(2, 1, 2, 2, &device);
+            let mut step = |start: usize, qkv: [f32; 6]| -> Vec<f32> {
+                let at = Positions::Slots { slots: vec![1], starts: vec![start] };
+                let mask = crate::causal_by_block(&at, 1, 1, None);
+                let qkv = Tensor::<1>::from_floats(qkv, &device).reshape([1, 1, 6]);
+                let out = cache.attend(qkv, &rotary, &mask, (&at, &at.slots(1)), 1);
+                out.into_data().iter::<f32>().collect()
+            };
+            let first = step(0, [9.0, 9.0, 0.0, 5.0, 1.0, 10.0]);
+            assert_eq!(first, [1.0, 10.0]);
+            let second = step(1, [1.0, 0.0, ln2, 7.0, 4.0, 40.0]);
+            for (found, expected) in second.iter().zip([3.0, 30.0]) {
+                assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+            }
+        }
+    }
 }

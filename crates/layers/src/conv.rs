@@ -1,14 +1,15 @@
-//! A convolution whose kernel equals its stride, as the linear map it is.
+//! A convolution whose kernel equals its stride, computed as a linear map.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use crate::{Init, project};
+use crate::init::Init;
+use crate::linear::project;
 
-/// `Conv1d(d_in -> d_out, kernel = stride = k)`: each run of `k` consecutive vectors becomes one.
+/// `Conv1d(d_in -> d_out, kernel = stride = k)`: maps each `k` consecutive vectors to one.
 ///
-/// The weight is `[k * d_in, d_out]` (position major), one matrix product instead of a convolution.
-/// Published files hold `[d_out, d_in, k]`.
+/// The weight `[k * d_in, d_out]` (position major) makes it one matrix product. Published files store
+/// `[d_out, d_in, k]`.
 #[derive(Module, Debug)]
 pub struct BlockConv {
     /// `[kernel * d_in, d_out]`
@@ -25,11 +26,13 @@ impl BlockConv {
         Self { weight, bias: init.zeros("bias", [d_out]), kernel }
     }
 
-    /// How many vectors become one.
+    /// Number of input vectors per output vector.
     pub fn kernel(&self) -> usize {
         self.kernel
     }
 
+    /// Maps each `kernel` consecutive vectors to one.
+    ///
     /// # Shapes
     /// - input: `[batch, kernel * n, d_in]`
     /// - output: `[batch, n, d_out]`

@@ -1,17 +1,17 @@
-//! Seeded initialisation: a parameter's first value is a function of (seed, path).
+//! Seeded initialisation: the initial value of a parameter is a function of (seed, path).
 
 use std::f64::consts::TAU;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use burn::module::{Param, ParamId};
-use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear};
+use burn::nn::{Embedding, LayerNorm, LayerNormConfig, Linear, RmsNorm, RmsNormConfig};
 use burn::tensor::{Device, Shape, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use siphasher::sip::SipHasher13;
 
-/// Where in a model a parameter is being made, and from which seed.
+/// The seed of a model, and the path of the module that is being made.
 ///
-/// Parameters are drawn lazily, on first access; loading weights over them costs nothing.
+/// Parameters are drawn on first access, so loading weights over them costs nothing.
 #[derive(Clone, Debug)]
 pub struct Init {
     seed: u64,
@@ -25,7 +25,7 @@ impl Init {
         Self { seed, path: String::new(), device: device.clone() }
     }
 
-    /// The child called `name`.
+    /// The path of the child called `name`.
     pub fn at(&self, name: impl std::fmt::Display) -> Self {
         let path =
             if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) };
@@ -83,6 +83,13 @@ impl Init {
         Embedding { weight: self.at(name).normal("weight", [rows, width], std) }
     }
 
+    /// An RMS norm of the given width: gain one.
+    pub fn rms_norm(&self, name: &str, width: usize, epsilon: f64) -> RmsNorm {
+        let mut norm = RmsNormConfig::new(width).with_epsilon(epsilon).init(&self.device);
+        norm.gamma = self.at(name).ones("gamma", [width]);
+        norm
+    }
+
     /// A layer norm of the given width: gain one, bias zero.
     pub fn layer_norm(&self, name: &str, width: usize, epsilon: f64) -> LayerNorm {
         let here = self.at(name);
@@ -93,20 +100,19 @@ impl Init {
     }
 }
 
-/// The same path has the same id in every process, so optimizer state finds its parameter again.
+/// The id of the parameter at `path`. It is the same in every process, so that saved optimizer state
+/// finds its parameter again.
 fn stable_id(path: &str) -> ParamId {
     ParamId::from(hash(0, path))
 }
 
+/// SipHash-1-3 with zero keys of the seed (little-endian), the path, and a byte 0xff. Checkpoints
+/// and initial weights depend on these values.
 fn hash(seed: u64, path: &str) -> u64 {
-    // `DefaultHasher::new` is SipHash with fixed keys.
-    let mut hasher = DefaultHasher::new();
-    seed.hash(&mut hasher);
-    path.hash(&mut hasher);
-    hasher.finish()
+    SipHasher13::new().hash(&[&seed.to_le_bytes(), path.as_bytes(), &[0xff]].concat())
 }
 
-/// Box-Muller over ChaCha8.
+/// Draws from N(0, `std`²) by Box-Muller over ChaCha8; another method would change initial weights.
 fn normal_values(seed: u64, path: &str, count: usize, std: f64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(hash(seed, path));
     let mut values = Vec::with_capacity(count + 1);
@@ -125,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn draws_have_the_asked_deviation_and_differ_by_path_and_seed() {
+    fn draws_have_the_requested_deviation_and_differ_by_path_and_seed() {
         let values = normal_values(1, "a", 100_001, 0.02);
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
         let var = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / values.len() as f64;

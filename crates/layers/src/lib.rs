@@ -1,6 +1,6 @@
-//! Layers the model families share: rotary embedding, GPT-NeoX, T5 and RoBERTa pieces, KV caches.
+//! Layers that the model families share: rotary embedding, GPT-NeoX, T5 and RoBERTa parts, KV caches.
 //!
-//! Every constructor takes an [`Init`], which names each parameter by its path and draws its first
+//! Every constructor takes an [`Init`], which names each parameter by its path and draws its initial
 //! value from the seed and that path alone, so weights do not depend on the order of access.
 
 mod attention;
@@ -15,6 +15,7 @@ mod names;
 pub mod neox;
 pub mod roberta;
 mod rotary;
+mod scores;
 pub mod t5;
 
 pub use attention::{attend, merge_heads, split_heads};
@@ -22,8 +23,17 @@ pub use cache::{KvCache, Positions};
 pub use conv::BlockConv;
 pub use gelu::gelu;
 pub use init::Init;
-pub use linear::project;
+pub use linear::{BATCH_INVARIANT_ROWS, project};
 pub use loss::{cross_entropy, linear_cross_entropy};
 pub use mask::{AttentionMask, causal_by_block};
 pub use names::{PublishedNames, rename};
 pub use rotary::Rotary;
+pub use scores::score_targets;
+
+pub use block_transformer_kernels::{TargetScore, int_tensor, max};
+
+/// Replaces each logit `x` by `e^((x - max) * scale)`, its softmax weight before normalization. `max`
+/// is the largest logit, and `scale` the inverse of the temperature. A NaN stays a NaN.
+pub fn softmax_weights(logits: &mut [f32], max: f32, scale: f32) {
+    block_transformer_kernels::exp_differences(logits, max, scale);
+}

@@ -1,9 +1,13 @@
-//! Linear layers, the quick way for a few rows.
+//! Linear layers, with a kernel for a few rows.
 
 use burn::nn::Linear;
 use burn::tensor::{Tensor, module};
 
-/// `x weight + bias`. The weight may be stored in a narrower type than `x`, which it is computed in.
+/// The largest number of rows for which the bits of a row of [`project`] do not depend on the other
+/// rows. It holds on the flex device with its kernels (the feature `flex`), without autodiff.
+pub const BATCH_INVARIANT_ROWS: usize = block_transformer_kernels::MAX_LINEAR_ROWS;
+
+/// `x weight + bias`, computed in the type of `x`. The weight may be stored in a narrower type.
 ///
 /// # Shapes
 /// - `x`: `[.., d_in]`

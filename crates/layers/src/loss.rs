@@ -3,7 +3,7 @@
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
-/// Negative log-likelihood in nats of each target.
+/// The negative log-likelihood of each target, in nats.
 ///
 /// # Shapes
 /// - `logits`: `[rows, vocab]`
@@ -14,14 +14,15 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     log_softmax(logits, 1).gather(1, targets.reshape([rows, 1])).reshape([rows]).neg()
 }
 
-/// Logits held at a time by [`linear_cross_entropy`]: 128 MiB of f32.
-const LOGITS: usize = 1 << 25;
+/// Logits that [`linear_cross_entropy`] holds at a time: 128 MiB of f32.
+const CHUNK_LOGITS: usize = 1 << 25;
 
-/// Mean cross-entropy of `softmax(hidden weight)`, where `weights` is the weight of each row.
+/// The mean cross-entropy of `softmax(hidden weight)` in nats, where `weights` is the weight of each
+/// row in the mean.
 ///
-/// The logits, by far the largest tensor of a small model, are made a few rows at a time, and on an
-/// autodiff device their gradient is taken on the way, so that neither they nor their softmax are
-/// kept. The result's gradient is that of the plain formula.
+/// The logits are by far the largest tensor of a small model. They are computed for a few rows at a
+/// time, and on an autodiff device together with their gradient, so that neither the logits nor
+/// their softmax are kept. The gradient of the result is that of the plain formula.
 ///
 /// # Shapes
 /// - `hidden`: `[rows, width]`
@@ -45,9 +46,9 @@ pub fn linear_cross_entropy(
     let targets = targets.reshape([rows, 1]);
     let mut loss = Tensor::<1>::zeros([1], &h.device());
     let (mut d_hidden, mut d_weight) = (Vec::new(), None);
-    let at_once = (LOGITS / vocab).max(1);
-    for start in (0..rows).step_by(at_once) {
-        let count = at_once.min(rows - start);
+    let chunk_rows = (CHUNK_LOGITS / vocab).max(1);
+    for start in (0..rows).step_by(chunk_rows) {
+        let count = chunk_rows.min(rows - start);
         let h = h.clone().narrow(0, start, count);
         let target = targets.clone().narrow(0, start, count);
         let weight = weights.clone().narrow(0, start, count);
@@ -67,7 +68,7 @@ pub fn linear_cross_entropy(
         }
     }
     let Some(d_weight) = d_weight else { return loss };
-    // a sum whose gradients are the ones just taken, and whose value cancels
+    // a sum whose gradients are those computed above, and whose value cancels
     let surrogate = (hidden * Tensor::from_inner(Tensor::cat(d_hidden, 0))).sum()
         + (weight * Tensor::from_inner(d_weight)).sum();
     Tensor::from_inner(loss) + surrogate.clone() - surrogate.detach()
@@ -79,7 +80,7 @@ mod tests {
     use burn::tensor::{Device, Distribution};
 
     #[test]
-    fn value_and_gradients_are_those_of_the_plain_formula() {
+    fn value_and_gradients_equal_the_plain_formula() {
         let device = Device::flex().autodiff();
         let random = |shape: [usize; 2]| {
             Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device).require_grad()
@@ -95,7 +96,7 @@ mod tests {
             assert!(most < 1e-6, "{most}");
         };
         close(plain.clone().inner().unsqueeze(), fused.clone().inner().unsqueeze());
-        // scaled, so that a gradient that ignores what comes after would show
+        // scaled, to detect a gradient that ignores the operations after the loss
         let (ours, theirs) = ((fused * 3.0).backward(), (plain * 3.0).backward());
         for tensor in [hidden, weight] {
             close(tensor.grad(&ours).unwrap(), tensor.grad(&theirs).unwrap());

@@ -1,47 +1,46 @@
-//! Attention masks. `true` means "may not be seen".
+//! Attention masks.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 
-use block_transformer_kernels::Order;
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use block_transformer_kernels::{CausalMask, PerDevice};
+use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::Positions;
 
-/// What a masked score is set to: finite, so that a row with nothing to see stays a number and
-/// its (unused) output carries no NaN into the gradients.
+/// The score of a hidden key: finite, so that a query that sees no key, and its (unused) gradient,
+/// stay finite.
 pub(crate) const MASKED_SCORE: f32 = -1e30;
 
-/// Which keys each query may see.
+/// The keys that each query may see.
 #[derive(Clone, Debug)]
 pub enum AttentionMask {
-    /// Everything sees everything.
+    /// Every query sees every key.
     Open,
-    /// `[batch or 1, 1, queries or 1, keys]`, `true` = hidden.
+    /// `[batch or 1, 1, queries or 1, keys]`, true at keys that are hidden.
     Hidden(Tensor<4, Bool>),
     /// Causal by groups of positions, with padding.
     Causal(Causal),
 }
 
-/// A causal order, as a mask only where one is asked for.
+/// A causal mask for a number of queries and keys. Its tensor is made only where it is used.
 #[derive(Clone, Debug)]
 pub struct Causal {
-    order: Order,
+    mask: CausalMask,
     queries: usize,
     /// Keys from position 0 on.
     keys: usize,
-    hidden: OnceCell<Option<Tensor<4, Bool>>>,
+    hidden: PerDevice<Option<Tensor<4, Bool>>>,
 }
 
 impl AttentionMask {
-    /// The mask as a tensor `[batch or 1, 1, queries or 1, keys]`, `true` = hidden; none if nothing
-    /// is.
-    pub(crate) fn hidden(&self, device: &Device) -> Option<&Tensor<4, Bool>> {
+    /// The mask as a tensor `[batch or 1, 1, queries or 1, keys]`, true at hidden keys; `None` if no
+    /// key is hidden.
+    pub(crate) fn hidden(&self, device: &Device) -> Option<Tensor<4, Bool>> {
         match self {
             Self::Open => None,
-            Self::Hidden(hidden) => Some(hidden),
+            Self::Hidden(hidden) => Some(hidden.clone()),
             Self::Causal(causal) => {
-                causal.hidden.get_or_init(|| causal.make_hidden(device)).as_ref()
+                causal.hidden.get_or_make(device, || causal.hidden_tensor(device))
             }
         }
     }
@@ -49,10 +48,9 @@ impl AttentionMask {
     /// The mask of the last `keep` queries.
     pub(crate) fn last(&self, keep: usize) -> Self {
         match self {
-            Self::Causal(Causal { order, queries, keys, .. }) if keep < *queries => {
-                let order = order.after(queries - keep);
-                let (keys, hidden) = (*keys, OnceCell::new());
-                Self::Causal(Causal { order, queries: keep, keys, hidden })
+            Self::Causal(Causal { mask, queries, keys, .. }) if keep < *queries => {
+                let mask = mask.after(queries - keep);
+                Self::Causal(Causal::new(mask, keep, *keys))
             }
             Self::Hidden(hidden) if hidden.dims()[2] > keep => {
                 let queries = hidden.dims()[2];
@@ -62,50 +60,98 @@ impl AttentionMask {
         }
     }
 
-    /// The order, if it is causal.
-    pub(crate) fn order(&self) -> Option<&Order> {
+    /// The mask that the kernels take, if it is causal.
+    pub(crate) fn causal(&self) -> Option<&CausalMask> {
         match self {
-            Self::Causal(causal) => Some(&causal.order),
+            Self::Causal(causal) => Some(&causal.mask),
             _ => None,
         }
     }
 }
 
 impl Causal {
-    fn make_hidden(&self, device: &Device) -> Option<Tensor<4, Bool>> {
-        let (rows, keys) = (self.order.starts.len(), self.keys);
-        let seen = self.order.seen.as_deref();
-        let batch = seen.map_or(rows, |seen| rows.max(seen.len() / keys));
-        let rows = if seen.is_some() { batch } else { rows };
-        let mut hidden = Vec::with_capacity(rows * self.queries * keys);
-        for row in 0..rows {
-            let seen = seen.map(|seen| &seen[row * keys..][..keys]);
-            for i in 0..self.queries {
-                let visible = self.order.visible(row, i, keys);
-                hidden.extend((0..keys).map(|j| j >= visible || seen.is_some_and(|s| !s[j])));
-            }
+    fn new(mask: CausalMask, queries: usize, keys: usize) -> Self {
+        Self { mask, queries, keys, hidden: PerDevice::default() }
+    }
+
+    fn hidden_tensor(&self, device: &Device) -> Option<Tensor<4, Bool>> {
+        let Self { mask, queries, keys, .. } = self;
+        let (queries, keys, rows) = (*queries, *keys, mask.starts().len());
+        let key_mask = mask.key_mask_tensor(device);
+        // the first query of a row sees the fewest keys
+        if key_mask.is_none() && (0..rows).all(|row| mask.visible_keys(row, 0, keys) == keys) {
+            return None;
         }
-        hidden.contains(&true).then(|| {
-            let shape = [rows, 1, self.queries, keys];
-            Tensor::<4, Bool>::from_data(TensorData::new(hidden, shape), device)
+        let batch = mask.key_mask().map_or(rows, |key_mask| key_mask.len() / keys);
+        let shape = [batch, 1, queries, keys];
+        let starts = mask.starts().tensor(device).reshape([rows, 1, 1, 1]);
+        let offsets = Tensor::<1, Int>::arange(0..queries as i64, device);
+        let positions = starts.expand([rows, 1, queries, 1])
+            + offsets.reshape([1, 1, queries, 1]).expand([rows, 1, queries, 1]);
+        let group = mask.group() as i64;
+        let visible = (positions / group + 1) * group; // [rows, 1, queries, 1]
+        let key = Tensor::<1, Int>::arange(0..keys as i64, device).reshape([1, 1, 1, keys]);
+        let later = key.expand(shape).greater_equal(visible.expand(shape));
+        Some(match key_mask {
+            Some(key_mask) => {
+                let padding = key_mask.bool_not().reshape([batch, 1, 1, keys]);
+                later.bool_or(padding.expand(shape))
+            }
+            None => later,
         })
     }
 }
 
-/// The mask of `queries` positions starting at `at`, over keys from position 0 on: position `i` sees
-/// position `j` when `j`'s group of `group` consecutive positions is not after `i`'s. `group` 1 is
-/// the plain causal mask. Keys a row has not written yet lie after its queries and stay hidden.
+/// The mask of `queries` positions starting at `at`, over keys from position 0 on. A query sees a
+/// key when the key's group of `group` consecutive positions is not after the query's group; `group`
+/// 1 is the plain causal mask. Positions that a row has not written yet are hidden, because they
+/// come after its queries.
 ///
-/// `seen` (`[batch, keys]`, `true` = real) hides keys that are padding.
+/// `key_mask` (`[batch, keys]`) is false at keys that are padding.
 pub fn causal_by_block(
     at: &Positions,
     queries: usize,
     group: usize,
-    seen: Option<Tensor<2, Bool>>,
+    key_mask: Option<Tensor<2, Bool>>,
 ) -> AttentionMask {
-    let seen = seen.map(|seen| seen.into_data().iter::<bool>().collect::<Vec<bool>>());
-    let seen = seen.filter(|seen| seen.contains(&false)).map(Arc::from);
-    let order = Order { starts: at.starts(), group, seen };
+    let key_mask = key_mask.map(|mask| mask.into_data().iter::<bool>().collect::<Vec<bool>>());
+    let key_mask = key_mask.filter(|mask| mask.contains(&false)).map(Arc::from);
     let keys = at.furthest() + queries;
-    AttentionMask::Causal(Causal { order, queries, keys, hidden: OnceCell::new() })
+    let mask = CausalMask::new(at.starts(), group, key_mask);
+    AttentionMask::Causal(Causal::new(mask, queries, keys))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the mask as text, `x` where a key is hidden.
+    fn shown(mask: &AttentionMask, device: &Device) -> Vec<String> {
+        let hidden = mask.hidden(device).unwrap();
+        let [_, _, _, keys] = hidden.dims();
+        let hidden: Vec<bool> = hidden.into_data().iter::<bool>().collect();
+        let text = |row: &[bool]| row.iter().map(|&hidden| if hidden { 'x' } else { '.' }).collect();
+        hidden.chunks(keys).map(text).collect()
+    }
+
+    #[test]
+    fn hidden_keys_are_later_groups_and_padding() {
+        #[expect(deprecated, reason = "supported for as long as burn has it")]
+        for device in [Device::flex(), Device::ndarray()] {
+            let plain = causal_by_block(&Positions::Same(1), 2, 1, None);
+            assert_eq!(shown(&plain, &device), ["..x", "..."]);
+            assert!(plain.last(1).hidden(&device).is_none());
+
+            let starts = Positions::Slots { slots: vec![4, 2], starts: vec![0, 2] };
+            let groups = causal_by_block(&starts, 2, 2, None);
+            assert_eq!(shown(&groups, &device), ["..xx", "..xx", "....", "...."]);
+
+            let key_mask = Tensor::from_data([[false, true, true], [true, true, false]], &device);
+            let padded = causal_by_block(&Positions::Same(0), 3, 1, Some(key_mask));
+            let expected = ["xxx", "x.x", "x..", ".xx", "..x", "..x"];
+            assert_eq!(shown(&padded, &device), expected);
+            // the same mask on the device with autodiff
+            assert_eq!(shown(&padded, &device.autodiff()), expected);
+        }
+    }
 }

@@ -1,12 +1,15 @@
-//! The RoBERTa encoder (Liu et al., arXiv 1907.11692), bidirectional, post-norm.
+//! The RoBERTa encoder (Liu et al., arXiv 1907.11692): bidirectional, post-norm.
 
 use burn::module::Module;
 use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::tensor::{Bool, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::attention::{attend, merge_heads, score_scale, split_heads};
+use crate::gelu::gelu;
+use crate::init::Init;
 use crate::linear::apply;
-use crate::{AttentionMask, Init, attend, gelu, merge_heads, split_heads};
+use crate::mask::AttentionMask;
 
 /// Shape of a RoBERTa encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -15,12 +18,12 @@ pub struct RobertaConfig {
     pub hidden_size: usize,
     /// Layers.
     pub num_hidden_layers: usize,
-    /// Attention heads a layer.
+    /// Attention heads per layer.
     pub num_attention_heads: usize,
-    /// Width of the feed-forward layer; 4 x `hidden_size` when left out.
+    /// Width of the feed-forward layer; `None` means 4 x `hidden_size`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intermediate_size: Option<usize>,
-    /// Rows of the position table; two more than the tokens a block (with CLS) can hold.
+    /// Rows of the position table: the longest block (with its CLS tokens) plus 2.
     pub max_position_embeddings: usize,
 }
 
@@ -33,13 +36,13 @@ impl RobertaConfig {
         self.intermediate_size.unwrap_or(4 * self.hidden_size)
     }
 
-    /// Parameters in the matrices of its linear layers.
+    /// Number of parameters in the weight matrices of the linear layers.
     pub fn num_matrix_params(&self) -> usize {
         let (h, m) = (self.hidden_size, self.intermediate());
         self.num_hidden_layers * (4 * h * h + 2 * h * m)
     }
 
-    /// Parameters of the encoder with its embeddings.
+    /// Number of parameters of the encoder, including its embeddings.
     pub fn num_params(&self, vocab: usize) -> usize {
         let (h, m) = (self.hidden_size, self.intermediate());
         let layer = 4 * (h * h + h) + 2 * h * m + m + h + 4 * h;
@@ -89,7 +92,7 @@ impl RobertaLayer {
     fn forward(&self, x: Tensor<3>, mask: &AttentionMask) -> Tensor<3> {
         let [_, _, width] = x.dims();
         let heads = |linear: &Linear| split_heads(apply(linear, x.clone()), self.heads);
-        let scale = ((width / self.heads) as f64).powf(-0.5);
+        let scale = score_scale(width / self.heads);
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
         let attended = merge_heads(attend(query, key, value, scale, None, mask));
         let x = self.attention_norm.forward(apply(&self.attention_dense, attended) + x);
@@ -98,7 +101,7 @@ impl RobertaLayer {
     }
 }
 
-/// Embeddings and layers.
+/// The encoder: embeddings and layers.
 #[derive(Module, Debug)]
 pub struct RobertaEncoder {
     embeddings: RobertaEmbeddings,
@@ -106,10 +109,10 @@ pub struct RobertaEncoder {
 }
 
 impl RobertaEncoder {
-    /// The padding id, which also is the position of padding.
+    /// The id of padding tokens, and the position of each of them.
     pub const PAD: i64 = 1;
 
-    /// An encoder over `vocab` ids at `init`.
+    /// An encoder over `vocab` ids with the parameters of `init`.
     pub fn new(config: &RobertaConfig, vocab: usize, init: &Init) -> Self {
         let h = config.hidden_size;
         let embed = init.at("embeddings");
@@ -132,13 +135,14 @@ impl RobertaEncoder {
         }
     }
 
-    /// Positions count from 2 over the ids that are not padding; padding has position 1.
+    /// Encodes rows of ids. Positions count from 2 over the ids that are not [`PAD`](Self::PAD); padding
+    /// has position 1.
     ///
     /// # Shapes
     /// - `ids`: `[rows, time]`
-    /// - `real`: `[rows, time]`, false where keys are hidden
+    /// - `is_token`: `[rows, time]`, false at keys that are hidden
     /// - output: `[rows, time, hidden]`
-    pub fn forward(&self, ids: Tensor<2, Int>, real: Tensor<2, Bool>) -> Tensor<3> {
+    pub fn forward(&self, ids: Tensor<2, Int>, is_token: Tensor<2, Bool>) -> Tensor<3> {
         let [rows, time] = ids.dims();
         let not_pad = ids.clone().not_equal_scalar(Self::PAD).int();
         let positions = not_pad.clone().cumsum(1) * not_pad + Self::PAD;
@@ -149,7 +153,7 @@ impl RobertaEncoder {
                 + embeddings.position_embeddings.forward(positions)
                 + kind,
         );
-        let mask = AttentionMask::Hidden(real.bool_not().reshape([rows, 1, 1, time]));
+        let mask = AttentionMask::Hidden(is_token.bool_not().reshape([rows, 1, 1, time]));
         for layer in &self.layer {
             x = layer.forward(x, &mask);
         }

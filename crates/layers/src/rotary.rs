@@ -1,69 +1,52 @@
 //! Partial rotary position embedding in the half-split ("rotate-half") form of GPT-NeoX.
 
-use std::cell::OnceCell;
-
-use block_transformer_kernels::Angles;
+use block_transformer_kernels::{PerDevice, RotaryAngles};
 use burn::tensor::{Device, Tensor};
 
-use crate::Positions;
-
-/// Cosines and sines for a run of positions.
+/// The rotation of queries and keys at a sequence of positions per row.
 #[derive(Clone, Debug)]
 pub struct Rotary {
-    angles: Angles,
-    head_dim: usize,
-    /// Made when they are first asked for.
-    tables: OnceCell<Tables>,
+    angles: RotaryAngles,
+    factors: PerDevice<Factors>,
 }
 
-/// The angles spread over the whole head: dimensions that are not rotated hold cosine one and sine
-/// zero.
+/// Cosines and sines for all dimensions of a head. Dimensions that are not rotated have cosine 1 and
+/// sine 0.
 ///
 /// # Shapes
 /// `[1 or batch, 1, time, head_dim]` each
 #[derive(Clone, Debug)]
-struct Tables {
+struct Factors {
     cos: Tensor<4>,
     sin: Tensor<4>,
 }
 
 impl Rotary {
-    /// Angles `position * base^(-2i / rotated)` for the first `rotated` dimensions of a head
-    /// (Su et al., arXiv 2104.09864), for `time` positions from where each row of `at` starts.
-    pub fn new(at: &Positions, time: usize, head_dim: usize, rotated: usize, base: f64) -> Self {
-        let rows: Vec<Vec<usize>> =
-            at.starts().iter().map(|&start| (start..start + time).collect()).collect();
-        Self::at(&rows, head_dim, rotated, base)
+    pub(crate) fn new(angles: RotaryAngles) -> Self {
+        Self { angles, factors: PerDevice::default() }
     }
 
-    /// The same for any positions, `[rows][time]`.
-    pub fn at(positions: &[Vec<usize>], head_dim: usize, rotated: usize, base: f64) -> Self {
-        let angles = Angles::new(positions, rotated, base);
-        Self { angles, head_dim, tables: OnceCell::new() }
-    }
-
-    /// The angles on the host.
-    pub fn angles(&self) -> &Angles {
+    /// The angles that the kernels take.
+    pub(crate) fn angles(&self) -> &RotaryAngles {
         &self.angles
     }
 
-    fn tables(&self, device: &Device) -> &Tables {
-        self.tables.get_or_init(|| {
+    fn factors(&self, head_dim: usize, device: &Device) -> Factors {
+        self.factors.get_or_make(device, || {
             let (rows, time) = (self.angles.rows(), self.angles.time());
-            let count = rows * time * self.head_dim;
-            let (mut all_cos, mut all_sin) = (vec![1.0_f32; count], vec![0.0_f32; count]);
-            for i in 0..rows * time {
-                let (cos, sin) = self.angles.at(i / time, i % time);
-                for start in [i * self.head_dim, i * self.head_dim + cos.len()] {
-                    all_cos[start..start + cos.len()].copy_from_slice(cos);
-                    all_sin[start..start + sin.len()].copy_from_slice(sin);
+            let [half, rest] = [self.angles.rotated() / 2, head_dim - self.angles.rotated()];
+            let positions = self.angles.positions().tensor(device);
+            let [cos, sin] = self.angles.table(device).map(|table| {
+                table.select(0, positions.clone()).reshape([rows, 1, time, half])
+            });
+            let spread = |half: Tensor<4>, fill: f32| {
+                let mut parts = vec![half.clone(), half];
+                if rest > 0 {
+                    parts.push(Tensor::full([rows, 1, time, rest], fill, device));
                 }
-            }
-            let tensor = |values: Vec<f32>| {
-                let values = Tensor::<1>::from_floats(values.as_slice(), device);
-                values.reshape([rows, 1, time, self.head_dim])
+                Tensor::cat(parts, 3)
             };
-            Tables { cos: tensor(all_cos), sin: tensor(all_sin) }
+            Factors { cos: spread(cos, 1.0), sin: spread(sin, 0.0) }
         })
     }
 
@@ -75,12 +58,40 @@ impl Rotary {
         }
         let [_, _, _, head_dim] = x.dims();
         let half = rotated / 2;
-        // (x1, x2, rest) -> (-x2, x1, rest); the rest meets sine zero
+        // (x1, x2, rest) -> (-x2, x1, rest); the sine of the rest is 0
         let mut turned = vec![x.clone().narrow(3, half, half).neg(), x.clone().narrow(3, 0, half)];
         if head_dim > rotated {
             turned.push(x.clone().narrow(3, rotated, head_dim - rotated));
         }
-        let Tables { cos, sin } = self.tables(&x.device());
-        x * cos.clone() + Tensor::cat(turned, 3) * sin.clone()
+        let Factors { cos, sin } = self.factors(head_dim, &x.device());
+        x * cos + Tensor::cat(turned, 3) * sin
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use block_transformer_kernels::RotaryTable;
+
+    #[test]
+    fn pairs_of_dimensions_turn_by_their_angle() {
+        // 4 of 6 dimensions in pairs (0, 2) and (1, 3), whose frequencies are 1 and 0.01
+        let rotary = Rotary::new(RotaryTable::new(4, 1e4).angles(vec![0, 3, 2, 1], 2));
+        // by Python's math.cos and math.sin from [1, 2, 3, 4, 5, 6]
+        let expected = [
+            [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+            [-1.413_352_5, 1.879_118, -2.828_857_5, 4.058_191, 5.0, 6.0],
+            [-3.144_039, 1.919_605_3, -0.339_143, 4.039_197_3, 5.0, 6.0],
+            [-1.984_110_6, 1.959_900_7, 2.462_377_9, 4.019_799_7, 5.0, 6.0],
+        ];
+        #[expect(deprecated, reason = "supported for as long as burn has it")]
+        for device in [Device::flex(), Device::ndarray()] {
+            let x = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &device);
+            let rows = rotary.apply(x.reshape([1, 1, 1, 6]).expand([2, 1, 2, 6]));
+            let found = rows.into_data();
+            for (found, expected) in found.iter::<f32>().zip(expected.into_iter().flatten()) {
+                assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+            }
+        }
     }
 }

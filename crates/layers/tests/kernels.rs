@@ -1,4 +1,4 @@
-//! The operations written out for flex against the same layers composed of burn's, on ndarray.
+//! The kernels on flex against the same layers composed of burn's operations, on ndarray.
 
 use block_transformer_layers::neox::{NeoXConfig, NeoXStack};
 use block_transformer_layers::{Init, Positions, causal_by_block};
@@ -6,7 +6,7 @@ use burn::tensor::{Bool, Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-struct Case {
+struct AttentionCase {
     time: usize,
     group: usize,
     starts: Positions,
@@ -22,8 +22,8 @@ fn starts(starts: Vec<usize>) -> Positions {
     Positions::Slots { slots: (0..starts.len()).collect(), starts }
 }
 
-/// Output and gradient of the input.
-fn run(case: &Case, device: &Device) -> [Vec<f32>; 2] {
+/// The output, and the gradient of the input.
+fn run(case: &AttentionCase, device: &Device) -> [Vec<f32>; 2] {
     let device = device.clone().autodiff();
     let mut config = NeoXConfig::new(HEADS * case.head_dim, 2, HEADS);
     config.rotary_pct = case.rotary_pct;
@@ -46,16 +46,17 @@ fn run(case: &Case, device: &Device) -> [Vec<f32>; 2] {
         Tensor::<2, Bool>::from_data(seen, &device)
     });
     let mask = causal_by_block(&Positions::Same(0), case.time, case.group, seen);
-    // other angles than those of the mask's positions
-    let out = stack.forward(x.clone(), &mask, &case.starts);
+    // the angles are of other positions than the mask
+    let rotary = stack.rotary(&case.starts, case.time);
+    let out = stack.forward(x.clone(), &mask, &rotary);
     let gradients = (out.clone() * weight).sum().backward();
     let vector = |x: Tensor<3>| x.into_data().iter::<f32>().collect();
     [vector(out.inner()), vector(x.grad(&gradients).unwrap())]
 }
 
 #[test]
-fn self_attention_and_its_gradient_are_those_of_the_composed_layer() {
-    let plain = |time| Case {
+fn self_attention_and_its_gradient_equal_the_composed_layer() {
+    let plain = |time| AttentionCase {
         time,
         group: 1,
         starts: Positions::Same(0),
@@ -69,37 +70,38 @@ fn self_attention_and_its_gradient_are_those_of_the_composed_layer() {
         plain(16),
         plain(17),
         plain(150),
-        Case { group: 3, ..plain(9) },
-        Case { group: 4, ..plain(60) },
-        Case { padded: true, ..plain(7) },
-        Case { padded: true, ..plain(40) },
-        Case { starts: starts(vec![0, 9, 4]), ..plain(12) },
-        Case { starts: starts(vec![3, 0, 70]), ..plain(33) },
-        Case { head_dim: 20, rotary_pct: 1.0, ..plain(21) },
-        Case { rotary_pct: 0.0, ..plain(6) },
+        AttentionCase { group: 3, ..plain(9) },
+        AttentionCase { group: 4, ..plain(60) },
+        AttentionCase { padded: true, ..plain(7) },
+        AttentionCase { padded: true, ..plain(40) },
+        AttentionCase { starts: starts(vec![0, 9, 4]), ..plain(12) },
+        AttentionCase { starts: starts(vec![3, 0, 70]), ..plain(33) },
+        AttentionCase { head_dim: 20, rotary_pct: 1.0, ..plain(21) },
+        AttentionCase { rotary_pct: 0.0, ..plain(6) },
     ];
     #[expect(deprecated, reason = "supported for as long as burn has it")]
     let ndarray = Device::ndarray();
     for (i, case) in cases.iter().enumerate() {
         let (fused, composed) = (run(case, &Device::flex()), run(case, &ndarray));
-        for (what, fused, composed) in
+        for (quantity, fused, composed) in
             [("output", &fused[0], &composed[0]), ("gradient", &fused[1], &composed[1])]
         {
             let scale = composed.iter().fold(1.0_f32, |most, x| most.max(x.abs()));
             for (a, b) in fused.iter().zip(composed) {
-                assert!((a - b).abs() < 2e-5 * scale, "case {i}, {what}: {a} {b}");
+                assert!((a - b).abs() < 2e-5 * scale, "case {i}, {quantity}: {a} {b}");
             }
         }
     }
 }
 
-/// Outputs of a few steps over caches of 4 slots, whose rows come, go and overwrite.
+/// The outputs of a few steps over caches of 4 slots, in which sequences start, end and overwrite
+/// others.
 fn run_cached(group: usize, device: &Device) -> Vec<Vec<f32>> {
     let config = NeoXConfig::new(HEADS * 16, 2, HEADS);
     let stack = NeoXStack::new(&config, &Init::new(7, device));
     let mut cache = stack.new_cache(4, 60, device);
     let mut random = ChaCha8Rng::seed_from_u64(2);
-    // slots, starts, new positions and those kept; the long ones go another way through the kernel
+    // slots, starts, new positions, kept positions; the kernel has another path for the long ones
     let steps: [(&[usize], &[usize], usize, usize); 6] = [
         (&[0, 1, 2, 3], &[0, 0, 0, 0], 2 * group, 2 * group),
         (&[2, 0], &[2 * group, 2 * group], group, group),
@@ -115,7 +117,7 @@ fn run_cached(group: usize, device: &Device) -> Vec<Vec<f32>> {
             (0..shape.iter().product()).map(|_| random.random_range(-3.0..3.0)).collect();
         let x = Tensor::<3>::from_data(TensorData::new(values, shape), device);
         let at = Positions::Slots { slots: slots.to_vec(), starts: starts.to_vec() };
-        let out = stack.extend(x, &at, group, keep, &mut cache);
+        let out = stack.append(x, &stack.rotary(&at, time), &at, group, keep, &mut cache);
         assert_eq!(out.dims(), [slots.len(), keep, config.hidden_size]);
         outputs.push(out.into_data().iter::<f32>().collect());
     }
@@ -123,7 +125,7 @@ fn run_cached(group: usize, device: &Device) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn attention_over_slots_is_that_of_the_composed_layer() {
+fn attention_over_slots_equals_the_composed_layer() {
     #[expect(deprecated, reason = "supported for as long as burn has it")]
     let ndarray = Device::ndarray();
     for group in [1, 2] {

@@ -80,7 +80,7 @@ impl BlockTransformer {
         });
         let at = Positions::Same(0);
         let mask = causal_by_block(&at, time, self.per_block, seen);
-        self.block_decoder.forward(embedded, &mask, &at)
+        self.block_decoder.forward(embedded, &mask, &self.block_decoder.rotary(&at, time))
     }
 
     /// Context embeddings of the last `keep` of the new blocks `at` (counted in blocks), which see
@@ -96,8 +96,10 @@ impl BlockTransformer {
         keep: usize,
         cache: &mut BlockCache,
     ) -> Tensor<3> {
-        let e = self.per_block;
-        self.block_decoder.extend(embedded, &at.scaled(e), e, keep * e, cache)
+        let ([_, time, _], e) = (embedded.dims(), self.per_block);
+        let at = at.scaled(e);
+        let rotary = self.block_decoder.rotary(&at, time);
+        self.block_decoder.append(embedded, &rotary, &at, e, keep * e, cache)
     }
 
     /// See [`TokenDecoder::with_published_positions`].

@@ -2,9 +2,9 @@
 
 use block_transformer_layers::neox::StackCache;
 use block_transformer_layers::t5::T5States;
-use block_transformer_layers::{KvCache, Positions};
+use block_transformer_layers::{KvCache, Positions, int_tensor};
 use burn::nn::Embedding;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::embedder::BOS;
 use crate::token_decoder::{Tokens, scale_for_tied};
@@ -40,10 +40,7 @@ impl TokenBlock {
             return;
         }
         self.slots = rows.iter().map(|&row| self.slots[row]).collect();
-        let picked: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-        let select = |device: &Device| {
-            Tensor::<1, Int>::from_data(TensorData::new(picked.clone(), [rows.len()]), device)
-        };
+        let select = |device: &Device| int_tensor(rows.iter().copied(), device);
         self.added = self.added.take().map(|added| {
             let rows = select(&added.device());
             added.select(0, rows)
@@ -134,7 +131,7 @@ impl TokenDecoder {
         let hidden = match (&self.tokens, cache) {
             (Tokens::NeoX(tokens), TokenCache::NeoX(cache)) => {
                 let rotary = self.rotary(tokens, block.written, time);
-                tokens.stack.extend_rotated(inputs, &rotary, &at, 1, 1, cache)
+                tokens.stack.append(inputs, &rotary, &at, 1, 1, cache)
             }
             (Tokens::T5(tokens), TokenCache::T5(cache)) => {
                 let hidden = tokens.stack.forward(inputs, &block.states, &at, Some(cache));

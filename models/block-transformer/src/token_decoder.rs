@@ -99,7 +99,7 @@ impl TokenDecoder {
         let one_prefix = self.published_positions && self.strategy == Strategy::Prefix;
         let skipped = if one_prefix { self.vectors - 1 } else { 0 };
         let positions = (start..start + time).map(|i| i.saturating_sub(skipped)).collect();
-        tokens.stack.rotary(positions)
+        tokens.stack.rotary_at(positions)
     }
 
     /// `[rows, e, d] -> [rows, e * r, h]`
@@ -142,7 +142,7 @@ impl TokenDecoder {
                 let [_, time, _] = inputs.dims();
                 let mask = causal_by_block(&start, time, 1, None);
                 let rotary = self.rotary(tokens, 0, time);
-                let hidden = tokens.stack.forward_rotated(inputs, &mask, &rotary);
+                let hidden = tokens.stack.forward(inputs, &mask, &rotary);
                 hidden.narrow(1, first, l)
             }
             Tokens::T5(tokens) => {

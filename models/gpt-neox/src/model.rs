@@ -49,7 +49,8 @@ impl GptNeoX {
         let [_, time] = ids.dims();
         let start = Positions::Same(0);
         let mask = causal_by_block(&start, time, 1, None);
-        self.stack.forward(self.embed_in.forward(ids), &mask, &start)
+        let rotary = self.stack.rotary(&start, time);
+        self.stack.forward(self.embed_in.forward(ids), &mask, &rotary)
     }
 
     /// Hidden states, after the final norm, of the last `keep` of the new positions `at`, which
@@ -65,7 +66,9 @@ impl GptNeoX {
         keep: usize,
         cache: &mut GptNeoXCache,
     ) -> Tensor<3> {
-        self.stack.extend(self.embed_in.forward(ids), at, 1, keep, cache)
+        let [_, time] = ids.dims();
+        let rotary = self.stack.rotary(at, time);
+        self.stack.append(self.embed_in.forward(ids), &rotary, at, 1, keep, cache)
     }
 
     /// The LM head: `[batch, time, hidden] -> [batch, time, vocab]`.

@@ -1,4 +1,4 @@
-//! Attention of whole sequences, with its derivative.
+//! Self-attention of whole sequences, with its derivative.
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::NoCheckpointing};
 use burn::backend::autodiff::grads::Gradients;
@@ -7,34 +7,35 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Shape, Tensor};
 
-use crate::parts::{Shared, contiguous, numbers, tensor};
-use crate::{Angles, Order};
+use crate::flex::parts::{DisjointSlices, contiguous, tensor, values};
+use crate::{CausalMask, RotaryAngles};
 
 use super::head::Heads;
-use super::view::{Result, View};
-use super::{FEW, Scratch, for_each_head, forward, loops, products};
+use super::view::{Outputs, View};
+use super::{MAX_LOOP_QUERIES, Scratch, for_each_head, forward, loops, products};
 
-pub fn self_attention(
+/// See [`crate::self_attention`].
+pub(crate) fn self_attention(
     qkv: &Tensor<3>,
     heads: usize,
-    angles: &Angles,
-    order: &Order,
+    angles: &RotaryAngles,
+    mask: &CausalMask,
 ) -> Option<Tensor<3>> {
     let [batch, time, width] = qkv.dims();
-    let task = Task {
+    let call = Call {
         heads: Heads { batch, time, heads, dim: width / heads / 3 },
         angles: angles.clone(),
-        order: order.clone(),
+        mask: mask.clone(),
     };
     if qkv.is_autodiff() {
         let qkv = qkv.clone().try_into_primitive::<Autodiff<Flex, NoCheckpointing>>().ok()?;
         let input = contiguous(qkv.primitive())?;
-        let (out, lse) = task.forward(&input);
+        let (out, lse) = call.forward(&input);
         let node = qkv.node();
         let out = match SelfAttention.prepare::<NoCheckpointing>([node]).compute_bound().stateful()
         {
             OpsKind::Tracked(prep) => {
-                let saved = Saved { task, qkv: input, out: out.clone(), lse };
+                let saved = Saved { call, qkv: input, out: out.clone(), lse };
                 prep.finish(saved, out)
             }
             OpsKind::UnTracked(prep) => prep.finish(out),
@@ -42,16 +43,16 @@ pub fn self_attention(
         return Some(Tensor::from_primitive::<Autodiff<Flex, NoCheckpointing>>(out));
     }
     let qkv = contiguous(&qkv.clone().try_into_primitive::<Flex>().ok()?)?;
-    Some(Tensor::from_primitive::<Flex>(task.forward(&qkv).0))
+    Some(Tensor::from_primitive::<Flex>(call.forward(&qkv).0))
 }
 
 #[derive(Debug)]
 struct SelfAttention;
 
-/// What the derivative needs.
+/// The state that the derivative needs.
 #[derive(Clone, Debug)]
 struct Saved {
-    task: Task,
+    call: Call,
     qkv: FlexTensor,
     out: FlexTensor,
     /// Log of each query's softmax denominator, `[batch, heads, time]`.
@@ -63,48 +64,48 @@ impl Backward<Flex, 1> for SelfAttention {
 
     fn backward(self, ops: Ops<Saved, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let saved = ops.state;
-        unary::<Flex, _>(ops.parents, ops.node, grads, |d_out| saved.task.backward(&saved, d_out));
+        unary::<Flex, _>(ops.parents, ops.node, grads, |d_out| saved.call.backward(&saved, d_out));
     }
 }
 
-/// Shapes, angles and order of one call.
+/// The arguments of one call, without the projection.
 #[derive(Clone, Debug)]
-struct Task {
+struct Call {
     heads: Heads,
-    angles: Angles,
-    order: Order,
+    angles: RotaryAngles,
+    mask: CausalMask,
 }
 
 impl Scratch {
-    /// Room for the queries, keys and values of a head.
-    fn load(&mut self, task: &Task, qkv: &[f32], row: usize, head: usize) {
-        let count = task.heads.time * task.heads.dim;
+    /// Reads the queries, keys and values of a head, and makes room for its output.
+    fn load(&mut self, call: &Call, qkv: &[f32], row: usize, head: usize) {
+        let count = call.heads.time * call.heads.dim;
         let Self { q, k, v, out, .. } = self;
         for part in [&mut *q, &mut *k, &mut *v, &mut *out] {
             part.resize(count, 0.0);
         }
-        task.heads.load(qkv, (row, head), &task.angles, [q, k, v]);
+        call.heads.load(qkv, (row, head), &call.angles, [q, k, v]);
     }
 }
 
-impl Task {
-    /// Output `[batch, time, heads * dim]` and [`Saved::lse`].
+impl Call {
+    /// Returns the output `[batch, time, heads * dim]` and [`Saved::lse`].
     fn forward(&self, qkv: &FlexTensor) -> (FlexTensor, FlexTensor) {
         let Heads { batch, time, heads, dim } = self.heads;
-        let qkv = numbers(qkv);
+        let qkv = values(qkv);
         let mut out = vec![0.0; batch * time * heads * dim];
         let mut lse = vec![0.0; batch * heads * time];
-        let (all_out, all_lse) = (Shared::new(&mut out), Shared::new(&mut lse));
+        let (all_out, all_lse) = (DisjointSlices::new(&mut out), DisjointSlices::new(&mut lse));
         for_each_head(self.heads, time, |scratch, row, head| {
             scratch.load(self, qkv, row, head);
-            // SAFETY: each (row, head) is one task, and owns these places
+            // SAFETY: only the task of this (row, head) uses these elements
             let lse = unsafe { all_lse.slice((row * heads + head) * time, time) };
             let Scratch { q, k, v, out, scores, .. } = scratch;
-            let view = View { q, k, v, order: &self.order, row, dim };
+            let view = View { q, k, v, mask: &self.mask, row, dim };
             forward(view, out, lse, scores);
             for (i, from) in out.chunks_exact(dim).enumerate() {
                 // SAFETY: as above
-                let to = unsafe { all_out.slice(self.heads.out(row, i, head), dim) };
+                let to = unsafe { all_out.slice(self.heads.out_offset(row, i, head), dim) };
                 to.copy_from_slice(from);
             }
         });
@@ -112,14 +113,14 @@ impl Task {
         (out, tensor(lse, Shape::new([batch, heads, time])))
     }
 
-    /// Gradient of the projection from that of the output.
+    /// Returns the gradient of the projection for the gradient `d_out` of the output.
     fn backward(&self, saved: &Saved, d_out: FlexTensor) -> FlexTensor {
         let Heads { batch, time, heads, dim } = self.heads;
         let d_out = d_out.to_contiguous();
-        let (d_out, out, lse) = (numbers(&d_out), numbers(&saved.out), numbers(&saved.lse));
-        let qkv = numbers(&saved.qkv);
+        let (d_out, out, lse) = (values(&d_out), values(&saved.out), values(&saved.lse));
+        let qkv = values(&saved.qkv);
         let mut d_qkv = vec![0.0; qkv.len()];
-        let shared = Shared::new(&mut d_qkv);
+        let all_d_qkv = DisjointSlices::new(&mut d_qkv);
         for_each_head(self.heads, time, |scratch, row, head| {
             scratch.load(self, qkv, row, head);
             let Scratch { q, k, v, d_q, d_k, d_v, scores, d_scores, .. } = scratch;
@@ -127,17 +128,17 @@ impl Task {
                 part.clear();
                 part.resize(time * dim, 0.0);
             }
-            let view = View { q, k, v, order: &self.order, row, dim };
+            let view = View { q, k, v, mask: &self.mask, row, dim };
             let lse = &lse[(row * heads + head) * time..][..time];
-            let first = self.heads.out(row, 0, head);
+            let first = self.heads.out_offset(row, 0, head);
             let (out, d_out) = (&out[first..], &d_out[first..]);
-            let result = Result { lse, out, d_out, stride: heads * dim };
-            if time <= FEW {
-                loops::backward(view, result, [d_q, d_k, d_v], scores);
+            let outputs = Outputs { lse, out, d_out, stride: heads * dim };
+            if time <= MAX_LOOP_QUERIES {
+                loops::backward(view, outputs, [d_q, d_k, d_v], scores);
             } else {
-                products::backward(view, result, [d_q, d_k, d_v], [scores, d_scores]);
+                products::backward(view, outputs, [d_q, d_k, d_v], [scores, d_scores]);
             }
-            self.heads.store(&shared, (row, head), &self.angles, [d_q, d_k, d_v]);
+            self.heads.store_gradient(&all_d_qkv, (row, head), &self.angles, [d_q, d_k, d_v]);
         });
         tensor(d_qkv, Shape::new([batch, time, 3 * heads * dim]))
     }

@@ -1,13 +1,14 @@
-//! One head's queries, keys and values: out of the fused projection, and their gradients back.
+//! Reads the queries, keys and values of one head from the fused projection, and writes their
+//! gradients back.
 
 use multiversion::multiversion;
 
-use crate::Angles;
-use crate::parts::Shared;
+use crate::RotaryAngles;
+use crate::flex::parts::DisjointSlices;
 
-/// Shape of a call.
+/// The sizes of a call.
 #[derive(Clone, Copy, Debug)]
-pub struct Heads {
+pub(super) struct Heads {
     pub batch: usize,
     pub time: usize,
     pub heads: usize,
@@ -15,33 +16,33 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// What queries are multiplied by: `dim^-0.5`.
-    pub fn scale(&self) -> f32 {
+    /// The factor of the queries: `dim^-0.5`.
+    pub(super) fn scale(&self) -> f32 {
         (self.dim as f32).sqrt().recip()
     }
 
-    /// Where a position's head starts in the projection `[batch, time, heads, 3 * dim]`.
-    fn at(&self, row: usize, time: usize, head: usize) -> usize {
+    /// Offset of a head at a position in the projection `[batch, time, heads, 3 * dim]`.
+    fn qkv_offset(&self, row: usize, time: usize, head: usize) -> usize {
         ((row * self.time + time) * self.heads + head) * 3 * self.dim
     }
 
-    /// Where a position's head starts in the output `[batch, time, heads, dim]`.
-    pub fn out(&self, row: usize, time: usize, head: usize) -> usize {
+    /// Offset of a head at a position in the output `[batch, time, heads, dim]`.
+    pub(super) fn out_offset(&self, row: usize, time: usize, head: usize) -> usize {
         ((row * self.time + time) * self.heads + head) * self.dim
     }
 
-    /// Rotated and scaled queries, rotated keys, and values, `[time, dim]` each.
-    pub fn load(
+    /// Reads the rotated and scaled queries, the rotated keys, and the values, `[time, dim]` each.
+    pub(super) fn load(
         &self,
         qkv: &[f32],
         (row, head): (usize, usize),
-        angles: &Angles,
+        angles: &RotaryAngles,
         [q, k, v]: [&mut [f32]; 3],
     ) {
         let d = self.dim;
         for t in 0..self.time {
             let angles = angles.at(row, t);
-            let from = &qkv[self.at(row, t, head)..][..3 * d];
+            let from = &qkv[self.qkv_offset(row, t, head)..][..3 * d];
             let to = t * d..(t + 1) * d;
             rotate(&from[..d], &mut q[to.clone()], angles, 1.0, self.scale());
             rotate(&from[d..2 * d], &mut k[to.clone()], angles, 1.0, 1.0);
@@ -49,19 +50,20 @@ impl Heads {
         }
     }
 
-    /// The gradients of those, turned back, into the gradient of the projection.
-    pub fn store(
+    /// Writes the gradients of queries, keys and values, rotated back, to the gradient of the
+    /// projection.
+    pub(super) fn store_gradient(
         &self,
-        d_qkv: &Shared,
+        d_qkv: &DisjointSlices,
         (row, head): (usize, usize),
-        angles: &Angles,
+        angles: &RotaryAngles,
         [d_q, d_k, d_v]: [&[f32]; 3],
     ) {
         let d = self.dim;
         for t in 0..self.time {
             let angles = angles.at(row, t);
-            // SAFETY: each (row, head) is one task, and owns these places
-            let to = unsafe { d_qkv.slice(self.at(row, t, head), 3 * d) };
+            // SAFETY: only the task of this (row, head) uses these elements
+            let to = unsafe { d_qkv.slice(self.qkv_offset(row, t, head), 3 * d) };
             let from = t * d..(t + 1) * d;
             rotate(&d_q[from.clone()], &mut to[..d], angles, -1.0, self.scale());
             rotate(&d_k[from.clone()], &mut to[d..2 * d], angles, -1.0, 1.0);
@@ -70,17 +72,17 @@ impl Heads {
     }
 }
 
-/// Half-split rotation of the first `2 * cos.len()` dimensions, then a scale; `turn` -1 is its
-/// transpose, which turns back.
+/// Rotates the first `2 * cos.len()` dimensions in the half-split form, then scales all dimensions.
+/// `direction` is 1, or -1 for the inverse rotation.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
-fn rotate(from: &[f32], to: &mut [f32], (cos, sin): (&[f32], &[f32]), turn: f32, scale: f32) {
+fn rotate(from: &[f32], to: &mut [f32], (cos, sin): (&[f32], &[f32]), direction: f32, scale: f32) {
     let half = cos.len();
     let (a, rest) = from.split_at(half);
     let (b, rest) = rest.split_at(half);
     let (to_a, to_rest) = to.split_at_mut(half);
     let (to_b, to_rest) = to_rest.split_at_mut(half);
     for i in 0..half {
-        let sin = sin[i] * turn;
+        let sin = sin[i] * direction;
         to_a[i] = (a[i] * cos[i] - b[i] * sin) * scale;
         to_b[i] = (b[i] * cos[i] + a[i] * sin) * scale;
     }

@@ -1,5 +1,5 @@
-//! Elementary functions without branches or calls, which the compiler turns into vector code inside
-//! a function that is compiled for several instruction sets.
+//! Elementary functions without branches or calls. Inside a function that is compiled for several
+//! instruction sets, the compiler vectorizes them for each.
 
 use multiversion::multiversion;
 
@@ -7,7 +7,7 @@ use multiversion::multiversion;
 ///
 /// Range reduction by a two-part ln 2 and the Taylor polynomial of degree 7 on +-ln(2)/2.
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
+pub(crate) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     /// 1.5 * 2^23: adding it leaves the nearest integer in the low bits.
@@ -28,7 +28,7 @@ pub fn exp(x: f32) -> f32 {
 /// The error function within 1e-6 of its value, by the rational minimax approximation on +-4 that
 /// Eigen and XLA use (odd degree 13 over even degree 8).
 #[inline(always)]
-pub fn erf(x: f32) -> f32 {
+pub(crate) fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
     let s = x * x;
     let mut p = -2.726_142_3e-10;
@@ -49,9 +49,9 @@ pub fn erf(x: f32) -> f32 {
     x * p / q
 }
 
-/// Sum of products, in 16 running sums.
+/// Dot product, in 16 running sums.
 #[inline(always)]
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0_f32; 16];
     let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
     let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
@@ -65,56 +65,43 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// `y += a * x`
 #[inline(always)]
-pub fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
+pub(crate) fn add_scaled(y: &mut [f32], a: f32, x: &[f32]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y += a * x;
     }
 }
 
-/// Largest of the numbers, in 16 running maxima.
+/// Replaces each `x` by `e^(x - shift)`, and returns the sum of the results, in 16 running sums.
 #[inline(always)]
-pub fn max(x: &[f32]) -> f32 {
-    let mut most = [f32::NEG_INFINITY; 16];
-    let chunks = x.chunks_exact(16);
-    let rest = chunks.remainder();
-    for x in chunks {
-        for i in 0..16 {
-            most[i] = if x[i] > most[i] { x[i] } else { most[i] };
-        }
-    }
-    most.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
-}
-
-/// `x = e^(x - by)`, and the sum of that in 16 running sums.
-#[inline(always)]
-pub fn exp_of_difference(x: &mut [f32], by: f32) -> f32 {
+pub(crate) fn exp_and_sum(x: &mut [f32], shift: f32) -> f32 {
     let mut sums = [0.0_f32; 16];
     let mut chunks = x.chunks_exact_mut(16);
     for x in &mut chunks {
         for i in 0..16 {
-            x[i] = exp(x[i] - by);
+            x[i] = exp(x[i] - shift);
             sums[i] += x[i];
         }
     }
     let mut sum = 0.0;
     for x in chunks.into_remainder() {
-        *x = exp(*x - by);
+        *x = exp(*x - shift);
         sum += *x;
     }
     sums.iter().sum::<f32>() + sum
 }
 
-/// `x = e^(scale * (x - most))`
+/// See [`crate::exp_differences`].
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
-pub fn exp_differences(x: &mut [f32], most: f32, scale: f32) {
+pub(crate) fn exp_differences(x: &mut [f32], max: f32, scale: f32) {
     for x in x {
-        *x = exp((*x - most) * scale);
+        *x = exp((*x - max) * scale);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::max;
 
     #[test]
     fn exp_is_within_two_units_in_the_last_place() {
@@ -129,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn reductions_are_those_of_plain_loops() {
+    fn reductions_equal_plain_loops() {
         for n in [0, 1, 15, 16, 17, 50] {
             let a: Vec<f32> = (0..n).map(|i| i as f32 - 3.0).collect();
             let b: Vec<f32> = (0..n).map(|i| (i % 7) as f32 * 0.5).collect();
@@ -137,7 +124,7 @@ mod tests {
             assert_eq!(dot(&a, &b), plain);
             assert_eq!(max(&b), b.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             let mut c = b.clone();
-            let sum = exp_of_difference(&mut c, 1.0);
+            let sum = exp_and_sum(&mut c, 1.0);
             assert!((sum - c.iter().sum::<f32>()).abs() <= 1e-5 * sum);
             assert!(b.iter().zip(&c).all(|(b, c)| (c - (b - 1.0).exp()).abs() < 1e-6));
         }

@@ -1,27 +1,27 @@
-//! The vectors of the machine, for loops that must stay in registers.
+//! Explicit vectors of the processor, for loops whose sums must stay in registers.
 
 use burn::tensor::bf16;
 
 /// A vector of f32 of one instruction set.
 ///
 /// # Safety
-/// Every function may only run where its instruction set is there: inside a function that was
-/// chosen by [`run`].
-pub unsafe trait Vector: Copy {
-    /// Numbers a vector.
+/// A method may only run on a processor that has the instruction set: inside a computation that
+/// [`dispatch`] started.
+pub(crate) unsafe trait Vector: Copy {
+    /// Elements per vector.
     const LANES: usize;
-    /// Rows of three vectors each that fit into the registers as sums.
+    /// Rows of three vectors each whose sums fit into the registers.
     const ROWS: usize;
 
-    /// All lanes `x`.
+    /// A vector with `x` in all lanes.
     unsafe fn splat(x: f32) -> Self;
-    /// `LANES` numbers from `from` on, wherever it points.
+    /// Loads `LANES` elements from `from`, which needs no alignment.
     unsafe fn load(from: *const f32) -> Self;
-    /// `LANES` bf16 numbers, widened.
+    /// Loads `LANES` bf16 elements and widens them.
     unsafe fn load_bf16(from: *const bf16) -> Self;
-    /// Writes `LANES` numbers.
+    /// Stores `LANES` elements.
     unsafe fn store(self, to: *mut f32);
-    /// Asks for the cache line at `from`, which need not exist, into the second-level cache.
+    /// Prefetches the cache line at `from`, a valid address or not, into the second-level cache.
     #[inline(always)]
     unsafe fn prefetch<T>(from: *const T) {
         #[cfg(target_arch = "x86_64")]
@@ -37,26 +37,26 @@ pub unsafe trait Vector: Copy {
     unsafe fn multiply_add(self, b: Self, c: Self) -> Self;
 }
 
-/// Numbers a matrix may be stored as.
-pub trait Stored: Copy + Send + Sync {
-    /// `V::LANES` of them from `from` on.
+/// An element type that a weight matrix may have.
+pub(crate) trait Stored: Copy + Send + Sync {
+    /// Loads `V::LANES` elements from `from` as f32.
     ///
     /// # Safety
-    /// That of [`Vector`], and there are as many.
+    /// Those of [`Vector`]; `V::LANES` elements from `from` on must be valid to read.
     unsafe fn load<V: Vector>(from: *const Self) -> V;
-    /// One of them.
-    fn number(self) -> f32;
+    /// The element as f32.
+    fn to_f32(self) -> f32;
 }
 
 impl Stored for f32 {
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: the caller's
+        // SAFETY: by the caller's promise
         unsafe { V::load(from) }
     }
 
     #[inline(always)]
-    fn number(self) -> f32 {
+    fn to_f32(self) -> f32 {
         self
     }
 }
@@ -64,47 +64,48 @@ impl Stored for f32 {
 impl Stored for bf16 {
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: the caller's
+        // SAFETY: by the caller's promise
         unsafe { V::load_bf16(from) }
     }
 
     #[inline(always)]
-    fn number(self) -> f32 {
-        self.to_f32()
+    fn to_f32(self) -> f32 {
+        Self::to_f32(self)
     }
 }
 
-/// A computation over the vectors of whatever machine it runs on.
-pub trait Vectorized {
-    /// Must be `#[inline(always)]`, so that it takes on the instruction set of its caller.
+/// A computation over vectors of any instruction set.
+pub(crate) trait Vectorized {
+    /// Runs with vectors of type `V`. Implementations must be `#[inline(always)]`, so that they are
+    /// compiled for the instruction set of their caller.
     ///
     /// # Safety
     /// Those of [`Vector`].
-    unsafe fn on<V: Vector>(self);
+    unsafe fn run<V: Vector>(self);
 }
 
-/// Runs `what` over the widest vectors there are.
-pub fn run(what: impl Vectorized) {
+/// Runs `computation` with the widest vectors of the processor.
+pub(crate) fn dispatch(computation: impl Vectorized) {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: just detected
-            return unsafe { x86::avx512(what) };
+            return unsafe { x86::avx512(computation) };
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: just detected
-            return unsafe { x86::avx2(what) };
+            return unsafe { x86::avx2(computation) };
         }
     }
     // SAFETY: plain Rust
-    unsafe { what.on::<Plain>() }
+    unsafe { computation.run::<Plain>() }
 }
 
-/// Four numbers, for the compiler to make of what it can.
+/// Four elements in plain Rust, for any instruction set.
 #[derive(Clone, Copy)]
-pub struct Plain([f32; 4]);
+pub(crate) struct Plain([f32; 4]);
 
-// SAFETY: needs no instruction set
+// SAFETY: plain Rust needs no instruction set
 unsafe impl Vector for Plain {
     const LANES: usize = 4;
     const ROWS: usize = 4;
@@ -116,32 +117,32 @@ unsafe impl Vector for Plain {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's
+        // SAFETY: by the caller's promise
         Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
     }
 
     #[inline(always)]
     unsafe fn load_bf16(from: *const bf16) -> Self {
-        // SAFETY: the caller's
+        // SAFETY: by the caller's promise
         Self(unsafe { from.cast::<[bf16; 4]>().read_unaligned() }.map(bf16::to_f32))
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller's
+        // SAFETY: by the caller's promise
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
 
     #[inline(always)]
     unsafe fn multiply_add(self, b: Self, c: Self) -> Self {
-        let one = |i: usize| {
+        let lane = |i: usize| {
             if cfg!(target_arch = "aarch64") {
                 self.0[i].mul_add(b.0[i], c.0[i])
             } else {
                 self.0[i] * b.0[i] + c.0[i]
             }
         };
-        Self([one(0), one(1), one(2), one(3)])
+        Self([lane(0), lane(1), lane(2), lane(3)])
     }
 }
 
@@ -154,35 +155,35 @@ mod x86 {
     use super::{Vector, Vectorized};
 
     #[target_feature(enable = "avx512f")]
-    pub fn avx512(what: impl Vectorized) {
-        // SAFETY: inside the instruction set
-        unsafe { what.on::<Wide>() }
+    pub(super) fn avx512(computation: impl Vectorized) {
+        // SAFETY: this function is compiled for the instruction set and only called where it is detected
+        unsafe { computation.run::<Wide>() }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub fn avx2(what: impl Vectorized) {
-        // SAFETY: inside the instruction set
-        unsafe { what.on::<Half>() }
+    pub(super) fn avx2(computation: impl Vectorized) {
+        // SAFETY: this function is compiled for the instruction set and only called where it is detected
+        unsafe { computation.run::<Half>() }
     }
 
     #[derive(Clone, Copy)]
-    pub struct Wide(__m512);
+    pub(super) struct Wide(__m512);
     #[derive(Clone, Copy)]
-    pub struct Half(__m256);
+    pub(super) struct Half(__m256);
 
     macro_rules! vector {
         (
             $name:ident, $lanes:literal, $rows:literal,
             $splat:ident, $load:ident, $store:ident, $fma:ident, $widen:expr
         ) => {
-            // SAFETY: every function is one instruction of the set
+            // SAFETY: every method uses instructions of the set only
             unsafe impl Vector for $name {
                 const LANES: usize = $lanes;
                 const ROWS: usize = $rows;
 
                 #[inline(always)]
                 unsafe fn splat(x: f32) -> Self {
-                    // SAFETY: the caller's, here and below
+                    // SAFETY: by the caller's promise, here and below
                     Self(unsafe { $splat(x) })
                 }
 

@@ -1,49 +1,52 @@
-//! What logits say of a target, in one pass over them.
+//! Log-probabilities of targets, in one pass over the logits.
 
 use burn::backend::Flex;
 use burn::tensor::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::TargetScore;
-use crate::math::{exp, max};
-use crate::parts::{contiguous, numbers};
+use crate::{TargetScore, TargetScores, max};
 
-pub fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<Vec<TargetScore>> {
+use super::parts::{contiguous, values};
+use super::simd::math::exp;
+
+/// See [`crate::score_targets`].
+pub(crate) fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<TargetScores> {
     if logits.is_autodiff() {
         return None;
     }
     let [rows, vocab] = logits.dims();
-    assert_eq!(rows, targets.len(), "a target a row");
+    assert_eq!(rows, targets.len(), "one target per row");
     let logits = contiguous(&logits.clone().try_into_primitive::<Flex>().ok()?)?;
     let score = |(row, &target): (&[f32], &u32)| {
-        let (most, sum) = log_sum(row);
-        // below the top the numbers are small, and what is subtracted is exact
-        let log_prob = f64::from(row[target as usize] - most) - sum.ln();
-        let top = row.iter().position(|&x| x == most).unwrap_or_default() as u32;
+        let (largest, sum) = exp_sum(row);
+        // relative to the largest logit the values are small, so the subtraction loses no precision
+        let log_prob = f64::from(row[target as usize] - largest) - sum.ln();
+        let top = row.iter().position(|&x| x == largest).unwrap_or_default() as u32;
         TargetScore { log_prob, top }
     };
-    Some(numbers(&logits).par_chunks_exact(vocab).zip(targets).map(score).collect())
+    let rows = values(&logits).par_chunks_exact(vocab).zip(targets);
+    Some(TargetScores::Host(rows.map(score).collect()))
 }
 
-/// The largest number, and the sum of `e^(x - largest)`: 16 sums of up to 1024 terms each in f32,
-/// together in f64.
+/// Returns the largest logit, and the sum of `e^(x - largest)`. Parts of 16384 logits are summed in
+/// 16 running f32 sums; these are added in f64.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
-fn log_sum(row: &[f32]) -> (f32, f64) {
-    let most = max(row);
+fn exp_sum(row: &[f32]) -> (f32, f64) {
+    let largest = max(row);
     let mut sum = 0.0;
     for part in row.chunks(1 << 14) {
         let mut sums = [0.0_f32; 16];
         let chunks = part.chunks_exact(16);
-        let rest: f32 = chunks.remainder().iter().map(|x| exp(x - most)).sum();
+        let rest: f32 = chunks.remainder().iter().map(|x| exp(x - largest)).sum();
         for x in chunks {
             for i in 0..16 {
-                sums[i] += exp(x[i] - most);
+                sums[i] += exp(x[i] - largest);
             }
         }
         sum += sums.iter().map(|&x| f64::from(x)).sum::<f64>() + f64::from(rest);
     }
-    (most, sum)
+    (largest, sum)
 }
 
 #[cfg(test)]
@@ -62,7 +65,7 @@ mod tests {
             (0..vocab).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as u32
         };
         let targets = [0, 7, vocab as u32 - 1, 20_000, best(4)];
-        let scores = score_targets(&logits, &targets).unwrap();
+        let scores = score_targets(&logits, &targets).unwrap().read().unwrap();
         for (row, (score, target)) in scores.iter().zip(targets).enumerate() {
             let of_row = &plain[row * vocab..][..vocab];
             let total: f64 = of_row.iter().map(|x| x.exp()).sum();

@@ -1,0 +1,16 @@
+//! The place for kernels of the CubeCL backends (CUDA, ROCm, wgpu, CPU). There are none yet: on
+//! those devices every layer is composed from burn's operations.
+//!
+//! A kernel here is a function with the name and signature of the one in `lib.rs`, and returns
+//! `None` where it does not apply. Dispatch then tries the backends in turn:
+//! `flex::linear(x, weight, bias).or_else(|| cube::linear(x, weight, bias))`. One implementation
+//! for `burn_cubecl::CubeBackend`, behind `#[backend_extension(Cube, Fusion, Autodiff)]`, serves
+//! all CubeCL devices; look at the device of a tensor before calling it, because an operation
+//! panics on a backend that does not list it.
+//!
+//! The arguments need no transfer from the device to the host:
+//! - [`RotaryAngles::table`](crate::RotaryAngles::table) stays on the device as long as the model
+//!   does; only the positions of a call are uploaded, through [`Indices`](crate::Indices)
+//! - [`CausalMask`](crate::CausalMask) gives its starts and its key mask as tensors; a kernel needs
+//!   no mask of queries by keys
+//! - [`TargetScores::Device`](crate::TargetScores::Device) is read once, after the last chunk

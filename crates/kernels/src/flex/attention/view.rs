@@ -1,0 +1,69 @@
+//! The attention of one row and head.
+
+use crate::CausalMask;
+
+/// The score of a padding key: finite, so that a query that sees no key, and its (unused) gradient,
+/// stay finite.
+const MASKED_SCORE: f32 = -1e30;
+
+/// Queries, keys and values of one row and head, and the mask.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    /// `[queries, dim]`, scaled by `dim^-0.5`
+    pub q: &'a [f32],
+    /// `[keys, dim]`
+    pub k: &'a [f32],
+    /// `[keys, dim]`
+    pub v: &'a [f32],
+    pub mask: &'a CausalMask,
+    pub row: usize,
+    pub dim: usize,
+}
+
+impl View<'_> {
+    pub(super) fn queries(&self) -> usize {
+        self.q.len() / self.dim
+    }
+
+    pub(super) fn keys(&self) -> usize {
+        self.k.len() / self.dim
+    }
+
+    /// How many keys query `i` sees, before the key mask.
+    pub(super) fn visible_keys(&self, i: usize) -> usize {
+        self.mask.visible_keys(self.row, i, self.keys())
+    }
+
+    /// Replaces the scores of padding keys by a score so low that their probability is 0 beside any
+    /// other key.
+    pub(super) fn mask_padding(&self, scores: &mut [f32]) {
+        if let Some(key_mask) = self.mask.key_mask() {
+            let key_mask = &key_mask[self.row * self.keys()..];
+            for (score, visible) in scores.iter_mut().zip(key_mask) {
+                if !visible {
+                    *score = MASKED_SCORE;
+                }
+            }
+        }
+    }
+}
+
+/// The outputs of the queries of a [`View`], and their gradients.
+#[derive(Clone, Copy)]
+pub(super) struct Outputs<'a> {
+    /// Log of each query's softmax denominator, `[queries]`.
+    pub lse: &'a [f32],
+    /// `[queries, dim]`, with queries `stride` elements apart
+    pub out: &'a [f32],
+    /// The gradient of `out`, in the same layout.
+    pub d_out: &'a [f32],
+    pub stride: usize,
+}
+
+impl<'a> Outputs<'a> {
+    /// The output of query `i` and its gradient, `[dim]` each.
+    pub(super) fn of(&self, i: usize, dim: usize) -> (&'a [f32], &'a [f32]) {
+        let at = i * self.stride..i * self.stride + dim;
+        (&self.out[at.clone()], &self.d_out[at])
+    }
+}

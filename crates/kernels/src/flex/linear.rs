@@ -1,0 +1,301 @@
+//! The product of a few rows and a large matrix, as in decoding, where the time goes to reading the
+//! matrix.
+
+use std::mem::MaybeUninit;
+
+use burn::backend::Flex;
+use burn::tensor::{DType, Shape, Tensor, bf16};
+use rayon::prelude::*;
+
+use crate::MAX_LINEAR_ROWS;
+
+use super::parts::{DisjointSlices, contiguous, tensor, values};
+use super::simd::vector::{Stored, Vector, Vectorized, dispatch};
+
+/// Rows of the matrix in a tile: as many streams as the hardware prefetches well.
+const DEPTH: usize = 32;
+/// The largest number of columns per task: 4 KiB of each row of the matrix.
+const TASK_COLUMNS: usize = 1024;
+/// Distance in columns from a tile to the columns that it prefetches: enough work to hide the
+/// latency of memory.
+const AHEAD: usize = 256;
+/// Vectors of columns in a tile, whose sums stay in registers for up to [`Vector::ROWS`] rows.
+const VECTORS: usize = 3;
+/// Columns of the widest tile: [`VECTORS`] vectors of AVX-512.
+const TILE_COLUMNS: usize = 16 * VECTORS;
+/// Unused columns after each row of a task's sums: rows a power of two apart would compete for the
+/// same sets of the cache.
+const PADDING: usize = 16;
+
+/// See [`crate::linear`].
+pub(crate) fn linear(
+    x: &Tensor<2>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+) -> Option<Tensor<2>> {
+    let ([m, k], [_, n]) = (x.dims(), weight.dims());
+    let stored = weight.dtype();
+    let too_many = m > MAX_LINEAR_ROWS && stored == DType::F32;
+    if too_many || x.is_autodiff() || weight.is_autodiff() {
+        return None;
+    }
+    let weight = weight.clone().try_into_primitive::<Flex>().ok()?;
+    // making the matrix contiguous would cost more than the product
+    let at = weight.layout().contiguous_offsets()?;
+    let x = contiguous(&x.clone().try_into_primitive::<Flex>().ok()?)?;
+    let bias = match bias {
+        Some(bias) => Some(contiguous(&bias.clone().try_into_primitive::<Flex>().ok()?)?),
+        None => None,
+    };
+    let (x, bias, size) = (values(&x), bias.as_ref().map(values), Size { m, n, k });
+    let out = match stored {
+        DType::F32 => product(x, &weight.storage::<f32>()[at.0..at.1], bias, size),
+        DType::BF16 => product(x, &weight.storage::<bf16>()[at.0..at.1], bias, size),
+        _ => return None,
+    };
+    Some(Tensor::from_primitive::<Flex>(tensor(out, Shape::new([m, n]))))
+}
+
+/// The size of a product `[m, k] x [k, n]`.
+#[derive(Clone, Copy)]
+struct Size {
+    m: usize,
+    n: usize,
+    k: usize,
+}
+
+/// `x[m, k] weight[k, n] + bias[n]`, all row-major.
+fn product<T: Stored>(x: &[f32], weight: &[T], bias: Option<&[f32]>, size: Size) -> Vec<f32> {
+    let Size { m, n, k } = size;
+    assert!(x.len() == m * k && weight.len() == k * n && bias.is_none_or(|bias| bias.len() == n));
+    // the same number of tasks for each thread, of whole vectors
+    let tasks = n.div_ceil(TASK_COLUMNS).next_multiple_of(rayon::current_num_threads());
+    let task_columns = n.div_ceil(tasks).next_multiple_of(TILE_COLUMNS);
+    let mut out = Vec::with_capacity(m * n);
+    let all = DisjointSlices::spare(&mut out);
+    (0..n.div_ceil(task_columns)).into_par_iter().for_each_init(Vec::new, |sums, i| {
+        let start = i * task_columns;
+        let width = task_columns.min(n - start);
+        let stride = width + PADDING;
+        sums.resize(m * stride, 0.0);
+        for row in sums.chunks_exact_mut(stride) {
+            match bias {
+                Some(bias) => row[..width].copy_from_slice(&bias[start..start + width]),
+                None => row.fill(0.0),
+            }
+        }
+        dispatch(Columns { x, weight, sums: &mut *sums, size, start, width });
+        for (row, sums) in sums.chunks_exact(stride).enumerate() {
+            // SAFETY: only this task writes these columns
+            unsafe { all.write(row * n + start, &sums[..width]) };
+        }
+    });
+    // SAFETY: the tasks have written all columns of all rows
+    unsafe { out.set_len(m * n) };
+    out
+}
+
+/// The columns `start..start + width` of a product, which one task computes.
+struct Columns<'a, T> {
+    x: &'a [f32],
+    weight: &'a [T],
+    /// `[m, width + PADDING]`, the bias at first
+    sums: &'a mut [f32],
+    size: Size,
+    start: usize,
+    width: usize,
+}
+
+/// The place of a tile in a product. Columns count from the start of the task.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// First row of `x` and of the output.
+    row: usize,
+    /// First column of the output.
+    column: usize,
+    /// First row of the matrix.
+    first: usize,
+    /// Rows of the matrix.
+    depth: usize,
+}
+
+impl<T: Stored> Vectorized for Columns<'_, T> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(mut self) {
+        let Size { m, n, k } = self.size;
+        for first in (0..k).step_by(DEPTH) {
+            let depth = DEPTH.min(k - first);
+            let mut column = 0;
+            while column + V::LANES <= self.width {
+                let tile = Tile { row: 0, column, first, depth };
+                // SAFETY: the tile's columns and depth are inside the matrices
+                column += unsafe {
+                    if column + VECTORS * V::LANES <= self.width {
+                        self.all_rows::<V, VECTORS>(tile)
+                    } else {
+                        self.all_rows::<V, 1>(tile)
+                    }
+                };
+            }
+            for column in column..self.width {
+                for row in 0..m {
+                    let sum = &mut self.sums[row * (self.width + PADDING) + column];
+                    for d in 0..depth {
+                        let weight = self.weight[(first + d) * n + self.start + column];
+                        *sum += self.x[row * k + first + d] * weight.to_f32();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<T: Stored> Columns<'_, T> {
+    /// Computes `N` vectors of columns for all rows, from the tile of row 0 on. Returns the number
+    /// of columns.
+    ///
+    /// # Safety
+    /// The columns and the depth of the tile are inside the matrices; so for the methods below, and
+    /// their rows too.
+    #[inline(always)]
+    unsafe fn all_rows<V: Vector, const N: usize>(&mut self, mut tile: Tile) -> usize {
+        let Size { m, n, .. } = self.size;
+        let mut copy = [MaybeUninit::<f32>::uninit(); DEPTH * TILE_COLUMNS];
+        let copy = copy.as_mut_ptr().cast::<f32>();
+        let weight = self.weight.as_ptr().wrapping_add(tile.first * n + self.start + tile.column);
+        let ahead = self.ahead(tile);
+        while tile.row < m {
+            // SAFETY: by the caller's promise; the first rows have filled the copy for the others
+            tile.row += unsafe {
+                match (m - tile.row, tile.row) {
+                    (8.., 0) if V::ROWS >= 8 => {
+                        self.first_rows::<V, 8, N>(weight, ahead, copy, tile)
+                    }
+                    (4.., 0) => self.first_rows::<V, 4, N>(weight, ahead, copy, tile),
+                    (2.., 0) => self.first_rows::<V, 2, N>(weight, ahead, copy, tile),
+                    (_, 0) => self.first_rows::<V, 1, N>(weight, ahead, copy, tile),
+                    (8.., _) if V::ROWS >= 8 => {
+                        self.rows::<V, f32, 8, N>(copy, TILE_COLUMNS, tile, |_, _| {})
+                    }
+                    (4.., _) => self.rows::<V, f32, 4, N>(copy, TILE_COLUMNS, tile, |_, _| {}),
+                    (2.., _) => self.rows::<V, f32, 2, N>(copy, TILE_COLUMNS, tile, |_, _| {}),
+                    _ => self.rows::<V, f32, 1, N>(copy, TILE_COLUMNS, tile, |_, _| {}),
+                }
+            };
+        }
+        N * V::LANES
+    }
+
+    /// The part of the matrix [`AHEAD`] columns after the tile: in the same rows, or at the start of
+    /// the next rows. It may lie outside the matrix.
+    #[inline(always)]
+    fn ahead(&self, tile: Tile) -> *const T {
+        let (mut first, mut column) = (tile.first, tile.column + AHEAD.min(self.width));
+        if column >= self.width {
+            (first, column) = (first + DEPTH, column - self.width);
+        }
+        self.weight.as_ptr().wrapping_add(first * self.size.n + self.start + column)
+    }
+
+    /// [`rows`](Self::rows) for the first `R` rows, which read the matrix itself. While they are
+    /// multiplied, the part at `ahead` is prefetched, a little at a time as the memory can deliver
+    /// it; if further rows follow, the tile is copied to one place for them.
+    #[inline(always)]
+    unsafe fn first_rows<V: Vector, const R: usize, const N: usize>(
+        &mut self,
+        weight: *const T,
+        ahead: *const T,
+        copy: *mut f32,
+        tile: Tile,
+    ) -> usize {
+        let Size { m, n, .. } = self.size;
+        let further = m > R;
+        // SAFETY: by the caller's promise; a prefetch is valid for any address
+        unsafe {
+            self.rows::<V, T, R, N>(weight, n, tile, |d, weights: [V; N]| {
+                for (v, weight) in weights.into_iter().enumerate() {
+                    V::prefetch(ahead.wrapping_add(d * n + v * V::LANES));
+                    if further {
+                        weight.store(copy.add(d * TILE_COLUMNS + v * V::LANES));
+                    }
+                }
+            })
+        }
+    }
+
+    /// Adds the products of the tile to the sums of `R` rows by `N` vectors. `with` is called with
+    /// each row of the tile's weights. Returns `R`.
+    #[inline(always)]
+    unsafe fn rows<V: Vector, W: Stored, const R: usize, const N: usize>(
+        &mut self,
+        weight: *const W,
+        stride: usize,
+        tile: Tile,
+        with: impl Fn(usize, [V; N]),
+    ) -> usize {
+        let k = self.size.k;
+        let sum_stride = self.width + PADDING;
+        // SAFETY: by the caller's promise
+        unsafe {
+            let x = self.x.as_ptr().add(tile.row * k + tile.first);
+            let out = self.sums.as_mut_ptr().add(tile.row * sum_stride + tile.column);
+            let mut sums = [[V::splat(0.0); N]; R];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = V::load(out.add(r * sum_stride + v * V::LANES));
+                }
+            }
+            for d in 0..tile.depth {
+                let mut weights = [V::splat(0.0); N];
+                for (v, to) in weights.iter_mut().enumerate() {
+                    *to = W::load(weight.add(d * stride + v * V::LANES));
+                }
+                with(d, weights);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let x = V::splat(*x.add(r * k + d));
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        *sum = x.multiply_add(weight, *sum);
+                    }
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    sum.store(out.add(r * sum_stride + v * V::LANES));
+                }
+            }
+        }
+        R
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compares products with plain loops, for weights that `stored` converts.
+    fn check<T: Stored>(stored: impl Fn(f32) -> T) {
+        let values = |count: usize, step: f32| -> Vec<f32> {
+            (0..count).map(|i| ((i * 7919) % 1013) as f32 * step - 0.5).collect()
+        };
+        for m in [1, 2, 3, 5, 8, 9, 17, 47, 100, 191] {
+            for (k, n) in [(1, 1), (16, 32), (33, 70), (40, 1030), (65, 2500)] {
+                let x = values(m * k, 1e-3);
+                let weight: Vec<T> = values(k * n, 7e-4).into_iter().map(&stored).collect();
+                let bias = values(n, 1e-2);
+                let bias = (k != 33).then_some(&bias[..]);
+                let out = product(&x, &weight, bias, Size { m, n, k });
+                for (i, out) in out.iter().enumerate() {
+                    let terms = (0..k).map(|d| x[i / n * k + d] * weight[d * n + i % n].to_f32());
+                    let expected = bias.map_or(0.0, |bias| bias[i % n]) + terms.sum::<f32>();
+                    assert!((out - expected).abs() < 1e-4, "{m} {n} {k}: {out} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_all_shapes_equal_plain_loops() {
+        check(|x| x);
+        check(bf16::from_f32);
+    }
+}

@@ -1,0 +1,14 @@
+//! Kernels of the flex backend, on all processor threads.
+
+mod attention;
+mod gelu;
+mod linear;
+mod parts;
+mod simd;
+mod targets;
+
+pub(crate) use attention::{cached_attention, self_attention};
+pub(crate) use gelu::gelu;
+pub(crate) use linear::linear;
+pub(crate) use simd::math::exp_differences;
+pub(crate) use targets::score_targets;

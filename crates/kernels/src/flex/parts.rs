@@ -1,0 +1,71 @@
+//! Flex tensors as slices, and disjoint parts of a buffer as slices for several threads.
+
+use std::marker::PhantomData;
+
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::tensor::{Bytes, DType, Shape};
+
+/// The tensor in row-major order; `None` unless its elements are f32.
+pub(crate) fn contiguous(tensor: &FlexTensor) -> Option<FlexTensor> {
+    (tensor.dtype() == DType::F32).then(|| tensor.to_contiguous())
+}
+
+/// The elements of a contiguous f32 tensor.
+pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
+    let start = tensor.layout().start_offset();
+    &tensor.storage::<f32>()[start..start + tensor.layout().num_elements()]
+}
+
+/// A tensor that owns `values`.
+pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+}
+
+/// A buffer that several tasks write, each its own part.
+#[derive(Clone, Copy)]
+pub(crate) struct DisjointSlices<'a> {
+    start: *mut f32,
+    len: usize,
+    buffer: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: the methods that touch the buffer are unsafe and require that no two tasks use the same
+// elements.
+unsafe impl Send for DisjointSlices<'_> {}
+unsafe impl Sync for DisjointSlices<'_> {}
+
+impl<'a> DisjointSlices<'a> {
+    /// All elements of `buffer`.
+    pub(crate) fn new(buffer: &'a mut [f32]) -> Self {
+        Self { start: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
+    }
+
+    /// The spare capacity of `buffer`, for [`write`](Self::write) only: it is not initialized.
+    pub(crate) fn spare(buffer: &'a mut Vec<f32>) -> Self {
+        let spare = buffer.spare_capacity_mut();
+        Self { start: spare.as_mut_ptr().cast(), len: spare.len(), buffer: PhantomData }
+    }
+
+    /// Writes `values` to the elements from `first` on.
+    ///
+    /// # Safety
+    /// No other task may use these elements.
+    pub(crate) unsafe fn write(self, first: usize, values: &[f32]) {
+        assert!(first + values.len() <= self.len);
+        // SAFETY: inside the buffer by the check above; exclusive by the caller's promise
+        unsafe {
+            self.start.add(first).copy_from_nonoverlapping(values.as_ptr(), values.len());
+        }
+    }
+
+    /// Returns the `len` elements from `start` on.
+    ///
+    /// # Safety
+    /// No other live slice may contain any of them.
+    #[expect(clippy::mut_from_ref, reason = "the caller keeps the slices disjoint")]
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+        assert!(start + len <= self.len, "{start} + {len} of {}", self.len);
+        // SAFETY: inside the buffer by the check above; exclusive by the caller's promise
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}

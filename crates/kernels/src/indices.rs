@@ -1,0 +1,50 @@
+//! Integers on the host and on devices.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::PerDevice;
+
+/// Positions or slots, as a slice on the host and as a tensor that is made once per device.
+#[derive(Clone, Debug)]
+pub struct Indices {
+    values: Arc<[usize]>,
+    tensors: PerDevice<Tensor<1, Int>>,
+}
+
+impl From<Vec<usize>> for Indices {
+    fn from(values: Vec<usize>) -> Self {
+        Self { values: values.into(), tensors: PerDevice::default() }
+    }
+}
+
+impl Deref for Indices {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        &self.values
+    }
+}
+
+impl Indices {
+    /// The values as a tensor on `device`.
+    pub fn tensor(&self, device: &Device) -> Tensor<1, Int> {
+        self.tensors.get_or_make(device, || int_tensor(self.values.iter().copied(), device))
+    }
+}
+
+/// A vector of integers on `device`.
+///
+/// # Panics
+/// When a value does not fit into an `i64`.
+pub fn int_tensor(
+    values: impl IntoIterator<Item: TryInto<i64>>,
+    device: &Device,
+) -> Tensor<1, Int> {
+    let value = |value: _| TryInto::<i64>::try_into(value).unwrap_or_else(|_| panic!("above i64::MAX"));
+    let values: Vec<i64> = values.into_iter().map(value).collect();
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
+}

@@ -1,0 +1,151 @@
+//! Angles of the rotary position embedding (Su et al., arXiv 2104.09864).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::{Indices, PerDevice};
+
+/// Cosines and sines for positions from 0 on, computed once: the table grows to the largest position
+/// that was asked for, and clones share it.
+#[derive(Clone, Debug)]
+pub struct RotaryTable {
+    rotated: usize,
+    base: f64,
+    table: Arc<Mutex<Arc<Table>>>,
+}
+
+/// The angles of the positions below a limit.
+#[derive(Debug)]
+struct Table {
+    /// `[positions][half]`
+    cos: Vec<f32>,
+    /// `[positions][half]`
+    sin: Vec<f32>,
+    positions: usize,
+    half: usize,
+    tensors: PerDevice<[Tensor<2>; 2]>,
+}
+
+impl RotaryTable {
+    /// The table for heads whose first `rotated` dimensions are rotated: at position `p`, pair `i`
+    /// of dimensions turns by `p * base^(-2i / rotated)`.
+    pub fn new(rotated: usize, base: f64) -> Self {
+        Self { rotated, base, table: Arc::new(Mutex::new(Arc::new(Table::new(0, rotated, base)))) }
+    }
+
+    /// The angles of `positions` `[rows][time]`.
+    ///
+    /// # Panics
+    /// When the rows differ in length.
+    pub fn angles(&self, positions: Vec<usize>, rows: usize) -> RotaryAngles {
+        assert!(positions.len().is_multiple_of(rows), "rows of positions differ in length");
+        let end = positions.iter().max().map_or(0, |last| last + 1);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.positions < end {
+            *table = Arc::new(Table::new(end.next_power_of_two(), self.rotated, self.base));
+        }
+        RotaryAngles { table: table.clone(), positions: positions.into(), rows }
+    }
+}
+
+impl Table {
+    fn new(positions: usize, rotated: usize, base: f64) -> Self {
+        let half = rotated / 2;
+        let inverse: Vec<f32> =
+            (0..half).map(|i| base.powf(-2.0 * i as f64 / rotated as f64) as f32).collect();
+        let (sin, cos) = (0..positions)
+            .flat_map(|position| {
+                inverse.iter().map(move |inverse| (position as f32 * inverse).sin_cos())
+            })
+            .unzip();
+        Self { cos, sin, positions, half, tensors: PerDevice::default() }
+    }
+}
+
+/// Cosines and sines of the rotated dimensions of a head, for a sequence of positions per row.
+#[derive(Clone, Debug)]
+pub struct RotaryAngles {
+    table: Arc<Table>,
+    /// `[rows][time]`
+    positions: Indices,
+    rows: usize,
+}
+
+impl RotaryAngles {
+    /// Number of rows: 1 for all sequences of a batch, or one per sequence.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Positions per row.
+    pub fn time(&self) -> usize {
+        self.positions.len() / self.rows
+    }
+
+    /// Rotated dimensions of a head.
+    pub fn rotated(&self) -> usize {
+        2 * self.table.half
+    }
+
+    /// Returns `(cos, sin)` of position `time` of `row`, one value of each per rotated pair of
+    /// dimensions.
+    #[inline]
+    pub fn at(&self, row: usize, time: usize) -> (&[f32], &[f32]) {
+        let row = if self.rows == 1 { 0 } else { row };
+        let half = self.table.half;
+        let start = self.positions[row * self.time() + time] * half;
+        (&self.table.cos[start..start + half], &self.table.sin[start..start + half])
+    }
+
+    /// The positions, `[rows][time]`: rows of [`table`](Self::table).
+    pub fn positions(&self) -> &Indices {
+        &self.positions
+    }
+
+    /// Cosines and sines of all positions of the table, `[positions, rotated / 2]` each. They are
+    /// copied to a device once for all calls of a model.
+    pub fn table(&self, device: &Device) -> [Tensor<2>; 2] {
+        let Table { cos, sin, positions, half, tensors } = &*self.table;
+        tensors.get_or_make(device, || {
+            [cos, sin].map(|values| {
+                let values = TensorData::new(values.clone(), [*positions, *half]);
+                Tensor::from_data(values, device)
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn angles_are_position_times_inverse_frequency() {
+        // base^(-2i / 4) for i = 0, 1 is 1 and 0.01
+        let table = RotaryTable::new(4, 1e4);
+        let angles = table.angles(vec![0, 1, 5, 7], 2);
+        assert_eq!((angles.rows(), angles.time(), angles.rotated()), (2, 2, 4));
+        // by Python's math.cos and math.sin
+        for (row, time, cos, sin) in [
+            (0, 0, [1.0, 1.0], [0.0, 0.0]),
+            (0, 1, [0.540_302_3, 0.999_95], [0.841_471, 0.009_999_833]),
+            (1, 0, [0.283_662_2, 0.998_750_3], [-0.958_924_3, 0.049_979_17]),
+            (1, 1, [0.753_902_3, 0.997_551], [0.656_986_6, 0.069_942_85]),
+        ] {
+            let found = angles.at(row, time);
+            for (found, expected) in found.0.iter().chain(found.1).zip(cos.iter().chain(&sin)) {
+                assert!((found - expected).abs() < 2e-7, "{row} {time}: {found} {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_that_has_grown_has_the_same_angles() {
+        let table = RotaryTable::new(8, 1e4);
+        let early = table.angles(vec![3], 1);
+        let late = table.angles(vec![3, 1000], 1);
+        assert_eq!(early.at(0, 0), late.at(0, 0));
+        assert_eq!(table.angles(vec![3], 1).at(0, 0), late.at(0, 0));
+    }
+}

@@ -1,0 +1,121 @@
+//! The shape of a GPT-NeoX stack.
+
+use serde::{Deserialize, Serialize};
+
+/// Shape of a GPT-NeoX stack. Field names are those of the published configuration files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NeoXConfig {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads per layer.
+    pub num_attention_heads: usize,
+    /// Width of the MLP; `None` means 4 x `hidden_size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intermediate_size: Option<usize>,
+    /// Fraction of each head's dimensions that is rotated.
+    #[serde(default = "default_rotary_pct")]
+    pub rotary_pct: f64,
+    /// Base of the rotary angles.
+    #[serde(default = "default_rotary_base")]
+    pub rotary_emb_base: f64,
+    /// Epsilon of the layer norms, added to the variance.
+    #[serde(default = "default_eps")]
+    pub layer_norm_eps: f64,
+    /// `x + attn(ln1 x) + mlp(ln2 x)` if true, else the sequential residual of GPT-2.
+    #[serde(default = "default_true")]
+    pub use_parallel_residual: bool,
+}
+
+fn default_rotary_pct() -> f64 {
+    0.25
+}
+fn default_rotary_base() -> f64 {
+    10_000.0
+}
+fn default_eps() -> f64 {
+    1e-5
+}
+fn default_true() -> bool {
+    true
+}
+
+impl NeoXConfig {
+    /// A configuration with the published defaults.
+    pub fn new(hidden_size: usize, num_hidden_layers: usize, num_attention_heads: usize) -> Self {
+        Self {
+            hidden_size,
+            num_hidden_layers,
+            num_attention_heads,
+            intermediate_size: None,
+            rotary_pct: default_rotary_pct(),
+            rotary_emb_base: default_rotary_base(),
+            layer_norm_eps: default_eps(),
+            use_parallel_residual: true,
+        }
+    }
+
+    /// Width of one head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// Rotated dimensions of a head.
+    pub fn rotated(&self) -> usize {
+        (self.rotary_pct * self.head_dim() as f64) as usize
+    }
+
+    /// Width of the MLP.
+    pub fn intermediate(&self) -> usize {
+        self.intermediate_size.unwrap_or(4 * self.hidden_size)
+    }
+
+    /// Checks the shape. `key` is the configuration key of the stack, named in the error.
+    ///
+    /// # Errors
+    /// When a size is zero, the heads do not divide the width, or the rotated dimensions are odd.
+    pub fn check(&self, key: &str) -> Result<(), String> {
+        let Self { hidden_size, num_hidden_layers, num_attention_heads, .. } = *self;
+        if hidden_size == 0 || num_hidden_layers == 0 || num_attention_heads == 0 {
+            return Err(format!(
+                "{key}: hidden_size, num_hidden_layers and num_attention_heads must be positive"
+            ));
+        }
+        if !hidden_size.is_multiple_of(num_attention_heads) {
+            return Err(format!(
+                "{key}.num_attention_heads: {num_attention_heads} does not divide hidden_size {hidden_size}"
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.rotary_pct) || !self.rotated().is_multiple_of(2) {
+            return Err(format!(
+                "{key}.rotary_pct: {} of a head of {} must be an even number of dimensions",
+                self.rotary_pct,
+                self.head_dim()
+            ));
+        }
+        if self.intermediate() == 0 {
+            return Err(format!("{key}.intermediate_size: must be positive"));
+        }
+        Ok(())
+    }
+
+    /// Number of parameters of the stack, including its final norm.
+    pub fn num_params(&self) -> usize {
+        let (h, m) = (self.hidden_size, self.intermediate());
+        // qkv, dense, two MLP matrices with biases, two norms
+        let layer = 3 * h * h + 3 * h + h * h + h + 2 * h * m + m + h + 4 * h;
+        self.num_hidden_layers * layer + 2 * h
+    }
+
+    /// Number of parameters in the weight matrices of the linear layers.
+    pub fn num_matrix_params(&self) -> usize {
+        let (h, m) = (self.hidden_size, self.intermediate());
+        self.num_hidden_layers * (4 * h * h + 2 * h * m)
+    }
+
+    /// Bytes of keys and values per cached position, at `bytes` per value.
+    pub fn kv_bytes(&self, bytes: usize) -> usize {
+        2 * self.num_hidden_layers * self.hidden_size * bytes
+    }
+}

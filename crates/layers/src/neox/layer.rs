@@ -1,0 +1,131 @@
+//! One GPT-NeoX decoder layer.
+
+use block_transformer_kernels::Indices;
+use burn::module::Module;
+use burn::nn::{LayerNorm, Linear};
+use burn::tensor::Tensor;
+
+use super::config::NeoXConfig;
+use crate::attention::{attend, merge_heads, score_scale, split_qkv};
+use crate::cache::{KvCache, Positions};
+use crate::gelu::gelu;
+use crate::init::Init;
+use crate::linear::apply;
+use crate::mask::AttentionMask;
+use crate::rotary::Rotary;
+
+/// Standard deviation of every weight matrix at initialisation, as published.
+pub(super) const INIT_STD: f64 = 0.02;
+
+/// The cache of a layer, the places of the new positions in it, and how many of them are queries.
+pub(super) struct Cached<'a> {
+    pub cache: &'a mut KvCache,
+    pub at: &'a Positions,
+    pub slots: &'a Indices,
+    pub keep: usize,
+}
+
+/// Self-attention with the fused projection `[head][q, k, v][head_dim]`.
+#[derive(Module, Debug)]
+pub struct NeoXAttention {
+    query_key_value: Linear,
+    dense: Linear,
+    heads: usize,
+}
+
+impl NeoXAttention {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        rotary: &Rotary,
+        mask: &AttentionMask,
+        cached: Option<Cached<'_>>,
+    ) -> Tensor<3> {
+        let qkv = apply(&self.query_key_value, x);
+        let out = match cached {
+            Some(Cached { cache, at, slots, keep }) => {
+                cache.attend(qkv, rotary, mask, (at, slots), keep)
+            }
+            None => self.attend(qkv, rotary, mask),
+        };
+        apply(&self.dense, out)
+    }
+
+    /// Attention of whole sequences, `[batch, time, 3 * width] -> [batch, time, width]`.
+    fn attend(&self, qkv: Tensor<3>, rotary: &Rotary, mask: &AttentionMask) -> Tensor<3> {
+        if let Some(causal) = mask.causal()
+            && let Some(out) =
+                block_transformer_kernels::self_attention(&qkv, self.heads, rotary.angles(), causal)
+        {
+            return out;
+        }
+        let [query, key, value] = split_qkv(qkv, self.heads, rotary);
+        let [_, _, _, head_dim] = query.dims();
+        merge_heads(attend(query, key, value, score_scale(head_dim), None, mask))
+    }
+}
+
+/// The two-layer perceptron with exact (erf) GELU.
+#[derive(Module, Debug)]
+pub struct NeoXMlp {
+    dense_h_to_4h: Linear,
+    dense_4h_to_h: Linear,
+}
+
+impl NeoXMlp {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        apply(&self.dense_4h_to_h, gelu(apply(&self.dense_h_to_4h, x)))
+    }
+}
+
+/// One decoder layer.
+#[derive(Module, Debug)]
+pub struct NeoXLayer {
+    input_layernorm: LayerNorm,
+    post_attention_layernorm: LayerNorm,
+    attention: NeoXAttention,
+    mlp: NeoXMlp,
+    parallel: bool,
+}
+
+impl NeoXLayer {
+    pub(super) fn new(config: &NeoXConfig, init: &Init) -> Self {
+        let (h, m, eps) = (config.hidden_size, config.intermediate(), config.layer_norm_eps);
+        let (attention, mlp) = (init.at("attention"), init.at("mlp"));
+        Self {
+            input_layernorm: init.layer_norm("input_layernorm", h, eps),
+            post_attention_layernorm: init.layer_norm("post_attention_layernorm", h, eps),
+            attention: NeoXAttention {
+                query_key_value: attention.linear("query_key_value", h, 3 * h, true, INIT_STD),
+                dense: attention.linear("dense", h, h, true, INIT_STD),
+                heads: config.num_attention_heads,
+            },
+            mlp: NeoXMlp {
+                dense_h_to_4h: mlp.linear("dense_h_to_4h", h, m, true, INIT_STD),
+                dense_4h_to_h: mlp.linear("dense_4h_to_h", m, h, true, INIT_STD),
+            },
+            parallel: config.use_parallel_residual,
+        }
+    }
+
+    /// Runs `[batch, time, hidden]`; with a cache, the output has its last `keep` positions only.
+    pub(super) fn forward(
+        &self,
+        x: Tensor<3>,
+        rotary: &Rotary,
+        mask: &AttentionMask,
+        cached: Option<Cached<'_>>,
+    ) -> Tensor<3> {
+        let normed = self.input_layernorm.forward(x.clone());
+        let attended = self.attention.forward(normed, rotary, mask, cached);
+        let ([_, time, _], [_, keep, _]) = (x.dims(), attended.dims());
+        let x = if keep < time { x.narrow(1, time - keep, keep) } else { x };
+        if self.parallel {
+            let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+            fed + attended + x
+        } else {
+            let x = attended + x;
+            self.mlp.forward(self.post_attention_layernorm.forward(x.clone())) + x
+        }
+    }
+}

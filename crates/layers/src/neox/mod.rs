@@ -1,0 +1,10 @@
+//! The GPT-NeoX decoder stack: partial rotary embedding, fused query-key-value projection, parallel
+//! or sequential residual (Black et al., arXiv 2204.06745).
+
+mod config;
+mod layer;
+mod stack;
+
+pub use config::NeoXConfig;
+pub use layer::{NeoXAttention, NeoXLayer, NeoXMlp};
+pub use stack::{NeoXStack, StackCache};
