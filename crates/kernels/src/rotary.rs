@@ -45,7 +45,8 @@ impl RotaryTable {
         if table.positions < end {
             *table = Arc::new(Table::new(end.next_power_of_two(), self.rotated, self.base));
         }
-        RotaryAngles { table: table.clone(), positions: positions.into(), rows }
+        let time = positions.len() / rows;
+        RotaryAngles { table: table.clone(), positions: positions.into(), rows, time }
     }
 }
 
@@ -70,6 +71,7 @@ pub struct RotaryAngles {
     /// `[rows][time]`
     positions: Indices,
     rows: usize,
+    time: usize,
 }
 
 impl RotaryAngles {
@@ -80,7 +82,7 @@ impl RotaryAngles {
 
     /// Positions per row.
     pub fn time(&self) -> usize {
-        self.positions.len() / self.rows
+        self.time
     }
 
     /// Rotated dimensions of a head.
@@ -94,7 +96,7 @@ impl RotaryAngles {
     pub fn at(&self, row: usize, time: usize) -> (&[f32], &[f32]) {
         let row = if self.rows == 1 { 0 } else { row };
         let half = self.table.half;
-        let start = self.positions[row * self.time() + time] * half;
+        let start = self.positions[row * self.time + time] * half;
         (&self.table.cos[start..start + half], &self.table.sin[start..start + half])
     }
 

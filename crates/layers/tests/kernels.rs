@@ -1,5 +1,6 @@
 //! The kernels on flex against the same layers composed of burn's operations, on ndarray.
 
+use block_transformer_kernels::{CausalMask, RotaryTable};
 use block_transformer_layers::neox::{NeoXConfig, NeoXStack};
 use block_transformer_layers::{Init, Positions, causal_by_block};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
@@ -135,5 +136,28 @@ fn attention_over_slots_equals_the_composed_layer() {
                 assert!((a - b).abs() < 2e-5, "group {group}, step {step}: {a} {b}");
             }
         }
+    }
+}
+
+#[test]
+fn a_cache_on_another_device_is_left_unchanged() {
+    #[expect(deprecated, reason = "supported for as long as burn has it")]
+    let (flex, ndarray) = (Device::flex(), Device::ndarray());
+    let qkv = Tensor::<3>::ones([1, 1, 6], &flex);
+    let mut cache =
+        [&flex, &ndarray].map(|device| Tensor::<4>::full([1, 1, 3, 2], 5.0, device));
+    let [keys, values] = &mut cache;
+    let out = block_transformer_kernels::cached_attention(
+        &qkv,
+        1,
+        &RotaryTable::new(0, 1e4).angles(vec![0], 1),
+        &CausalMask::new(vec![0], 1, None),
+        &vec![0].into(),
+        1,
+        [keys, values],
+    );
+    assert!(out.is_none());
+    for tensor in cache {
+        assert_eq!(tensor.into_data().iter::<f32>().collect::<Vec<_>>(), [5.0; 6]);
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn cached_attention(
         return None;
     }
     let stored = |cache: &Tensor<4>| {
-        Some(cache.clone().try_into_primitive::<Flex>().ok()?.into_contiguous())
+        Some(cache.clone().try_into_primitive::<Flex>().ok()?.to_contiguous())
     };
     let [keys, cached_values] = cache;
     let (mut stored_keys, mut stored_values) = (stored(keys)?, stored(cached_values)?);

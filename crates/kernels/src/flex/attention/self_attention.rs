@@ -104,7 +104,7 @@ impl Call {
             let view = View { q, k, v, mask: &self.mask, row, dim };
             forward(view, out, lse, scores);
             for (i, from) in out.chunks_exact(dim).enumerate() {
-                // SAFETY: as above
+                // SAFETY: only the task of this (row, head) uses these elements
                 let to = unsafe { all_out.slice(self.heads.out_offset(row, i, head), dim) };
                 to.copy_from_slice(from);
             }
