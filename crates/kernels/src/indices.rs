@@ -43,7 +43,8 @@ pub fn int_tensor(
     values: impl IntoIterator<Item: TryInto<i64>>,
     device: &Device,
 ) -> Tensor<1, Int> {
-    let value = |value: _| TryInto::<i64>::try_into(value).unwrap_or_else(|_| panic!("above i64::MAX"));
+    let value =
+        |value: _| TryInto::<i64>::try_into(value).unwrap_or_else(|_| panic!("above i64::MAX"));
     let values: Vec<i64> = values.into_iter().map(value).collect();
     let count = values.len();
     Tensor::from_data(TensorData::new(values, [count]), device)

@@ -256,7 +256,8 @@ mod tests {
     fn attention_over_the_cache_has_the_values_computed_by_hand() {
         // one head of width 2 without rotation, values 1 and 4 with keys that score 0 and ln 2:
         // probabilities 1/3 and 2/3
-        let rotary = Rotary::new(block_transformer_kernels::RotaryTable::new(0, 1e4).angles(vec![0], 1));
+        let rotary =
+            Rotary::new(block_transformer_kernels::RotaryTable::new(0, 1e4).angles(vec![0], 1));
         let ln2 = std::f32::consts::LN_2 * std::f32::consts::SQRT_2;
         #[expect(deprecated, reason = "supported for as long as burn has it")]
         for device in [Device::flex(), Device::ndarray()] {

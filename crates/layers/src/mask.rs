@@ -130,7 +130,8 @@ mod tests {
         let hidden = mask.hidden(device).unwrap();
         let [_, _, _, keys] = hidden.dims();
         let hidden: Vec<bool> = hidden.into_data().iter::<bool>().collect();
-        let text = |row: &[bool]| row.iter().map(|&hidden| if hidden { 'x' } else { '.' }).collect();
+        let text =
+            |row: &[bool]| row.iter().map(|&hidden| if hidden { 'x' } else { '.' }).collect();
         hidden.chunks(keys).map(text).collect()
     }
 

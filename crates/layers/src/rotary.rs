@@ -36,9 +36,10 @@ impl Rotary {
             let (rows, time) = (self.angles.rows(), self.angles.time());
             let [half, rest] = [self.angles.rotated() / 2, head_dim - self.angles.rotated()];
             let positions = self.angles.positions().tensor(device);
-            let [cos, sin] = self.angles.table(device).map(|table| {
-                table.select(0, positions.clone()).reshape([rows, 1, time, half])
-            });
+            let [cos, sin] = self
+                .angles
+                .table(device)
+                .map(|table| table.select(0, positions.clone()).reshape([rows, 1, time, half]));
             let spread = |half: Tensor<4>, fill: f32| {
                 let mut parts = vec![half.clone(), half];
                 if rest > 0 {

@@ -144,8 +144,7 @@ fn a_cache_on_another_device_is_left_unchanged() {
     #[expect(deprecated, reason = "supported for as long as burn has it")]
     let (flex, ndarray) = (Device::flex(), Device::ndarray());
     let qkv = Tensor::<3>::ones([1, 1, 6], &flex);
-    let mut cache =
-        [&flex, &ndarray].map(|device| Tensor::<4>::full([1, 1, 3, 2], 5.0, device));
+    let mut cache = [&flex, &ndarray].map(|device| Tensor::<4>::full([1, 1, 3, 2], 5.0, device));
     let [keys, values] = &mut cache;
     let out = block_transformer_kernels::cached_attention(
         &qkv,

@@ -46,7 +46,9 @@ impl Backward<Flex, 1> for Gelu {
 fn forward(x: &FlexTensor) -> FlexTensor {
     let x_values = values(x);
     let mut out = vec![0.0; x_values.len()];
-    out.par_chunks_mut(TASK).zip(x_values.par_chunks(TASK)).for_each(|(out, x)| gelu_values(out, x));
+    out.par_chunks_mut(TASK)
+        .zip(x_values.par_chunks(TASK))
+        .for_each(|(out, x)| gelu_values(out, x));
     tensor(out, x.layout().shape().clone())
 }
 

@@ -31,9 +31,8 @@ pub(crate) fn cached_attention(
     if cache.iter().any(|cache| cache.is_autodiff() || cache.dtype() != DType::F32) {
         return None;
     }
-    let stored = |cache: &Tensor<4>| {
-        Some(cache.clone().try_into_primitive::<Flex>().ok()?.to_contiguous())
-    };
+    let stored =
+        |cache: &Tensor<4>| Some(cache.clone().try_into_primitive::<Flex>().ok()?.to_contiguous());
     let [keys, cached_values] = cache;
     let (mut stored_keys, mut stored_values) = (stored(keys)?, stored(cached_values)?);
     // the tensors give up their references, so that the storage is written without a copy

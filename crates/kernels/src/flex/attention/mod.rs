@@ -45,11 +45,7 @@ fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut Vec<f32>) 
 }
 
 /// Calls `f` for every (row, head) in parallel; small items are grouped into one rayon task.
-fn for_each_head(
-    heads: Heads,
-    keys: usize,
-    f: impl Fn(&mut Scratch, usize, usize) + Sync + Send,
-) {
+fn for_each_head(heads: Heads, keys: usize, f: impl Fn(&mut Scratch, usize, usize) + Sync + Send) {
     let min_len = (512 / (heads.time * keys.max(1))).max(1);
     (0..heads.batch * heads.heads)
         .into_par_iter()
