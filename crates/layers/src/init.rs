@@ -130,6 +130,24 @@ fn normal_values(seed: u64, path: &str, count: usize, std: f64) -> Vec<f32> {
 mod tests {
     use super::*;
 
+    /// Recorded from std's `DefaultHasher` of Rust 1.95, which wrote the first checkpoints.
+    #[test]
+    fn parameter_ids_and_initial_weights_never_change() {
+        let path = "stack.layers.0.attention.dense.weight";
+        for (seed, path, expected) in [
+            (0, path, 0xe626_2e7f_a424_036a),
+            (0, "embed_in.weight", 0x23fe_019c_75e6_c737),
+            (42, "embed_in.weight", 0x7fb8_18d2_4c47_d2f9),
+            (u64::MAX, "", 0xe271_c8ef_95f5_9694),
+        ] {
+            assert_eq!(hash(seed, path), expected, "{seed} {path}");
+        }
+        assert_eq!(stable_id(path), ParamId::from(0xe626_2e7f_a424_036a));
+        let expected = [-0.009_663_640_5, 0.037_765_507, 0.030_983_731, -0.010_982_715];
+        assert_eq!(normal_values(42, "embed_in.weight", 4, 0.02), expected);
+        assert_eq!(normal_values(0, path, 2, 1.0), [0.253_953_84, 2.886_586_2]);
+    }
+
     #[test]
     fn draws_have_the_requested_deviation_and_differ_by_path_and_seed() {
         let values = normal_values(1, "a", 100_001, 0.02);

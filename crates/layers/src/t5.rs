@@ -187,12 +187,12 @@ impl T5Stack {
     /// Runs new positions at `at`, which start at the same position in every row and attend to
     /// `states`. With a cache, they are appended to it and also see the cached positions.
     ///
-    /// # Panics
-    /// When the positions exceed the capacity of the cache.
-    ///
     /// # Shapes
     /// - `x`: `[rows, time, hidden]`
     /// - output: `[rows, time, hidden]`, after the final norm
+    ///
+    /// # Panics
+    /// When the positions exceed the capacity of the cache.
     pub fn forward(
         &self,
         mut x: Tensor<3>,
