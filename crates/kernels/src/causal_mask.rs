@@ -60,7 +60,7 @@ impl CausalMask {
         }))
     }
 
-    /// How many of `keys` keys query `i` of `row` sees, before the key mask.
+    /// The number of keys, of `keys`, that query `i` of `row` sees before the key mask applies.
     pub fn visible_keys(&self, row: usize, i: usize, keys: usize) -> usize {
         keys.min(((self.start(row) + i) / self.group + 1) * self.group)
     }

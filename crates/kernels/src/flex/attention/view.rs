@@ -29,7 +29,7 @@ impl View<'_> {
         self.k.len() / self.dim
     }
 
-    /// How many keys query `i` sees, before the key mask.
+    /// The number of keys that query `i` sees before the key mask applies.
     pub(super) fn visible_keys(&self, i: usize) -> usize {
         self.mask.visible_keys(self.row, i, self.keys())
     }
