@@ -43,9 +43,10 @@ pub fn int_tensor(
     values: impl IntoIterator<Item: TryInto<i64>>,
     device: &Device,
 ) -> Tensor<1, Int> {
-    let value =
-        |value: _| TryInto::<i64>::try_into(value).unwrap_or_else(|_| panic!("above i64::MAX"));
-    let values: Vec<i64> = values.into_iter().map(value).collect();
+    let values: Vec<i64> = values
+        .into_iter()
+        .map(|value| value.try_into().unwrap_or_else(|_| panic!("an integer exceeds i64::MAX")))
+        .collect();
     let count = values.len();
     Tensor::from_data(TensorData::new(values, [count]), device)
 }
