@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use block_transformer_generation::{Options, Sampling, generate};
 use block_transformer_text::Window;
 use block_transformer_training::{TrainConfig, Trainer, token_batch};
-use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::{Family, FamilyConfig, ModelConfig};
 use burn::module::Module;
 use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use block_transformer_cost::Number;
 use block_transformer_device::{DeviceError, DeviceName};
-use block_transformer_zoo::LanguageModel;
+use block_transformer_zoo::{Family, LanguageModel, Precision};
 use burn::tensor::Device;
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -45,7 +45,7 @@ impl Weights {
     pub fn of(self, model: LanguageModel) -> LanguageModel {
         match self {
             Self::F32 => model,
-            Self::Bf16 => model.with_bf16_matrices(),
+            Self::Bf16 => model.with_precision(Precision::Bf16Weights),
         }
     }
 

@@ -3,6 +3,7 @@
 use block_transformer_cost::{Number, Peaks, Prediction, Workload};
 use block_transformer_device::{DeviceName, machine_memory};
 use block_transformer_generation::Limits;
+use block_transformer_zoo::FamilyConfig;
 use burn::tensor::Device;
 
 use crate::candidate::Candidate;

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use block_transformer_cost::{Lengths, Machine, Number, Prediction, Workload};
 use block_transformer_generation::{Engine, Limits, Memory, Options, SequenceId};
-use burn::tensor::{DType, Device};
+use block_transformer_zoo::{Family, FamilyConfig, Precision};
+use burn::tensor::Device;
 
 use crate::candidate::Candidate;
 use crate::error::BenchError;
@@ -43,10 +44,13 @@ pub(crate) fn room(workload: Workload) -> usize {
     }
 }
 
+fn precision(weights: Number) -> Precision {
+    if weights == Number::F32 { Precision::F32 } else { Precision::Bf16Weights }
+}
+
 /// Returns the bytes of a candidate's weights.
 pub(crate) fn weight_bytes(candidate: &Candidate, weights: Number) -> u64 {
-    let stored = if weights == Number::F32 { DType::F32 } else { DType::BF16 };
-    candidate.config.weight_bytes(stored)
+    candidate.config.weight_bytes(precision(weights))
 }
 
 impl Setup<'_> {
@@ -83,7 +87,7 @@ impl Setup<'_> {
     pub(crate) fn measure(&self, candidate: &Candidate) -> Result<Measurement, BenchError> {
         let growth = Growth::start();
         let model = candidate.model(self.device)?;
-        let model = if self.weights == Number::F32 { model } else { model.with_bf16_matrices() };
+        let model = model.with_precision(precision(self.weights));
         let mut engine = Engine::new(&model, &candidate.config, self.limits(), self.device)?;
         // accesses all the memory of the caches, and gives a context something to attend to
         engine.fill();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use block_transformer_cost::{Machine, Number, Peaks, Sizes, decode};
 use block_transformer_device::DeviceName;
 use block_transformer_training::gradients::clip_global_norm;
-use block_transformer_zoo::{LanguageModel, TokenBatch};
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, PaddingMask, TokenBatch};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 
@@ -138,7 +138,7 @@ impl SequenceBench {
         let uniform = Distribution::Uniform(2.0, config.vocab_size() as f64);
         let batch = TokenBatch {
             ids: Tensor::<2, Int>::random(shape, uniform, &device),
-            real: Tensor::<2, Int>::ones(shape, &device).bool(),
+            is_token: PaddingMask::full(),
             block_length: config.block_length(),
         };
         let mut model = candidate.model(&device)?;

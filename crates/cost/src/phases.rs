@@ -1,9 +1,9 @@
 //! What a model does for a token, and for a prompt.
 
-use block_transformer_zoo::ModelConfig;
 use block_transformer_zoo::block::{
     BlockTransformerConfig, EmbedderConfig, Projection, Strategy, TokenDecoderConfig,
 };
+use block_transformer_zoo::ModelConfig;
 
 use crate::stack::{Reach, Run, neox, neox_attention, roberta, t5};
 use crate::{Cost, Machine, Phases};

@@ -1,7 +1,7 @@
 //! Plans: how a model would decode on a machine.
 
 use block_transformer_generation::{GenerationError, Limits};
-use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
 use crate::machine::{Machine, Number};
 use crate::phases::{Sizes, decode};

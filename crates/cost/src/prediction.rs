@@ -1,6 +1,6 @@
 //! How fast a machine could decode.
 
-use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::{FamilyConfig, ModelConfig};
 use serde::Serialize;
 
 use crate::cost::{Cost, Phases};

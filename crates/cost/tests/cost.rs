@@ -7,7 +7,7 @@ use block_transformer_cost::{
 };
 use block_transformer_generation::{Engine, Limits, Options, Work};
 use block_transformer_layers::neox::NeoXConfig;
-use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::{FamilyConfig, ModelConfig};
 use burn::tensor::Device;
 
 const F32: Sizes = Sizes { weights: 4.0, numbers: 4.0 };
@@ -33,7 +33,7 @@ fn small(block_length: usize, e: usize, decoder: &str) -> ModelConfig {
 
 /// FLOPs of the products with weights that an engine has counted.
 fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
-    let stack = |stack: &NeoXConfig, positions: block_transformer_generation::Positions| {
+    let stack = |stack: &NeoXConfig, positions: block_transformer_generation::PositionCounts| {
         let (h, m) = (stack.hidden_size, stack.intermediate());
         let all = positions.run * stack.num_matrix_params();
         2 * (all - (positions.run - positions.finished) * (h * h + 2 * h * m))

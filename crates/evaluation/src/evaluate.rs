@@ -1,7 +1,7 @@
 //! A task from its items to its scores.
 
 use block_transformer_text::Tokenizer;
-use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
 use crate::encode::encode;
 use crate::metrics::scores;

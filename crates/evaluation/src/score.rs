@@ -1,12 +1,12 @@
 //! Log-likelihoods of continuations, for either family.
 
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::EvalError;
 use crate::logits::score_targets;
-use crate::rows::{block, truncated, vanilla, width};
+use crate::rows::{self, truncated, width};
 
 /// What to score: `continuation` where it follows `context`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,13 +56,10 @@ impl<'a> Scorer<'a> {
         config: &'a ModelConfig,
         device: &Device,
     ) -> Result<Self, EvalError> {
-        let context = match (model, config) {
-            (LanguageModel::Block(_), ModelConfig::Block(config)) => config.max_position_embeddings,
-            (LanguageModel::Vanilla(_), ModelConfig::Vanilla(config)) => {
-                config.max_position_embeddings
-            }
-            _ => return Err(EvalError::Family(config.family())),
-        };
+        if model.config().family() != config.family() {
+            return Err(EvalError::Family(config.family()));
+        }
+        let context = config.max_position_embeddings();
         // under autodiff every step would be recorded
         let (model, device) = (model.valid(), device.clone().without_autodiff());
         Ok(Self { model, config, device, context, batch_tokens: Self::BATCH_TOKENS })
@@ -154,15 +151,9 @@ impl<'a> Scorer<'a> {
         inputs: impl Iterator<Item = &'b (Vec<u32>, &'b [u32])>,
     ) -> Result<Vec<Scored>, EvalError> {
         let inputs: Vec<_> = inputs.cloned().collect();
-        let (hidden, head) = match &self.model {
-            LanguageModel::Block(model) => {
-                let l = self.config.block_length();
-                (block(model, l, &inputs, &self.device), model.token_decoder().head())
-            }
-            LanguageModel::Vanilla(model) => (vanilla(model, &inputs, &self.device), model.head()),
-        };
+        let hidden = rows::hidden(&self.model, self.config.block_length(), &inputs, &self.device);
         let targets: Vec<u32> = inputs.iter().flat_map(|(_, rest)| rest.iter().copied()).collect();
-        let mut scores = score_targets(hidden, head, &targets)?.into_iter();
+        let mut scores = score_targets(hidden, self.model.head(), &targets)?.into_iter();
         let one = |(_, rest): &(Vec<u32>, &[u32])| {
             let scores: Vec<_> = scores.by_ref().take(rest.len()).collect();
             Scored {

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use block_transformer_evaluation::{EvalError, Request, Scored, Scorer, rolling_windows};
 use block_transformer_generation::{Options, Sampling, generate};
-use block_transformer_zoo::{LanguageModel, ModelConfig, TokenBatch};
+use block_transformer_zoo::{
+    Family, FamilyConfig, LanguageModel, ModelConfig, PaddingMask, TokenBatch,
+};
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// One model of each way in and out of the block decoder, and a vanilla one.
 const CASES: [&str; 6] = [
@@ -144,7 +146,7 @@ fn a_window_scores_what_training_loses() {
         let ids: Vec<i64> = window.iter().map(|&id| i64::from(id)).collect();
         let losses = model.losses(&TokenBatch {
             ids: Tensor::<2, Int>::from_data(TensorData::new(ids, [1, 48]), &device),
-            real: Tensor::<2, Bool>::from_data(TensorData::new(vec![true; 48], [1, 48]), &device),
+            is_token: PaddingMask::full(),
             block_length: l,
         });
         let losses: Vec<f64> = losses.losses.into_data().iter::<f64>().collect();

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use block_transformer_generation::{Engine, Event, Finish, Limits, Options, Sampling, SequenceId};
+use block_transformer_zoo::FamilyConfig;
 use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

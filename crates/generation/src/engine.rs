@@ -1,13 +1,12 @@
 //! Many sequences at once, each as if it were alone.
 
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::tensor::Device;
 
-use crate::block::BlockDecoder;
 use crate::decoder::Decoder;
+use crate::runner::Runner;
 use crate::scheduler::Scheduler;
-use crate::vanilla::VanillaDecoder;
 use crate::{EOS, GenerationError, Limits, Options, Work};
 
 /// A sequence of an [`Engine`].
@@ -188,18 +187,13 @@ pub(crate) fn decoder(
     limits: Limits,
     device: &Device,
 ) -> Result<Box<dyn Decoder + Send>, GenerationError> {
-    // under autodiff every step would be recorded
-    let (model, device) = (model.valid(), &device.clone().without_autodiff());
-    let (slots, blocks) = (limits.sequences, limits.cached_blocks(config));
-    match (model, config) {
-        (LanguageModel::Block(model), ModelConfig::Block(_)) => {
-            Ok(Box::new(BlockDecoder::new(model, slots, blocks, device)))
-        }
-        (LanguageModel::Vanilla(model), ModelConfig::Vanilla(_)) => {
-            Ok(Box::new(VanillaDecoder::new(model, slots, blocks, device)))
-        }
-        _ => Err(GenerationError::Family(config.family())),
+    if model.config().family() != config.family() {
+        return Err(GenerationError::Family(config.family()));
     }
+    // under autodiff every step would be recorded
+    let (model, device) = (model.valid(), device.clone().without_autodiff());
+    let model = model.decoder(limits.sequences, limits.cached_blocks(config), &device);
+    Ok(Box::new(Runner::new(model, &device)))
 }
 
 impl std::fmt::Debug for Engine {

@@ -3,7 +3,6 @@
 //! [`Engine`] and [`generate`] know token ids only; [`TextGenerator`] puts text on top of them. The
 //! README says what a token costs.
 
-mod block;
 mod choose;
 mod decoder;
 mod engine;
@@ -12,14 +11,14 @@ mod generate;
 mod limits;
 mod options;
 mod prompts;
+mod runner;
 mod sampling;
 mod scheduler;
 mod stop;
 mod text;
-mod vanilla;
-mod work;
 
 pub use block_transformer_text::{EOS, PAD};
+pub use block_transformer_zoo::family::{PositionCounts, Work};
 pub use engine::{Engine, Event, Finish, SequenceId};
 pub use error::GenerationError;
 pub use generate::generate;
@@ -29,4 +28,3 @@ pub use prompts::CHUNK;
 pub use sampling::{Sampler, Sampling};
 pub use stop::StopFilter;
 pub use text::{Completion, Piece, SAMPLE_TEMPERATURE, TextGenerator, sample_text};
-pub use work::{Positions, Work};

@@ -1,8 +1,8 @@
 //! How much an engine may decode at once, and the memory that takes.
 
 use block_transformer_layers::neox::NeoXConfig;
-use block_transformer_zoo::ModelConfig;
 use block_transformer_zoo::block::{BlockTransformerConfig, Strategy, TokenDecoderConfig};
+use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
 use crate::GenerationError;
 use crate::prompts::CHUNK;
@@ -55,7 +55,7 @@ impl Limits {
     }
 
     /// The memory of an engine with these limits on burn-flex, for a model whose weights take
-    /// `weights` bytes ([`ModelConfig::weight_bytes`]).
+    /// `weights` bytes ([`FamilyConfig::weight_bytes`]).
     ///
     /// - caches, a sequence: `2 * layers * width * 4` bytes for each of the
     ///   `ceil((tokens - 1) / L) * E` positions of the block decoder and of the `E r + L - 1` of the

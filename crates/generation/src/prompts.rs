@@ -1,7 +1,8 @@
 //! Prompts as the blocks that a decoder runs.
 
 use block_transformer_layers::{Positions, int_tensor};
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use block_transformer_zoo::PaddingMask;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::PAD;
 use crate::decoder::Arrival;
@@ -20,7 +21,7 @@ pub(crate) struct Group {
     after: Vec<usize>,
     /// `[rows, blocks, block_length]`, padded on the left of the first block.
     ids: Vec<u32>,
-    real: Vec<bool>,
+    is_token: Vec<bool>,
     blocks: usize,
     block_length: usize,
 }
@@ -29,8 +30,8 @@ pub(crate) struct Group {
 pub(crate) struct Chunk {
     /// `[rows, n, block_length]`
     pub ids: Tensor<3, Int>,
-    /// `[rows, n, block_length]`, false at padding.
-    pub real: Tensor<3, Bool>,
+    /// `[rows, n * block_length]`
+    pub is_token: PaddingMask,
     /// Where its blocks go, counted in blocks.
     pub at: Positions,
 }
@@ -53,17 +54,17 @@ impl Group {
     fn new(rows: &[&Arrival], block_length: usize) -> Self {
         let blocks = rows.first().map_or(0, |row| row.prompt.len().div_ceil(block_length));
         let width = blocks * block_length;
-        let (mut ids, mut real) = (Vec::new(), Vec::new());
+        let (mut ids, mut is_token) = (Vec::new(), Vec::new());
         for row in rows {
             let padding = width - row.prompt.len();
             ids.extend(std::iter::repeat_n(PAD, padding).chain(row.prompt.iter().copied()));
-            real.extend((0..width).map(|i| i >= padding));
+            is_token.extend((0..width).map(|i| i >= padding));
         }
         Self {
             slots: rows.iter().map(|row| row.slot).collect(),
             after: rows.iter().map(|row| row.after).collect(),
             ids,
-            real,
+            is_token,
             blocks,
             block_length,
         }
@@ -79,13 +80,12 @@ impl Group {
             let rows = 0..self.slots.len();
             let part = |row: usize| row * width + start * l..row * width + (start + n) * l;
             let ids = rows.clone().flat_map(|row| &self.ids[part(row)]).map(|&id| i64::from(id));
-            let real = rows.flat_map(|row| &self.real[part(row)]).copied();
+            let is_token = rows.flat_map(|row| &self.is_token[part(row)]).copied().collect();
             let ids = TensorData::new(ids.collect::<Vec<_>>(), shape);
-            let real = TensorData::new(real.collect::<Vec<_>>(), shape);
             let starts = self.after.iter().map(|after| after + start).collect();
             Chunk {
                 ids: Tensor::from_data(ids, device),
-                real: Tensor::from_data(real, device),
+                is_token: PaddingMask::new(is_token),
                 at: Positions::Slots { slots: self.slots.clone(), starts },
             }
         })

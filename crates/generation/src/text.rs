@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use block_transformer_text::{StreamDecoder, Tokenizer};
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
 use burn::tensor::Device;
 
 use crate::generate::{Progress, longest};

@@ -6,10 +6,10 @@ mod common;
 use std::collections::HashMap;
 
 use block_transformer_generation::{
-    Engine, Event, Finish, GenerationError, Limits, Options, Positions, Sampling, SequenceId, Work,
+    Engine, Event, Finish, GenerationError, Limits, Options, PositionCounts, Sampling, SequenceId, Work,
 };
 use block_transformer_testing::{DAMAGED, VOCAB, damaged, model, prompts_of, shape, shapes};
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{Family, LanguageModel, ModelConfig, Precision};
 use burn::tensor::Device;
 use common::uncached;
 use rand::{RngExt, SeedableRng};
@@ -86,7 +86,7 @@ fn matrices_of_bf16_make_no_difference_to_that() {
         .collect();
     for name in ["prefix", "vanilla"] {
         let config = shape(name);
-        let model = model(&config, &device).with_bf16_matrices();
+        let model = model(&config, &device).with_precision(Precision::Bf16Weights);
         let model = (&model, &config);
         let all = together(model, 60, &requests, &device);
         for (i, request) in requests.iter().enumerate() {
@@ -364,5 +364,5 @@ fn damaged_weights_end_their_sequences_only() {
     assert_eq!(ends[&bad], Finish::NotFinite);
     assert_eq!(ends[&good], Finish::Length);
     let work = engine.work();
-    assert_eq!(work.block, Positions::default());
+    assert_eq!(work.block, PositionCounts::default());
 }

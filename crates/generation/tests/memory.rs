@@ -5,8 +5,8 @@
 use std::process::Command;
 
 use block_transformer_generation::{Engine, Limits, Options, Sampling};
-use block_transformer_zoo::ModelConfig;
-use burn::tensor::{DType, Device};
+use block_transformer_zoo::{FamilyConfig, ModelConfig, Precision};
+use burn::tensor::Device;
 
 /// Names the case to a process of its own.
 const CASE: &str = "ZOO_MEMORY_CASE";
@@ -61,7 +61,7 @@ fn measure(config: &ModelConfig, limits: Limits) -> (u64, u64) {
     )
     .unwrap();
     let before = kilobytes("VmRSS:");
-    let predicted = limits.memory(config, config.weight_bytes(DType::F32)).total();
+    let predicted = limits.memory(config, config.weight_bytes(Precision::F32)).total();
     let model = config.init(0, &device);
     let mut engine = Engine::new(&model, config, limits, &device).unwrap();
     engine.fill();
@@ -108,7 +108,7 @@ fn memory_is_within_a_tenth_of_what_the_formula_says() {
 fn the_largest_batch_that_fits_is_found() {
     for preset in block_transformer_zoo::presets() {
         let config = &preset.model;
-        let weights = config.weight_bytes(DType::F32);
+        let weights = config.weight_bytes(Precision::F32);
         for tokens in [2, 5, 130, 2176] {
             let total = |sequences| Limits { sequences, tokens }.memory(config, weights).total();
             for memory in [total(1), total(2) - 1, total(7), total(1) * 2, 16 << 30, 64 << 30] {
@@ -132,7 +132,7 @@ fn the_largest_batch_that_fits_is_found() {
 fn caches_are_sized_exactly() {
     let memory = |name: &str, sequences, tokens| {
         let config = &block_transformer_zoo::preset(name).unwrap().model;
-        Limits { sequences, tokens }.memory(config, config.weight_bytes(DType::F32))
+        Limits { sequences, tokens }.memory(config, config.weight_bytes(Precision::F32))
     };
     // 6 layers of 768, keys and values, f32: 512 blocks, and 2 + 3 positions of the token decoder
     let position = 6 * 768 * 2 * 4;
@@ -145,6 +145,9 @@ fn caches_are_sized_exactly() {
     assert_eq!(memory("block-170m-cls-cross", 1, 5).caches, (1 + 4) * position);
     // what no machine has is still no overflow
     assert_eq!(memory("vanilla-160m", usize::MAX, usize::MAX).total(), u64::MAX);
-    let half = block_transformer_zoo::preset("block-170m").unwrap().model.weight_bytes(DType::BF16);
+    let half = block_transformer_zoo::preset("block-170m")
+        .unwrap()
+        .model
+        .weight_bytes(Precision::Bf16Weights);
     assert!(half < memory("block-170m", 1, 8).weights);
 }

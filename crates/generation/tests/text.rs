@@ -7,6 +7,7 @@ use block_transformer_generation::{
 };
 use block_transformer_testing::{model, shape};
 use block_transformer_text::Tokenizer;
+use block_transformer_zoo::FamilyConfig;
 use burn::tensor::Device;
 
 fn prompts() -> Vec<String> {
@@ -102,7 +103,7 @@ fn samples_repeat_with_their_seed() {
 #[test]
 fn a_tokenizer_with_too_many_ids_is_refused() {
     let device = Device::flex();
-    let config = shape("prefix").with_vocab(200);
+    let config = shape("prefix").with_vocab_size(200);
     let model = model(&config, &device);
     let error = TextGenerator::new(&model, &config, &Tokenizer::Bytes, &device).unwrap_err();
     assert!(matches!(error, GenerationError::Vocabulary { tokenizer: 258, model: 200 }));

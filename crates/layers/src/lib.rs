@@ -11,7 +11,6 @@ mod init;
 mod linear;
 mod loss;
 mod mask;
-mod names;
 pub mod neox;
 pub mod roberta;
 mod rotary;
@@ -26,7 +25,6 @@ pub use init::Init;
 pub use linear::{BATCH_INVARIANT_ROWS, project};
 pub use loss::{cross_entropy, linear_cross_entropy};
 pub use mask::{AttentionMask, causal_by_block};
-pub use names::{PublishedNames, rename};
 pub use rotary::Rotary;
 pub use scores::score_targets;
 

@@ -107,15 +107,14 @@ impl Causal {
 /// 1 is the plain causal mask. Positions that a row has not written yet are hidden, because they
 /// come after its queries.
 ///
-/// `key_mask` (`[batch, keys]`) is false at keys that are padding.
+/// `key_mask` (`[batch, keys]`, on the host) is false at keys that are padding.
 pub fn causal_by_block(
     at: &Positions,
     queries: usize,
     group: usize,
-    key_mask: Option<Tensor<2, Bool>>,
+    key_mask: Option<Arc<[bool]>>,
 ) -> AttentionMask {
-    let key_mask = key_mask.map(|mask| mask.into_data().iter::<bool>().collect::<Vec<bool>>());
-    let key_mask = key_mask.filter(|mask| mask.contains(&false)).map(Arc::from);
+    let key_mask = key_mask.filter(|mask| mask.contains(&false));
     let keys = at.furthest() + queries;
     let mask = CausalMask::new(at.starts(), group, key_mask);
     AttentionMask::Causal(Causal::new(mask, queries, keys))
@@ -147,8 +146,8 @@ mod tests {
             let groups = causal_by_block(&starts, 2, 2, None);
             assert_eq!(shown(&groups, &device), ["..xx", "..xx", "....", "...."]);
 
-            let key_mask = Tensor::from_data([[false, true, true], [true, true, false]], &device);
-            let padded = causal_by_block(&Positions::Same(0), 3, 1, Some(key_mask));
+            let key_mask = [false, true, true, true, true, false];
+            let padded = causal_by_block(&Positions::Same(0), 3, 1, Some(key_mask.into()));
             let expected = ["xxx", "x.x", "x..", ".xx", "..x", "..x"];
             assert_eq!(shown(&padded, &device), expected);
             // the same mask on the device with autodiff

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use block_transformer_weights::{HostTensor, HostTensors, WeightsError, import, read_tensors};
-use block_transformer_zoo::{ConfigError, LanguageModel, ModelConfig, TokenBatch};
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use block_transformer_zoo::{
+    ConfigError, FamilyConfig, LanguageModel, ModelConfig, PaddingMask, TokenBatch,
+};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// One recorded configuration.
 #[derive(Debug)]
@@ -112,8 +114,8 @@ impl Case {
         self.golden.iter().filter_map(move |(name, t)| Some((name.strip_prefix(prefix)?, t)))
     }
 
-    /// Which recorded tokens are real, `[batch * time]`.
-    pub(crate) fn real(&self) -> Result<Vec<bool>, ParityError> {
+    /// True where the recorded input holds a token, `[batch * time]`.
+    pub(crate) fn is_token(&self) -> Result<Vec<bool>, ParityError> {
         let ids = self.golden("input_ids")?;
         Ok(match self.golden.get("attention_mask") {
             Some(mask) => mask.values.iter().map(|&v| v != 0.0).collect(),
@@ -126,11 +128,10 @@ impl Case {
         let ids = self.golden("input_ids")?;
         let batch = ids.shape[0];
         let shape = [batch, ids.values.len() / batch];
-        let real = TensorData::new(self.real()?, shape);
         let ids: Vec<i64> = ids.values.iter().map(|&v| v as i64).collect();
         Ok(TokenBatch {
             ids: Tensor::<2, Int>::from_data(TensorData::new(ids, shape), device),
-            real: Tensor::<2, Bool>::from_data(real, device),
+            is_token: PaddingMask::new(self.is_token()?),
             block_length: self.config.block_length(),
         })
     }

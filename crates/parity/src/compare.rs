@@ -1,6 +1,6 @@
 //! The comparison of one case on one device.
 
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
 use burn::tensor::{Device, Tensor};
 
 use crate::{Case, ParityError, greedy, training};
@@ -92,35 +92,36 @@ fn forward(
     quantities: &mut Vec<Quantity>,
 ) -> Result<(), ParityError> {
     let batch = case.batch(device)?;
-    let real = case.real()?;
+    let is_token = case.is_token()?;
     let logits = case.golden("out.logits")?;
     let vocab = case.config.vocab_size();
     let (ours, predicted) = match (model, &case.config) {
         (LanguageModel::Block(model), ModelConfig::Block(config)) => {
             let [b, time] = batch.ids.dims();
             let (l, e) = (config.block_length, config.embeddings_per_block());
-            let (shape, width) = ([b, time / l, l], config.block_decoder.hidden_size);
-            let (ids, mask) = (batch.ids.reshape(shape), batch.real.reshape(shape));
-            let embedded = model.embed(ids.clone(), mask.clone());
-            let contexts = model.contexts(embedded.clone(), Some(mask.clone()));
-            // values of a block of `e` vectors count when the block has a real token
-            let block_is_real = |i: usize| {
+            let width = config.block_decoder.hidden_size;
+            let ids = batch.ids.clone().reshape([b, time / l, l]);
+            let embedded = model.embed(ids, &batch.is_token);
+            let contexts = model.contexts(embedded.clone(), &batch.is_token);
+            // values of a block of `e` vectors count when the block holds a token
+            let block_counts = |i: usize| {
                 let block = i / (e * width);
-                real[block * l..(block + 1) * l].contains(&true)
+                is_token[block * l..(block + 1) * l].contains(&true)
             };
             for (name, tensor) in
                 [("block_input_embeddings", embedded), ("context_embeddings", contexts)]
             {
                 let golden = case.golden(&format!("out.{name}"))?;
-                let difference = largest(&values(tensor), &golden.values, block_is_real);
+                let difference = largest(&values(tensor), &golden.values, block_counts);
                 quantities.push(Quantity::new(name.replace('_', " "), difference, VALUES));
             }
             // the first block of each sequence is not predicted
-            let predicted: Vec<bool> =
-                (0..b).flat_map(|row| real[row * time + l..(row + 1) * time].to_vec()).collect();
-            (values(model.forward(ids, mask)), predicted)
+            let predicted: Vec<bool> = (0..b)
+                .flat_map(|row| is_token[row * time + l..(row + 1) * time].to_vec())
+                .collect();
+            (values(model.predict(&batch).0), predicted)
         }
-        (LanguageModel::Vanilla(model), _) => (values(model.forward(batch.ids)), real),
+        (LanguageModel::Vanilla(model), _) => (values(model.forward(batch.ids)), is_token),
         _ => {
             return Err(ParityError::Generation("model and configuration differ in family".into()));
         }

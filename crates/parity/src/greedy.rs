@@ -1,8 +1,8 @@
 //! Greedy generation, with caches and without.
 
 use block_transformer_generation::{Options, Sampling, generate};
-use block_transformer_zoo::LanguageModel;
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, PaddingMask, TokenBatch};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{Case, ParityError, compare::Quantity};
 
@@ -86,11 +86,10 @@ fn uncached(
         let time = (ids.len() + 1).next_multiple_of(block_length);
         let mut padded = ids.clone();
         padded.resize(time, PAD);
-        let real: Vec<bool> =
-            (0..time).map(|i| (left..start.max(ids.len())).contains(&i)).collect();
+        let is_token = (0..time).map(|i| (left..start.max(ids.len())).contains(&i)).collect();
         let tensor = Tensor::<2, Int>::from_data(TensorData::new(padded, [1, time]), device);
-        let real = Tensor::<2, Bool>::from_data(TensorData::new(real, [1, time]), device);
-        let batch = block_transformer_zoo::TokenBatch { ids: tensor, real, block_length };
+        let is_token = PaddingMask::new(is_token);
+        let batch = TokenBatch { ids: tensor, is_token, block_length };
         let (logits, _) = model.predict(&batch);
         let at = ids.len() - block_length;
         let next = logits.narrow(1, at, 1).argmax(2).into_scalar::<i64>();

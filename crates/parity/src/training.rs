@@ -2,6 +2,7 @@
 
 use block_transformer_training::gradients::clip_global_norm;
 use block_transformer_weights::{HostTensors, Source, published_tensors};
+use block_transformer_zoo::Family;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Device;
 

@@ -1,7 +1,7 @@
 //! Losses of one book under one model.
 
 use block_transformer_evaluation::{EvalError, Request, Scorer, rolling_windows};
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 

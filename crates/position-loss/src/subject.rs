@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use block_transformer_checkpoint::{Checkpoint, CheckpointError};
 use block_transformer_evaluation::check_tokenizer;
 use block_transformer_text::Tokenizer;
-use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::FamilyConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{PositionLossError, Windows};
@@ -96,10 +96,7 @@ impl Subjects {
 impl Subject {
     fn open(path: &Path) -> Result<Self, PositionLossError> {
         let checkpoint = Checkpoint::open(path)?;
-        let max_positions = match &checkpoint.config {
-            ModelConfig::Block(config) => config.max_position_embeddings,
-            ModelConfig::Vanilla(config) => config.max_position_embeddings,
-        };
+        let max_positions = checkpoint.config.max_position_embeddings();
         let config = &checkpoint.config;
         let about = About {
             label: label(&checkpoint.dir),

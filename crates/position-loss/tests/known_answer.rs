@@ -7,7 +7,7 @@ use block_transformer_evaluation::EvalError;
 use block_transformer_position_loss::{Measures, Meter, Repeats, Tally, Windows};
 use block_transformer_text::Window;
 use block_transformer_training::token_batch;
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{Family, LanguageModel, ModelConfig};
 use burn::tensor::Device;
 use burn::tensor::activation::log_softmax;
 use training::{Training, small, train};

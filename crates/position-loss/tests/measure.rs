@@ -4,13 +4,13 @@ use block_transformer_evaluation::EvalError;
 use block_transformer_position_loss::{Measures, Meter, Tally, Windows};
 use block_transformer_text::{EOS, PAD, Window};
 use block_transformer_training::token_batch;
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
 use burn::tensor::Device;
 
 const CONTEXT: usize = 16;
 
 fn preset(name: &str) -> (ModelConfig, LanguageModel) {
-    let config = block_transformer_zoo::preset(name).unwrap().model.clone().with_vocab(50);
+    let config = block_transformer_zoo::preset(name).unwrap().model.clone().with_vocab_size(50);
     let model = config.init(3, &Device::flex());
     (config, model)
 }

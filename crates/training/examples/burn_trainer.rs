@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use block_transformer_text::{DocumentSource, Packing, PrepareOptions, Tokenizer, prepare};
 use block_transformer_training::{WindowBatcher, model_config};
-use block_transformer_zoo::TokenBatch;
+use block_transformer_zoo::{FamilyConfig, TokenBatch};
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::lr_scheduler::constant::ConstantLr;
 use burn::optim::AdamWConfig;

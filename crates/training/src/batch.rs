@@ -1,7 +1,7 @@
 //! Windows on the device.
 
 use block_transformer_text::Window;
-use block_transformer_zoo::TokenBatch;
+use block_transformer_zoo::{PaddingMask, TokenBatch};
 use burn::data::dataloader::batcher::Batcher;
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -9,10 +9,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 pub fn token_batch(windows: &[Window], block_length: usize, device: &Device) -> TokenBatch {
     let shape = [windows.len(), windows.first().map_or(0, |window| window.ids.len())];
     let ids: Vec<i32> = windows.iter().flat_map(|w| w.ids.iter().map(|&id| id as i32)).collect();
-    let real: Vec<bool> = windows.iter().flat_map(|w| w.real.iter().copied()).collect();
+    let is_token = windows.iter().flat_map(|window| window.real.iter().copied()).collect();
     TokenBatch {
         ids: Tensor::from_data(TensorData::new(ids, shape), device),
-        real: Tensor::from_data(TensorData::new(real, shape), device),
+        is_token: PaddingMask::new(is_token),
         block_length,
     }
 }

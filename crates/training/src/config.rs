@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use block_transformer_files::FileError;
+use block_transformer_zoo::FamilyConfig;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 

@@ -41,6 +41,9 @@ pub enum TrainError {
     /// The model's configuration.
     #[error(transparent)]
     Model(#[from] block_transformer_zoo::ConfigError),
+    /// A model whose sizes do not fit together.
+    #[error(transparent)]
+    Sizes(#[from] block_transformer_zoo::family::InvalidConfig),
     /// The preset's name.
     #[error(transparent)]
     Preset(#[from] block_transformer_zoo::PresetError),

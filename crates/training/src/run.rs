@@ -7,7 +7,7 @@ use std::time::Instant;
 use block_transformer_checkpoint::{Checkpoint, Contents, RunFolder, State};
 use block_transformer_text::{CorpusInfo, Packing, PreparedCorpus, TextError, Tokenizer, Window};
 use block_transformer_weights::HostTensors;
-use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::{FamilyConfig, ModelConfig};
 use burn::tensor::Device;
 
 use crate::metrics::{Metrics, Row};
@@ -53,7 +53,7 @@ pub struct Outcome {
 /// When there is no such preset.
 pub fn model_config(preset: &str, tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
     let vocab = tokenizer.vocab_size().next_multiple_of(VOCAB_MULTIPLE);
-    let config = block_transformer_zoo::preset(preset)?.model.clone().with_vocab(vocab);
+    let config = block_transformer_zoo::preset(preset)?.model.clone().with_vocab_size(vocab);
     config.check()?;
     Ok(config)
 }

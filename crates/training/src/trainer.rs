@@ -1,7 +1,7 @@
 //! A model with its optimizer, one step at a time.
 
 use block_transformer_text::{Packing, Window};
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};

@@ -1,6 +1,6 @@
 //! Published weight files in and out.
 //!
-//! A model family names its parameters once, through [`PublishedNames`](block_transformer_layers::PublishedNames);
+//! A model family names its parameters once, through [`PublishedNames`](block_transformer_family::PublishedNames);
 //! [`import`] and [`export`] both read that table, so what one writes the other takes back bit for
 //! bit.
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::path::Path;
 
-use block_transformer_layers::PublishedNames;
+use block_transformer_family::PublishedNames;
 use burn::module::Module;
 use half::{bf16, f16};
 use memmap2::Mmap;

@@ -1,6 +1,6 @@
 //! Walks over a model's parameters by published name.
 
-use block_transformer_layers::PublishedNames;
+use block_transformer_family::PublishedNames;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{FloatDType, Tensor, TensorData};

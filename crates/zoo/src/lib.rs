@@ -1,13 +1,16 @@
-//! Both model families behind one type, and the presets of the paper.
+//! The model families behind one type, and the presets of the paper.
 
-mod bf16;
 mod config;
-mod model;
+mod families;
 mod presets;
 mod step;
 
+pub use block_transformer_family as family;
+pub use block_transformer_family::{
+    Family, FamilyConfig, PaddingMask, Precision, PublishedNames, TokenBatch, TokenLosses,
+};
 pub use block_transformer_gpt_neox as vanilla;
 pub use block_transformer_model as block;
-pub use config::{ConfigError, ModelConfig};
-pub use model::{LanguageModel, TokenBatch, TokenLosses};
+pub use config::ConfigError;
+pub use families::{LanguageModel, ModelConfig};
 pub use presets::{Preset, PresetError, TrainDefaults, preset, presets};

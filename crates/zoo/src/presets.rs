@@ -4,7 +4,8 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigError, ModelConfig};
+use crate::config::ConfigError;
+use crate::families::{ModelConfig, PRESETS as PRESETS_TOML};
 
 /// A named configuration with the hyper-parameters it is trained with.
 #[derive(Clone, Debug)]
@@ -67,16 +68,13 @@ struct Raw {
 
 static PRESETS: LazyLock<Result<Vec<Preset>, ConfigError>> = LazyLock::new(|| {
     let mut presets = Vec::new();
-    for (origin, text) in [
-        ("models/block-transformer/presets.toml", block_transformer_model::PRESETS),
-        ("models/gpt-neox/presets.toml", block_transformer_gpt_neox::PRESETS),
-    ] {
-        let error =
-            |e: toml::de::Error| ConfigError { origin: origin.into(), reason: e.to_string() };
+    for (family, text) in PRESETS_TOML {
+        let origin = format!("presets of {family}");
+        let error = |e: toml::de::Error| ConfigError { origin, reason: e.to_string() };
         for raw in toml::from_str::<File>(text).map_err(error)?.preset {
-            let origin = format!("{origin}, preset {}", raw.name);
+            let origin = format!("preset {}", raw.name);
             presets.push(Preset {
-                model: ModelConfig::from_json(&raw.model.to_string(), &origin)?,
+                model: ModelConfig::from_value(raw.model, &origin)?,
                 name: raw.name,
                 summary: raw.summary,
                 published_non_embedding: raw.published_non_embedding,

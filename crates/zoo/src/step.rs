@@ -1,9 +1,10 @@
 //! burn-train's step traits, so that [`LanguageModel`] runs in burn's own trainer.
 
+use block_transformer_family::{Family, TokenBatch};
 use burn::tensor::Tensor;
 use burn::train::{InferenceStep, SequenceOutput, TrainOutput, TrainStep};
 
-use crate::{LanguageModel, TokenBatch};
+use crate::families::LanguageModel;
 
 impl LanguageModel {
     fn sequence_output(&self, batch: &TokenBatch) -> SequenceOutput {

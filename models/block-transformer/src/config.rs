@@ -1,12 +1,12 @@
 //! Shape of a model, in the JSON form of the published configurations.
 
-use block_transformer_layers::{Init, neox::NeoXConfig, roberta::RobertaConfig, t5::T5Config};
-use burn::tensor::Device;
+use block_transformer_family::{
+    Conditioning, EmbedderShape, FamilyConfig, InvalidConfig, Stacks, TokenDecoderShape,
+};
+use block_transformer_layers::{neox::NeoXConfig, roberta::RobertaConfig, t5::T5Config};
 use serde::{Deserialize, Serialize};
 
-use crate::BlockTransformer;
-
-/// Configuration of [`BlockTransformer`].
+/// Configuration of [`BlockTransformer`](crate::BlockTransformer).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BlockTransformerConfig {
     /// Rows of every token table and of the LM head.
@@ -215,8 +215,18 @@ impl BlockTransformerConfig {
         self.token_decoder.expansion(self.block_length, self.embeddings_per_block())
     }
 
-    /// What is wrong with the configuration, if anything.
-    pub fn check(&self) -> Result<(), String> {
+    /// Parameters of the token tables and the LM head.
+    pub fn num_params_embedding(&self) -> usize {
+        let embedder = match &self.embedder {
+            EmbedderConfig::Lookup(c) => c.hidden_size,
+            EmbedderConfig::Roberta(c) | EmbedderConfig::RobertaCls(c) => c.encoder.hidden_size,
+        };
+        // T5 ties its table to its head
+        let tables = if matches!(self.token_decoder, TokenDecoderConfig::T5(_)) { 1 } else { 2 };
+        self.vocab_size * (embedder + tables * self.token_decoder.hidden_size())
+    }
+
+    fn check_text(&self) -> Result<(), String> {
         let (l, e) = (self.block_length, self.embeddings_per_block());
         if self.vocab_size < 2 {
             return Err("vocab_size: must be at least 2".into());
@@ -293,30 +303,38 @@ impl BlockTransformerConfig {
         }
         Ok(())
     }
+}
 
-    /// A model with weights from `seed`.
-    pub fn init(&self, seed: u64, device: &Device) -> BlockTransformer {
-        BlockTransformer::new(self, &Init::new(seed, device))
+impl FamilyConfig for BlockTransformerConfig {
+    fn family(&self) -> &'static str {
+        "block"
     }
 
-    /// All parameters.
-    pub fn num_params(&self) -> usize {
+    fn block_length(&self) -> usize {
+        self.block_length
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn with_vocab_size(self, vocab_size: usize) -> Self {
+        Self { vocab_size, ..self }
+    }
+
+    fn max_position_embeddings(&self) -> usize {
+        self.max_position_embeddings
+    }
+
+    fn check(&self) -> Result<(), InvalidConfig> {
+        self.check_text().map_err(InvalidConfig::from_text)
+    }
+
+    fn num_params(&self) -> usize {
         self.num_params_non_embedding() + self.num_params_embedding()
     }
 
-    /// Parameters of token tables and of the LM head.
-    pub fn num_params_embedding(&self) -> usize {
-        let embedder = match &self.embedder {
-            EmbedderConfig::Lookup(c) => c.hidden_size,
-            EmbedderConfig::Roberta(c) | EmbedderConfig::RobertaCls(c) => c.encoder.hidden_size,
-        };
-        // T5 ties its table to its head
-        let tables = if matches!(self.token_decoder, TokenDecoderConfig::T5(_)) { 1 } else { 2 };
-        self.vocab_size * (embedder + tables * self.token_decoder.hidden_size())
-    }
-
-    /// Parameters outside token tables and LM head.
-    pub fn num_params_non_embedding(&self) -> usize {
+    fn num_params_non_embedding(&self) -> usize {
         let d = self.block_decoder.hidden_size;
         let expanded = self.token_decoder.hidden_size() * self.expansion();
         let decoder = match &self.token_decoder {
@@ -327,8 +345,7 @@ impl BlockTransformerConfig {
         embedder + self.block_decoder.num_params() + (d + 1) * expanded + decoder
     }
 
-    /// Parameters in the matrices of linear layers. An LM head counts unless it is a token table.
-    pub fn num_matrix_params(&self) -> usize {
+    fn num_matrix_params(&self) -> usize {
         let (d, h) = (self.block_decoder.hidden_size, self.token_decoder.hidden_size());
         let decoder = match &self.token_decoder {
             TokenDecoderConfig::NeoX(c) => c.stack.num_matrix_params() + self.vocab_size * h,
@@ -338,10 +355,41 @@ impl BlockTransformerConfig {
         embedder + self.block_decoder.num_matrix_params() + d * h * self.expansion() + decoder
     }
 
-    /// Bytes of keys and values one token of context takes, at `bytes` a number. The token decoder
-    /// adds nothing: its cache is reused for every block.
-    pub fn kv_bytes_per_token(&self, bytes: usize) -> f64 {
-        (self.block_decoder.kv_bytes(bytes) * self.embeddings_per_block()) as f64
-            / self.block_length as f64
+    fn stacks(&self) -> Stacks {
+        let (l, e) = (self.block_length, self.embeddings_per_block());
+        let (stack, conditioning) = match &self.token_decoder {
+            TokenDecoderConfig::NeoX(c) => {
+                let prefix = c.decoding_strategy == Strategy::Prefix;
+                let conditioning =
+                    if prefix { Conditioning::Prefix } else { Conditioning::Summation };
+                ((&c.stack).into(), conditioning)
+            }
+            TokenDecoderConfig::T5(c) => ((&c.stack).into(), Conditioning::CrossAttention),
+        };
+        let encoder = match &self.embedder {
+            EmbedderConfig::Lookup(_) => None,
+            EmbedderConfig::Roberta(c) | EmbedderConfig::RobertaCls(c) => {
+                Some(((&c.encoder).into(), l + c.n_cls_tokens.unwrap_or(0)))
+            }
+        };
+        let (part, parts, _) = self.embedder.parts(l);
+        Stacks {
+            block_length: l,
+            embeddings_per_block: e,
+            vocab_size: self.vocab_size,
+            context: (&self.block_decoder).into(),
+            embedder: Some(EmbedderShape {
+                encoder,
+                joined: part * parts,
+                projection_params: self.embedder.projected(l) * self.block_decoder.hidden_size,
+            }),
+            token: Some(TokenDecoderShape {
+                stack,
+                vectors: e * self.expansion(),
+                conditioning,
+                // T5 ties its table to its head
+                tied_head: conditioning == Conditioning::CrossAttention,
+            }),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Blocks of token ids -> block embeddings.
 
+use block_transformer_family::PaddingMask;
 use block_transformer_layers::{BlockConv, Init, neox::NeoXStack, roberta::RobertaEncoder};
 use burn::module::Module;
 use burn::nn::Embedding;
@@ -55,16 +56,17 @@ impl Embedder {
 
     /// # Shapes
     /// - `ids`: `[b, n, l]`
-    /// - `real`: `[b, n, l]`, false at padding; the lookup embedder looks padding up like any id
+    /// - `is_token`: `[b, n * l]`; the lookup embedder looks padding up like any id
     /// - output: `[b, n * e, d]`
-    pub fn forward(&self, ids: Tensor<3, Int>, real: Tensor<3, Bool>) -> Tensor<3> {
+    pub fn forward(&self, ids: Tensor<3, Int>, is_token: &PaddingMask) -> Tensor<3> {
         let [b, n, l] = ids.dims();
         let ids = ids.reshape([b * n, l]);
         let vectors = match &self.embeddings {
             TokenVectors::Lookup(table) => table.forward(ids), // [b * n, l, w]
             TokenVectors::Roberta(encoder) => {
-                let (ids, real) = self.with_cls(ids, real.reshape([b * n, l]));
-                let states = encoder.forward(ids, real);
+                let is_token = is_token.to_tensor([b * n, l], &ids.device());
+                let (ids, is_token) = self.with_cls(ids, is_token);
+                let states = encoder.forward(ids, is_token);
                 match self.n_cls_tokens {
                     0 => states,
                     n_cls => states.narrow(1, 0, n_cls),
@@ -83,14 +85,14 @@ impl Embedder {
     fn with_cls(
         &self,
         ids: Tensor<2, Int>,
-        real: Tensor<2, Bool>,
+        is_token: Tensor<2, Bool>,
     ) -> (Tensor<2, Int>, Tensor<2, Bool>) {
         if self.n_cls_tokens == 0 {
-            return (ids, real);
+            return (ids, is_token);
         }
         let ([rows, _], device) = (ids.dims(), ids.device());
         let cls = Tensor::full([rows, self.n_cls_tokens], BOS, &device);
         let seen = Tensor::<2, Int>::ones([rows, self.n_cls_tokens], &device).bool();
-        (Tensor::cat(vec![cls, ids], 1), Tensor::cat(vec![seen, real], 1))
+        (Tensor::cat(vec![cls, ids], 1), Tensor::cat(vec![seen, is_token], 1))
     }
 }

@@ -6,6 +6,7 @@
 //! embedding vectors a block, `d` block-decoder width, `h` token-decoder width, `v` vocabulary.
 
 mod config;
+mod decoding;
 mod embedder;
 mod model;
 mod names;

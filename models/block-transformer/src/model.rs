@@ -1,11 +1,15 @@
 //! The three parts together.
 
+use block_transformer_family::{BlockDecoding, Family, PaddingMask, TokenBatch};
 use block_transformer_layers::neox::{NeoXStack, StackCache};
-use block_transformer_layers::{Init, Positions, causal_by_block};
+use block_transformer_layers::{Init, Positions, causal_by_block, int_tensor};
 use burn::module::Module;
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
-use crate::{BlockTransformerConfig, Embedder, TokenDecoder};
+use crate::config::BlockTransformerConfig;
+use crate::decoding::DecodingState;
+use crate::embedder::Embedder;
+use crate::token_decoder::TokenDecoder;
 
 /// A Block Transformer language model.
 #[derive(Module, Debug)]
@@ -13,78 +17,51 @@ pub struct BlockTransformer {
     embedder: Embedder,
     block_decoder: NeoXStack,
     token_decoder: TokenDecoder,
-    per_block: usize,
+    #[module(skip)]
+    config: BlockTransformerConfig,
 }
 
-/// The caches of the block decoder, `e` positions a block.
+/// The KV caches of the block decoder, `e` positions per block.
 pub type BlockCache = StackCache;
 
 impl BlockTransformer {
-    /// A model at `init`.
+    /// A model whose parameters are drawn at `init`.
     pub fn new(config: &BlockTransformerConfig, init: &Init) -> Self {
         Self {
             embedder: Embedder::new(config, &init.at("embedder")),
             block_decoder: NeoXStack::new(&config.block_decoder, &init.at("block_decoder")),
             token_decoder: TokenDecoder::new(config, &init.at("token_decoder")),
-            per_block: config.embeddings_per_block(),
+            config: config.clone(),
         }
     }
 
-    /// Logits of every block but the first, which nothing predicts.
+    /// Block embeddings of the blocks `ids`.
     ///
     /// # Shapes
     /// - `ids`: `[b, n, l]`
-    /// - `real`: `[b, n, l]`, false at padding
-    /// - output: `[b, n - 1, l, v]`
-    pub fn forward(&self, ids: Tensor<3, Int>, real: Tensor<3, Bool>) -> Tensor<4> {
-        let [b, n, l] = ids.dims();
-        let logits = self.token_decoder.logits(self.hidden(ids, real)); // [b * (n - 1), l, v]
-        let [_, _, v] = logits.dims();
-        logits.reshape([b, n - 1, l, v])
+    /// - `is_token`: `[b, n * l]`
+    /// - output: `[b, n * e, d]`
+    pub fn embed(&self, ids: Tensor<3, Int>, is_token: &PaddingMask) -> Tensor<3> {
+        self.embedder.forward(ids, is_token)
     }
 
-    /// What the LM head reads the logits of every block but the first from.
-    ///
-    /// # Shapes
-    /// - `ids`, `real`: `[b, n, l]`
-    /// - output: `[b * (n - 1), l, h]`
-    pub fn hidden(&self, ids: Tensor<3, Int>, real: Tensor<3, Bool>) -> Tensor<3> {
-        let [b, n, l] = ids.dims();
-        let contexts = self.contexts(self.embed(ids.clone(), real.clone()), Some(real));
-        let e = self.per_block;
-        let [_, _, d] = contexts.dims();
-        let rows = b * (n - 1);
-        // the last context embedding has no block to predict: [b, n * e, d] -> [b * (n - 1), e, d]
-        let contexts = contexts.narrow(1, 0, (n - 1) * e).reshape([rows, e, d]);
-        let targets = ids.narrow(1, 1, n - 1).reshape([rows, l]);
-        self.token_decoder.hidden(contexts, targets)
-    }
-
-    /// Block embeddings `[b, n * e, d]` of the blocks `ids` `[b, n, l]`.
-    pub fn embed(&self, ids: Tensor<3, Int>, real: Tensor<3, Bool>) -> Tensor<3> {
-        self.embedder.forward(ids, real)
-    }
-
-    /// Context embeddings of block embeddings; the blocks that are all padding in `real` are hidden.
+    /// Context embeddings of block embeddings. Blocks that hold padding only in `is_token` are masked
+    /// as keys.
     ///
     /// # Shapes
     /// - `embedded`: `[b, n * e, d]`
-    /// - `real`: `[b, n, l]`
-    /// - output: `[b, n * e, d]`; output `i` is what block `i + 1` is written from
-    pub fn contexts(&self, embedded: Tensor<3>, real: Option<Tensor<3, Bool>>) -> Tensor<3> {
-        let [b, time, _] = embedded.dims();
-        let seen = real.map(|real| {
-            let [_, n, _] = real.dims();
-            let blocks = real.any_dim(2); // [b, n, 1]
-            blocks.expand([b, n, self.per_block]).reshape([b, time])
-        });
+    /// - `is_token`: `[b, n * l]`
+    /// - output: `[b, n * e, d]`; the token decoder writes block `i + 1` from the output of block `i`
+    pub fn contexts(&self, embedded: Tensor<3>, is_token: &PaddingMask) -> Tensor<3> {
+        let ([_, time, _], e) = (embedded.dims(), self.embeddings_per_block());
+        let key_mask = is_token.block_keys(self.config.block_length, e);
         let at = Positions::Same(0);
-        let mask = causal_by_block(&at, time, self.per_block, seen);
+        let mask = causal_by_block(&at, time, e, key_mask);
         self.block_decoder.forward(embedded, &mask, &self.block_decoder.rotary(&at, time))
     }
 
-    /// Context embeddings of the last `keep` of the new blocks `at` (counted in blocks), which see
-    /// what `cache` holds and are added to it.
+    /// Adds the new blocks at `at` (counted in blocks) to `cache`. Returns the context embeddings of
+    /// each row's last `keep` blocks.
     ///
     /// # Shapes
     /// - `embedded`: `[rows, n * e, d]`
@@ -96,7 +73,7 @@ impl BlockTransformer {
         keep: usize,
         cache: &mut BlockCache,
     ) -> Tensor<3> {
-        let ([_, time, _], e) = (embedded.dims(), self.per_block);
+        let ([_, time, _], e) = (embedded.dims(), self.embeddings_per_block());
         let at = at.scaled(e);
         let rotary = self.block_decoder.rotary(&at, time);
         self.block_decoder.append(embedded, &rotary, &at, e, keep * e, cache)
@@ -113,13 +90,72 @@ impl BlockTransformer {
         &self.token_decoder
     }
 
-    /// Embedding vectors a block (`e`).
+    /// Embedding vectors per block (`e`).
     pub fn embeddings_per_block(&self) -> usize {
-        self.per_block
+        self.config.embeddings_per_block()
     }
 
     /// Empty caches of `slots` sequences of up to `blocks` blocks.
     pub fn new_cache(&self, slots: usize, blocks: usize, device: &Device) -> BlockCache {
-        self.block_decoder.new_cache(slots, blocks * self.per_block, device)
+        self.block_decoder.new_cache(slots, blocks * self.embeddings_per_block(), device)
+    }
+}
+
+impl Family for BlockTransformer {
+    type Config = BlockTransformerConfig;
+
+    fn init(config: &BlockTransformerConfig, seed: u64, device: &Device) -> Self {
+        Self::new(config, &Init::new(seed, device))
+    }
+
+    fn config(&self) -> BlockTransformerConfig {
+        self.config.clone()
+    }
+
+    fn hidden(&self, batch: &TokenBatch) -> Tensor<2> {
+        let ([b, time], l, e) =
+            (batch.ids.dims(), self.config.block_length, self.embeddings_per_block());
+        let n = time / l;
+        let ids = batch.ids.clone().reshape([b, n, l]);
+        let embedded = self.embed(ids.clone(), &batch.is_token);
+        let contexts = self.contexts(embedded, &batch.is_token);
+        let [_, _, d] = contexts.dims();
+        let rows = b * (n - 1);
+        // the last context embedding has no block to predict: [b, n * e, d] -> [b * (n - 1), e, d]
+        let contexts = contexts.narrow(1, 0, (n - 1) * e).reshape([rows, e, d]);
+        let targets = ids.narrow(1, 1, n - 1).reshape([rows, l]);
+        let hidden = self.token_decoder.hidden(contexts, targets); // [rows, l, h]
+        let [_, _, h] = hidden.dims();
+        hidden.reshape([rows * l, h])
+    }
+
+    fn head(&self) -> Tensor<2> {
+        self.token_decoder.head()
+    }
+
+    fn continuation_hidden(
+        &self,
+        ids: Tensor<3, Int>,
+        is_token: &PaddingMask,
+        before: Vec<i64>,
+        written: Tensor<2, Int>,
+    ) -> Tensor<3> {
+        let ([rows, n, _], device, count) = (ids.dims(), ids.device(), before.len());
+        let embedded = self.embed(ids, is_token);
+        // blocks of padding come after all that is read, where causal attention does not look
+        let contexts = self.contexts(embedded, &PaddingMask::full()); // [rows, n * e, d]
+        let ([_, _, d], e) = (contexts.dims(), self.embeddings_per_block());
+        let before = int_tensor(before, &device);
+        let contexts = contexts.reshape([rows * n, e * d]).select(0, before);
+        self.token_decoder.hidden(contexts.reshape([count, e, d]), written)
+    }
+
+    fn decoder(
+        &self,
+        slots: usize,
+        blocks: usize,
+        device: &Device,
+    ) -> Box<dyn BlockDecoding + Send> {
+        Box::new(DecodingState::new(self.clone(), slots, blocks, device))
     }
 }

@@ -1,6 +1,6 @@
 //! Published parameter names of the Block Transformer family.
 
-use block_transformer_layers::{PublishedNames, rename};
+use block_transformer_family::{PublishedNames, rename};
 
 use crate::{BlockTransformerConfig, TokenDecoderConfig};
 
@@ -49,7 +49,7 @@ impl PublishedNames for BlockTransformerConfig {
             Some("block_decoder") => BLOCK_DECODER,
             _ => TOKEN_DECODER,
         };
-        let name = rename(path, table).replace("..", ".");
+        let name = rename(path, table);
         match (&self.token_decoder, name.as_str()) {
             (TokenDecoderConfig::T5(_), "token_decoder.shared.weight") => {
                 let tied = ["decoder.embed_tokens", "lm_head"];

@@ -1,15 +1,13 @@
-//! Shape of a model; JSON field names are those of the published configuration files.
+//! Shape of a model. JSON field names are those of the published configuration files.
 
-use block_transformer_layers::{Init, neox::NeoXConfig};
-use burn::tensor::Device;
+use block_transformer_family::{FamilyConfig, InvalidConfig, Stacks};
+use block_transformer_layers::neox::NeoXConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::GptNeoX;
-
-/// Configuration of [`GptNeoX`].
+/// Configuration of [`GptNeoX`](crate::GptNeoX).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GptNeoXConfig {
-    /// Rows of the token embedding and of the LM head.
+    /// Rows of the token embedding and columns of the LM head.
     pub vocab_size: usize,
     /// Context the model is trained with, in tokens. Rotary positions have no hard limit.
     #[serde(default = "default_positions")]
@@ -23,37 +21,54 @@ fn default_positions() -> usize {
     2048
 }
 
-impl GptNeoXConfig {
-    /// What is wrong with the configuration, if anything.
-    pub fn check(&self) -> Result<(), String> {
+impl FamilyConfig for GptNeoXConfig {
+    fn family(&self) -> &'static str {
+        "vanilla"
+    }
+
+    fn block_length(&self) -> usize {
+        1
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn with_vocab_size(self, vocab_size: usize) -> Self {
+        Self { vocab_size, ..self }
+    }
+
+    fn max_position_embeddings(&self) -> usize {
+        self.max_position_embeddings
+    }
+
+    fn check(&self) -> Result<(), InvalidConfig> {
         if self.vocab_size < 2 {
-            return Err("vocab_size: must be at least 2".into());
+            return Err(InvalidConfig::new("vocab_size", "must be at least 2"));
         }
-        self.stack.check("gpt-neox")
+        self.stack.check("gpt-neox").map_err(InvalidConfig::from_text)
     }
 
-    /// A model with weights from `seed`.
-    pub fn init(&self, seed: u64, device: &Device) -> GptNeoX {
-        GptNeoX::new(self, &Init::new(seed, device))
-    }
-
-    /// Parameters outside the token embedding and the LM head.
-    pub fn num_params_non_embedding(&self) -> usize {
-        self.stack.num_params()
-    }
-
-    /// All parameters.
-    pub fn num_params(&self) -> usize {
+    fn num_params(&self) -> usize {
         self.num_params_non_embedding() + 2 * self.vocab_size * self.stack.hidden_size
     }
 
-    /// Parameters in the matrices of linear layers, the LM head's included.
-    pub fn num_matrix_params(&self) -> usize {
+    fn num_params_non_embedding(&self) -> usize {
+        self.stack.num_params()
+    }
+
+    fn num_matrix_params(&self) -> usize {
         self.stack.num_matrix_params() + self.vocab_size * self.stack.hidden_size
     }
 
-    /// Bytes of keys and values one token of context takes, at `bytes` a number.
-    pub fn kv_bytes_per_token(&self, bytes: usize) -> f64 {
-        self.stack.kv_bytes(bytes) as f64
+    fn stacks(&self) -> Stacks {
+        Stacks {
+            block_length: 1,
+            embeddings_per_block: 1,
+            vocab_size: self.vocab_size,
+            context: (&self.stack).into(),
+            embedder: None,
+            token: None,
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! suite (Biderman et al., arXiv 2304.01373).
 
 mod config;
+mod decoding;
 mod model;
 mod names;
 

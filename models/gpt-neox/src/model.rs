@@ -1,14 +1,16 @@
 //! Token embedding, GPT-NeoX stack, untied LM head.
 
+use block_transformer_family::{BlockDecoding, Family, PaddingMask, TokenBatch};
 use block_transformer_layers::neox::{NeoXStack, StackCache};
-use block_transformer_layers::{Init, Positions, causal_by_block, project};
+use block_transformer_layers::{Init, Positions, causal_by_block, int_tensor, project};
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::GptNeoXConfig;
+use crate::config::GptNeoXConfig;
+use crate::decoding::DecodingState;
 
-/// The caches of [`GptNeoX`], one position a token.
+/// The KV caches of [`GptNeoX`], one position per token.
 pub type GptNeoXCache = StackCache;
 
 /// A GPT-NeoX language model.
@@ -17,10 +19,12 @@ pub struct GptNeoX {
     embed_in: Embedding,
     stack: NeoXStack,
     embed_out: Linear,
+    #[module(skip)]
+    config: GptNeoXConfig,
 }
 
 impl GptNeoX {
-    /// A model at `init`.
+    /// A model whose parameters are drawn at `init`.
     pub fn new(config: &GptNeoXConfig, init: &Init) -> Self {
         let (vocab, hidden, std) =
             (config.vocab_size, config.stack.hidden_size, NeoXStack::INIT_STD);
@@ -28,6 +32,7 @@ impl GptNeoX {
             embed_in: init.embedding("embed_in", vocab, hidden, std),
             stack: NeoXStack::new(&config.stack, &init.at("stack")),
             embed_out: init.linear("embed_out", hidden, vocab, false, std),
+            config: config.clone(),
         }
     }
 
@@ -37,7 +42,7 @@ impl GptNeoX {
     /// - `ids`: `[batch, time]`
     /// - output: `[batch, time, vocab]`
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.logits(self.hidden(ids))
+        self.logits(self.hidden_states(ids))
     }
 
     /// Hidden states of every position after the final norm.
@@ -45,7 +50,7 @@ impl GptNeoX {
     /// # Shapes
     /// - `ids`: `[batch, time]`
     /// - output: `[batch, time, hidden]`
-    pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    pub fn hidden_states(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, time] = ids.dims();
         let start = Positions::Same(0);
         let mask = causal_by_block(&start, time, 1, None);
@@ -53,8 +58,8 @@ impl GptNeoX {
         self.stack.forward(self.embed_in.forward(ids), &mask, &rotary)
     }
 
-    /// Hidden states, after the final norm, of the last `keep` of the new positions `at`, which
-    /// see what `cache` holds and are added to it.
+    /// Adds the new positions at `at` to `cache`. Returns the hidden states, after the final norm, of
+    /// each row's last `keep` positions.
     ///
     /// # Shapes
     /// - `ids`: `[rows, time]`
@@ -73,16 +78,59 @@ impl GptNeoX {
 
     /// The LM head: `[batch, time, hidden] -> [batch, time, vocab]`.
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        project(hidden, self.embed_out.weight.val(), None)
-    }
-
-    /// The LM head's matrix `[hidden, vocab]`.
-    pub fn head(&self) -> Tensor<2> {
-        self.embed_out.weight.val()
+        project(hidden, self.head(), None)
     }
 
     /// Empty caches of `slots` sequences of up to `capacity` tokens.
     pub fn new_cache(&self, slots: usize, capacity: usize, device: &Device) -> GptNeoXCache {
         self.stack.new_cache(slots, capacity, device)
+    }
+}
+
+impl Family for GptNeoX {
+    type Config = GptNeoXConfig;
+
+    fn init(config: &GptNeoXConfig, seed: u64, device: &Device) -> Self {
+        Self::new(config, &Init::new(seed, device))
+    }
+
+    fn config(&self) -> GptNeoXConfig {
+        self.config.clone()
+    }
+
+    fn hidden(&self, batch: &TokenBatch) -> Tensor<2> {
+        let [b, time] = batch.ids.dims();
+        // the last token is never an input; padding follows the tokens, where causal attention does
+        // not look
+        let hidden = self.hidden_states(batch.ids.clone().narrow(1, 0, time - 1));
+        let [_, _, width] = hidden.dims();
+        hidden.reshape([b * (time - 1), width])
+    }
+
+    fn head(&self) -> Tensor<2> {
+        self.embed_out.weight.val()
+    }
+
+    fn continuation_hidden(
+        &self,
+        ids: Tensor<3, Int>,
+        _is_token: &PaddingMask,
+        before: Vec<i64>,
+        _written: Tensor<2, Int>,
+    ) -> Tensor<3> {
+        let ([rows, time, _], device, count) = (ids.dims(), ids.device(), before.len());
+        let hidden = self.hidden_states(ids.reshape([rows, time]));
+        let [_, _, width] = hidden.dims();
+        let before = int_tensor(before, &device);
+        hidden.reshape([rows * time, width]).select(0, before).reshape([count, 1, width])
+    }
+
+    fn decoder(
+        &self,
+        slots: usize,
+        blocks: usize,
+        device: &Device,
+    ) -> Box<dyn BlockDecoding + Send> {
+        Box::new(DecodingState::new(self.clone(), slots, blocks, device))
     }
 }

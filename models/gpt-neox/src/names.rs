@@ -1,6 +1,6 @@
 //! Published parameter names of the GPT-NeoX family.
 
-use block_transformer_layers::{PublishedNames, rename};
+use block_transformer_family::{PublishedNames, rename};
 
 use crate::GptNeoXConfig;
 

@@ -9,6 +9,7 @@ use block_transformer_datasets::{DatasetError, task_file};
 use block_transformer_device::DeviceName;
 use block_transformer_evaluation::{Item, Report, Scorer, Setting, Task, Timed, check_tokenizer};
 use block_transformer_text::Tokenizer;
+use block_transformer_zoo::FamilyConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::open_checkpoint;

@@ -8,7 +8,7 @@ use block_transformer_checkpoint::{Checkpoint, Contents, State};
 use block_transformer_device::DeviceName;
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::import;
-use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
 use crate::device;
 

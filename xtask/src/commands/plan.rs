@@ -9,7 +9,7 @@ use block_transformer_cost::{
     Lengths, Machine, Number, Peaks, Plan, Workload, cache_bytes_per_context_token, published,
 };
 use block_transformer_device::DeviceName;
-use block_transformer_zoo::Preset;
+use block_transformer_zoo::{FamilyConfig, Preset};
 use bytesize::ByteSize;
 
 use crate::counts::count;

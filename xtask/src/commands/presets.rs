@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use block_transformer_bench::table;
+use block_transformer_zoo::FamilyConfig;
 
 /// Bytes per cached value: half precision, as in the published figures.
 const KV_BYTES: usize = 2;

@@ -54,7 +54,7 @@ pub fn model(
         block_transformer_weights::published_tensors(&model, &config, &Source::Values);
     tensors.iter_mut().for_each(|(name, tensor)| draw(name, tensor));
     // parts that nothing computes with are part of a file
-    for (name, shape) in block_transformer_layers::PublishedNames::unused(&config) {
+    for (name, shape) in block_transformer_zoo::PublishedNames::unused(&config) {
         let values = vec![0.0; shape.iter().product()];
         tensors.insert(name, HostTensor { shape, values });
     }

@@ -1,9 +1,10 @@
 //! Logits: of a batch, of a sequence alone, without caches, and on another device.
 
 use block_transformer_testing::{model, shapes};
-use block_transformer_zoo::{LanguageModel, ModelConfig, TokenBatch};
-use burn::tensor::{Bool, Int, TensorData};
-use burn::tensor::{Device, Tensor};
+use block_transformer_zoo::{
+    Family, FamilyConfig, LanguageModel, ModelConfig, PaddingMask, TokenBatch,
+};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::*;
 use crate::engine::decoder;
@@ -114,14 +115,14 @@ fn without_caches(
     let mut ids = [vec![PAD; left], prompt].concat();
     let first = ids.len();
     ids.extend((0..count).map(|place| chosen(sequence, place)));
-    let mut real: Vec<bool> = (0..ids.len()).map(|i| i >= left).collect();
+    let mut is_token: Vec<bool> = (0..ids.len()).map(|i| i >= left).collect();
     let time = ids.len().next_multiple_of(l);
     ids.resize(time, PAD);
-    real.resize(time, false);
+    is_token.resize(time, false);
     let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
     let batch = TokenBatch {
         ids: Tensor::<2, Int>::from_data(TensorData::new(ids, [1, time]), device),
-        real: Tensor::<2, Bool>::from_data(TensorData::new(real, [1, time]), device),
+        is_token: PaddingMask::new(is_token),
         block_length: l,
     };
     let (logits, _) = model.predict(&batch);

@@ -1,8 +1,10 @@
 //! Decoding without caches, which the engine is compared with.
 
 use block_transformer_generation::{EOS, PAD, Sampler, Sampling};
-use block_transformer_zoo::{LanguageModel, ModelConfig, TokenBatch};
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use block_transformer_zoo::{
+    Family, FamilyConfig, LanguageModel, ModelConfig, PaddingMask, TokenBatch,
+};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Continues a prompt, recomputing everything for each token.
 pub fn uncached(
@@ -22,12 +24,12 @@ pub fn uncached(
     while ids.len() < first + count {
         // the rest of the block that is being written is padding, which nothing before it sees
         let time = (ids.len() + 1).next_multiple_of(l);
-        let real: Vec<bool> = (0..time).map(|i| (left..ids.len()).contains(&i)).collect();
+        let is_token = (0..time).map(|i| (left..ids.len()).contains(&i)).collect();
         let mut padded: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
         padded.resize(time, i64::from(PAD));
         let batch = TokenBatch {
             ids: Tensor::<2, Int>::from_data(TensorData::new(padded, [1, time]), device),
-            real: Tensor::<2, Bool>::from_data(TensorData::new(real, [1, time]), device),
+            is_token: PaddingMask::new(is_token),
             block_length: l,
         };
         let (logits, _) = model.predict(&batch);

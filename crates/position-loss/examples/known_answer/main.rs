@@ -10,7 +10,7 @@ use block_transformer_plot::{Line, Style};
 use block_transformer_position_loss::{
     About, BookRow, Measures, Meter, PositionLossError, Repeats, Report, Tally, Windows,
 };
-use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::{FamilyConfig, ModelConfig};
 use burn::tensor::Device;
 use training::{Training, small, train};
 

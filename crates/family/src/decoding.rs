@@ -1,0 +1,82 @@
+//! Decoding block by block: a model with its KV caches.
+
+use block_transformer_layers::Positions;
+use burn::tensor::{Int, Tensor};
+
+use crate::batch::PaddingMask;
+
+/// A model that decodes blocks of several sequences in lockstep, with its KV caches and the block in
+/// progress.
+///
+/// Every sequence has a slot of the cache. A caller first appends the blocks of a prompt, then starts
+/// a block from the states after them, then decodes the rest of the block token by token, and
+/// appends the finished block.
+pub trait BlockDecoding {
+    /// Tokens per block; 1 for models without blocks.
+    fn block_length(&self) -> usize;
+
+    /// Positions per block in the cache of the whole sequence.
+    fn positions_per_block(&self) -> usize;
+
+    /// Runs new blocks and adds them to the cache. Serves the chunks of a prompt and finished blocks
+    /// alike.
+    ///
+    /// # Shapes
+    /// - `ids`: `[rows, n, block_length]`
+    /// - `is_token`: `[rows, n * block_length]`; padding is allowed at the start of a row's first
+    ///   block only
+    /// - `at`: the slot and the first new block of each row, counted in blocks
+    /// - output: the states `[rows, k, width]` after each row's last block
+    fn append(&mut self, ids: Tensor<3, Int>, is_token: &PaddingMask, at: &Positions) -> Tensor<3>;
+
+    /// Starts the next block of each row from `states` `[rows, k, width]`; returns the logits
+    /// `[rows, vocab]` of its first token. A block in progress is dropped.
+    fn start(&mut self, states: Tensor<3>) -> Tensor<2>;
+
+    /// Continues the block in progress for the rows `kept` of the last call, whose chosen tokens are
+    /// `ids` `[kept]`; returns the logits `[kept, vocab]` of their next tokens.
+    ///
+    /// # Panics
+    /// When no block is in progress or the block is complete.
+    fn decode(&mut self, kept: &[usize], ids: Tensor<1, Int>) -> Tensor<2>;
+
+    /// Fills every slot with the same random keys and values, for benchmarks of long contexts.
+    fn fill_random(&mut self);
+
+    /// Counts of what has been computed since the caches were made.
+    fn work(&self) -> Work;
+}
+
+/// Counts of what a decoder has computed.
+///
+/// With the sizes of a model they give its work in FLOPs. A vanilla model counts as a token decoder
+/// only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Positions run through the block decoder, including those of prompts.
+    pub block: PositionCounts,
+    /// Context embeddings expanded for the token decoder.
+    pub expanded: usize,
+    /// Positions run through the token decoder.
+    pub token: PositionCounts,
+    /// Rows of logits.
+    pub logits: usize,
+}
+
+/// Counts of positions run through a stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PositionCounts {
+    /// All positions.
+    pub run: usize,
+    /// Positions for which the last layer computed its output. For the others it computed keys and
+    /// values only.
+    pub finished: usize,
+}
+
+impl PositionCounts {
+    /// Adds `run` positions, of which `finished` have an output of the last layer.
+    pub fn add(&mut self, run: usize, finished: usize) {
+        self.run += run;
+        self.finished += finished;
+    }
+}

@@ -1,0 +1,20 @@
+//! The contract of a model family.
+//!
+//! A family implements [`FamilyConfig`] for its configuration and [`Family`] for its model. Training,
+//! generation, evaluation, the cost model, and weight import and export use these traits only.
+
+mod batch;
+mod config;
+mod decoding;
+mod model;
+mod names;
+mod precision;
+mod stacks;
+
+pub use batch::{PaddingMask, TokenBatch, TokenLosses};
+pub use config::{FamilyConfig, InvalidConfig};
+pub use decoding::{BlockDecoding, PositionCounts, Work};
+pub use model::Family;
+pub use names::{PublishedNames, rename};
+pub use precision::{FloatFormat, ParsePrecisionError, Precision};
+pub use stacks::{Conditioning, EmbedderShape, StackShape, Stacks, TokenDecoderShape};

@@ -1,0 +1,108 @@
+//! What training, evaluation and generation ask of a model.
+
+use block_transformer_layers::{cross_entropy, linear_cross_entropy, project};
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::batch::{PaddingMask, TokenBatch, TokenLosses};
+use crate::config::FamilyConfig;
+use crate::decoding::BlockDecoding;
+use crate::precision::{self, FloatFormat, Precision};
+
+/// A language model of a family.
+pub trait Family: Module + 'static {
+    /// Configuration of the family's models.
+    type Config: FamilyConfig;
+
+    /// A model with first weights drawn from `seed`.
+    fn init(config: &Self::Config, seed: u64, device: &Device) -> Self;
+
+    /// The model's configuration.
+    fn config(&self) -> Self::Config;
+
+    /// Hidden states that the LM head turns into the logits of the predicted tokens: of all tokens
+    /// but those of the first block.
+    ///
+    /// # Shapes
+    /// `[batch * (time - block_length), width]`
+    fn hidden(&self, batch: &TokenBatch) -> Tensor<2>;
+
+    /// The matrix `[width, vocab]` of the LM head.
+    fn head(&self) -> Tensor<2>;
+
+    /// Hidden states of the blocks `written`, each of which follows block `before[i]` of `ids`.
+    ///
+    /// Padding may stand at the start of a row's first block and after the last block that `before`
+    /// names, where no state depends on it.
+    ///
+    /// # Shapes
+    /// - `ids`: `[rows, n, block_length]`
+    /// - `is_token`: `[rows, n * block_length]`
+    /// - `before`: `[count]`, each `row * n + block`
+    /// - `written`: `[count, block_length]`
+    /// - output: `[count, block_length, width]`
+    fn continuation_hidden(
+        &self,
+        ids: Tensor<3, Int>,
+        is_token: &PaddingMask,
+        before: Vec<i64>,
+        written: Tensor<2, Int>,
+    ) -> Tensor<3>;
+
+    /// The model with empty caches on `device` for `slots` sequences of up to `blocks` blocks each.
+    /// The model must not be on an autodiff device.
+    fn decoder(
+        &self,
+        slots: usize,
+        blocks: usize,
+        device: &Device,
+    ) -> Box<dyn BlockDecoding + Send>;
+
+    /// The model with its weights stored in `precision`, for inference: in bf16 a decoded token reads
+    /// half the bytes. burn's ndarray backend has no bf16.
+    fn with_precision(self, precision: Precision) -> Self {
+        match precision.matrices() {
+            FloatFormat::F32 => self,
+            format => precision::with_matrices(self, format),
+        }
+    }
+
+    /// Bytes of the parameters as they are stored.
+    fn weight_bytes(&self) -> u64 {
+        precision::stored_bytes(self)
+    }
+
+    /// Logits of the predicted tokens, and those tokens: all but the first block.
+    ///
+    /// # Shapes
+    /// `[batch, predicted, vocab]`, `[batch, predicted]`
+    fn predict(&self, batch: &TokenBatch) -> (Tensor<3>, Tensor<2, Int>) {
+        let targets = batch.targets();
+        let [b, predicted] = targets.dims();
+        let logits = project(self.hidden(batch), self.head(), None);
+        let [_, vocab] = logits.dims();
+        (logits.reshape([b, predicted, vocab]), targets)
+    }
+
+    /// Mean cross-entropy over the predicted tokens without padding, `[1]`, in nats per token: the
+    /// training loss. Holds the logits of a few rows at a time.
+    fn loss(&self, batch: &TokenBatch) -> Tensor<1> {
+        let hidden = self.hidden(batch);
+        let [rows, _] = hidden.dims();
+        let targets = batch.targets().reshape([rows]);
+        let weights = batch.weights(&hidden.device()).reshape([rows]);
+        linear_cross_entropy(hidden, self.head(), targets, weights)
+    }
+
+    /// Cross-entropy of every predicted token.
+    fn losses(&self, batch: &TokenBatch) -> TokenLosses {
+        let (logits, targets) = self.predict(batch);
+        let [b, predicted, vocab] = logits.dims();
+        let rows = b * predicted;
+        let losses =
+            cross_entropy(logits.clone().reshape([rows, vocab]), targets.clone().reshape([rows]));
+        let weights = batch.weights(&logits.device());
+        let losses = losses.reshape([b, predicted]) * weights.clone();
+        TokenLosses { losses, weights, logits, targets }
+    }
+}

@@ -1,0 +1,161 @@
+//! How values are stored.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// The float formats in which a model's weights are stored. Everything is computed in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// All values in f32.
+    #[default]
+    F32,
+    /// The matrices of linear layers in bf16; embeddings, norms, biases, an LM head tied to an
+    /// embedding, and all activations in f32.
+    Bf16Weights,
+}
+
+impl Precision {
+    /// Every precision.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16Weights];
+
+    /// The format of the matrices of linear layers.
+    pub fn matrices(self) -> FloatFormat {
+        match self {
+            Self::F32 => FloatFormat::F32,
+            Self::Bf16Weights => FloatFormat::Bf16,
+        }
+    }
+
+    /// The format of all other parameters, of caches and of activations.
+    pub fn values(self) -> FloatFormat {
+        FloatFormat::F32
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::Bf16Weights => "bf16-weights",
+        })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = ParsePrecisionError;
+
+    fn from_str(text: &str) -> Result<Self, ParsePrecisionError> {
+        let found = Self::ALL.into_iter().find(|precision| precision.to_string() == text);
+        found.ok_or_else(|| ParsePrecisionError(text.into()))
+    }
+}
+
+/// A text that names no [`Precision`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no precision; use `f32` or `bf16-weights`")]
+pub struct ParsePrecisionError(pub String);
+
+/// A float format of stored values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FloatFormat {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl FloatFormat {
+    /// Bytes per value.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+impl fmt::Display for FloatFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+impl From<FloatFormat> for DType {
+    fn from(format: FloatFormat) -> Self {
+        match format {
+            FloatFormat::F32 => Self::F32,
+            FloatFormat::F16 => Self::F16,
+            FloatFormat::Bf16 => Self::BF16,
+        }
+    }
+}
+
+/// `model` with the matrices of its linear layers in `format`.
+pub(crate) fn with_matrices<M: Module>(model: M, format: FloatFormat) -> M {
+    model.map(&mut CastMatrices { format, is_linear: Vec::new() })
+}
+
+struct CastMatrices {
+    format: FloatFormat,
+    /// Whether each entered module is a linear layer.
+    is_linear: Vec<bool>,
+}
+
+impl ModuleMapper for CastMatrices {
+    fn enter_module(&mut self, _: &str, container: &str) {
+        self.is_linear.push(matches!(container, "Struct:Linear" | "Struct:BlockConv"));
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.is_linear.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        // the last entry is the parameter's own field, the one before it the layer
+        let in_linear = self.is_linear.iter().rev().take(2).any(|&is_linear| is_linear);
+        let format = DType::from(self.format);
+        if D == 2 && in_linear { param.map(|tensor| tensor.cast(format)) } else { param }
+    }
+}
+
+/// Bytes of the parameters of `model` as they are stored.
+pub(crate) fn stored_bytes<M: Module>(model: &M) -> u64 {
+    let mut bytes = Bytes(0);
+    model.visit(&mut bytes);
+    bytes.0
+}
+
+struct Bytes(u64);
+
+impl ModuleVisitor for Bytes {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        self.0 += (tensor.shape().num_elements() * tensor.dtype().size()) as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precisions_parse_as_they_print() {
+        for precision in Precision::ALL {
+            assert_eq!(precision.to_string().parse(), Ok(precision));
+        }
+        assert_eq!("bf16".parse::<Precision>(), Err(ParsePrecisionError("bf16".into())));
+    }
+}

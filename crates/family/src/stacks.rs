@@ -1,0 +1,146 @@
+//! Shapes of layer stacks, from which costs and memory limits are computed.
+
+use block_transformer_layers::neox::NeoXConfig;
+use block_transformer_layers::roberta::RobertaConfig;
+use block_transformer_layers::t5::T5Config;
+
+/// Shape of a stack of transformer layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StackShape {
+    /// Layers.
+    pub layers: usize,
+    /// Width of the residual stream.
+    pub width: usize,
+    /// Width of the keys of a position in a layer, over all heads; values have the same.
+    pub kv_width: usize,
+    /// Inner width of the MLP.
+    pub mlp_width: usize,
+    /// Whether every layer also attends to encoder states.
+    pub cross_attention: bool,
+}
+
+impl StackShape {
+    /// Parameters in the matrices of the linear layers of one layer's MLP.
+    pub fn mlp_params(&self) -> usize {
+        2 * self.width * self.mlp_width
+    }
+
+    /// Parameters in the matrices of all linear layers.
+    pub fn matrix_params(&self) -> usize {
+        let attentions = if self.cross_attention { 2 } else { 1 };
+        self.layers * (attentions * 4 * self.width * self.kv_width + self.mlp_params())
+    }
+
+    /// Values that keys and values of one cached position take in all layers.
+    pub fn kv_values(&self) -> usize {
+        2 * self.layers * self.kv_width
+    }
+}
+
+impl From<&NeoXConfig> for StackShape {
+    fn from(config: &NeoXConfig) -> Self {
+        Self {
+            layers: config.num_hidden_layers,
+            width: config.hidden_size,
+            kv_width: config.hidden_size,
+            mlp_width: config.intermediate(),
+            cross_attention: false,
+        }
+    }
+}
+
+impl From<&RobertaConfig> for StackShape {
+    fn from(config: &RobertaConfig) -> Self {
+        Self {
+            layers: config.num_hidden_layers,
+            width: config.hidden_size,
+            kv_width: config.hidden_size,
+            mlp_width: config.intermediate(),
+            cross_attention: false,
+        }
+    }
+}
+
+impl From<&T5Config> for StackShape {
+    fn from(config: &T5Config) -> Self {
+        Self {
+            layers: config.num_hidden_layers,
+            width: config.hidden_size,
+            kv_width: config.num_attention_heads * config.d_kv,
+            mlp_width: config.d_ff,
+            cross_attention: true,
+        }
+    }
+}
+
+/// Shapes of all stacks of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stacks {
+    /// Tokens per block; 1 for models without blocks.
+    pub block_length: usize,
+    /// Positions per block in the context stack.
+    pub embeddings_per_block: usize,
+    /// Columns of the LM head.
+    pub vocab_size: usize,
+    /// The stack that attends over the whole sequence: the block decoder, or the only stack of a
+    /// model without blocks.
+    pub context: StackShape,
+    /// The embedder of blocks; `None` for models without blocks.
+    pub embedder: Option<EmbedderShape>,
+    /// The decoder of the tokens inside a block; `None` for models without blocks.
+    pub token: Option<TokenDecoderShape>,
+}
+
+/// Shape of an embedder of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmbedderShape {
+    /// The encoder and the positions it runs per block; `None` for a table lookup.
+    pub encoder: Option<(StackShape, usize)>,
+    /// Values per block that are joined to its block embeddings.
+    pub joined: usize,
+    /// Parameters of the matrix that joins them to one block embedding; 0 for a concatenation.
+    pub projection_params: usize,
+}
+
+/// Shape of a token decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenDecoderShape {
+    /// The stack.
+    pub stack: StackShape,
+    /// Vectors per block that the context embeddings are expanded to.
+    pub vectors: usize,
+    /// How those vectors reach the stack.
+    pub conditioning: Conditioning,
+    /// Whether the LM head is the token table.
+    pub tied_head: bool,
+}
+
+/// How a context embedding reaches the token decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conditioning {
+    /// As vectors before the token embeddings.
+    Prefix,
+    /// Added to the token embeddings.
+    Summation,
+    /// As encoder states.
+    CrossAttention,
+}
+
+impl TokenDecoderShape {
+    /// Positions run before the first token of a block is known: the prefix, or BOS.
+    pub fn first_positions(&self) -> usize {
+        if self.conditioning == Conditioning::Prefix { self.vectors } else { 1 }
+    }
+
+    /// Positions that the cache holds for a block of `block_length` tokens. The last token of a block
+    /// is never an input.
+    pub fn cached_positions(&self, block_length: usize) -> usize {
+        self.first_positions() + block_length - 1
+    }
+
+    /// Parameters of the matrix that expands one context embedding of width `context_width`, of
+    /// `embeddings` per block.
+    pub fn expansion_params(&self, context_width: usize, embeddings: usize) -> usize {
+        context_width * self.stack.width * self.vectors / embeddings
+    }
+}

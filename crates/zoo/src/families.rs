@@ -1,0 +1,177 @@
+//! The registry of model families.
+
+use block_transformer_family::{
+    BlockDecoding, Family, FamilyConfig, InvalidConfig, PaddingMask, PublishedNames, Stacks,
+    TokenBatch,
+};
+use block_transformer_gpt_neox::GptNeoX;
+use block_transformer_model::BlockTransformer;
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Declares [`ModelConfig`] and [`LanguageModel`] with a variant per family, and implements the
+/// family traits for them by delegation.
+///
+/// Each family gives its model type, a key that only its configuration tables have, and its presets
+/// as TOML.
+macro_rules! families {
+    ($($(#[$doc:meta])* $variant:ident($model:ident), $key:literal, $presets:expr;)+) => {
+        /// Configuration of a [`LanguageModel`] of any family. Its JSON is that of the published
+        /// configurations.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(untagged)]
+        pub enum ModelConfig {
+            $($(#[$doc])* $variant(<$model as Family>::Config),)+
+        }
+
+        /// A language model of any family.
+        #[derive(Module, Debug)]
+        #[expect(clippy::large_enum_variant, reason = "one model lives at a time")]
+        pub enum LanguageModel {
+            $($(#[$doc])* $variant($model),)+
+        }
+
+        /// Presets of every family, TOML, with the family's name for errors.
+        pub(crate) const PRESETS: &[(&str, &str)] = &[$((stringify!($variant), $presets),)+];
+
+        impl ModelConfig {
+            /// The keys that tell the families apart.
+            pub(crate) const KEYS: &[&str] = &[$($key,)+];
+
+            /// Reads a table of the family whose key it has; `None` when it has the key of no family.
+            pub(crate) fn deserialize_family(
+                table: &Value,
+            ) -> Option<Result<Self, serde_json::Error>> {
+                $(if table.get($key).is_some() {
+                    return Some(Deserialize::deserialize(table).map(Self::$variant));
+                })+
+                None
+            }
+        }
+
+        impl FamilyConfig for ModelConfig {
+            fn family(&self) -> &'static str {
+                match self { $(Self::$variant(config) => config.family(),)+ }
+            }
+
+            fn block_length(&self) -> usize {
+                match self { $(Self::$variant(config) => config.block_length(),)+ }
+            }
+
+            fn vocab_size(&self) -> usize {
+                match self { $(Self::$variant(config) => config.vocab_size(),)+ }
+            }
+
+            fn with_vocab_size(self, vocab_size: usize) -> Self {
+                match self {
+                    $(Self::$variant(config) => Self::$variant(config.with_vocab_size(vocab_size)),)+
+                }
+            }
+
+            fn max_position_embeddings(&self) -> usize {
+                match self { $(Self::$variant(config) => config.max_position_embeddings(),)+ }
+            }
+
+            fn check(&self) -> Result<(), InvalidConfig> {
+                match self { $(Self::$variant(config) => config.check(),)+ }
+            }
+
+            fn num_params(&self) -> usize {
+                match self { $(Self::$variant(config) => config.num_params(),)+ }
+            }
+
+            fn num_params_non_embedding(&self) -> usize {
+                match self { $(Self::$variant(config) => config.num_params_non_embedding(),)+ }
+            }
+
+            fn num_matrix_params(&self) -> usize {
+                match self { $(Self::$variant(config) => config.num_matrix_params(),)+ }
+            }
+
+            fn stacks(&self) -> Stacks {
+                match self { $(Self::$variant(config) => config.stacks(),)+ }
+            }
+        }
+
+        /// Parameter paths are those of a [`LanguageModel`]: they start with its variant.
+        impl PublishedNames for ModelConfig {
+            fn published_names(&self, path: &str) -> Vec<String> {
+                let path = inside(path);
+                match self { $(Self::$variant(config) => config.published_names(path),)+ }
+            }
+
+            fn conv_kernel(&self, path: &str) -> usize {
+                let path = inside(path);
+                match self { $(Self::$variant(config) => config.conv_kernel(path),)+ }
+            }
+
+            fn unused(&self) -> Vec<(String, Vec<usize>)> {
+                match self { $(Self::$variant(config) => config.unused(),)+ }
+            }
+        }
+
+        /// `path` without the variant of [`LanguageModel`] that it may start with.
+        fn inside(path: &str) -> &str {
+            $(if let Some(path) = path.strip_prefix(concat!(stringify!($variant), ".")) {
+                return path;
+            })+
+            path
+        }
+
+        impl Family for LanguageModel {
+            type Config = ModelConfig;
+
+            fn init(config: &ModelConfig, seed: u64, device: &Device) -> Self {
+                match config {
+                    $(ModelConfig::$variant(config) => {
+                        Self::$variant(Family::init(config, seed, device))
+                    })+
+                }
+            }
+
+            fn config(&self) -> ModelConfig {
+                match self { $(Self::$variant(model) => ModelConfig::$variant(model.config()),)+ }
+            }
+
+            fn hidden(&self, batch: &TokenBatch) -> Tensor<2> {
+                match self { $(Self::$variant(model) => model.hidden(batch),)+ }
+            }
+
+            fn head(&self) -> Tensor<2> {
+                match self { $(Self::$variant(model) => model.head(),)+ }
+            }
+
+            fn continuation_hidden(
+                &self,
+                ids: Tensor<3, Int>,
+                is_token: &PaddingMask,
+                before: Vec<i64>,
+                written: Tensor<2, Int>,
+            ) -> Tensor<3> {
+                match self {
+                    $(Self::$variant(model) => {
+                        model.continuation_hidden(ids, is_token, before, written)
+                    })+
+                }
+            }
+
+            fn decoder(
+                &self,
+                slots: usize,
+                blocks: usize,
+                device: &Device,
+            ) -> Box<dyn BlockDecoding + Send> {
+                match self { $(Self::$variant(model) => model.decoder(slots, blocks, device),)+ }
+            }
+        }
+    };
+}
+
+families! {
+    /// Block Transformer.
+    Block(BlockTransformer), "block_decoder", block_transformer_model::PRESETS;
+    /// Vanilla GPT-NeoX.
+    Vanilla(GptNeoX), "hidden_size", block_transformer_gpt_neox::PRESETS;
+}

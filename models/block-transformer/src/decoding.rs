@@ -1,0 +1,80 @@
+//! Decoding with KV caches: one step of the block decoder per block, then the token decoder inside
+//! the block.
+
+use block_transformer_family::{BlockDecoding, PaddingMask, Work};
+use block_transformer_layers::{KvCache, Positions};
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::model::{BlockCache, BlockTransformer};
+use crate::token_block::{TokenBlock, TokenCache};
+
+/// A model with its caches and the block in progress.
+pub(crate) struct DecodingState {
+    model: BlockTransformer,
+    /// Of the block decoder, by slot.
+    blocks: BlockCache,
+    /// Of the token decoder, by row of the block in progress.
+    tokens: TokenCache,
+    in_progress: Option<TokenBlock>,
+    work: Work,
+}
+
+impl DecodingState {
+    pub(crate) fn new(
+        model: BlockTransformer,
+        slots: usize,
+        blocks: usize,
+        device: &Device,
+    ) -> Self {
+        Self {
+            blocks: model.new_cache(slots, blocks, device),
+            tokens: model.token_decoder().new_cache(slots, device),
+            in_progress: None,
+            model,
+            work: Work::default(),
+        }
+    }
+}
+
+impl BlockDecoding for DecodingState {
+    fn block_length(&self) -> usize {
+        self.model.token_decoder().block_length()
+    }
+
+    fn positions_per_block(&self) -> usize {
+        self.model.embeddings_per_block()
+    }
+
+    fn append(&mut self, ids: Tensor<3, Int>, is_token: &PaddingMask, at: &Positions) -> Tensor<3> {
+        let ([rows, n, _], e) = (ids.dims(), self.model.embeddings_per_block());
+        self.work.block.add(rows * n * e, rows * e);
+        let embedded = self.model.embed(ids, is_token);
+        self.model.contexts_cached(embedded, at, 1, &mut self.blocks)
+    }
+
+    fn start(&mut self, states: Tensor<3>) -> Tensor<2> {
+        let ([rows, e, _], decoder) = (states.dims(), self.model.token_decoder());
+        self.work.expanded += rows * e;
+        self.work.token.add(rows * decoder.first_positions(), rows);
+        self.work.logits += rows;
+        let (block, logits) = decoder.start(states, &mut self.tokens);
+        self.in_progress = Some(block);
+        logits
+    }
+
+    fn decode(&mut self, kept: &[usize], ids: Tensor<1, Int>) -> Tensor<2> {
+        let block = self.in_progress.as_mut().expect("a block is in progress");
+        block.keep(kept);
+        self.work.token.add(kept.len(), kept.len());
+        self.work.logits += kept.len();
+        self.model.token_decoder().next(block, ids, &mut self.tokens)
+    }
+
+    fn fill_random(&mut self) {
+        self.blocks.iter_mut().for_each(KvCache::fill_random);
+    }
+
+    fn work(&self) -> Work {
+        self.work
+    }
+}

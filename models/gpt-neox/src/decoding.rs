@@ -1,0 +1,55 @@
+//! Decoding with KV caches: each token is a block of its own.
+
+use block_transformer_family::{BlockDecoding, PaddingMask, Work};
+use block_transformer_layers::{KvCache, Positions};
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::model::{GptNeoX, GptNeoXCache};
+
+/// A model with its caches by slot.
+pub(crate) struct DecodingState {
+    model: GptNeoX,
+    cache: GptNeoXCache,
+    work: Work,
+}
+
+impl DecodingState {
+    pub(crate) fn new(model: GptNeoX, slots: usize, tokens: usize, device: &Device) -> Self {
+        Self { cache: model.new_cache(slots, tokens, device), model, work: Work::default() }
+    }
+}
+
+impl BlockDecoding for DecodingState {
+    fn block_length(&self) -> usize {
+        1
+    }
+
+    fn positions_per_block(&self) -> usize {
+        1
+    }
+
+    fn append(&mut self, ids: Tensor<3, Int>, _: &PaddingMask, at: &Positions) -> Tensor<3> {
+        let [rows, n, _] = ids.dims();
+        self.work.token.add(rows * n, rows);
+        self.model.hidden_cached(ids.reshape([rows, n]), at, 1, &mut self.cache)
+    }
+
+    fn start(&mut self, states: Tensor<3>) -> Tensor<2> {
+        let logits = self.model.logits(states); // [rows, 1, v]
+        let [rows, _, vocab] = logits.dims();
+        self.work.logits += rows;
+        logits.reshape([rows, vocab])
+    }
+
+    fn decode(&mut self, _: &[usize], _: Tensor<1, Int>) -> Tensor<2> {
+        unreachable!("a block of one token is complete after its first")
+    }
+
+    fn fill_random(&mut self) {
+        self.cache.iter_mut().for_each(KvCache::fill_random);
+    }
+
+    fn work(&self) -> Work {
+        self.work
+    }
+}
