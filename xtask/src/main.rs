@@ -1,6 +1,6 @@
 //! The commands: `cargo xtask COMMAND` in a checkout, `block-transformer COMMAND` installed.
 
-/// Prints a line. A reader that has gone away, as behind `| head`, is no error.
+/// Prints a line to stdout. A reader that has closed the pipe, such as `head`, is not an error.
 macro_rules! say {
     ($($line:tt)*) => {{
         use std::io::Write;
@@ -20,8 +20,7 @@ use std::process::ExitCode;
 use block_transformer_device::keep_freed_memory;
 use clap::Parser;
 
-/// Train, run, import and export Block Transformers and the vanilla transformers they are
-/// measured against.
+/// Train, run, evaluate, import and export Block Transformers and vanilla transformers.
 #[derive(Parser)]
 #[command(name = program(), bin_name = program(), version, max_term_width = 100)]
 struct Cli {
@@ -46,8 +45,8 @@ const STACK: usize = 8 << 20;
 fn main() -> ExitCode {
     keep_freed_memory();
     let command = Cli::parse().command;
-    // On a thread of the pool a parallel operation begins at once, with the caller's share of the
-    // work; from any other it would wait for a thread to be woken, and to be woken itself.
+    // A thread of the pool starts its share of a parallel operation at once. Any other thread would
+    // first wake a thread of the pool, and then wait to be woken.
     let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
     rayon::scope(|_| command.run()).unwrap_or_else(|error| {
         eprintln!("error: {}", with_causes(&error));

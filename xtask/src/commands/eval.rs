@@ -53,7 +53,7 @@ pub struct Args {
     /// Folder to write results.json and results.md to
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Backend that computes
+    /// Device that computes
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }

@@ -55,7 +55,7 @@ pub struct Args {
     /// Folder of downloads
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
-    /// Backend that computes
+    /// Device that computes
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask export`
+//! `export`
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,23 +15,23 @@ use crate::device;
 /// Arguments of `export`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Checkpoint folder, or a run's folder (its newest checkpoint)
+    /// Checkpoint folder, or run folder (its newest checkpoint)
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
     /// File format
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Number format
+    /// Float format of the values
     #[arg(long, value_enum, default_value_t)]
     dtype: Number,
-    /// File to write; config.json and tokenizer.json are written beside it
+    /// File to write; config.json and tokenizer.json are written to the same folder
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Format {
-    /// Published names and layout, as the published Python code loads them
+    /// safetensors with the published names and layouts, which the published Python code loads
     #[default]
     Safetensors,
     /// burn's own format
@@ -47,13 +47,13 @@ enum Number {
 }
 
 impl Args {
-    /// Writes the file and what belongs beside it.
+    /// Writes the weights, the configuration and the tokenizer.
     pub fn run(self) -> Result<ExitCode> {
         let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         ensure!(
             folder.is_dir(),
-            "--out {}: there is no folder {}",
+            "--out {}: the folder {} does not exist",
             self.out.display(),
             folder.display()
         );
@@ -79,7 +79,7 @@ impl Args {
             ("tokenizer.json", checkpoint.tokenizer()?.to_json()),
         ] {
             let path = folder.join(name);
-            std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+            block_transformer_files::write(&path, text.as_bytes())?;
         }
         say!("{}", self.out.display());
         Ok(ExitCode::SUCCESS)

@@ -65,7 +65,7 @@ pub struct Args {
     /// What matrices are stored in
     #[arg(long, value_enum, default_value_t)]
     weights: Weights,
-    /// Backend that computes
+    /// Device that computes
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask import`
+//! `import`
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,13 +18,13 @@ pub struct Args {
     /// Published safetensors file (f32, f16 or bf16)
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// Shape of the model, by preset
+    /// Preset with the configuration of the model
     #[arg(long, conflicts_with = "config", required_unless_present = "config")]
     preset: Option<String>,
-    /// Shape of the model, as JSON
+    /// JSON file with the configuration of the model
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Tokenizer of the model; `tokenizer.json` beside the file if there is one, else bytes
+    /// Tokenizer of the model [default: tokenizer.json in the folder of --from, else bytes]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// Checkpoint folder to write
@@ -33,7 +33,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// Writes the checkpoint, or nothing.
+    /// Writes the checkpoint, completely or not at all.
     pub fn run(self) -> Result<ExitCode> {
         ensure!(!self.out.exists(), "--out {}: already exists", self.out.display());
         let config = self.model()?;
@@ -60,7 +60,8 @@ impl Args {
         say!("{} parameters in {}", config.num_params(), self.out.display());
         if tokenizer.vocab_size() > config.vocab_size() {
             say!(
-                "note: the model has {} ids, fewer than the {} of its tokenizer; give --tokenizer to generate text",
+                "note: the model has {} token ids and the tokenizer {}; give the tokenizer of the model with \
+                 --tokenizer to generate text",
                 config.vocab_size(),
                 tokenizer.vocab_size()
             );

@@ -1,4 +1,4 @@
-//! One module a command.
+//! One module per command.
 
 mod bench;
 mod eval;
@@ -22,32 +22,32 @@ use clap::Subcommand;
 /// The commands.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Measure speed and memory
+    /// Measure the speed and memory of decoding, losses and training steps
     Bench(bench::Args),
-    /// Score a model on zero-shot tasks
+    /// Score a checkpoint on zero-shot tasks
     Eval(eval::Args),
-    /// Loss by position in long books, and their perplexity, for one checkpoint or several
+    /// Measure loss by position and perplexity on long books, for one checkpoint or several
     EvalPg19(eval_pg19::Args),
-    /// Write a checkpoint's weights to a published or burn file
+    /// Export a checkpoint's weights under the published names, or in burn's format
     Export(export::Args),
     /// Continue texts with a trained model
     Generate(generate::Args),
-    /// Make a checkpoint of a published weight file
+    /// Import published weights into a checkpoint
     Import(import::Args),
     /// Compare models with recorded outputs of the published implementation
     Parity(parity::Args),
     /// Predict speed, memory and the largest batch of presets on a machine
     Plan(plan::Args),
-    /// Tokenize a corpus, which `train` otherwise does by itself
+    /// Tokenize a corpus, as `train` does before it starts
     Prepare(prepare::Args),
     /// List the presets with their sizes
     Presets(presets::Args),
-    /// Train a model, or go on training it
+    /// Train a model, or resume its training
     Train(Box<train::Args>),
 }
 
 impl Command {
-    /// Runs the command to its exit code.
+    /// Runs the command, and returns its exit code.
     pub fn run(self) -> Result<ExitCode> {
         match self {
             Self::Bench(args) => args.run(),

@@ -1,4 +1,4 @@
-//! `cargo xtask parity`
+//! `parity`
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,16 +14,16 @@ use crate::device;
 pub struct Args {
     /// Folder of cases: NAME.json, NAME.model.safetensors, NAME.golden.safetensors
     dir: PathBuf,
-    /// Compare only cases whose name contains this
+    /// Compare only the cases whose name contains this text
     #[arg(long)]
     case: Option<String>,
-    /// Backend that computes
+    /// Device that computes
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }
 
 impl Args {
-    /// Prints the largest difference of each quantity; fails when one is out of tolerance.
+    /// Prints the largest difference of each quantity; fails if one is out of tolerance.
     pub fn run(self) -> Result<ExitCode> {
         let device = device::open(self.device)?;
         let (mut compared, mut failed) = (0, 0);
@@ -48,7 +48,7 @@ impl Args {
             compared += 1;
             failed += usize::from(!report.holds());
         }
-        anyhow::ensure!(compared > 0, "--case: no case of that name in {}", self.dir.display());
+        anyhow::ensure!(compared > 0, "--case: {} has no case of that name", self.dir.display());
         say!("{} of {compared} cases within tolerance", compared - failed);
         Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
