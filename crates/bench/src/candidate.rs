@@ -1,7 +1,7 @@
 //! Models to measure: presets with random weights, and checkpoints.
 
 use block_transformer_checkpoint::Checkpoint;
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{LanguageModel, ModelConfig, Preset};
 use burn::tensor::Device;
 
 use crate::error::BenchError;
@@ -20,12 +20,9 @@ pub struct Candidate {
 
 impl Candidate {
     /// Returns a preset, with random weights.
-    ///
-    /// # Errors
-    /// When there is no such preset.
-    pub fn preset(name: &str) -> Result<Self, BenchError> {
-        let config = block_transformer_zoo::preset(name)?.model.clone();
-        Ok(Self { name: name.into(), config, loss: None, checkpoint: None })
+    pub fn preset(preset: &Preset) -> Self {
+        let (name, config) = (preset.name.clone(), preset.model.clone());
+        Self { name, config, loss: None, checkpoint: None }
     }
 
     /// Returns a checkpoint, under the name `name`.

@@ -5,7 +5,6 @@ use block_transformer_cost::Workload;
 use block_transformer_files::FileError;
 use block_transformer_generation::GenerationError;
 use block_transformer_plot::PlotError;
-use block_transformer_zoo::PresetError;
 use burn::tensor::ExecutionError;
 
 /// A benchmark that cannot be run, or whose results cannot be written.
@@ -54,9 +53,6 @@ pub enum BenchError {
         /// Tokens per block.
         block_length: usize,
     },
-    /// There is no such preset.
-    #[error(transparent)]
-    Preset(#[from] PresetError),
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

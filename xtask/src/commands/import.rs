@@ -10,6 +10,7 @@ use block_transformer_text::Tokenizer;
 use block_transformer_weights::import;
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
+use super::preset;
 use crate::device;
 
 /// Arguments of `import`.
@@ -71,7 +72,7 @@ impl Args {
 
     fn model(&self) -> Result<ModelConfig> {
         if let Some(name) = &self.preset {
-            return Ok(block_transformer_zoo::preset(name)?.model.clone());
+            return Ok(preset(name)?.model.clone());
         }
         let path = self.config.as_deref().context("--config FILE or --preset NAME is needed")?;
         let json = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;

@@ -15,8 +15,9 @@ mod train;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use block_transformer_checkpoint::{Checkpoint, CheckpointError};
+use block_transformer_zoo::{Preset, PresetError};
 use clap::Subcommand;
 
 /// The commands.
@@ -63,6 +64,16 @@ impl Command {
             Self::Train(args) => args.run(),
         }
     }
+}
+
+/// Returns the preset of `--preset`.
+fn preset(name: &str) -> Result<&'static Preset> {
+    block_transformer_zoo::preset(name).map_err(|PresetError { name, nearest }| {
+        let program = crate::program();
+        anyhow!(
+            "--preset {name}: there is no such preset; did you mean `{nearest}`? `{program} presets` lists them"
+        )
+    })
 }
 
 /// Opens a checkpoint, and warns on stderr about damaged ones that were skipped.

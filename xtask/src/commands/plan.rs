@@ -12,6 +12,7 @@ use block_transformer_device::DeviceName;
 use block_transformer_zoo::{FamilyConfig, Preset};
 use bytesize::ByteSize;
 
+use super::preset;
 use crate::counts::count;
 use crate::device;
 
@@ -68,7 +69,7 @@ impl Args {
         let machine = self.machine()?;
         let mut plans = Vec::new();
         for name in &self.preset {
-            let preset = block_transformer_zoo::preset(name)?;
+            let preset = preset(name)?;
             for workload in self.workloads() {
                 let plan = Plan::new(&preset.model, &machine, workload, self.batch);
                 let plan = plan.with_context(|| format!("{name}, {workload}, {}", machine.name))?;

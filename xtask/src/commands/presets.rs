@@ -6,6 +6,8 @@ use anyhow::Result;
 use block_transformer_bench::table;
 use block_transformer_zoo::FamilyConfig;
 
+use super::preset;
+
 /// Bytes per cached value: half precision, as in the published figures.
 const KV_BYTES: usize = 2;
 
@@ -21,7 +23,7 @@ impl Args {
     /// Prints the table, or one configuration.
     pub fn run(self) -> Result<ExitCode> {
         if let Some(name) = self.show {
-            say!("{}", block_transformer_zoo::preset(&name)?.model.to_json());
+            say!("{}", preset(&name)?.model.to_json());
             return Ok(ExitCode::SUCCESS);
         }
         let head = ["preset", "summary", "parameters", "non-embedding", "KV bytes/token"];

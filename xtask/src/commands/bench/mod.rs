@@ -10,6 +10,8 @@ use anyhow::{Context, Result};
 use block_transformer_bench::{BenchReport, Candidate, Task};
 use clap::Subcommand;
 
+use super::preset;
+
 /// Arguments of `bench`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -39,8 +41,7 @@ impl Args {
 }
 
 fn presets(names: &[String]) -> Result<Vec<Candidate>> {
-    let candidates = names.iter().map(|name| Candidate::preset(name));
-    candidates.collect::<Result<_, _>>().context("--preset")
+    names.iter().map(|name| Ok(Candidate::preset(preset(name)?))).collect()
 }
 
 /// Creates the folder of `--out`, before anything is measured.
