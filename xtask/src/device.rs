@@ -1,11 +1,9 @@
 //! `--device` and `--weights`.
 
 use anyhow::{Result, ensure};
-use block_transformer_cost::Number;
 use block_transformer_device::{DeviceError, DeviceName};
-use block_transformer_zoo::{Family, LanguageModel, Precision};
+use block_transformer_zoo::Precision;
 use burn::tensor::Device;
-use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 /// Parses `--device`, and lists the devices in `--help`.
@@ -30,40 +28,23 @@ pub fn open(name: DeviceName) -> Result<Device> {
     })
 }
 
-/// What matrices are stored in; everything is computed in f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Weights {
-    /// 4 bytes per value
-    #[default]
-    F32,
-    /// 2 bytes per value: half the memory traffic of a small batch
-    Bf16,
+/// Parses `--weights`.
+pub fn precision() -> impl TypedValueParser<Value = Precision> {
+    let formats = [
+        PossibleValue::new("f32").help("4 bytes per value"),
+        PossibleValue::new("bf16").help("2 bytes per value of a matrix, half the memory traffic"),
+    ];
+    PossibleValuesParser::new(formats).map(|format| match format.as_str() {
+        "bf16" => Precision::Bf16Weights,
+        _ => Precision::F32,
+    })
 }
 
-impl Weights {
-    /// `model` with its matrices stored so.
-    pub fn of(self, model: LanguageModel) -> LanguageModel {
-        match self {
-            Self::F32 => model,
-            Self::Bf16 => model.with_precision(Precision::Bf16Weights),
-        }
-    }
-
-    /// The same for the cost model.
-    pub fn number(self) -> Number {
-        match self {
-            Self::F32 => Number::F32,
-            Self::Bf16 => Number::Bf16,
-        }
-    }
-
-    /// # Errors
-    /// When `device` cannot compute with them.
-    pub fn check(self, device: DeviceName) -> Result<()> {
-        ensure!(
-            self == Self::F32 || device != DeviceName::Ndarray,
-            "--weights bf16: --device ndarray has no bf16; use --device flex"
-        );
-        Ok(())
-    }
+/// Checks that the device of `--device` can compute with the weights of `--weights`.
+pub fn check(device: DeviceName, precision: Precision) -> Result<()> {
+    ensure!(
+        precision == Precision::F32 || device != DeviceName::Ndarray,
+        "--weights bf16: --device ndarray has no bf16; use --device flex"
+    );
+    Ok(())
 }

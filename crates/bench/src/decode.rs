@@ -1,13 +1,13 @@
 //! The benchmark of decoding.
 
-use block_transformer_cost::{Number, Peaks, Prediction, Workload};
+use block_transformer_cost::{Peaks, Prediction, Workload};
 use block_transformer_device::{DeviceName, machine_memory};
 use block_transformer_generation::Limits;
-use block_transformer_zoo::FamilyConfig;
+use block_transformer_zoo::{FamilyConfig, Precision};
 use burn::tensor::Device;
 
 use crate::candidate::Candidate;
-use crate::engine::{Measurement, Setup, room, weight_bytes};
+use crate::engine::{Measurement, Setup, room};
 use crate::error::BenchError;
 use crate::report::{BenchReport, BenchRow, Spread};
 
@@ -34,8 +34,8 @@ pub struct DecodeBench {
     pub seconds: Option<f64>,
     /// How often everything is measured.
     pub rounds: usize,
-    /// How matrices are stored.
-    pub weights: Number,
+    /// How weights are stored.
+    pub precision: Precision,
     /// The device.
     pub device: DeviceName,
 }
@@ -84,7 +84,7 @@ impl DecodeBench {
                 let before = Peaks::measure(self.device, device)?;
                 let measurement = setup.measure(candidate)?;
                 let peaks = before.max(Peaks::measure(self.device, device)?);
-                let prediction = setup.predict(candidate, &peaks.machine(self.weights));
+                let prediction = setup.predict(candidate, &peaks.machine(self.precision));
                 progress(DecodeRound {
                     round,
                     model: &candidate.name,
@@ -101,7 +101,7 @@ impl DecodeBench {
         Ok(BenchReport {
             title: "Decoding".into(),
             device: self.device,
-            weights: self.weights,
+            precision: self.precision,
             peaks: all_peaks,
             rows: contests.iter().filter_map(Contest::row).collect(),
         })
@@ -121,8 +121,8 @@ impl DecodeBench {
                         Some(size) => size,
                         None => self.largest_batch(candidate, workload)?,
                     };
-                    let (seconds, weights) = (self.seconds, self.weights);
-                    let setup = Setup { workload, batch, seconds, weights, device };
+                    let (seconds, precision) = (self.seconds, self.precision);
+                    let setup = Setup { workload, batch, seconds, precision, device };
                     setup.check(candidate)?;
                     self.check_memory(candidate, &setup)?;
                     contests.push(Contest { candidate, setup, rounds: Vec::new() });
@@ -139,7 +139,7 @@ impl DecodeBench {
         workload: Workload,
     ) -> Result<usize, BenchError> {
         let Batches::Memory(bytes) = self.batches else { return Ok(1) };
-        let weights = weight_bytes(candidate, self.weights);
+        let weights = candidate.config.weight_bytes(self.precision);
         let limits =
             Limits::that_fit(&candidate.config, weights, room(workload), usize::MAX, bytes);
         let model = || candidate.name.clone();

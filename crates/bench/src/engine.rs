@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use block_transformer_cost::{Lengths, Machine, Number, Prediction, Workload};
+use block_transformer_cost::{Lengths, Machine, Prediction, Workload};
 use block_transformer_generation::{Engine, Limits, Memory, Options, SequenceId};
 use block_transformer_zoo::{Family, FamilyConfig, Precision};
 use burn::tensor::Device;
@@ -32,7 +32,7 @@ pub(crate) struct Setup<'a> {
     pub batch: usize,
     /// Seconds that the prompts, and the decoding, may take each; `None` without a limit.
     pub seconds: Option<f64>,
-    pub weights: Number,
+    pub precision: Precision,
     pub device: &'a Device,
 }
 
@@ -42,15 +42,6 @@ pub(crate) fn room(workload: Workload) -> usize {
         Workload::Lengths(lengths) => lengths.total(),
         Workload::AtContext(context) => context.saturating_add(TOKENS),
     }
-}
-
-fn precision(weights: Number) -> Precision {
-    if weights == Number::F32 { Precision::F32 } else { Precision::Bf16Weights }
-}
-
-/// Returns the bytes of a candidate's weights.
-pub(crate) fn weight_bytes(candidate: &Candidate, weights: Number) -> u64 {
-    candidate.config.weight_bytes(precision(weights))
 }
 
 impl Setup<'_> {
@@ -71,7 +62,7 @@ impl Setup<'_> {
 
     /// Returns the predicted memory.
     pub(crate) fn memory(&self, candidate: &Candidate) -> Memory {
-        self.limits().memory(&candidate.config, weight_bytes(candidate, self.weights))
+        self.limits().memory(&candidate.config, candidate.config.weight_bytes(self.precision))
     }
 
     /// Returns the predicted speed; after a context, in the middle of the tokens that are decoded.
@@ -86,8 +77,7 @@ impl Setup<'_> {
     /// Creates an engine and measures it.
     pub(crate) fn measure(&self, candidate: &Candidate) -> Result<Measurement, BenchError> {
         let growth = Growth::start();
-        let model = candidate.model(self.device)?;
-        let model = model.with_precision(precision(self.weights));
+        let model = candidate.model(self.device)?.with_precision(self.precision);
         let mut engine = Engine::new(&model, &candidate.config, self.limits(), self.device)?;
         // accesses all the memory of the caches, and gives a context something to attend to
         engine.fill();

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use block_transformer_cost::{Number, Peaks};
+use block_transformer_cost::Peaks;
 use block_transformer_device::DeviceName;
+use block_transformer_zoo::Precision;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
@@ -80,8 +81,8 @@ pub struct BenchReport {
     pub title: String,
     /// The device.
     pub device: DeviceName,
-    /// How matrices were stored.
-    pub weights: Number,
+    /// How weights were stored.
+    pub precision: Precision,
     /// For each measurement, the higher of the peaks before and after.
     pub peaks: Vec<Peaks>,
     /// One row per model and workload.
@@ -210,7 +211,7 @@ impl BenchReport {
         format!(
             "{}, weights {}; peaks measured before and after: matmul {} GFLOP/s, memory {} GB/s",
             self.device,
-            self.weights,
+            self.precision.matrices(),
             peak(|peaks| peaks.flops),
             peak(|peaks| peaks.bandwidth)
         )

@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
-use block_transformer_cost::{Machine, Number, Peaks, Sizes, decode};
+use block_transformer_cost::{Machine, Peaks, Sizes, decode};
 use block_transformer_device::DeviceName;
 use block_transformer_training::gradients::clip_global_norm;
-use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, PaddingMask, TokenBatch};
+use block_transformer_zoo::{
+    Family, FamilyConfig, LanguageModel, PaddingMask, Precision, TokenBatch,
+};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 
@@ -71,7 +73,7 @@ impl SequenceBench {
             let seconds = self.measure(candidate, device)?;
             let bytes = growth.bytes();
             let peaks = before.max(Peaks::measure(self.device, device)?);
-            rows.extend(self.row(candidate, &peaks.machine(Number::F32), &seconds, bytes));
+            rows.extend(self.row(candidate, &peaks.machine(Precision::F32), &seconds, bytes));
             all_peaks.push(peaks);
         }
         let title = match self.task {
@@ -81,7 +83,7 @@ impl SequenceBench {
         Ok(BenchReport {
             title: title.into(),
             device: self.device,
-            weights: Number::F32,
+            precision: Precision::F32,
             peaks: all_peaks,
             rows,
         })

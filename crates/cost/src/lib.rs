@@ -15,7 +15,7 @@ mod stack;
 mod workload;
 
 pub use cost::{Cost, Phase, Phases};
-pub use machine::{Machine, MachineError, Number};
+pub use machine::{Machine, MachineError};
 pub use peaks::Peaks;
 pub use phases::{Sizes, decode, prefill};
 pub use plan::{Plan, cache_bytes_per_context_token, largest_batch};

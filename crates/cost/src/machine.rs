@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use block_transformer_family::FloatFormat;
 use serde::{Deserialize, Serialize};
 
 /// A machine, as the cost model describes it. As a file it is TOML with these keys.
@@ -19,43 +20,10 @@ pub struct Machine {
     pub memory: f64,
     /// How matrices are stored.
     #[serde(default)]
-    pub weights: Number,
+    pub weights: FloatFormat,
     /// How caches and activations are stored.
-    #[serde(default)]
-    pub numbers: Number,
-}
-
-/// How numbers are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Number {
-    /// 4 bytes.
-    #[default]
-    F32,
-    /// 2 bytes.
-    Bf16,
-    /// 2 bytes.
-    F16,
-}
-
-impl Number {
-    /// Bytes a number.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::Bf16 | Self::F16 => 2,
-        }
-    }
-}
-
-impl std::fmt::Display for Number {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-        })
-    }
+    #[serde(default, alias = "numbers")]
+    pub values: FloatFormat,
 }
 
 /// A machine that is not known, or a file that does not describe one.
@@ -138,7 +106,7 @@ mod tests {
         let path = dir.path().join("mine.toml");
         let sheet = "name = \"mine\"\nflops = 1e11\nbandwidth = 1e10\nmemory = 8e9\n";
         std::fs::write(&path, sheet).unwrap();
-        assert_eq!(Machine::open(&path).unwrap().numbers, Number::F32);
+        assert_eq!(Machine::open(&path).unwrap().values, FloatFormat::F32);
         for (text, said) in [
             (sheet.replace("1e11", "0.0"), "flops: 0 must be positive"),
             (sheet.replace("memory", "memroy"), "memroy"),

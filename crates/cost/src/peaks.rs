@@ -5,11 +5,12 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use block_transformer_device::{DeviceName, machine_memory};
+use block_transformer_family::Precision;
 use burn::tensor::{Device, Distribution, ExecutionError, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::machine::{Machine, Number};
+use crate::machine::Machine;
 
 /// Rows and columns of the matrices that are multiplied.
 const SIZE: usize = 1024;
@@ -68,15 +69,15 @@ impl Peaks {
         Self { flops: self.flops.max(other.flops), bandwidth }
     }
 
-    /// Returns this machine as the cost model describes machines, with matrices stored as `weights`.
-    pub fn machine(self, weights: Number) -> Machine {
+    /// Returns this machine as the cost model describes machines, for models stored in `precision`.
+    pub fn machine(self, precision: Precision) -> Machine {
         Machine {
             name: "this machine".into(),
             flops: self.flops,
             bandwidth: self.bandwidth,
             memory: machine_memory().map_or(0.0, |bytes| bytes as f64),
-            weights,
-            numbers: Number::F32,
+            weights: precision.matrices(),
+            values: precision.values(),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What a model does for a token, and for a prompt.
 
+use block_transformer_zoo::ModelConfig;
 use block_transformer_zoo::block::{
     BlockTransformerConfig, EmbedderConfig, Projection, Strategy, TokenDecoderConfig,
 };
-use block_transformer_zoo::ModelConfig;
 
-use crate::stack::{Reach, Run, neox, neox_attention, roberta, t5};
+use crate::stack::{Batch, KeysRead, neox, neox_attention, roberta, t5};
 use crate::{Cost, Machine, Phases};
 
 /// Positions of a prompt that the engine runs together.
@@ -17,14 +17,14 @@ pub struct Sizes {
     /// Of a matrix.
     pub weights: f64,
     /// Of caches and activations.
-    pub numbers: f64,
+    pub values: f64,
 }
 
 impl From<&Machine> for Sizes {
     fn from(machine: &Machine) -> Self {
-        let [weights, numbers] =
-            [machine.weights, machine.numbers].map(|number| number.bytes() as f64);
-        Self { weights, numbers }
+        let [weights, values] =
+            [machine.weights, machine.values].map(|format| format.bytes() as f64);
+        Self { weights, values }
     }
 }
 
@@ -35,9 +35,9 @@ pub fn decode(config: &ModelConfig, batch: usize, context: usize, sizes: Sizes) 
     match config {
         ModelConfig::Vanilla(config) => {
             let mut phases = Phases::default();
-            let run = Run { positions: rows, finished: rows, passes: 1.0 };
+            let run = Batch { positions: rows, finished: rows, passes: 1.0 };
             let keys = rows * (context + 1.0);
-            let reach = Reach { keys, finished_keys: keys, read: rows * context };
+            let reach = KeysRead { keys, finished_keys: keys, read: rows * context };
             phases.push("decoder", neox(&config.stack, run, sizes));
             phases.push("attention", neox_attention(&config.stack, run, reach, sizes));
             let width = config.stack.hidden_size;
@@ -53,9 +53,9 @@ fn block(config: &BlockTransformerConfig, rows: f64, context: f64, sizes: Sizes)
     let (e, l) = (config.embeddings_per_block() as f64, config.block_length as f64);
     let mut phases = Phases::default();
     phases.push("embedder", embedder(config, rows, sizes));
-    let run = Run { positions: rows * e, finished: rows * e, passes: 1.0 };
+    let run = Batch { positions: rows * e, finished: rows * e, passes: 1.0 };
     let keys = rows * e * (context / l * e + e);
-    let reach = Reach { keys, finished_keys: keys, read: rows * context / l * e };
+    let reach = KeysRead { keys, finished_keys: keys, read: rows * context / l * e };
     phases.push("block decoder", neox(&config.block_decoder, run, sizes));
     phases.push("block attention", neox_attention(&config.block_decoder, run, reach, sizes));
     let (d, h) = (config.block_decoder.hidden_size, config.token_decoder.hidden_size());
@@ -66,7 +66,7 @@ fn block(config: &BlockTransformerConfig, rows: f64, context: f64, sizes: Sizes)
         Cost {
             matrix_flops: 2.0 * rows * e * expansion,
             weights: expansion * sizes.weights,
-            activations: rows * (e * d as f64 + vectors * h as f64) * sizes.numbers,
+            activations: rows * (e * d as f64 + vectors * h as f64) * sizes.values,
             ..Cost::default()
         },
     );
@@ -75,10 +75,10 @@ fn block(config: &BlockTransformerConfig, rows: f64, context: f64, sizes: Sizes)
         TokenDecoderConfig::NeoX(decoder) => {
             let prefix = decoder.decoding_strategy == Strategy::Prefix;
             let first = if prefix { vectors } else { 1.0 };
-            let run = Run { positions: rows * (first + l - 1.0), finished: rows * l, passes: l };
+            let run = Batch { positions: rows * (first + l - 1.0), finished: rows * l, passes: l };
             // the prefix sees itself, causally; token i sees it and the i - 1 tokens before
             let next = (l - 1.0) * first + l * (l - 1.0) / 2.0;
-            let reach = Reach {
+            let reach = KeysRead {
                 keys: rows * (first * (first + 1.0) / 2.0 + next),
                 finished_keys: rows * (first + next),
                 read: rows * next,
@@ -91,7 +91,7 @@ fn block(config: &BlockTransformerConfig, rows: f64, context: f64, sizes: Sizes)
             phases.push("token decoder", matrices);
             phases.push("token attention", attention);
             // tied to the token table, which is never halved
-            head_bytes = sizes.numbers;
+            head_bytes = sizes.values;
         }
     }
     phases.push("LM head", head(config.vocab_size, h, rows, sizes, head_bytes) * l);
@@ -123,10 +123,10 @@ pub fn prefill(config: &ModelConfig, tokens: usize, sizes: Sizes) -> Phases {
 
 /// A prompt of `blocks` blocks of `e` positions, which attend to what is before them and to their
 /// own block, a chunk at a time.
-fn chunks(blocks: usize, e: usize) -> (Run, Reach) {
+fn chunks(blocks: usize, e: usize) -> (Batch, KeysRead) {
     let most = (CHUNK / e).max(1);
-    let mut run = Run { positions: (blocks * e) as f64, finished: 0.0, passes: 0.0 };
-    let mut reach = Reach { keys: 0.0, finished_keys: 0.0, read: 0.0 };
+    let mut run = Batch { positions: (blocks * e) as f64, finished: 0.0, passes: 0.0 };
+    let mut reach = KeysRead { keys: 0.0, finished_keys: 0.0, read: 0.0 };
     for start in (0..blocks).step_by(most) {
         let end = blocks.min(start + most);
         run.passes += 1.0;
@@ -161,7 +161,7 @@ fn embedder(config: &BlockTransformerConfig, blocks: f64, sizes: Sizes) -> Cost 
     let join = Cost {
         matrix_flops: 2.0 * blocks * e * matrix,
         weights: matrix * sizes.weights,
-        activations: blocks * (joined + e * d) * sizes.numbers,
+        activations: blocks * (joined + e * d) * sizes.values,
         ..Cost::default()
     };
     encoder + join
@@ -173,7 +173,7 @@ fn head(vocab: usize, width: usize, rows: f64, sizes: Sizes, bytes: f64) -> Cost
     Cost {
         matrix_flops: 2.0 * rows * vocab * width,
         weights: vocab * width * bytes,
-        activations: rows * (width + 2.0 * vocab) * sizes.numbers,
+        activations: rows * (width + 2.0 * vocab) * sizes.values,
         ..Cost::default()
     }
 }

@@ -1,9 +1,10 @@
 //! Plans: how a model would decode on a machine.
 
+use block_transformer_family::FloatFormat;
 use block_transformer_generation::{GenerationError, Limits};
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
-use crate::machine::{Machine, Number};
+use crate::machine::Machine;
 use crate::phases::{Sizes, decode};
 use crate::prediction::Prediction;
 use crate::workload::Workload;
@@ -41,7 +42,8 @@ impl Plan {
         Ok(Self {
             workload,
             batch,
-            sequence_bytes: in_f32 * machine.numbers.bytes() as f64 / Number::F32.bytes() as f64,
+            sequence_bytes: in_f32 * machine.values.bytes() as f64
+                / FloatFormat::F32.bytes() as f64,
             prediction: Prediction::new(config, machine, workload, batch),
         })
     }
@@ -65,11 +67,11 @@ pub fn largest_batch(
     tokens: usize,
 ) -> Result<Limits, GenerationError> {
     // limits are computed for f32 caches: for smaller ones, everything else is scaled up instead
-    let scale = Number::F32.bytes() as f64 / machine.numbers.bytes() as f64;
+    let scale = FloatFormat::F32.bytes() as f64 / machine.values.bytes() as f64;
     let sizes = Sizes::from(machine);
     let matrices = config.num_matrix_params() as f64;
     let others = config.num_params() as f64 - matrices;
-    let weights = matrices * sizes.weights + others * sizes.numbers;
+    let weights = matrices * sizes.weights + others * sizes.values;
     let scaled = |bytes: f64| (bytes * scale) as u64;
     Limits::that_fit(config, scaled(weights), tokens, usize::MAX, scaled(machine.memory)).map_err(
         |error| match error {

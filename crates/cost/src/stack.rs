@@ -8,7 +8,7 @@ use crate::{Cost, Sizes};
 
 /// Positions run through a causal stack together.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Run {
+pub(crate) struct Batch {
     /// All of them.
     pub positions: f64,
     /// Those of which the last layer makes more than keys and values.
@@ -19,7 +19,7 @@ pub(crate) struct Run {
 
 /// What those positions attend to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reach {
+pub(crate) struct KeysRead {
     /// Keys, summed over the positions.
     pub keys: f64,
     /// Keys, summed over the finished positions.
@@ -29,7 +29,7 @@ pub(crate) struct Reach {
 }
 
 /// Products with the matrices of a GPT-NeoX stack.
-pub(crate) fn neox(stack: &NeoXConfig, run: Run, sizes: Sizes) -> Cost {
+pub(crate) fn neox(stack: &NeoXConfig, run: Batch, sizes: Sizes) -> Cost {
     let (h, m) = (stack.hidden_size as f64, stack.intermediate() as f64);
     let (layers, matrices) = (stack.num_hidden_layers as f64, stack.num_matrix_params() as f64);
     // the output projection and the MLP of the last layer
@@ -39,20 +39,25 @@ pub(crate) fn neox(stack: &NeoXConfig, run: Run, sizes: Sizes) -> Cost {
     Cost {
         matrix_flops: 2.0 * (run.positions * matrices - left_out),
         weights: run.passes * matrices * sizes.weights,
-        activations: run.positions * touched * sizes.numbers,
+        activations: run.positions * touched * sizes.values,
         ..Cost::default()
     }
 }
 
 /// Attention in a GPT-NeoX stack.
-pub(crate) fn neox_attention(stack: &NeoXConfig, run: Run, reach: Reach, sizes: Sizes) -> Cost {
+pub(crate) fn neox_attention(
+    stack: &NeoXConfig,
+    run: Batch,
+    reach: KeysRead,
+    sizes: Sizes,
+) -> Cost {
     let (h, layers) = (stack.hidden_size as f64, stack.num_hidden_layers as f64);
     let keys = (layers - 1.0) * reach.keys + reach.finished_keys;
     Cost {
         attention_flops: 4.0 * h * keys,
-        caches: (reach.read + run.positions) * stack.kv_bytes(1) as f64 * sizes.numbers,
+        caches: (reach.read + run.positions) * stack.kv_bytes(1) as f64 * sizes.values,
         // queries, and what attention gives
-        activations: run.positions * layers * 4.0 * h * sizes.numbers,
+        activations: run.positions * layers * 4.0 * h * sizes.values,
         ..Cost::default()
     }
 }
@@ -66,7 +71,7 @@ pub(crate) fn roberta(stack: &RobertaConfig, sequences: f64, length: f64, sizes:
         matrix_flops: 2.0 * positions * matrices,
         attention_flops: 4.0 * h * layers * positions * length,
         weights: matrices * sizes.weights,
-        activations: positions * layers * (22.0 * h + 4.0 * m) * sizes.numbers,
+        activations: positions * layers * (22.0 * h + 4.0 * m) * sizes.values,
         ..Cost::default()
     }
 }
@@ -93,14 +98,14 @@ pub(crate) fn t5(
             * length
             * layers
             * (20.0 * h + 8.0 * inner + 4.0 * m)
-            * sizes.numbers,
+            * sizes.values,
         ..Cost::default()
     };
     let own = length * (length + 1.0) / 2.0;
     let keys = own + length * states;
     let attention = Cost {
         attention_flops: 4.0 * inner * layers * sequences * keys,
-        caches: sequences * (keys + length + states) * 2.0 * inner * layers * sizes.numbers,
+        caches: sequences * (keys + length + states) * 2.0 * inner * layers * sizes.values,
         ..Cost::default()
     };
     [matrices, attention]

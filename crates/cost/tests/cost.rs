@@ -5,12 +5,13 @@ use std::path::Path;
 use block_transformer_cost::{
     Lengths, Machine, Prediction, Sizes, Workload, decode, largest_batch, prefill, published,
 };
+use block_transformer_family::FloatFormat;
 use block_transformer_generation::{Engine, Limits, Options, Work};
 use block_transformer_layers::neox::NeoXConfig;
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 use burn::tensor::Device;
 
-const F32: Sizes = Sizes { weights: 4.0, numbers: 4.0 };
+const F32: Sizes = Sizes { weights: 4.0, values: 4.0 };
 
 fn preset(name: &str) -> &'static ModelConfig {
     &block_transformer_zoo::preset(name).unwrap().model
@@ -145,8 +146,8 @@ fn a_batch_in_half_precision_takes_the_memory_there_is() {
     let cache = 2175.0 * 12.0 * 768.0 * 2.0 * 2.0;
     let half = batch(&machine);
     assert!(half * cache < 80e9 && half * cache > 0.97 * 80e9, "{half}");
-    machine.numbers = block_transformer_cost::Number::F32;
-    machine.weights = block_transformer_cost::Number::F32;
+    machine.values = FloatFormat::F32;
+    machine.weights = FloatFormat::F32;
     assert!((half / batch(&machine) - 2.0).abs() < 0.02);
     machine.memory = 1e6;
     let error = largest_batch(preset("vanilla-160m"), &machine, 2176).unwrap_err().to_string();

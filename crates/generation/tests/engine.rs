@@ -6,7 +6,8 @@ mod common;
 use std::collections::HashMap;
 
 use block_transformer_generation::{
-    Engine, Event, Finish, GenerationError, Limits, Options, PositionCounts, Sampling, SequenceId, Work,
+    Engine, Event, Finish, GenerationError, Limits, Options, PositionCounts, Sampling, SequenceId,
+    Work,
 };
 use block_transformer_testing::{DAMAGED, VOCAB, damaged, model, prompts_of, shape, shapes};
 use block_transformer_zoo::{Family, LanguageModel, ModelConfig, Precision};

@@ -9,11 +9,12 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use block_transformer_device::DeviceName;
 use block_transformer_generation::{Options, Piece, SAMPLE_TEMPERATURE, Sampling, TextGenerator};
+use block_transformer_zoo::{Family, Precision};
 use bytesize::ByteSize;
 
 use super::open_checkpoint;
 use crate::counts::positive;
-use crate::device::{self, Weights};
+use crate::device;
 
 /// Arguments of `generate`.
 #[derive(clap::Args)]
@@ -62,9 +63,9 @@ pub struct Args {
     /// Memory to use, at most: fewer prompts are computed together if need be (4GiB, 500MB)
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
-    /// What matrices are stored in
-    #[arg(long, value_enum, default_value_t)]
-    weights: Weights,
+    /// How matrices are stored
+    #[arg(long, value_name = "FORMAT", value_parser = device::precision(), default_value = "f32")]
+    weights: Precision,
     /// Device that computes
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
@@ -75,12 +76,12 @@ impl Args {
     pub fn run(self) -> Result<ExitCode> {
         let options = self.options();
         options.check()?;
-        self.weights.check(self.device)?;
+        device::check(self.device, self.weights)?;
         let prompts = self.prompts()?;
         let device = device::open(self.device)?;
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let model = self.weights.of(checkpoint.load_model(&device)?);
+        let model = checkpoint.load_model(&device)?.with_precision(self.weights);
         let generator = TextGenerator::new(&model, &checkpoint.config, &tokenizer, &device)
             .with_context(|| format!("--checkpoint {}", self.checkpoint.display()))?
             .with_room(

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use block_transformer_bench::{number, size, table};
 use block_transformer_cost::{
-    Lengths, Machine, Number, Peaks, Plan, Workload, cache_bytes_per_context_token, published,
+    Lengths, Machine, Peaks, Plan, Workload, cache_bytes_per_context_token, published,
 };
 use block_transformer_device::DeviceName;
-use block_transformer_zoo::{FamilyConfig, Preset};
+use block_transformer_zoo::{FamilyConfig, Precision, Preset};
 use bytesize::ByteSize;
 
 use super::preset;
@@ -32,7 +32,7 @@ pub struct Args {
     )]
     preset: Vec<String>,
     /// `h100`, `a100`, `cpu` (this machine, measured now), or a TOML file with name, flops,
-    /// bandwidth, memory, and f32, bf16 or f16 for weights and numbers
+    /// bandwidth, memory, and f32, bf16 or f16 for weights and values
     #[arg(long, value_name = "SPEC", default_value = "cpu")]
     device_spec: PathBuf,
     /// Tokens of prompt and continuation [default: 2048:128,128:2048 without --context]
@@ -83,7 +83,7 @@ impl Args {
             number(machine.bandwidth / 1e9),
             size(machine.memory),
             machine.weights,
-            machine.numbers
+            machine.values
         );
         let rows = plans.iter().map(|(preset, plan)| cells(&preset.name, plan));
         say!("{}\n", table(&HEAD, 2, rows).trim_fmt());
@@ -114,7 +114,7 @@ impl Args {
     fn machine(&self) -> Result<Machine> {
         let mut machine = if self.device_spec == Path::new("cpu") {
             let name = DeviceName::Flex;
-            Peaks::measure(name, &device::open(name)?)?.machine(Number::F32)
+            Peaks::measure(name, &device::open(name)?)?.machine(Precision::F32)
         } else {
             Machine::open(&self.device_spec).context("--device-spec")?
         };

@@ -9,12 +9,13 @@ use block_transformer_bench::{
 };
 use block_transformer_cost::{Lengths, Workload};
 use block_transformer_device::DeviceName;
+use block_transformer_zoo::Precision;
 use bytesize::ByteSize;
 
 use super::{command_line, create, presets, print};
 use crate::commands::open_checkpoint;
 use crate::counts::{count, positive};
-use crate::device::{self, Weights};
+use crate::device;
 
 /// The batch without `--batch` and `--memory`.
 const BATCH: usize = 16;
@@ -54,8 +55,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value = "3", value_parser = positive())]
     rounds: usize,
     /// How matrices are stored
-    #[arg(long, value_enum, default_value_t)]
-    weights: Weights,
+    #[arg(long, value_name = "FORMAT", value_parser = device::precision(), default_value = "f32")]
+    weights: Precision,
     /// Folder for results.json, results.csv, summary.md and plots
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -68,7 +69,7 @@ impl Args {
     /// Measures everything in turn, and prints a table.
     pub fn run(self) -> Result<ExitCode> {
         ensure!(self.seconds > 0.0, "--seconds: must be more than 0");
-        self.weights.check(self.device)?;
+        device::check(self.device, self.weights)?;
         let bench = self.bench()?;
         let device = device::open(self.device)?;
         create(self.out.as_deref())?;
@@ -129,7 +130,7 @@ impl Args {
             batches,
             seconds: (!self.whole).then_some(self.seconds),
             rounds: self.rounds,
-            weights: self.weights.number(),
+            precision: self.weights,
             device: self.device,
         })
     }
