@@ -11,14 +11,16 @@ mod phases;
 mod plan;
 mod prediction;
 mod published;
+mod sizes;
 mod stack;
 mod workload;
 
 pub use cost::{Cost, Phase, Phases};
 pub use machine::{Machine, MachineError};
 pub use peaks::Peaks;
-pub use phases::{Sizes, decode, prefill};
+pub use phases::{decode, prefill};
 pub use plan::{Plan, cache_bytes_per_context_token, largest_batch};
 pub use prediction::Prediction;
 pub use published::{Published, published};
+pub use sizes::Sizes;
 pub use workload::{Lengths, LengthsError, Workload};

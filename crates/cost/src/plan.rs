@@ -5,8 +5,9 @@ use block_transformer_generation::{GenerationError, Limits};
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
 use crate::machine::Machine;
-use crate::phases::{Sizes, decode};
+use crate::phases::decode;
 use crate::prediction::Prediction;
+use crate::sizes::Sizes;
 use crate::workload::Workload;
 
 /// The batch, memory and speed of a model at one workload on a machine.

@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use crate::cost::{Cost, Phases};
 use crate::machine::Machine;
-use crate::phases::{Sizes, decode, prefill};
+use crate::phases::{decode, prefill};
+use crate::sizes::Sizes;
 use crate::workload::{Lengths, Workload};
 
 /// The predicted speed of a batch.

@@ -1,68 +1,70 @@
-//! What stacks of layers cost.
+//! The costs of stacks of layers.
 
 use block_transformer_layers::neox::NeoXConfig;
 use block_transformer_layers::roberta::RobertaConfig;
 use block_transformer_layers::t5::T5Config;
 
-use crate::{Cost, Sizes};
+use crate::cost::Cost;
+use crate::sizes::Sizes;
 
 /// Positions run through a causal stack together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch {
-    /// All of them.
+    /// All positions.
     pub positions: f64,
-    /// Those of which the last layer makes more than keys and values.
+    /// Positions for which the last layer computes more than keys and values.
     pub finished: f64,
-    /// Times that the matrices are read.
+    /// How often the matrices are read.
     pub passes: f64,
 }
 
-/// What those positions attend to.
+/// The keys that the positions of a [`Batch`] attend to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeysRead {
     /// Keys, summed over the positions.
     pub keys: f64,
     /// Keys, summed over the finished positions.
     pub finished_keys: f64,
-    /// Cached positions read, each as often as it is.
+    /// Reads of cached positions.
     pub read: f64,
 }
 
-/// Products with the matrices of a GPT-NeoX stack.
-pub(crate) fn neox(stack: &NeoXConfig, run: Batch, sizes: Sizes) -> Cost {
+/// Returns the cost of the matrix products of a GPT-NeoX stack.
+pub(crate) fn neox(stack: &NeoXConfig, batch: Batch, sizes: Sizes) -> Cost {
     let (h, m) = (stack.hidden_size as f64, stack.intermediate() as f64);
     let (layers, matrices) = (stack.num_hidden_layers as f64, stack.num_matrix_params() as f64);
-    // the output projection and the MLP of the last layer
-    let left_out = (run.positions - run.finished) * (h * h + 2.0 * h * m);
-    // two norms, four products, GELU and the sum, each of which reads its inputs and writes
+    // the output projection and the MLP of the last layer run for finished positions only
+    let left_out = (batch.positions - batch.finished) * (h * h + 2.0 * h * m);
+    // inputs and outputs of two norms, four matrix products, GELU and the sum
     let touched = layers * (14.0 * h + 4.0 * m);
     Cost {
-        matrix_flops: 2.0 * (run.positions * matrices - left_out),
-        weights: run.passes * matrices * sizes.weights,
-        activations: run.positions * touched * sizes.values,
+        matrix_flops: 2.0 * (batch.positions * matrices - left_out),
+        weights: batch.passes * matrices * sizes.weights,
+        activations: batch.positions * touched * sizes.values,
         ..Cost::default()
     }
 }
 
-/// Attention in a GPT-NeoX stack.
+/// Returns the cost of attention in a GPT-NeoX stack.
 pub(crate) fn neox_attention(
     stack: &NeoXConfig,
-    run: Batch,
-    reach: KeysRead,
+    batch: Batch,
+    keys_read: KeysRead,
     sizes: Sizes,
 ) -> Cost {
     let (h, layers) = (stack.hidden_size as f64, stack.num_hidden_layers as f64);
-    let keys = (layers - 1.0) * reach.keys + reach.finished_keys;
+    let keys = (layers - 1.0) * keys_read.keys + keys_read.finished_keys;
     Cost {
         attention_flops: 4.0 * h * keys,
-        caches: (reach.read + run.positions) * stack.kv_bytes(1) as f64 * sizes.values,
-        // queries, and what attention gives
-        activations: run.positions * layers * 4.0 * h * sizes.values,
+        caches: (keys_read.read + batch.positions) * stack.kv_bytes(1) as f64 * sizes.values,
+        // queries and outputs
+        activations: batch.positions * layers * 4.0 * h * sizes.values,
         ..Cost::default()
     }
 }
 
-/// A RoBERTa encoder over `sequences` of `length` positions, which see each other.
+/// Returns the cost of a RoBERTa encoder over `sequences` sequences of `length` positions, with full
+/// attention.
 pub(crate) fn roberta(stack: &RobertaConfig, sequences: f64, length: f64, sizes: Sizes) -> Cost {
     let (h, m) = (stack.hidden_size as f64, stack.intermediate() as f64);
     let (layers, matrices) = (stack.num_hidden_layers as f64, stack.num_matrix_params() as f64);
@@ -76,8 +78,8 @@ pub(crate) fn roberta(stack: &RobertaConfig, sequences: f64, length: f64, sizes:
     }
 }
 
-/// A T5 decoder that writes `length` tokens of each of `sequences`, one at a time, and attends to
-/// `states` encoder states.
+/// Returns the costs of the matrix products and of attention in a T5 decoder that decodes `length`
+/// tokens of each of `sequences` sequences, one at a time, with `states` encoder states.
 pub(crate) fn t5(
     stack: &T5Config,
     sequences: f64,
@@ -88,7 +90,7 @@ pub(crate) fn t5(
     let (h, m) = (stack.hidden_size as f64, stack.d_ff as f64);
     let (layers, inner) =
         (stack.num_hidden_layers as f64, (stack.num_attention_heads * stack.d_kv) as f64);
-    // keys and values of the states are made once a block
+    // keys and values of the states are computed once per block
     let (of_states, of_tokens) =
         (layers * 2.0 * h * inner, layers * (6.0 * h * inner + 2.0 * h * m));
     let matrices = Cost {

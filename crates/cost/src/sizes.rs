@@ -1,0 +1,20 @@
+//! Bytes per value.
+
+use crate::machine::Machine;
+
+/// Bytes per value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sizes {
+    /// Bytes per value of a matrix.
+    pub weights: f64,
+    /// Bytes per value of caches and activations.
+    pub values: f64,
+}
+
+impl From<&Machine> for Sizes {
+    fn from(machine: &Machine) -> Self {
+        let [weights, values] =
+            [machine.weights, machine.values].map(|format| format.bytes() as f64);
+        Self { weights, values }
+    }
+}
