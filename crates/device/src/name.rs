@@ -81,7 +81,7 @@ impl DeviceName {
 
     /// Returns the bytes of memory of the device; `None` for a GPU and on systems that do not tell.
     pub fn memory(self) -> Option<u64> {
-        if self.is_processor() { crate::machine_memory() } else { None }
+        if self.is_processor() { crate::memory::machine_memory() } else { None }
     }
 
     /// Opens the device.

@@ -8,7 +8,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
-use crate::{Corner, Plot, Ribbon, Scale, Style};
+use crate::plot::{Corner, Plot, Ribbon, Scale, Style};
 
 const WIDTH: u32 = 960;
 const HEIGHT: u32 = 600;
