@@ -1,4 +1,4 @@
-//! A model of the published size on both of burn's backends for the processor.
+//! A model of the published size on both backends for the processor.
 
 use std::ops::ControlFlow;
 
@@ -18,7 +18,7 @@ const GENERATED: usize = 8;
 /// The largest difference of a logit between the backends.
 const TOLERANCE: f32 = 1e-4;
 
-/// What a backend computes.
+/// The results of one backend.
 struct Computed {
     /// The loss before a training step, the global norm of its gradient, the loss after it.
     training: [f64; 3],
@@ -71,7 +71,7 @@ fn compute(device: &Device) -> Computed {
 
 #[test]
 #[expect(deprecated, reason = "supported for as long as burn has it")]
-fn ndarray_trains_and_generates_a_model_of_85m_parameters_as_flex_does() {
+fn a_model_of_85m_parameters_trains_and_generates_equally_on_flex_and_ndarray() {
     let _alone = one_at_a_time();
     let (flex, ndarray) = (compute(&Device::flex()), compute(&Device::ndarray()));
     for (a, b) in flex.training.iter().zip(ndarray.training) {
@@ -82,7 +82,7 @@ fn ndarray_trains_and_generates_a_model_of_85m_parameters_as_flex_does() {
     for (token, (a, b)) in flex.logits.iter().zip(&ndarray.logits).enumerate() {
         let difference = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(difference <= TOLERANCE, "{difference}");
-        // no tie, in which rounding would decide
+        // without a near-tie, rounding cannot change the choice
         let mut sorted = a.clone();
         sorted.sort_by(|a, b| b.total_cmp(a));
         assert!(sorted[0] - sorted[1] > 10.0 * TOLERANCE, "token {token}: {:?}", &sorted[..2]);

@@ -1,5 +1,4 @@
-//! `bench` and `plan` through the real binary, on models of seconds. No test looks at how fast
-//! anything is.
+//! `bench` and `plan` through the real binary, on small models. No test depends on speed.
 
 use std::path::Path;
 
@@ -26,14 +25,14 @@ fn decode(dir: &Path, more: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn decoding_at_depths_is_measured_compared_and_drawn() {
+fn decoding_after_a_context_is_measured_compared_and_drawn() {
     let dir = tempfile::tempdir().unwrap();
     let rows = decode(dir.path(), &["--at", "64,256", "--memory", "4MB"]);
     assert_eq!(rows.len(), 4);
     for row in &rows {
         let number = |key: &str| row[key].as_f64().unwrap();
         let rate = |key: &str| row[key]["median"].as_f64().unwrap();
-        // the largest batch that fits, and no larger
+        // the largest batch that fits
         assert!(number("predicted_bytes") <= 4e6);
         assert!(number("predicted_bytes") + number("sequence_bytes") > 3.9e6, "{row}");
         assert!(rate("rate") > 0.0 && rate("predicted") <= rate("roofline"));
@@ -56,7 +55,7 @@ fn decoding_at_depths_is_measured_compared_and_drawn() {
 }
 
 #[test]
-fn whole_runs_parts_of_them_and_bf16_are_measured() {
+fn decoding_is_measured_whole_in_parts_and_in_bf16() {
     let dir = tempfile::tempdir().unwrap();
     let lengths = ["--lengths", "70:30", "--batch", "1,3"];
     let rows = decode(dir.path(), &lengths);
@@ -73,7 +72,7 @@ fn whole_runs_parts_of_them_and_bf16_are_measured() {
 }
 
 #[test]
-fn training_and_losses_are_measured_in_the_same_form() {
+fn training_steps_and_losses_are_measured() {
     let dir = tempfile::tempdir().unwrap();
     for what in ["train", "eval"] {
         let args = ["bench", what, "--presets", "debug-block,debug-vanilla", "--context", "64"];
@@ -86,7 +85,7 @@ fn training_and_losses_are_measured_in_the_same_form() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_refused_before_anything_is() {
+fn impossible_measurements_are_refused_before_the_first_one() {
     let dir = tempfile::tempdir().unwrap();
     let decode = |more: &[&'static str]| [&["bench", "decode"], more].concat();
     for (args, says) in [
@@ -101,7 +100,7 @@ fn what_cannot_be_measured_is_refused_before_anything_is() {
     ] {
         fails(dir.path(), &decode(args), says);
     }
-    // what the command line itself refuses
+    // arguments that clap refuses
     for (args, says) in [
         (&["--lengths", "2048"][..], "2048:128"),
         (&["--batch", "0"], "--batch"),
@@ -116,7 +115,7 @@ fn what_cannot_be_measured_is_refused_before_anything_is() {
 }
 
 #[test]
-fn plans_say_what_fits_and_how_fast_it_would_be() {
+fn a_plan_shows_the_largest_batch_and_its_speed() {
     let dir = tempfile::tempdir().unwrap();
     let plan = |more: &[&str]| succeeds(dir.path(), &[&["plan"], more].concat());
     let h100 = plan(&["--device-spec", "h100"]);
@@ -128,7 +127,7 @@ fn plans_say_what_fits_and_how_fast_it_would_be() {
     std::fs::write(dir.path().join("mine.toml"), sheet).unwrap();
     let mine = ["--device-spec", "mine.toml", "--context", "2048"];
     let both = plan(&mine);
-    // batch 1 reads 368 MB of weights a token, and 4.7 MB of keys and values
+    // batch 1 reads 368 MB of weights per token, and 4.7 MB of keys and values
     let alone = plan(&[&mine[..], &["--batch", "1", "--preset", "block-170m"]].concat());
     assert!(alone.contains("368 MB") && !both.contains("368 MB"), "{alone}");
     fails(dir.path(), &["plan", "--device-spec", "h1000"], &["--device-spec", "h1000", "h100"]);

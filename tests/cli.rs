@@ -1,4 +1,4 @@
-//! The real binary: bad input, weights in and out, generation.
+//! The real binary: invalid input, import and export, generation.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::support::{command, fails, golden, succeeds};
 
-/// A folder with a text of some tens of kilobytes.
+/// Creates a folder with a text of some tens of kilobytes.
 fn with_text() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let text: String =
@@ -28,7 +28,7 @@ const TINY: [&str; 10] = [
     "2",
 ];
 
-/// A run of seconds; of three steps unless told otherwise.
+/// Returns the arguments of a run that takes seconds, by default of three steps.
 fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
     let steps: &[&str] = if more.contains(&"--steps") { &[] } else { &["--steps", "3"] };
     TINY.iter().chain(steps).chain(more).copied().collect()
@@ -50,7 +50,7 @@ fn a_missing_or_unreadable_corpus_is_named() {
     fails(dir.path(), &corpus("short.txt"), &["less than one window", "--context"]);
 }
 
-/// As root, who may read everything, the command runs as somebody else.
+/// Root may read every file; the command then runs as another user.
 #[cfg(unix)]
 #[test]
 fn a_file_without_read_permission_is_named() {
@@ -77,7 +77,7 @@ fn a_file_without_read_permission_is_named() {
     assert_eq!(error.matches("Permission denied").count(), 1, "{error}");
 }
 
-/// A Megatron pair of documents of bytes.
+/// Writes a Megatron pair of documents, with a token id per byte.
 fn write_pair(dir: &Path, documents: &[String]) {
     let lengths = || documents.iter().map(String::len);
     let mut index = b"MMIDIDX\0\0".to_vec();
@@ -99,9 +99,9 @@ fn write_pair(dir: &Path, documents: &[String]) {
 }
 
 #[test]
-fn a_megatron_pair_is_trained_on_where_it_is() {
+fn a_megatron_pair_is_trained_on_without_a_copy() {
     let dir = with_text();
-    // the tokenizer of bytes, as a file
+    // the byte tokenizer as a file
     succeeds(dir.path(), &["prepare", "--corpus", "text.txt", "--byte-level", "--out", "bytes"]);
     let documents: Vec<String> = (0..60).map(|i| format!("document {i}, of bytes")).collect();
     write_pair(dir.path(), &documents);
@@ -118,7 +118,7 @@ fn a_megatron_pair_is_trained_on_where_it_is() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_named() {
+fn invalid_settings_are_named() {
     let dir = with_text();
     fails(dir.path(), &["train", "--preset", "block-170n"], &["block-170n", "`block-170m`"]);
     fails(dir.path(), &["train", "--steps", "0"], &["steps"]);
@@ -171,7 +171,7 @@ fn a_checkpoint_of_another_tokenizer_is_refused() {
     );
 }
 
-/// A file system of 6 MB, in a mount namespace of the test's own, holds one checkpoint.
+/// Trains on a file system of 6 MB, which has room for one checkpoint, in a mount namespace.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_named_and_loses_nothing() {
@@ -203,7 +203,7 @@ fn a_full_disk_is_named_and_loses_nothing() {
 }
 
 #[test]
-fn imported_weights_come_out_bit_for_bit() {
+fn imported_weights_are_exported_bit_for_bit() {
     let dir = tempfile::tempdir().unwrap();
     let mut cases = 0;
     for entry in std::fs::read_dir(golden("")).unwrap() {
@@ -227,7 +227,7 @@ fn imported_weights_come_out_bit_for_bit() {
     assert_eq!(cases, 10);
 }
 
-/// f16 and bf16 files written from a checkpoint come back as the numbers they hold.
+/// Checks that exported f16 and bf16 files are imported and exported again without a change.
 fn half_precision(dir: &Path, checkpoint: &str, config: &str) {
     for dtype in ["f16", "bf16"] {
         let (file, again, back) = (
@@ -287,7 +287,7 @@ fn weights_that_do_not_fit_are_listed_and_nothing_is_written() {
 }
 
 #[test]
-fn several_prompts_give_what_each_gives_alone() {
+fn several_prompts_are_continued_as_each_alone() {
     let dir = with_text();
     succeeds(dir.path(), &tiny(&["--out", "run"]));
     let generate = |prompts: &[&str], more: &[&str]| {
@@ -303,7 +303,7 @@ fn several_prompts_give_what_each_gives_alone() {
         let header = format!("=== {} of 3: {prompt:?}\n", i + 1);
         assert!(together.contains(&(header + &alone)), "{prompt:?} in {together}");
     }
-    // the same text in the same order, however many at a time
+    // the batch size changes neither the texts nor their order
     assert_eq!(generate(&prompts, &["--batch", "2"]), together);
     assert_eq!(generate(&prompts, &["--memory", "3MB"]), together);
     assert!(!generate(&["line"], &["--weights", "bf16"]).trim().is_empty());

@@ -1,4 +1,4 @@
-//! Every recorded case of the published implementation, on both CPU backends.
+//! Recorded outputs of the published implementation, compared on both backends for the processor.
 
 use block_transformer_parity::{Case, compare, find_cases};
 use burn::tensor::Device;
@@ -10,24 +10,24 @@ fn hold(device: &Device) {
     assert_eq!(names.len(), 10);
     for name in names {
         let report = compare(&Case::open(&golden(""), &name).unwrap(), device).unwrap();
-        // embeddings, contexts, logits, loss, loss by position, gradients; fewer for vanilla
+        // embeddings, context embeddings, logits, losses, gradients; fewer for vanilla models
         assert!(report.quantities.len() >= 5, "{report:?}");
         assert!(report.holds(), "{report:#?}");
     }
 }
 
 #[test]
-fn flex_computes_what_the_published_implementation_does() {
+fn flex_matches_the_published_implementation() {
     hold(&Device::flex());
 }
 
 #[test]
 #[expect(deprecated, reason = "supported for as long as burn has it")]
-fn ndarray_computes_what_the_published_implementation_does() {
+fn ndarray_matches_the_published_implementation() {
     hold(&Device::ndarray());
 }
 
-/// The comparison is able to fail: another model's weights under the same shape are noticed.
+/// Shows that the comparison can fail.
 #[test]
 fn a_changed_weight_is_noticed() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,13 +1,13 @@
-//! Every preset against its closed formula and the published size.
+//! Presets: their parameter counts, published names and initial weights.
 
 use block_transformer_zoo::{Family, FamilyConfig};
 use burn::tensor::Device;
 
 #[test]
-fn counts_are_those_of_the_modules_and_the_published_sizes() {
+fn parameter_counts_match_the_modules_and_the_published_sizes() {
     for preset in block_transformer_zoo::presets() {
         let config = &preset.model;
-        // weights are drawn on first use: the modules of even the largest preset cost nothing
+        // weights are drawn at first access, so that even the largest model needs no memory here
         let model = config.init(0, &Device::flex());
         let mut counted = 0;
         for entry in block_transformer_weights::entries(&model, config) {
@@ -16,7 +16,7 @@ fn counts_are_those_of_the_modules_and_the_published_sizes() {
         assert_eq!(counted, config.num_params(), "{}", preset.name);
         if let Some(published) = preset.published_non_embedding {
             let ratio = config.num_params_non_embedding() as f64 / published;
-            // sizes are published rounded; T5's cross-attention and RoBERTa come on top of 85M
+            // published sizes are rounded, and leave out T5's cross-attention and RoBERTa
             let most = if preset.name.contains("cls") { 1.25 } else { 1.09 };
             assert!((0.94..most).contains(&ratio), "{}: {ratio}", preset.name);
         }
@@ -24,7 +24,7 @@ fn counts_are_those_of_the_modules_and_the_published_sizes() {
 }
 
 #[test]
-fn small_presets_come_in_pairs_of_like_size() {
+fn small_block_and_vanilla_presets_have_similar_sizes() {
     for size in ["debug", "small"] {
         let params = |family| {
             let name = format!("{size}-{family}");
@@ -36,7 +36,7 @@ fn small_presets_come_in_pairs_of_like_size() {
 }
 
 #[test]
-fn published_names_are_one_to_one() {
+fn published_names_are_unique() {
     for preset in block_transformer_zoo::presets() {
         let model = preset.model.init(0, &Device::flex());
         let entries = block_transformer_weights::entries(&model, &preset.model);
@@ -60,7 +60,7 @@ fn weights_depend_on_the_seed_and_not_on_the_order_of_access() {
         )
     };
     let whole = tensors(7);
-    // touching one parameter first changes none
+    // accessing one parameter first changes no parameter
     let model = config.init(7, &Device::flex());
     let _ = model.head();
     let again = block_transformer_weights::published_tensors(
