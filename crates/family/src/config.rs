@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use block_transformer_layers::InvalidConfig;
+
 use crate::names::PublishedNames;
 use crate::precision::Precision;
 use crate::stacks::Stacks;
@@ -57,27 +59,25 @@ pub trait FamilyConfig: PublishedNames + Clone + Debug + PartialEq + Send + Sync
     }
 }
 
-/// A configuration whose sizes do not fit together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {reason}")]
-pub struct InvalidConfig {
-    /// The key with its path, such as `token_decoder.expansion_ratio`.
-    pub key: String,
-    /// What is wrong with its value.
-    pub reason: String,
+/// Checks the vocabulary and the trained context of a model.
+///
+/// # Errors
+/// When there are fewer than two ids, no context, or too many of either.
+pub fn check_ids(vocab_size: usize, max_position_embeddings: usize) -> Result<(), InvalidConfig> {
+    if vocab_size < 2 {
+        return Err(InvalidConfig::new("vocab_size", format!("{vocab_size} must be at least 2")));
+    }
+    InvalidConfig::check_size("vocab_size", vocab_size, 1 << 24)?;
+    InvalidConfig::check_size("max_position_embeddings", max_position_embeddings, 1 << 30)
 }
 
-impl InvalidConfig {
-    /// An error about `key`.
-    pub fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self { key: key.into(), reason: reason.into() }
-    }
-
-    /// The error that a layer's check gives as `key: reason`.
-    pub fn from_text(text: String) -> Self {
-        match text.split_once(": ") {
-            Some((key, reason)) => Self::new(key, reason),
-            None => Self::new("model", text),
-        }
-    }
+/// What a registry of families keeps about a family beside its types.
+#[derive(Clone, Copy, Debug)]
+pub struct Registration {
+    /// A key that only the family's configuration tables have.
+    pub key: &'static str,
+    /// The keys of every configuration table, by its path (empty for the outermost).
+    pub keys: &'static [(&'static str, &'static [&'static [&'static str]])],
+    /// The family's presets, TOML.
+    pub presets: &'static str,
 }

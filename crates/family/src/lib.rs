@@ -12,7 +12,8 @@ mod precision;
 mod stacks;
 
 pub use batch::{PaddingMask, TokenBatch, TokenLosses};
-pub use config::{FamilyConfig, InvalidConfig};
+pub use block_transformer_layers::InvalidConfig;
+pub use config::{FamilyConfig, Registration, check_ids};
 pub use decoding::{BlockDecoding, PositionCounts, Work};
 pub use model::Family;
 pub use names::{PublishedNames, rename};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::attention::{attend, merge_heads, score_scale, split_heads};
 use crate::gelu::gelu;
 use crate::init::Init;
+use crate::invalid::InvalidConfig;
 use crate::linear::apply;
 use crate::mask::AttentionMask;
 
@@ -31,6 +32,38 @@ const EPS: f64 = 1e-5;
 const STD: f64 = 0.02;
 
 impl RobertaConfig {
+    /// Keys of the configuration table.
+    pub const KEYS: &[&str] = &[
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+    ];
+
+    /// Checks that the encoder can run sequences of `time` positions.
+    ///
+    /// # Errors
+    /// Names the first key whose value does not fit.
+    pub fn check(&self, time: usize) -> Result<(), InvalidConfig> {
+        let Self { hidden_size, num_hidden_layers, num_attention_heads, .. } = *self;
+        InvalidConfig::check_stack(hidden_size, num_hidden_layers, num_attention_heads)?;
+        let mlp_width = self.intermediate_size.unwrap_or(1);
+        InvalidConfig::check_size("intermediate_size", mlp_width, InvalidConfig::MAX_WIDTH)?;
+        if !hidden_size.is_multiple_of(num_attention_heads) {
+            let reason = format!("{num_attention_heads} does not divide hidden_size {hidden_size}");
+            return Err(InvalidConfig::new("num_attention_heads", reason));
+        }
+        let rows = self.max_position_embeddings;
+        InvalidConfig::check_size("max_position_embeddings", rows, InvalidConfig::MAX_WIDTH)?;
+        // positions of tokens start at 2
+        if rows < time + 2 {
+            let reason = format!("{rows} is too few; blocks of {time} positions need {}", time + 2);
+            return Err(InvalidConfig::new("max_position_embeddings", reason));
+        }
+        Ok(())
+    }
+
     /// Width of the feed-forward layer.
     pub fn intermediate(&self) -> usize {
         self.intermediate_size.unwrap_or(4 * self.hidden_size)

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::attention::{attend, merge_heads, split_heads};
 use crate::cache::{KvCache, Positions};
 use crate::init::Init;
+use crate::invalid::InvalidConfig;
 use crate::linear::apply;
 use crate::mask::{AttentionMask, causal_by_block};
 
@@ -45,6 +46,38 @@ fn default_distance() -> usize {
 }
 
 impl T5Config {
+    /// Keys of the configuration table.
+    pub const KEYS: &[&str] = &[
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "d_kv",
+        "d_ff",
+        "relative_attention_num_buckets",
+        "relative_attention_max_distance",
+    ];
+
+    /// Checks that the sizes fit together.
+    ///
+    /// # Errors
+    /// Names the first key whose value does not fit.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
+        let Self { hidden_size, num_hidden_layers, num_attention_heads, d_kv, d_ff, .. } = *self;
+        InvalidConfig::check_stack(hidden_size, num_hidden_layers, num_attention_heads)?;
+        let most = InvalidConfig::MAX_WIDTH;
+        InvalidConfig::check_size("d_kv", d_kv, most / num_attention_heads)?;
+        InvalidConfig::check_size("d_ff", d_ff, most)?;
+        let (buckets, distance) =
+            (self.relative_attention_num_buckets, self.relative_attention_max_distance);
+        InvalidConfig::check_size("relative_attention_num_buckets", buckets, most)?;
+        // the buckets after the first half are logarithmic up to this distance
+        if distance <= buckets / 2 {
+            let reason = format!("{distance} must be above half of the {buckets} buckets");
+            return Err(InvalidConfig::new("relative_attention_max_distance", reason));
+        }
+        Ok(())
+    }
+
     /// Number of parameters of the stack: self-attention, cross-attention, feed-forward layers, norms,
     /// position bias.
     pub fn num_params(&self) -> usize {

@@ -1,54 +1,122 @@
 //! Reading and writing model configurations.
 
-use block_transformer_family::{Family, FamilyConfig};
+use block_transformer_family::{Family, FamilyConfig, InvalidConfig};
 use burn::tensor::Device;
 use serde_json::Value;
 
-use crate::families::{LanguageModel, ModelConfig};
+use crate::families::{LanguageModel, ModelConfig, REGISTRATIONS};
+use crate::nearest::nearest;
 
-/// A configuration that describes no model.
+/// A configuration that describes no model. `origin` is the file or preset it came from.
 #[derive(Debug, thiserror::Error)]
-#[error("{origin}: {reason}")]
-pub struct ConfigError {
-    /// The file or preset it came from.
-    pub origin: String,
-    /// What is wrong, by key.
-    pub reason: String,
+pub enum ConfigError {
+    /// The text is not JSON.
+    #[error("{origin}: the configuration is not valid JSON")]
+    Json {
+        /// Where the text came from.
+        origin: String,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// The table is of no family.
+    #[error(
+        "{origin}: the configuration needs one of the keys {keys}, which tell the families apart"
+    )]
+    NoFamily {
+        /// Where the table came from.
+        origin: String,
+        /// The keys that tell the families apart.
+        keys: String,
+    },
+    /// The family's tables have no such key.
+    #[error("{origin}: {key}: unknown key; did you mean `{nearest}`?")]
+    UnknownKey {
+        /// Where the table came from.
+        origin: String,
+        /// The key with its path.
+        key: String,
+        /// The known key most like it.
+        nearest: String,
+    },
+    /// The key belongs to another kind of embedder or token decoder.
+    #[error("{origin}: {key}: the key does not apply to this `cls`")]
+    UnusedKey {
+        /// Where the table came from.
+        origin: String,
+        /// The key with its path.
+        key: String,
+    },
+    /// A key is missing, or its value has the wrong type.
+    #[error("{origin}: the configuration describes no model of its family")]
+    Value {
+        /// Where the table came from.
+        origin: String,
+        /// What is missing or wrong.
+        source: serde_json::Error,
+    },
+    /// The sizes do not fit together.
+    #[error("{origin}")]
+    Invalid {
+        /// Where the table came from.
+        origin: String,
+        /// The key and what is wrong with it.
+        source: InvalidConfig,
+    },
 }
 
 impl ModelConfig {
     /// Reads and checks a configuration; `origin` names it in errors.
     ///
     /// # Errors
-    /// When the JSON is malformed, a key is missing or unknown, or the sizes do not fit together.
+    /// When the text is not JSON, a key is missing or unknown, or the sizes do not fit together.
     pub fn from_json(json: &str, origin: &str) -> Result<Self, ConfigError> {
-        let error = |reason: String| ConfigError { origin: origin.to_string(), reason };
-        Self::from_value(serde_json::from_str(json).map_err(|e| error(e.to_string()))?, origin)
+        let value = serde_json::from_str(json);
+        let value = value.map_err(|source| ConfigError::Json { origin: origin.into(), source })?;
+        Self::from_value(&value, origin)
     }
 
     /// Reads and checks a configuration table; `origin` names it in errors.
     ///
     /// # Errors
     /// When a key is missing or unknown, or the sizes do not fit together.
-    pub fn from_value(value: Value, origin: &str) -> Result<Self, ConfigError> {
-        let error = |reason: String| ConfigError { origin: origin.to_string(), reason };
-        let config = Self::deserialize_family(&value).unwrap_or_else(|| {
-            let keys = Self::KEYS.join("` or `");
-            Err(serde::de::Error::custom(format!("missing key `{keys}`, which tells the family")))
-        });
-        let config = config.map_err(|e| error(e.to_string()))?;
-        // flattened structs cannot refuse unknown keys themselves: what did not survive is unknown
-        let kept = serde_json::to_value(&config).map_err(|e| error(e.to_string()))?;
-        if let Some(key) = unknown_key(&value, &kept, "") {
-            return Err(error(format!("{key}: unknown key")));
+    pub fn from_value(table: &Value, origin: &str) -> Result<Self, ConfigError> {
+        let origin = || origin.to_string();
+        let keys = || REGISTRATIONS.iter().map(|family| family.key);
+        let Some(family) = REGISTRATIONS.iter().find(|family| table.get(family.key).is_some())
+        else {
+            let keys = keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and ");
+            return Err(ConfigError::NoFamily { origin: origin(), keys });
+        };
+        for (path, known) in family.keys {
+            let known = || known.iter().flat_map(|keys| keys.iter().copied());
+            let inner = if path.is_empty() { Some(table) } else { table.get(path) };
+            let Some(inner) = inner.and_then(Value::as_object) else { continue };
+            if let Some(key) = inner.keys().find(|key| !known().any(|known| known == key.as_str()))
+            {
+                let nearest = nearest(key, known()).unwrap_or_default().to_string();
+                let key = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                return Err(ConfigError::UnknownKey { origin: origin(), key, nearest });
+            }
         }
-        config.check().map_err(|e| error(e.to_string()))?;
+        let config = Self::deserialize_family(family.key, table)
+            .map_err(|source| ConfigError::Value { origin: origin(), source })?;
+        // a key of another `cls` is known, but does not survive
+        let kept = config.to_value();
+        if let Some(key) = lost_key(table, &kept, "") {
+            return Err(ConfigError::UnusedKey { origin: origin(), key });
+        }
+        config.check().map_err(|source| ConfigError::Invalid { origin: origin(), source })?;
         Ok(config)
     }
 
-    /// The configuration as JSON that [`from_json`](Self::from_json) takes back.
+    /// The configuration as a table that [`from_value`](Self::from_value) accepts.
+    pub fn to_value(&self) -> Value {
+        serde_json::to_value(self).expect("the configuration holds finite numbers and text keys")
+    }
+
+    /// The configuration as JSON that [`from_json`](Self::from_json) accepts.
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("plain numbers and texts")
+        format!("{:#}", self.to_value())
     }
 
     /// A model with first weights drawn from `seed`.
@@ -57,13 +125,77 @@ impl ModelConfig {
     }
 }
 
-fn unknown_key(given: &Value, kept: &Value, at: &str) -> Option<String> {
+/// The path of a key of `given` that is not in `kept`.
+fn lost_key(given: &Value, kept: &Value, at: &str) -> Option<String> {
     given.as_object()?.iter().find_map(|(key, value)| {
         let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
         match kept.get(key) {
             None if !value.is_null() => Some(path),
             None => None,
-            Some(kept) => unknown_key(value, kept, &path),
+            Some(kept) => lost_key(value, kept, &path),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use crate::presets::{preset, presets};
+
+    use super::*;
+
+    fn refused(table: &Value) -> ConfigError {
+        ModelConfig::from_value(table, "mine").unwrap_err()
+    }
+
+    #[test]
+    fn tables_survive_a_round_trip() {
+        for preset in presets() {
+            let json = preset.model.to_json();
+            assert_eq!(ModelConfig::from_json(&json, "test").unwrap(), preset.model);
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_the_nearest_name() {
+        let table = preset("debug-block").unwrap().model.to_value();
+        for (path, key, expected) in [
+            ("", "block_lenght", "block_length"),
+            ("block_decoder", "hiden_size", "hidden_size"),
+            ("block_decoder", "intermediate_sizes", "intermediate_size"),
+            ("token_decoder", "expansion_ration", "expansion_ratio"),
+            ("embedder", "n_embeding_tokens", "n_embedding_tokens"),
+        ] {
+            let mut table = table.clone();
+            let inner = if path.is_empty() { &mut table } else { &mut table[path] };
+            inner[key] = 4.into();
+            let error = refused(&table);
+            let ConfigError::UnknownKey { nearest, key: found, .. } = &error else {
+                panic!("{error}");
+            };
+            assert_eq!(nearest, expected);
+            assert!(found.ends_with(key) && found.starts_with(path), "{found}");
+        }
+    }
+
+    #[test]
+    fn other_errors_say_what_is_wrong() {
+        let table = preset("debug-block").unwrap().model.to_value();
+        let mut other = table.clone();
+        other["embedder"]["n_cls_tokens"] = 2.into();
+        assert!(
+            matches!(refused(&other), ConfigError::UnusedKey { key, .. } if key == "embedder.n_cls_tokens")
+        );
+        let mut other = table.clone();
+        other.as_object_mut().unwrap().remove("vocab_size");
+        let error = refused(&other);
+        assert!(error.source().unwrap().to_string().contains("vocab_size"), "{error}");
+        let mut other = table;
+        other["block_decoder"]["num_attention_heads"] = 5.into();
+        assert!(matches!(refused(&other), ConfigError::Invalid { source, .. }
+                if source.key == "block_decoder.num_attention_heads"));
+        assert!(matches!(refused(&Value::Null), ConfigError::NoFamily { .. }));
+        assert!(matches!(ModelConfig::from_json("{", "mine"), Err(ConfigError::Json { .. })));
+    }
 }

@@ -1,8 +1,8 @@
 //! The registry of model families.
 
 use block_transformer_family::{
-    BlockDecoding, Family, FamilyConfig, InvalidConfig, PaddingMask, PublishedNames, Stacks,
-    TokenBatch,
+    BlockDecoding, Family, FamilyConfig, InvalidConfig, PaddingMask, PublishedNames, Registration,
+    Stacks, TokenBatch,
 };
 use block_transformer_gpt_neox::GptNeoX;
 use block_transformer_model::BlockTransformer;
@@ -14,10 +14,9 @@ use serde_json::Value;
 /// Declares [`ModelConfig`] and [`LanguageModel`] with a variant per family, and implements the
 /// family traits for them by delegation.
 ///
-/// Each family gives its model type, a key that only its configuration tables have, and its presets
-/// as TOML.
+/// A family gives its model type and its [`Registration`].
 macro_rules! families {
-    ($($(#[$doc:meta])* $variant:ident($model:ident), $key:literal, $presets:expr;)+) => {
+    ($($(#[$doc:meta])* $variant:ident($model:ident), $registration:expr;)+) => {
         /// Configuration of a [`LanguageModel`] of any family. Its JSON is that of the published
         /// configurations.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,21 +32,19 @@ macro_rules! families {
             $($(#[$doc])* $variant($model),)+
         }
 
-        /// Presets of every family, TOML, with the family's name for errors.
-        pub(crate) const PRESETS: &[(&str, &str)] = &[$((stringify!($variant), $presets),)+];
+        /// The registration of every family.
+        pub(crate) const REGISTRATIONS: &[Registration] = &[$($registration,)+];
 
         impl ModelConfig {
-            /// The keys that tell the families apart.
-            pub(crate) const KEYS: &[&str] = &[$($key,)+];
-
-            /// Reads a table of the family whose key it has; `None` when it has the key of no family.
+            /// Reads a table of the family with the key `key`.
             pub(crate) fn deserialize_family(
+                key: &str,
                 table: &Value,
-            ) -> Option<Result<Self, serde_json::Error>> {
-                $(if table.get($key).is_some() {
-                    return Some(Deserialize::deserialize(table).map(Self::$variant));
+            ) -> Result<Self, serde_json::Error> {
+                $(if key == $registration.key {
+                    return Deserialize::deserialize(table).map(Self::$variant);
                 })+
-                None
+                unreachable!("the key is that of a registered family")
             }
         }
 
@@ -171,7 +168,7 @@ macro_rules! families {
 
 families! {
     /// Block Transformer.
-    Block(BlockTransformer), "block_decoder", block_transformer_model::PRESETS;
+    Block(BlockTransformer), block_transformer_model::REGISTRATION;
     /// Vanilla GPT-NeoX.
-    Vanilla(GptNeoX), "hidden_size", block_transformer_gpt_neox::PRESETS;
+    Vanilla(GptNeoX), block_transformer_gpt_neox::REGISTRATION;
 }

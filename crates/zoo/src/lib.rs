@@ -2,6 +2,7 @@
 
 mod config;
 mod families;
+mod nearest;
 mod presets;
 mod step;
 
@@ -13,4 +14,5 @@ pub use block_transformer_gpt_neox as vanilla;
 pub use block_transformer_model as block;
 pub use config::ConfigError;
 pub use families::{LanguageModel, ModelConfig};
+pub use nearest::nearest;
 pub use presets::{Preset, PresetError, TrainDefaults, preset, presets};

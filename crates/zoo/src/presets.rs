@@ -1,36 +1,36 @@
-//! Named configurations, read from the model crates' `presets.toml`.
+//! Named configurations, read from the `presets.toml` of each family.
 
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::ConfigError;
-use crate::families::{ModelConfig, PRESETS as PRESETS_TOML};
+use crate::families::{ModelConfig, REGISTRATIONS};
+use crate::nearest::nearest;
 
-/// A named configuration with the hyper-parameters it is trained with.
+/// A named configuration with the hyperparameters it is trained with.
 #[derive(Clone, Debug)]
 pub struct Preset {
-    /// What `--preset` takes.
+    /// Name of the preset.
     pub name: String,
-    /// One line on what it is.
+    /// Description in one line.
     pub summary: String,
-    /// Size of the published model outside embeddings, where it is one.
+    /// Parameters of the published model outside embeddings; `None` when none was published.
     pub published_non_embedding: Option<f64>,
-    /// The model, over the vocabulary of the published ones unless the tokenizer says otherwise.
+    /// The model. Its vocabulary is that of the published models; a tokenizer may bring another.
     pub model: ModelConfig,
-    /// Hyper-parameters.
+    /// Hyperparameters.
     pub train: TrainDefaults,
 }
 
-/// Hyper-parameters of a preset.
+/// Hyperparameters of a preset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainDefaults {
     /// Peak learning rate.
     pub lr: f64,
-    /// Sequences a step.
+    /// Sequences per step.
     pub batch: usize,
-    /// Tokens a sequence.
+    /// Tokens per sequence.
     pub context: usize,
     /// Steps.
     pub steps: u64,
@@ -38,15 +38,13 @@ pub struct TrainDefaults {
     pub warmup: u64,
 }
 
-/// No preset of that name.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "--preset {name}: there is no such preset; did you mean `{nearest}`? `cargo xtask presets` lists them"
-)]
+/// There is no preset of that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no preset `{name}`; did you mean `{nearest}`?")]
 pub struct PresetError {
-    /// What was asked for.
+    /// The name that was asked for.
     pub name: String,
-    /// The name most like it.
+    /// The preset name most like it.
     pub nearest: String,
 }
 
@@ -66,47 +64,33 @@ struct Raw {
     model: serde_json::Value,
 }
 
-static PRESETS: LazyLock<Result<Vec<Preset>, ConfigError>> = LazyLock::new(|| {
-    let mut presets = Vec::new();
-    for (family, text) in PRESETS_TOML {
-        let origin = format!("presets of {family}");
-        let error = |e: toml::de::Error| ConfigError { origin, reason: e.to_string() };
-        for raw in toml::from_str::<File>(text).map_err(error)?.preset {
-            let origin = format!("preset {}", raw.name);
-            presets.push(Preset {
-                model: ModelConfig::from_value(raw.model, &origin)?,
-                name: raw.name,
-                summary: raw.summary,
-                published_non_embedding: raw.published_non_embedding,
-                train: raw.train,
-            });
-        }
-    }
-    Ok(presets)
+static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| {
+    let tables = REGISTRATIONS.iter().flat_map(|family| {
+        toml::from_str::<File>(family.presets).expect("a test reads every preset file").preset
+    });
+    let preset = |raw: Raw| Preset {
+        model: ModelConfig::from_value(&raw.model, &raw.name).expect("a test reads every preset"),
+        name: raw.name,
+        summary: raw.summary,
+        published_non_embedding: raw.published_non_embedding,
+        train: raw.train,
+    };
+    tables.map(preset).collect()
 });
 
-/// Every preset, block models first.
-///
-/// # Panics
-/// When a shipped preset file is malformed; a test reads them all.
+/// Every preset, in the order of the registered families.
 pub fn presets() -> &'static [Preset] {
-    match &*PRESETS {
-        Ok(presets) => presets,
-        Err(error) => panic!("{error}"),
-    }
+    &PRESETS
 }
 
 /// The preset called `name`.
 ///
 /// # Errors
-/// With the nearest name when there is none.
+/// When there is none; the error holds the nearest name.
 pub fn preset(name: &str) -> Result<&'static Preset, PresetError> {
     presets().iter().find(|preset| preset.name == name).ok_or_else(|| {
-        let likeness = |preset: &&Preset| {
-            let score = strsim::jaro_winkler(name, &preset.name);
-            (score * 1e6) as u64
-        };
-        let nearest = presets().iter().max_by_key(likeness).map(|p| p.name.clone());
-        PresetError { name: name.into(), nearest: nearest.unwrap_or_default() }
+        let names = presets().iter().map(|preset| preset.name.as_str());
+        let nearest = nearest(name, names).unwrap_or_default().to_string();
+        PresetError { name: name.into(), nearest }
     })
 }

@@ -1,6 +1,6 @@
 //! Shape of a model. JSON field names are those of the published configuration files.
 
-use block_transformer_family::{FamilyConfig, InvalidConfig, Stacks};
+use block_transformer_family::{FamilyConfig, InvalidConfig, Stacks, check_ids};
 use block_transformer_layers::neox::NeoXConfig;
 use serde::{Deserialize, Serialize};
 
@@ -43,10 +43,8 @@ impl FamilyConfig for GptNeoXConfig {
     }
 
     fn check(&self) -> Result<(), InvalidConfig> {
-        if self.vocab_size < 2 {
-            return Err(InvalidConfig::new("vocab_size", "must be at least 2"));
-        }
-        self.stack.check("gpt-neox").map_err(InvalidConfig::from_text)
+        check_ids(self.vocab_size, self.max_position_embeddings)?;
+        self.stack.check()
     }
 
     fn num_params(&self) -> usize {

@@ -6,8 +6,15 @@ mod decoding;
 mod model;
 mod names;
 
+use block_transformer_family::Registration;
+use block_transformer_layers::neox::NeoXConfig;
+
 pub use config::GptNeoXConfig;
 pub use model::{GptNeoX, GptNeoXCache};
 
-/// The family's presets, TOML.
-pub const PRESETS: &str = include_str!("../presets.toml");
+/// The family's entry in a registry.
+pub const REGISTRATION: Registration = Registration {
+    key: "hidden_size",
+    keys: &[("", &[&["vocab_size", "max_position_embeddings"], NeoXConfig::KEYS])],
+    presets: include_str!("../presets.toml"),
+};

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::invalid::InvalidConfig;
+
 /// Shape of a GPT-NeoX stack. Field names are those of the published configuration files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NeoXConfig {
@@ -42,6 +44,18 @@ fn default_true() -> bool {
 }
 
 impl NeoXConfig {
+    /// Keys of the configuration table.
+    pub const KEYS: &[&str] = &[
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "rotary_pct",
+        "rotary_emb_base",
+        "layer_norm_eps",
+        "use_parallel_residual",
+    ];
+
     /// A configuration with the published defaults.
     pub fn new(hidden_size: usize, num_hidden_layers: usize, num_attention_heads: usize) -> Self {
         Self {
@@ -71,31 +85,25 @@ impl NeoXConfig {
         self.intermediate_size.unwrap_or(4 * self.hidden_size)
     }
 
-    /// Checks the shape. `key` is the configuration key of the stack, named in the error.
+    /// Checks that the sizes fit together.
     ///
     /// # Errors
-    /// When a size is zero, the heads do not divide the width, or the rotated dimensions are odd.
-    pub fn check(&self, key: &str) -> Result<(), String> {
+    /// Names the first key whose value does not fit.
+    pub fn check(&self) -> Result<(), InvalidConfig> {
         let Self { hidden_size, num_hidden_layers, num_attention_heads, .. } = *self;
-        if hidden_size == 0 || num_hidden_layers == 0 || num_attention_heads == 0 {
-            return Err(format!(
-                "{key}: hidden_size, num_hidden_layers and num_attention_heads must be positive"
-            ));
-        }
+        InvalidConfig::check_stack(hidden_size, num_hidden_layers, num_attention_heads)?;
+        let mlp_width = self.intermediate_size.unwrap_or(1);
+        InvalidConfig::check_size("intermediate_size", mlp_width, InvalidConfig::MAX_WIDTH)?;
         if !hidden_size.is_multiple_of(num_attention_heads) {
-            return Err(format!(
-                "{key}.num_attention_heads: {num_attention_heads} does not divide hidden_size {hidden_size}"
-            ));
+            let reason = format!("{num_attention_heads} does not divide hidden_size {hidden_size}");
+            return Err(InvalidConfig::new("num_attention_heads", reason));
         }
         if !(0.0..=1.0).contains(&self.rotary_pct) || !self.rotated().is_multiple_of(2) {
-            return Err(format!(
-                "{key}.rotary_pct: {} of a head of {} must be an even number of dimensions",
-                self.rotary_pct,
-                self.head_dim()
-            ));
-        }
-        if self.intermediate() == 0 {
-            return Err(format!("{key}.intermediate_size: must be positive"));
+            let (rotary_pct, head_dim) = (self.rotary_pct, self.head_dim());
+            let reason = format!(
+                "{rotary_pct} of the {head_dim} dimensions of a head must be an even number of them"
+            );
+            return Err(InvalidConfig::new("rotary_pct", reason));
         }
         Ok(())
     }

@@ -1,0 +1,49 @@
+//! The error of a configuration whose sizes do not fit together.
+
+/// A configuration value that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {reason}")]
+pub struct InvalidConfig {
+    /// The key with its path, such as `token_decoder.expansion_ratio`.
+    pub key: String,
+    /// What is wrong with its value.
+    pub reason: String,
+}
+
+impl InvalidConfig {
+    /// Largest width of a layer and largest vocabulary: counts of parameters stay within 64 bits.
+    pub const MAX_WIDTH: usize = 1 << 20;
+    /// Most layers of a stack.
+    pub const MAX_LAYERS: usize = 1 << 10;
+
+    /// An error about `key`.
+    pub fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { key: key.into(), reason: reason.into() }
+    }
+
+    /// Checks that a size is between 1 and `most`.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check_size(key: &str, value: usize, most: usize) -> Result<(), Self> {
+        if (1..=most).contains(&value) {
+            return Ok(());
+        }
+        Err(Self::new(key, format!("{value} must be between 1 and {most}")))
+    }
+
+    /// Checks the width, layers and heads of a stack of layers.
+    ///
+    /// # Errors
+    /// When one of them is 0 or too large.
+    pub fn check_stack(width: usize, layers: usize, heads: usize) -> Result<(), Self> {
+        Self::check_size("hidden_size", width, Self::MAX_WIDTH)?;
+        Self::check_size("num_hidden_layers", layers, Self::MAX_LAYERS)?;
+        Self::check_size("num_attention_heads", heads, Self::MAX_WIDTH)
+    }
+
+    /// The error with the path of the table that its key is in.
+    pub fn under(self, table: &str) -> Self {
+        Self { key: format!("{table}.{}", self.key), ..self }
+    }
+}

@@ -1,0 +1,225 @@
+//! Checks that the sizes of a configuration fit together.
+
+use block_transformer_family::{InvalidConfig, check_ids};
+
+use crate::config::{
+    BlockTransformerConfig, EmbedderConfig, NeoXTokenDecoderConfig, Projection,
+    RobertaEmbedderConfig, Strategy, T5TokenDecoderConfig, TokenDecoderConfig,
+};
+
+/// Most tokens per block, and most vectors per block of any kind.
+const MAX_BLOCK: usize = 1 << 12;
+
+impl BlockTransformerConfig {
+    /// Checks every part, and that the parts fit together.
+    pub(crate) fn check_parts(&self) -> Result<(), InvalidConfig> {
+        let (l, e) = (self.block_length, self.embeddings_per_block());
+        check_ids(self.vocab_size, self.max_position_embeddings)?;
+        InvalidConfig::check_size("block_length", l, MAX_BLOCK)?;
+        self.block_decoder.check().map_err(|error| error.under("block_decoder"))?;
+        let width = self.block_decoder.hidden_size;
+        self.embedder.check(l, width).map_err(|error| error.under("embedder"))?;
+        self.token_decoder.check().map_err(|error| error.under("token_decoder"))?;
+        // a prefix may have any length; other strategies give each token one vector
+        if !self.token_decoder.has_prefix() && !l.is_multiple_of(e) {
+            let reason = format!("{l} must be a multiple of the {e} embeddings per block");
+            return Err(InvalidConfig::new("block_length", reason));
+        }
+        Ok(())
+    }
+}
+
+impl EmbedderConfig {
+    /// Checks that blocks of `block_length` tokens become vectors of `width`.
+    fn check(&self, block_length: usize, width: usize) -> Result<(), InvalidConfig> {
+        let e = self.n_embedding_tokens();
+        InvalidConfig::check_size("n_embedding_tokens", e, MAX_BLOCK)?;
+        match self {
+            Self::Lookup(c) => {
+                InvalidConfig::check_size("hidden_size", c.hidden_size, InvalidConfig::MAX_WIDTH)?;
+            }
+            Self::Roberta(c) => c.check(block_length, false)?,
+            Self::RobertaCls(c) => c.check(block_length, true)?,
+        }
+        let (part, parts, projection) = self.parts(block_length);
+        if !parts.is_multiple_of(e) {
+            let reason = format!("{e} embeddings per block do not divide its {parts} vectors");
+            return Err(InvalidConfig::new("n_embedding_tokens", reason));
+        }
+        let joined = parts / e;
+        if projection == Projection::Concat && part * joined != width {
+            let reason = format!(
+                "{joined} vectors of {part} side by side are {} wide, but block_decoder.hidden_size \
+                 is {width}",
+                part * joined
+            );
+            return Err(InvalidConfig::new("hidden_size", reason));
+        }
+        Ok(())
+    }
+}
+
+impl RobertaEmbedderConfig {
+    fn check(&self, block_length: usize, has_cls: bool) -> Result<(), InvalidConfig> {
+        match (has_cls, self.n_cls_tokens) {
+            (true, None) => {
+                return Err(InvalidConfig::new("n_cls_tokens", "is missing; roberta_cls needs it"));
+            }
+            (true, Some(n)) => InvalidConfig::check_size("n_cls_tokens", n, MAX_BLOCK)?,
+            (false, Some(n)) if n > 0 => {
+                return Err(InvalidConfig::new("n_cls_tokens", "belongs to roberta_cls only"));
+            }
+            (false, _) => {}
+        }
+        self.encoder.check(block_length + self.n_cls_tokens.unwrap_or(0))
+    }
+}
+
+impl TokenDecoderConfig {
+    fn check(&self) -> Result<(), InvalidConfig> {
+        match self {
+            Self::NeoX(c) => c.check(),
+            Self::T5(c) => c.check(),
+        }
+    }
+
+    fn has_prefix(&self) -> bool {
+        matches!(self, Self::NeoX(c) if c.decoding_strategy == Strategy::Prefix)
+    }
+}
+
+impl NeoXTokenDecoderConfig {
+    fn check(&self) -> Result<(), InvalidConfig> {
+        match (self.decoding_strategy, self.expansion_ratio) {
+            (Strategy::CrossAttention, _) => {
+                return Err(InvalidConfig::new(
+                    "decoding_strategy",
+                    "cross_attention needs cls t5",
+                ));
+            }
+            (Strategy::Prefix, Some(ratio)) => {
+                InvalidConfig::check_size("expansion_ratio", ratio, MAX_BLOCK)?;
+            }
+            (Strategy::Summation, Some(_)) => {
+                let reason = "belongs to the decoding strategy prefix only";
+                return Err(InvalidConfig::new("expansion_ratio", reason));
+            }
+            (_, None) => {}
+        }
+        self.stack.check()
+    }
+}
+
+impl T5TokenDecoderConfig {
+    fn check(&self) -> Result<(), InvalidConfig> {
+        if self.decoding_strategy != Strategy::CrossAttention {
+            return Err(InvalidConfig::new("decoding_strategy", "t5 has cross_attention only"));
+        }
+        self.stack.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use block_transformer_family::FamilyConfig;
+    use block_transformer_layers::neox::NeoXConfig;
+    use block_transformer_layers::t5::T5Config;
+
+    use super::*;
+    use crate::config::LookupConfig;
+
+    fn valid() -> BlockTransformerConfig {
+        BlockTransformerConfig {
+            vocab_size: 40,
+            block_length: 4,
+            max_position_embeddings: 64,
+            embedder: EmbedderConfig::Lookup(LookupConfig {
+                hidden_size: 8,
+                projection_method: Projection::Concat,
+                n_embedding_tokens: 1,
+            }),
+            block_decoder: NeoXConfig::new(32, 2, 2),
+            token_decoder: TokenDecoderConfig::NeoX(NeoXTokenDecoderConfig {
+                decoding_strategy: Strategy::Prefix,
+                expansion_ratio: Some(2),
+                stack: NeoXConfig::new(32, 2, 2),
+            }),
+        }
+    }
+
+    #[test]
+    fn errors_name_the_key_and_its_table() {
+        assert_eq!(valid().check(), Ok(()));
+        let neox = |decoding_strategy, expansion_ratio| {
+            let stack = NeoXConfig::new(32, 2, 2);
+            TokenDecoderConfig::NeoX(NeoXTokenDecoderConfig {
+                decoding_strategy,
+                expansion_ratio,
+                stack,
+            })
+        };
+        let lookup = |hidden_size, n_embedding_tokens| {
+            let projection_method = Projection::Concat;
+            EmbedderConfig::Lookup(LookupConfig {
+                hidden_size,
+                projection_method,
+                n_embedding_tokens,
+            })
+        };
+        let stack = T5Config {
+            hidden_size: 32,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            d_kv: 0,
+            d_ff: 48,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+        };
+        let t5 = |decoding_strategy| {
+            let stack = stack.clone();
+            TokenDecoderConfig::T5(T5TokenDecoderConfig { decoding_strategy, stack })
+        };
+        let cases = [
+            ("vocab_size", BlockTransformerConfig { vocab_size: 1, ..valid() }),
+            ("block_length", BlockTransformerConfig { block_length: 0, ..valid() }),
+            (
+                "block_decoder.num_attention_heads",
+                BlockTransformerConfig { block_decoder: NeoXConfig::new(32, 2, 5), ..valid() },
+            ),
+            (
+                "block_decoder.hidden_size",
+                BlockTransformerConfig { block_decoder: NeoXConfig::new(1 << 60, 2, 2), ..valid() },
+            ),
+            ("embedder.hidden_size", BlockTransformerConfig { embedder: lookup(9, 1), ..valid() }),
+            (
+                "embedder.n_embedding_tokens",
+                BlockTransformerConfig { embedder: lookup(8, 3), ..valid() },
+            ),
+            (
+                "token_decoder.expansion_ratio",
+                BlockTransformerConfig {
+                    token_decoder: neox(Strategy::Summation, Some(2)),
+                    ..valid()
+                },
+            ),
+            (
+                "token_decoder.decoding_strategy",
+                BlockTransformerConfig {
+                    token_decoder: neox(Strategy::CrossAttention, None),
+                    ..valid()
+                },
+            ),
+            (
+                "token_decoder.d_kv",
+                BlockTransformerConfig { token_decoder: t5(Strategy::CrossAttention), ..valid() },
+            ),
+            (
+                "token_decoder.decoding_strategy",
+                BlockTransformerConfig { token_decoder: t5(Strategy::Prefix), ..valid() },
+            ),
+        ];
+        for (key, config) in cases {
+            assert_eq!(config.check().unwrap_err().key, key);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Counts of parameters, and shapes of the stacks.
+
+use block_transformer_family::{
+    Conditioning, EmbedderShape, FamilyConfig, InvalidConfig, Stacks, TokenDecoderShape,
+};
+
+use crate::config::{
+    BlockTransformerConfig, EmbedderConfig, Projection, Strategy, TokenDecoderConfig,
+};
+
+impl EmbedderConfig {
+    fn num_params(&self, vocab: usize, block_length: usize, width: usize) -> usize {
+        let tables = match self {
+            Self::Lookup(c) => vocab * c.hidden_size,
+            Self::Roberta(c) | Self::RobertaCls(c) => c.encoder.num_params(vocab),
+        };
+        match self.projected(block_length) {
+            0 => tables,
+            from => tables + (from + 1) * width,
+        }
+    }
+
+    /// Input values of a projection layer per block embedding; 0 without one.
+    fn projected(&self, block_length: usize) -> usize {
+        let (part, parts, projection) = self.parts(block_length);
+        match projection {
+            Projection::Concat => 0,
+            Projection::ProjectionLayer => part * parts / self.n_embedding_tokens(),
+        }
+    }
+
+    fn num_matrix_params(&self, block_length: usize, width: usize) -> usize {
+        let encoder = match self {
+            Self::Lookup(_) => 0,
+            Self::Roberta(c) | Self::RobertaCls(c) => c.encoder.num_matrix_params(),
+        };
+        encoder + self.projected(block_length) * width
+    }
+}
+
+impl BlockTransformerConfig {
+    /// Parameters of the token tables and the LM head.
+    pub fn num_params_embedding(&self) -> usize {
+        let embedder = match &self.embedder {
+            EmbedderConfig::Lookup(c) => c.hidden_size,
+            EmbedderConfig::Roberta(c) | EmbedderConfig::RobertaCls(c) => c.encoder.hidden_size,
+        };
+        // T5 ties its table to its head
+        let tables = if matches!(self.token_decoder, TokenDecoderConfig::T5(_)) { 1 } else { 2 };
+        self.vocab_size * (embedder + tables * self.token_decoder.hidden_size())
+    }
+}
+
+impl FamilyConfig for BlockTransformerConfig {
+    fn family(&self) -> &'static str {
+        "block"
+    }
+
+    fn block_length(&self) -> usize {
+        self.block_length
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    fn with_vocab_size(self, vocab_size: usize) -> Self {
+        Self { vocab_size, ..self }
+    }
+
+    fn max_position_embeddings(&self) -> usize {
+        self.max_position_embeddings
+    }
+
+    fn check(&self) -> Result<(), InvalidConfig> {
+        self.check_parts()
+    }
+
+    fn num_params(&self) -> usize {
+        self.num_params_non_embedding() + self.num_params_embedding()
+    }
+
+    fn num_params_non_embedding(&self) -> usize {
+        let d = self.block_decoder.hidden_size;
+        let expanded = self.token_decoder.hidden_size() * self.expansion();
+        let decoder = match &self.token_decoder {
+            TokenDecoderConfig::NeoX(c) => c.stack.num_params(),
+            TokenDecoderConfig::T5(c) => c.stack.num_params(),
+        };
+        let embedder = self.embedder.num_params(0, self.block_length, d);
+        embedder + self.block_decoder.num_params() + (d + 1) * expanded + decoder
+    }
+
+    fn num_matrix_params(&self) -> usize {
+        let (d, h) = (self.block_decoder.hidden_size, self.token_decoder.hidden_size());
+        let decoder = match &self.token_decoder {
+            TokenDecoderConfig::NeoX(c) => c.stack.num_matrix_params() + self.vocab_size * h,
+            TokenDecoderConfig::T5(c) => c.stack.num_matrix_params(),
+        };
+        let embedder = self.embedder.num_matrix_params(self.block_length, d);
+        embedder + self.block_decoder.num_matrix_params() + d * h * self.expansion() + decoder
+    }
+
+    fn stacks(&self) -> Stacks {
+        let (l, e) = (self.block_length, self.embeddings_per_block());
+        let (stack, conditioning) = match &self.token_decoder {
+            TokenDecoderConfig::NeoX(c) => {
+                let prefix = c.decoding_strategy == Strategy::Prefix;
+                let conditioning =
+                    if prefix { Conditioning::Prefix } else { Conditioning::Summation };
+                ((&c.stack).into(), conditioning)
+            }
+            TokenDecoderConfig::T5(c) => ((&c.stack).into(), Conditioning::CrossAttention),
+        };
+        let encoder = match &self.embedder {
+            EmbedderConfig::Lookup(_) => None,
+            EmbedderConfig::Roberta(c) | EmbedderConfig::RobertaCls(c) => {
+                Some(((&c.encoder).into(), l + c.n_cls_tokens.unwrap_or(0)))
+            }
+        };
+        let (part, parts, _) = self.embedder.parts(l);
+        Stacks {
+            block_length: l,
+            embeddings_per_block: e,
+            vocab_size: self.vocab_size,
+            context: (&self.block_decoder).into(),
+            embedder: Some(EmbedderShape {
+                encoder,
+                joined: part * parts,
+                projection_params: self.embedder.projected(l) * self.block_decoder.hidden_size,
+            }),
+            token: Some(TokenDecoderShape {
+                stack,
+                vectors: e * self.expansion(),
+                conditioning,
+                // T5 ties its table to its head
+                tied_head: conditioning == Conditioning::CrossAttention,
+            }),
+        }
+    }
+}
