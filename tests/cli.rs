@@ -257,8 +257,12 @@ fn weights_that_do_not_fit_are_listed_and_nothing_is_written() {
     let buffer = block_transformer_weights::HostTensor { shape: vec![1], values: vec![0.0] };
     tensors.insert("block_decoder.gpt_neox.layers.0.attention.rotary_emb.inv_freq".into(), buffer);
     let bad = dir.path().join("bad.safetensors");
-    block_transformer_weights::write_tensors(&tensors, block_transformer_weights::Dtype::F32, &bad)
-        .unwrap();
+    block_transformer_weights::write_tensors(
+        &tensors,
+        block_transformer_weights::FloatFormat::F32,
+        &bad,
+    )
+    .unwrap();
     let config = golden("lookup_prefix.json");
     fails(
         dir.path(),

@@ -42,7 +42,7 @@ fn a_changed_weight_is_noticed() {
     tensors.get_mut(weight).unwrap().values[0] += 1e-2;
     block_transformer_weights::write_tensors(
         &tensors,
-        block_transformer_weights::Dtype::F32,
+        block_transformer_weights::FloatFormat::F32,
         &path,
     )
     .unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use block_transformer_files::{FileError, NewFolder};
 use block_transformer_text::Tokenizer;
-use block_transformer_weights::{Dtype, HostTensors, read_tensors, write_tensors};
+use block_transformer_weights::{FloatFormat, HostTensors, read_tensors, write_tensors};
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
@@ -74,7 +74,7 @@ impl Checkpoint {
             optimizer.save(folder.temporary_path(OPTIMIZER)).map_err(unsaved(OPTIMIZER))?;
         }
         if !contents.unused.is_empty() {
-            write_tensors(contents.unused, Dtype::F32, &folder.temporary_path(UNUSED))?;
+            write_tensors(contents.unused, FloatFormat::F32, &folder.temporary_path(UNUSED))?;
         }
         text(CONFIG, contents.config.to_json())?;
         contents.tokenizer.save(&folder.temporary_path(TOKENIZER))?;

@@ -1,67 +1,34 @@
-//! A case on disk: `NAME.json`, `NAME.model.safetensors`, `NAME.golden.safetensors`.
+//! Cases on disk: `NAME.json`, `NAME.model.safetensors`, `NAME.golden.safetensors`.
 
 use std::path::{Path, PathBuf};
 
-use block_transformer_weights::{HostTensor, HostTensors, WeightsError, import, read_tensors};
-use block_transformer_zoo::{
-    ConfigError, FamilyConfig, LanguageModel, ModelConfig, PaddingMask, TokenBatch,
-};
+use block_transformer_files::FileError;
+use block_transformer_weights::{HostTensor, HostTensors, import, read_tensors};
+use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig, PaddingMask, TokenBatch};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// One recorded configuration.
+use crate::error::ParityError;
+
+/// A recorded model with its inputs and outputs.
 #[derive(Debug)]
 pub struct Case {
-    /// Its name.
+    /// Name of the case.
     pub name: String,
-    /// The model.
+    /// Configuration of the model.
     pub config: ModelConfig,
     weights: PathBuf,
     golden: HostTensors,
     golden_path: PathBuf,
 }
 
-/// A folder of cases that cannot be compared.
-#[derive(Debug, thiserror::Error)]
-pub enum ParityError {
-    /// A file or folder that cannot be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A folder without cases.
-    #[error("{0}: no NAME.json with NAME.model.safetensors and NAME.golden.safetensors beside it")]
-    NoCases(PathBuf),
-    /// A recorded tensor that is not there.
-    #[error("{path}: no tensor `{name}`")]
-    Missing {
-        /// The golden file.
-        path: PathBuf,
-        /// The tensor.
-        name: String,
-    },
-    /// A broken configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Broken weights.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// Generation that failed.
-    #[error("{0}")]
-    Generation(String),
-}
-
-/// The names of the cases in `dir`, sorted.
+/// Returns the sorted names of the cases in `dir`.
 ///
 /// # Errors
-/// When the folder cannot be read or holds none.
+/// When the folder cannot be read or holds no case.
 pub fn find_cases(dir: &Path) -> Result<Vec<String>, ParityError> {
-    let io = |source| ParityError::Io { path: dir.into(), source };
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(io)? {
-        let path = entry.map_err(io)?.path();
+    for entry in std::fs::read_dir(dir).map_err(FileError::read(dir))? {
+        let path = entry.map_err(FileError::read(dir))?.path();
         let Some(name) = path.file_name().and_then(|n| n.to_str()?.strip_suffix(".json")) else {
             continue;
         };
@@ -80,8 +47,7 @@ impl Case {
     /// When one of its files cannot be read.
     pub fn open(dir: &Path, name: &str) -> Result<Self, ParityError> {
         let path = dir.join(format!("{name}.json"));
-        let json = std::fs::read_to_string(&path)
-            .map_err(|source| ParityError::Io { path: path.clone(), source })?;
+        let json = std::fs::read_to_string(&path).map_err(FileError::read(&path))?;
         let golden_path = dir.join(format!("{name}.golden.safetensors"));
         Ok(Self {
             name: name.to_string(),

@@ -1,76 +1,41 @@
-//! The comparison of one case on one device.
+//! Comparing one case on one device.
 
-use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
-use burn::tensor::{Device, Tensor};
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel};
+use burn::tensor::Device;
 
-use crate::{Case, ParityError, greedy, training};
+use crate::case::Case;
+use crate::error::ParityError;
+use crate::quantity::{Quantity, largest, values};
+use crate::{greedy, training};
 
-/// Absolute, on embeddings and logits: f32 rounding through a few layers.
+/// Absolute tolerance of embeddings and logits: f32 rounding through a few layers.
 const VALUES: f64 = 1e-4;
-/// Absolute, on losses: means over many tokens.
+/// Absolute tolerance of losses, which are means over many tokens.
 const LOSSES: f64 = 1e-5;
-/// Largest difference of a gradient over its largest entry.
+/// Tolerance of a gradient's largest difference, relative to its largest entry.
 const GRADIENTS: f64 = 1e-4;
 
-/// The largest difference of one quantity.
+/// The result of comparing a case.
 #[derive(Clone, Debug)]
-pub struct Quantity {
-    /// What was compared.
-    pub name: String,
-    /// Largest difference; for generated ids, how many differ.
-    pub difference: f64,
-    /// What is allowed.
-    pub tolerance: f64,
-}
-
-impl Quantity {
-    pub(crate) fn new(name: impl Into<String>, difference: f64, tolerance: f64) -> Self {
-        Self { name: name.into(), difference, tolerance }
-    }
-
-    /// Whether the difference is within tolerance (a NaN is not).
-    pub fn holds(&self) -> bool {
-        self.difference <= self.tolerance
-    }
-}
-
-/// What the comparison of a case found.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The case.
+pub struct Comparison {
+    /// Name of the case.
     pub case: String,
     /// Every quantity compared.
     pub quantities: Vec<Quantity>,
 }
 
-impl Report {
+impl Comparison {
     /// Whether every quantity is within tolerance.
     pub fn holds(&self) -> bool {
         self.quantities.iter().all(Quantity::holds)
     }
 }
 
-/// Largest difference where `counts` is true; NaN when any compared value is.
-pub(crate) fn largest(ours: &[f32], theirs: &[f32], counts: impl Fn(usize) -> bool) -> f64 {
-    if ours.len() != theirs.len() {
-        return f64::NAN;
-    }
-    let differences = ours.iter().zip(theirs).enumerate().filter(|(i, _)| counts(*i));
-    differences.fold(0.0, |most, (_, (a, b))| {
-        let difference = (f64::from(*a) - f64::from(*b)).abs();
-        if difference.is_nan() || difference > most { difference } else { most }
-    })
-}
-
-pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
-}
-
-/// Compares everything that `case` records with what this implementation computes on `device`.
+/// Computes on `device` everything that `case` records, and compares the two.
 ///
 /// # Errors
-/// When a file is broken or a recorded tensor is missing; differences are no errors.
-pub fn compare(case: &Case, device: &Device) -> Result<Report, ParityError> {
+/// When a file is damaged or a recorded tensor is missing. Differences are not errors.
+pub fn compare(case: &Case, device: &Device) -> Result<Comparison, ParityError> {
     let model = case.model(device)?;
     let mut quantities = Vec::new();
     forward(case, &model, device, &mut quantities)?;
@@ -82,7 +47,7 @@ pub fn compare(case: &Case, device: &Device) -> Result<Report, ParityError> {
         quantities.push(Quantity::new("AdamW losses", difference, LOSSES));
     }
     greedy::compare(case, &model, device, &mut quantities)?;
-    Ok(Report { case: case.name.clone(), quantities })
+    Ok(Comparison { case: case.name.clone(), quantities })
 }
 
 fn forward(
@@ -95,9 +60,9 @@ fn forward(
     let is_token = case.is_token()?;
     let logits = case.golden("out.logits")?;
     let vocab = case.config.vocab_size();
-    let (ours, predicted) = match (model, &case.config) {
-        (LanguageModel::Block(model), ModelConfig::Block(config)) => {
-            let [b, time] = batch.ids.dims();
+    let (ours, predicted) = match model {
+        LanguageModel::Block(model) => {
+            let ([b, time], config) = (batch.ids.dims(), model.config());
             let (l, e) = (config.block_length, config.embeddings_per_block());
             let width = config.block_decoder.hidden_size;
             let ids = batch.ids.clone().reshape([b, time / l, l]);
@@ -121,10 +86,7 @@ fn forward(
                 .collect();
             (values(model.predict(&batch).0), predicted)
         }
-        (LanguageModel::Vanilla(model), _) => (values(model.forward(batch.ids)), is_token),
-        _ => {
-            return Err(ParityError::Generation("model and configuration differ in family".into()));
-        }
+        LanguageModel::Vanilla(model) => (values(model.forward(batch.ids)), is_token),
     };
     let difference = largest(&ours, &logits.values, |i| predicted[i / vocab]);
     quantities.push(Quantity::new("logits", difference, VALUES));

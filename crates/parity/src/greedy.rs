@@ -1,21 +1,23 @@
-//! Greedy generation, with caches and without.
+//! Greedy generation, with and without KV caches.
 
 use block_transformer_generation::{Options, Sampling, generate};
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, PaddingMask, TokenBatch};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::{Case, ParityError, compare::Quantity};
+use crate::case::Case;
+use crate::error::ParityError;
+use crate::quantity::Quantity;
 
 const PAD: i64 = 1;
 
-/// Compares the recorded continuations with ours.
+/// Compares the recorded continuations with those of `model`.
 pub(crate) fn compare(
     case: &Case,
     model: &LanguageModel,
     device: &Device,
     quantities: &mut Vec<Quantity>,
 ) -> Result<(), ParityError> {
-    // the recorded ids come from the published generation code
+    // the recorded ids come from the published generation code, which has rotary positions of its own
     let model = &match model.clone() {
         LanguageModel::Block(model) => LanguageModel::Block(model.with_published_positions()),
         vanilla => vanilla,
@@ -65,11 +67,11 @@ fn cached(
     };
     let all = |_, _| std::ops::ControlFlow::Continue(());
     generate(model, &case.config, prompts, &options, device, all)
-        .map_err(|e| ParityError::Generation(format!("{}: {e}", case.name)))
+        .map_err(|source| ParityError::Generation { case: case.name.clone(), source })
 }
 
-/// Recomputes everything for each token. The unwritten rest of a block is padding, which the
-/// tokens before it cannot see.
+/// Continues a prompt, recomputing everything for each token. The rest of an unfinished block is
+/// padding, which no earlier token attends to.
 fn uncached(
     model: &LanguageModel,
     block_length: usize,
@@ -82,7 +84,7 @@ fn uncached(
     ids.extend(prompt.iter().map(|&id| i64::from(id)));
     let start = ids.len();
     while ids.len() < start + count {
-        // one block (or token) more than is known, to have its logits
+        // one block more than is known, to have the logits of its tokens
         let time = (ids.len() + 1).next_multiple_of(block_length);
         let mut padded = ids.clone();
         padded.resize(time, PAD);

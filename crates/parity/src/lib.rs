@@ -3,8 +3,12 @@
 
 mod case;
 mod compare;
+mod error;
 mod greedy;
+mod quantity;
 mod training;
 
-pub use case::{Case, ParityError, find_cases};
-pub use compare::{Quantity, Report, compare};
+pub use case::{Case, find_cases};
+pub use compare::{Comparison, compare};
+pub use error::ParityError;
+pub use quantity::Quantity;

@@ -6,9 +6,11 @@ use block_transformer_zoo::Family;
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Device;
 
-use crate::{Case, ParityError, compare::values};
+use crate::case::Case;
+use crate::error::ParityError;
+use crate::quantity::values;
 
-/// Gradients of the mean loss, by published name.
+/// Returns the gradients of the mean loss by published name.
 pub(crate) fn gradients(case: &Case, device: &Device) -> Result<HostTensors, ParityError> {
     let device = device.clone().autodiff();
     let model = case.model(&device)?;
@@ -17,8 +19,8 @@ pub(crate) fn gradients(case: &Case, device: &Device) -> Result<HostTensors, Par
     Ok(published_tensors(&model, &case.config, &Source::Gradients(&gradients)))
 }
 
-/// The loss before each of `steps` AdamW steps: lr 1e-2, betas 0.9/0.95, eps 1e-8, decay 0.1 on
-/// every parameter, global-norm clip 1.0.
+/// Returns the loss before each of `steps` AdamW steps: learning rate 1e-2, betas 0.9/0.95, eps 1e-8, weight
+/// decay 0.1 on every parameter, clipping at a global norm of 1.0.
 pub(crate) fn adamw_losses(
     case: &Case,
     device: &Device,

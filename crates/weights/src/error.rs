@@ -1,25 +1,33 @@
-//! What can be wrong with a weight file.
+//! Weight files that cannot be used.
 
 use std::path::PathBuf;
 
-/// A weight file that could not be read, written, or matched to a model.
+use block_transformer_files::FileError;
+use safetensors::SafeTensorError;
+
+/// A weight file that cannot be read, written, or matched to a model.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// The file cannot be opened, read or written.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not what it claims to be.
-    #[error("{path}: not a readable safetensors file: {reason}")]
+    /// The file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file is no safetensors file.
+    #[error("{path} is not a readable safetensors file")]
     Format {
         /// The file.
         path: PathBuf,
-        /// Why.
-        reason: String,
+        /// The cause.
+        source: SafeTensorError,
+    },
+    /// A tensor is stored in a format that is not supported.
+    #[error("{path}: tensor {name} has the unsupported format {format}")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// Name of the tensor.
+        name: String,
+        /// Its format.
+        format: String,
     },
     /// The file's tensors are not those of the model. Nothing was loaded.
     #[error(
@@ -27,13 +35,13 @@ pub enum WeightsError {
         list(missing, left_over, wrong)
     )]
     Mismatch {
-        /// Where the tensors came from.
+        /// The source of the tensors.
         origin: String,
-        /// Parameters the file lacks.
+        /// Parameters that the file lacks.
         missing: Vec<String>,
-        /// Tensors the model has no place for.
+        /// Tensors that the model has no parameter for.
         left_over: Vec<String>,
-        /// Tensors of another shape, or tied tensors that differ: name and what is wrong.
+        /// Tensors of another shape, and tied tensors that differ: name and reason.
         wrong: Vec<String>,
     },
 }
@@ -45,5 +53,5 @@ fn list(missing: &[String], left_over: &[String], wrong: &[String]) -> String {
             text.push_str(&format!("\n  {what}: {name}"));
         }
     }
-    text + "\n  Check that the preset or --config is that of the file."
+    text + "\n  Check that the configuration is that of the file."
 }

@@ -1,21 +1,21 @@
-//! How a parameter lies in memory here and in a published file.
+//! Memory layouts of parameters in published files.
 
-/// Layout of a published tensor, seen from ours.
+/// Layout of a published tensor relative to the model's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// The same.
+    /// The same layout.
     Same,
-    /// Ours `[in, out]`, published `[out, in]`.
+    /// The model has `[in, out]`, the file `[out, in]`.
     Transposed,
-    /// Ours `[kernel * in, out]`, published `[out, in, kernel]`.
+    /// The model has `[kernel * in, out]`, the file `[out, in, kernel]`.
     Conv {
-        /// Positions the convolution joins.
+        /// Positions that the convolution joins.
         kernel: usize,
     },
 }
 
 impl Layout {
-    /// The published shape of a parameter of shape `ours`.
+    /// Returns the published shape of a parameter of shape `ours`.
     pub fn published_shape(self, ours: &[usize]) -> Vec<usize> {
         match self {
             Self::Same => ours.to_vec(),
@@ -24,12 +24,12 @@ impl Layout {
         }
     }
 
-    /// Our values, in our shape `ours`, as published.
+    /// Reorders the values of a parameter of shape `ours` to the published layout.
     pub fn to_published(self, ours: &[usize], values: Vec<f32>) -> Vec<f32> {
         self.permute(ours, values, |out, at, ours_at, values| out[at] = values[ours_at])
     }
 
-    /// Published values as ours, of shape `ours`.
+    /// Reorders published values to the layout of a parameter of shape `ours`.
     pub fn from_published(self, ours: &[usize], values: Vec<f32>) -> Vec<f32> {
         self.permute(ours, values, |out, at, ours_at, values| out[ours_at] = values[at])
     }

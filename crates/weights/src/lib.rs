@@ -1,22 +1,22 @@
-//! Published weight files in and out.
+//! Import and export of published weight files.
 //!
-//! A model family names its parameters once, through [`PublishedNames`](block_transformer_family::PublishedNames);
-//! [`import`] and [`export`] both read that table, so what one writes the other takes back bit for
-//! bit.
+//! A model family names its parameters once, through [`PublishedNames`]. [`import`] and [`export`] both
+//! read that table, so a file that is exported and imported again has the same bits.
 
 mod error;
 mod layout;
 mod safetensors_io;
 mod visit;
 
+pub use block_transformer_family::{FloatFormat, PublishedNames};
 pub use error::WeightsError;
 pub use layout::Layout;
-pub use safetensors_io::{Dtype, export, import, read_tensors, write_tensors};
+pub use safetensors_io::{export, import, read_tensors, write_tensors};
 pub use visit::{Entry, Source, cast, entries, load, published_tensors};
 
 use std::collections::BTreeMap;
 
-/// A tensor on the host in its published layout.
+/// A tensor on the host, in its published layout.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostTensor {
     /// Sizes of its axes.

@@ -4,28 +4,19 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::path::Path;
 
-use block_transformer_family::PublishedNames;
+use block_transformer_family::{FloatFormat, PublishedNames};
+use block_transformer_files::{FileError, NewFile};
 use burn::module::Module;
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::{Dtype as Stored, SafeTensors, View};
+use safetensors::{Dtype as Stored, SafeTensorError, SafeTensors, View};
 
-use crate::{HostTensor, HostTensors, Source, WeightsError, load, published_tensors};
+use crate::error::WeightsError;
+use crate::visit::{Source, load, published_tensors};
+use crate::{HostTensor, HostTensors};
 
-/// Number format of a written file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dtype {
-    /// IEEE single.
-    #[default]
-    F32,
-    /// IEEE half.
-    F16,
-    /// bfloat16.
-    Bf16,
-}
-
-/// Loads a published file of f32, f16 or bf16 tensors into `model`, as f32. Returns the model and
-/// the tensors nothing computes with.
+/// Loads a published file of f32, f16 or bf16 tensors into `model`, as f32. Returns the model, and the
+/// tensors that it does not use.
 ///
 /// # Errors
 /// When the file cannot be read, or does not hold exactly the model's parameters.
@@ -37,8 +28,8 @@ pub fn import<M: Module>(
     load(model, names, read_tensors(path)?, &path.display().to_string())
 }
 
-/// Writes `model` under its published names. `unused` holds the published tensors nothing computes
-/// with, where an import found them; others are written as zeros, for strict loaders.
+/// Writes `model` under its published names. `unused` holds the published tensors that the model does
+/// not use, as an import returned them; missing ones are written as zeros, for strict loaders.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -46,7 +37,7 @@ pub fn export<M: Module>(
     model: &M,
     names: &dyn PublishedNames,
     unused: &HostTensors,
-    dtype: Dtype,
+    format: FloatFormat,
     path: &Path,
 ) -> Result<(), WeightsError> {
     let mut tensors = published_tensors(model, names, &Source::Values);
@@ -55,21 +46,19 @@ pub fn export<M: Module>(
         let tensor = unused.get(&name).cloned().unwrap_or_else(zeros);
         tensors.insert(name, tensor);
     }
-    write_tensors(&tensors, dtype, path)
+    write_tensors(&tensors, format, path)
 }
 
-/// Every float tensor of a safetensors file, as f32; integer and boolean tensors (buffers) come
-/// with no values.
+/// Returns every tensor of a safetensors file as f32.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// When the file cannot be read, or holds a tensor of an unsupported format.
 pub fn read_tensors(path: &Path) -> Result<HostTensors, WeightsError> {
-    let io = |source| WeightsError::Io { path: path.into(), source };
-    let file = File::open(path).map_err(io)?;
-    // SAFETY: the map is read here and dropped; a file changed meanwhile is a broken input.
-    let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-    let format = |reason: String| WeightsError::Format { path: path.into(), reason };
-    let file = SafeTensors::deserialize(&map).map_err(|error| format(error.to_string()))?;
+    let file = File::open(path).map_err(FileError::read(path))?;
+    // SAFETY: the map is read here and dropped; a file that changes meanwhile is a damaged input.
+    let map = unsafe { Mmap::map(&file) }.map_err(FileError::read(path))?;
+    let file = SafeTensors::deserialize(&map)
+        .map_err(|source| WeightsError::Format { path: path.into(), source })?;
     let mut tensors = HostTensors::new();
     for (name, view) in file.tensors() {
         let bytes = view.data();
@@ -80,7 +69,10 @@ pub fn read_tensors(path: &Path) -> Result<HostTensors, WeightsError> {
             Stored::F64 => floats::<8>(bytes, |b| f64::from_le_bytes(b) as f32),
             Stored::I64 => floats::<8>(bytes, |b| i64::from_le_bytes(b) as f32),
             Stored::U8 | Stored::BOOL => bytes.iter().map(|&b| f32::from(b)).collect(),
-            other => return Err(format(format!("{name}: no support for {other:?}"))),
+            other => {
+                let (path, format) = (path.into(), format!("{other:?}"));
+                return Err(WeightsError::Unsupported { path, name, format });
+            }
         };
         tensors.insert(name, HostTensor { shape: view.shape().to_vec(), values });
     }
@@ -91,42 +83,40 @@ fn floats<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f3
     bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
 }
 
-/// Writes `tensors` as they are, in `dtype`, to a file beside `path` that is then renamed.
+/// Writes `tensors` in `format` to a file that is complete or absent.
 ///
 /// # Errors
-/// When the file cannot be written; nothing is left behind.
-pub fn write_tensors(tensors: &HostTensors, dtype: Dtype, path: &Path) -> Result<(), WeightsError> {
-    let io = |source| WeightsError::Io { path: path.into(), source };
-    let beside = path.with_extension("safetensors.partial");
-    let views = tensors.iter().map(|(name, tensor)| (name, Stream { tensor, dtype }));
-    // readers of transformers ask for the framework the file is meant for
-    let about = [("format".to_string(), "pt".to_string())].into();
-    let written = safetensors::serialize_to_file(views, Some(about), &beside);
-    let written = written.map_err(|error| match error {
-        safetensors::SafeTensorError::IoError(source) => io(source),
-        other => WeightsError::Format { path: path.into(), reason: other.to_string() },
-    });
-    let renamed = written.and_then(|()| {
-        File::open(&beside).and_then(|file| file.sync_all()).map_err(io)?;
-        std::fs::rename(&beside, path).map_err(io)
-    });
-    renamed.inspect_err(|_| {
-        let _ = std::fs::remove_file(&beside);
-    })
+/// When the file cannot be written; the previous file is then unchanged.
+pub fn write_tensors(
+    tensors: &HostTensors,
+    format: FloatFormat,
+    path: &Path,
+) -> Result<(), WeightsError> {
+    let views = tensors.iter().map(|(name, tensor)| (name, Converted { tensor, format }));
+    // the transformers library requires the framework that the file is meant for
+    let metadata = [("format".to_string(), "pt".to_string())].into();
+    let file = NewFile::create(path)?;
+    safetensors::serialize_to_file(views, Some(metadata), file.temporary_path()).map_err(
+        |error| match error {
+            SafeTensorError::IoError(source) => FileError::write(path)(source).into(),
+            source => WeightsError::Format { path: path.into(), source },
+        },
+    )?;
+    Ok(file.commit()?)
 }
 
-/// A tensor converted as it is written.
-struct Stream<'a> {
+/// A tensor that is converted while it is written.
+struct Converted<'a> {
     tensor: &'a HostTensor,
-    dtype: Dtype,
+    format: FloatFormat,
 }
 
-impl View for Stream<'_> {
+impl View for Converted<'_> {
     fn dtype(&self) -> Stored {
-        match self.dtype {
-            Dtype::F32 => Stored::F32,
-            Dtype::F16 => Stored::F16,
-            Dtype::Bf16 => Stored::BF16,
+        match self.format {
+            FloatFormat::F32 => Stored::F32,
+            FloatFormat::F16 => Stored::F16,
+            FloatFormat::Bf16 => Stored::BF16,
         }
     }
 
@@ -136,15 +126,18 @@ impl View for Stream<'_> {
 
     fn data(&self) -> Cow<'_, [u8]> {
         let values = &self.tensor.values;
-        Cow::Owned(match self.dtype {
-            Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Dtype::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
-            Dtype::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+        Cow::Owned(match self.format {
+            FloatFormat::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            FloatFormat::F16 => {
+                values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()
+            }
+            FloatFormat::Bf16 => {
+                values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect()
+            }
         })
     }
 
     fn data_len(&self) -> usize {
-        let size = if self.dtype == Dtype::F32 { 4 } else { 2 };
-        self.tensor.values.len() * size
+        self.tensor.values.len() * self.format.bytes()
     }
 }

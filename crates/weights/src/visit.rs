@@ -1,26 +1,28 @@
 //! Walks over a model's parameters by published name.
 
-use block_transformer_family::PublishedNames;
+use block_transformer_family::{FloatFormat, PublishedNames};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{FloatDType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 
-use crate::{Dtype, HostTensor, HostTensors, Layout, WeightsError};
+use crate::error::WeightsError;
+use crate::layout::Layout;
+use crate::{HostTensor, HostTensors};
 
-/// A parameter and its published place.
+/// A parameter, and its name and layout in published files.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Module path here.
+    /// Module path.
     pub path: String,
     /// Published names; those after the first are tied to it.
     pub names: Vec<String>,
     /// Published layout.
     pub layout: Layout,
-    /// Our shape.
+    /// Shape of the parameter in the model.
     pub shape: Vec<usize>,
 }
 
-/// Which tensor of a parameter to take.
+/// Selects a tensor of each parameter.
 pub enum Source<'a> {
     /// Its value.
     Values,
@@ -28,15 +30,15 @@ pub enum Source<'a> {
     Gradients(&'a GradientsParams),
 }
 
-/// Every parameter of `model`, in module order.
+/// Returns every parameter of `model` in module order.
 pub fn entries<M: Module>(model: &M, names: &dyn PublishedNames) -> Vec<Entry> {
     let mut walk = Walk::new(names, None);
     model.visit(&mut walk);
     walk.found.into_iter().map(|(entry, _)| entry).collect()
 }
 
-/// Values or gradients of every parameter of `model` under their published names, tied names
-/// included, in published layout.
+/// Returns the values or gradients of all parameters of `model`, in published layout, under their
+/// published names. A tied tensor is listed under each of its names.
 pub fn published_tensors<M: Module>(
     model: &M,
     names: &dyn PublishedNames,
@@ -56,11 +58,11 @@ pub fn published_tensors<M: Module>(
     tensors
 }
 
-/// Loads published tensors into `model`. Returns it with the tensors nothing computes with.
+/// Loads published tensors into `model`. Returns the model, and the tensors that it does not use.
 ///
 /// # Errors
-/// [`WeightsError::Mismatch`] lists by name what is missing, left over, or wrong; non-learned
-/// buffers of the published files are passed over.
+/// [`WeightsError::Mismatch`] lists the names of tensors that are missing, left over, or wrong. Buffers
+/// that are not learned are ignored.
 pub fn load<M: Module>(
     model: M,
     names: &dyn PublishedNames,
@@ -108,7 +110,7 @@ pub fn load<M: Module>(
     Ok((model.map(&mut Fill { path: Vec::new(), tensors: placed }), unused))
 }
 
-/// Buffers that published files may hold beside the parameters.
+/// Whether `name` is that of a buffer, which published files may hold beside the parameters.
 fn is_buffer(name: &str) -> bool {
     const BUFFERS: [&str; 4] = [
         "attention.bias",
@@ -203,9 +205,9 @@ impl ModuleMapper for Fill {
     }
 }
 
-/// `model` with every parameter in `dtype`.
-pub fn cast<M: Module>(model: M, dtype: Dtype) -> M {
-    struct Cast(FloatDType);
+/// Returns `model` with every parameter in `format`.
+pub fn cast<M: Module>(model: M, format: FloatFormat) -> M {
+    struct Cast(DType);
 
     impl ModuleMapper for Cast {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
@@ -213,10 +215,5 @@ pub fn cast<M: Module>(model: M, dtype: Dtype) -> M {
         }
     }
 
-    let dtype = match dtype {
-        Dtype::F32 => FloatDType::F32,
-        Dtype::F16 => FloatDType::F16,
-        Dtype::Bf16 => FloatDType::BF16,
-    };
-    model.map(&mut Cast(dtype))
+    model.map(&mut Cast(format.into()))
 }

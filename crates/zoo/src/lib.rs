@@ -4,6 +4,7 @@ mod config;
 mod families;
 mod nearest;
 mod presets;
+#[cfg(feature = "train")]
 mod step;
 
 pub use block_transformer_family as family;

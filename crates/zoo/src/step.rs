@@ -1,4 +1,4 @@
-//! burn-train's step traits, so that [`LanguageModel`] runs in burn's own trainer.
+//! burn-train's step traits, with which [`LanguageModel`] trains in burn's own trainer.
 
 use block_transformer_family::{Family, TokenBatch};
 use burn::tensor::Tensor;

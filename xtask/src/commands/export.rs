@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use block_transformer_device::DeviceName;
-use block_transformer_weights::{Dtype, cast, export};
+use block_transformer_weights::{FloatFormat, cast, export};
 use burn::module::Module;
 use clap::ValueEnum;
 
@@ -61,9 +61,9 @@ impl Args {
         let device = device::open(DeviceName::default())?;
         let model = checkpoint.load_model(&device)?;
         let dtype = match self.dtype {
-            Number::F32 => Dtype::F32,
-            Number::F16 => Dtype::F16,
-            Number::Bf16 => Dtype::Bf16,
+            Number::F32 => FloatFormat::F32,
+            Number::F16 => FloatFormat::F16,
+            Number::Bf16 => FloatFormat::Bf16,
         };
         match self.format {
             Format::Safetensors => {
