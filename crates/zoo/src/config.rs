@@ -7,61 +7,49 @@ use serde_json::Value;
 use crate::families::{LanguageModel, ModelConfig, REGISTRATIONS};
 use crate::nearest::nearest;
 
-/// A configuration that describes no model. `origin` is the file or preset it came from.
+/// A configuration that describes no model.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+#[error("{origin} describes no model")]
+pub struct ConfigError {
+    /// The file or preset that it came from.
+    pub origin: String,
+    /// What is wrong.
+    #[source]
+    pub problem: ConfigProblem,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigProblem {
     /// The text is not JSON.
-    #[error("{origin}: the configuration is not valid JSON")]
-    Json {
-        /// Where the text came from.
-        origin: String,
-        /// What the parser says.
-        source: serde_json::Error,
-    },
+    #[error("the text is not valid JSON")]
+    Json(#[source] serde_json::Error),
     /// The table is of no family.
-    #[error(
-        "{origin}: the configuration needs one of the keys {keys}, which tell the families apart"
-    )]
+    #[error("one of the keys {keys} is needed, which tell the families apart")]
     NoFamily {
-        /// Where the table came from.
-        origin: String,
         /// The keys that tell the families apart.
         keys: String,
     },
     /// The family's tables have no such key.
-    #[error("{origin}: {key}: unknown key; did you mean `{nearest}`?")]
+    #[error("{key}: unknown key; did you mean `{nearest}`?")]
     UnknownKey {
-        /// Where the table came from.
-        origin: String,
         /// The key with its path.
         key: String,
         /// The known key most like it.
         nearest: String,
     },
     /// The key belongs to another kind of embedder or token decoder.
-    #[error("{origin}: {key}: the key does not apply to this `cls`")]
+    #[error("{key}: the key does not apply to this `cls`")]
     UnusedKey {
-        /// Where the table came from.
-        origin: String,
         /// The key with its path.
         key: String,
     },
     /// A key is missing, or its value has the wrong type.
-    #[error("{origin}: the configuration describes no model of its family")]
-    Value {
-        /// Where the table came from.
-        origin: String,
-        /// What is missing or wrong.
-        source: serde_json::Error,
-    },
+    #[error(transparent)]
+    Value(serde_json::Error),
     /// The sizes do not fit together.
-    #[error("{origin}")]
-    Invalid {
-        /// Where the table came from.
-        origin: String,
-        /// The key and what is wrong with it.
-        source: InvalidConfig,
-    },
+    #[error(transparent)]
+    Invalid(#[from] InvalidConfig),
 }
 
 impl ModelConfig {
@@ -70,43 +58,16 @@ impl ModelConfig {
     /// # Errors
     /// When the text is not JSON, a key is missing or unknown, or the sizes do not fit together.
     pub fn from_json(json: &str, origin: &str) -> Result<Self, ConfigError> {
-        let value = serde_json::from_str(json);
-        let value = value.map_err(|source| ConfigError::Json { origin: origin.into(), source })?;
-        Self::from_value(&value, origin)
+        let config = serde_json::from_str(json).map_err(ConfigProblem::Json).and_then(read);
+        config.map_err(|problem| ConfigError { origin: origin.into(), problem })
     }
 
     /// Reads and checks a configuration table; `origin` names it in errors.
     ///
     /// # Errors
     /// When a key is missing or unknown, or the sizes do not fit together.
-    pub fn from_value(table: &Value, origin: &str) -> Result<Self, ConfigError> {
-        let origin = || origin.to_string();
-        let keys = || REGISTRATIONS.iter().map(|family| family.key);
-        let Some(family) = REGISTRATIONS.iter().find(|family| table.get(family.key).is_some())
-        else {
-            let keys = keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and ");
-            return Err(ConfigError::NoFamily { origin: origin(), keys });
-        };
-        for (path, known) in family.keys {
-            let known = || known.iter().flat_map(|keys| keys.iter().copied());
-            let inner = if path.is_empty() { Some(table) } else { table.get(path) };
-            let Some(inner) = inner.and_then(Value::as_object) else { continue };
-            if let Some(key) = inner.keys().find(|key| !known().any(|known| known == key.as_str()))
-            {
-                let nearest = nearest(key, known()).unwrap_or_default().to_string();
-                let key = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                return Err(ConfigError::UnknownKey { origin: origin(), key, nearest });
-            }
-        }
-        let config = Self::deserialize_family(family.key, table)
-            .map_err(|source| ConfigError::Value { origin: origin(), source })?;
-        // a key of another `cls` is known, but does not survive
-        let kept = config.to_value();
-        if let Some(key) = lost_key(table, &kept, "") {
-            return Err(ConfigError::UnusedKey { origin: origin(), key });
-        }
-        config.check().map_err(|source| ConfigError::Invalid { origin: origin(), source })?;
-        Ok(config)
+    pub fn from_value(table: Value, origin: &str) -> Result<Self, ConfigError> {
+        read(table).map_err(|problem| ConfigError { origin: origin.into(), problem })
     }
 
     /// The configuration as a table that [`from_value`](Self::from_value) accepts.
@@ -125,6 +86,31 @@ impl ModelConfig {
     }
 }
 
+fn read(table: Value) -> Result<ModelConfig, ConfigProblem> {
+    let Some(family) = REGISTRATIONS.iter().find(|family| table.get(family.key).is_some()) else {
+        let keys = REGISTRATIONS.iter().map(|family| format!("`{}`", family.key));
+        return Err(ConfigProblem::NoFamily { keys: keys.collect::<Vec<_>>().join(" and ") });
+    };
+    for (path, known) in family.keys {
+        let known = || known.iter().flat_map(|keys| keys.iter().copied());
+        let inner = if path.is_empty() { Some(&table) } else { table.get(path) };
+        let Some(inner) = inner.and_then(Value::as_object) else { continue };
+        if let Some(key) = inner.keys().find(|key| !known().any(|known| known == key.as_str())) {
+            let nearest = nearest(key, known()).unwrap_or_default().to_string();
+            let key = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            return Err(ConfigProblem::UnknownKey { key, nearest });
+        }
+    }
+    let config =
+        ModelConfig::deserialize_family(family.key, &table).map_err(ConfigProblem::Value)?;
+    // a key of another `cls` is known, but does not survive
+    if let Some(key) = lost_key(&table, &config.to_value(), "") {
+        return Err(ConfigProblem::UnusedKey { key });
+    }
+    config.check()?;
+    Ok(config)
+}
+
 /// The path of a key of `given` that is not in `kept`.
 fn lost_key(given: &Value, kept: &Value, at: &str) -> Option<String> {
     given.as_object()?.iter().find_map(|(key, value)| {
@@ -139,14 +125,12 @@ fn lost_key(given: &Value, kept: &Value, at: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::error::Error;
-
     use crate::presets::{preset, presets};
 
     use super::*;
 
-    fn refused(table: &Value) -> ConfigError {
-        ModelConfig::from_value(table, "mine").unwrap_err()
+    fn refused(table: Value) -> ConfigProblem {
+        ModelConfig::from_value(table, "mine").unwrap_err().problem
     }
 
     #[test]
@@ -170,8 +154,8 @@ mod tests {
             let mut table = table.clone();
             let inner = if path.is_empty() { &mut table } else { &mut table[path] };
             inner[key] = 4.into();
-            let error = refused(&table);
-            let ConfigError::UnknownKey { nearest, key: found, .. } = &error else {
+            let error = refused(table);
+            let ConfigProblem::UnknownKey { nearest, key: found } = &error else {
                 panic!("{error}");
             };
             assert_eq!(nearest, expected);
@@ -185,17 +169,20 @@ mod tests {
         let mut other = table.clone();
         other["embedder"]["n_cls_tokens"] = 2.into();
         assert!(
-            matches!(refused(&other), ConfigError::UnusedKey { key, .. } if key == "embedder.n_cls_tokens")
+            matches!(refused(other), ConfigProblem::UnusedKey { key } if key == "embedder.n_cls_tokens")
         );
         let mut other = table.clone();
         other.as_object_mut().unwrap().remove("vocab_size");
-        let error = refused(&other);
-        assert!(error.source().unwrap().to_string().contains("vocab_size"), "{error}");
+        let error = refused(other);
+        assert!(error.to_string().contains("vocab_size"), "{error}");
         let mut other = table;
         other["block_decoder"]["num_attention_heads"] = 5.into();
-        assert!(matches!(refused(&other), ConfigError::Invalid { source, .. }
-                if source.key == "block_decoder.num_attention_heads"));
-        assert!(matches!(refused(&Value::Null), ConfigError::NoFamily { .. }));
-        assert!(matches!(ModelConfig::from_json("{", "mine"), Err(ConfigError::Json { .. })));
+        assert!(matches!(refused(other), ConfigProblem::Invalid(error)
+                if error.key == "block_decoder.num_attention_heads"));
+        assert!(matches!(refused(Value::Null), ConfigProblem::NoFamily { .. }));
+        assert!(matches!(
+            ModelConfig::from_json("{", "mine").unwrap_err().problem,
+            ConfigProblem::Json(_)
+        ));
     }
 }

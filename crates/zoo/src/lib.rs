@@ -13,7 +13,7 @@ pub use block_transformer_family::{
 };
 pub use block_transformer_gpt_neox as vanilla;
 pub use block_transformer_model as block;
-pub use config::ConfigError;
+pub use config::{ConfigError, ConfigProblem};
 pub use families::{LanguageModel, ModelConfig};
 pub use nearest::nearest;
 pub use presets::{Preset, PresetError, TrainDefaults, preset, presets};

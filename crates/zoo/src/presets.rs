@@ -69,7 +69,7 @@ static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| {
         toml::from_str::<File>(family.presets).expect("a test reads every preset file").preset
     });
     let preset = |raw: Raw| Preset {
-        model: ModelConfig::from_value(&raw.model, &raw.name).expect("a test reads every preset"),
+        model: ModelConfig::from_value(raw.model, &raw.name).expect("a test reads every preset"),
         name: raw.name,
         summary: raw.summary,
         published_non_embedding: raw.published_non_embedding,
