@@ -1,4 +1,4 @@
-//! Blocks of token ids -> block embeddings.
+//! The embedder: from blocks of token ids to block embeddings.
 
 use block_transformer_family::PaddingMask;
 use block_transformer_layers::{BlockConv, Init, neox::NeoXStack, roberta::RobertaEncoder};
@@ -6,14 +6,14 @@ use burn::module::Module;
 use burn::nn::Embedding;
 use burn::tensor::{Bool, Int, Tensor};
 
-use crate::{BlockTransformerConfig, EmbedderConfig, Projection};
+use crate::config::{BlockTransformerConfig, EmbedderConfig, Projection};
 
-/// The id of CLS and BOS tokens: EOS.
+/// Token id of CLS and BOS tokens, which is that of EOS.
 pub(crate) const BOS: i64 = 0;
 
-/// What makes a vector of each token of a block.
+/// Turns each token of a block into a vector.
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one a model")]
+#[expect(clippy::large_enum_variant, reason = "a model has one")]
 pub enum TokenVectors {
     /// An embedding table.
     Lookup(Embedding),

@@ -2,7 +2,7 @@
 
 use block_transformer_family::{PublishedNames, rename};
 
-use crate::{BlockTransformerConfig, TokenDecoderConfig};
+use crate::config::{BlockTransformerConfig, TokenDecoderConfig};
 
 const EMBEDDER: &[(&str, &str)] = &[
     ("embeddings.Lookup", "embeddings"),
@@ -13,7 +13,7 @@ const EMBEDDER: &[(&str, &str)] = &[
     ("key", "attention.self.key"),
     ("value", "attention.self.value"),
     ("intermediate", "intermediate.dense"),
-    // before the names that get an "output" of their own
+    // before the rules below, whose results contain "output"
     ("output", "output.dense"),
     ("output_norm", "output.LayerNorm"),
     ("attention_dense", "attention.output.dense"),
@@ -26,7 +26,7 @@ const TOKEN_DECODER: &[(&str, &str)] = &[
     ("tokens.NeoX.stack", "gpt_neox"),
     ("tokens.NeoX.embed_in", "gpt_neox.embed_in"),
     ("tokens.NeoX", ""),
-    // the bias is the first block's in the published module tree
+    // in the published module tree, the bias belongs to the first block
     (
         "tokens.T5.stack.relative_attention_bias",
         "decoder.block.0.layer.0.SelfAttention.relative_attention_bias",

@@ -1,4 +1,4 @@
-//! Writing a block token by token: the token decoder's caches, and the block in progress.
+//! Decoding a block token by token: the token decoder's caches, and the block in progress.
 
 use block_transformer_layers::neox::StackCache;
 use block_transformer_layers::t5::T5States;
@@ -6,35 +6,35 @@ use block_transformer_layers::{KvCache, Positions, int_tensor};
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::config::Strategy;
 use crate::embedder::BOS;
-use crate::token_decoder::{Tokens, scale_for_tied};
-use crate::{Strategy, TokenDecoder};
+use crate::token_decoder::{TokenDecoder, TokenStack, scale_for_tied};
 
-/// The caches of the token decoder, one slot for each row of a block in progress, used anew for
-/// every block.
+/// The KV caches of the token decoder, with a slot for each row of the block in progress. Every block
+/// reuses them.
 #[derive(Clone, Debug)]
 pub enum TokenCache {
-    /// Of a GPT-NeoX stack.
+    /// Caches of a GPT-NeoX stack.
     NeoX(StackCache),
-    /// Of a T5 stack.
+    /// Caches of a T5 stack.
     T5(Vec<KvCache>),
 }
 
-/// A block that is being written.
+/// A block in progress.
 #[derive(Clone, Debug)]
 pub struct TokenBlock {
-    /// Where each row lives in the cache.
+    /// Slot of each row in the cache.
     slots: Vec<usize>,
-    /// Positions in the cache.
+    /// Positions in the cache so far.
     written: usize,
-    /// `[rows, vectors, h]`, where every token is given one of them.
+    /// Vectors that are added to the token embeddings, `[rows, vectors, h]`; `None` without summation.
     added: Option<Tensor<3>>,
-    /// What every token attends to, where it does.
+    /// Encoder states for cross-attention; empty without it.
     states: T5States,
 }
 
 impl TokenBlock {
-    /// Goes on with these rows only.
+    /// Keeps only `rows`.
     pub fn keep(&mut self, rows: &[usize]) {
         if rows.len() == self.slots.len() {
             return;
@@ -52,7 +52,7 @@ impl TokenBlock {
         }
     }
 
-    /// Where the next position of each row goes.
+    /// Slot and position of the next input of each row.
     fn at(&self) -> Positions {
         if self.slots.iter().enumerate().all(|(row, &slot)| row == slot) {
             return Positions::Same(self.written);
@@ -62,12 +62,12 @@ impl TokenBlock {
 }
 
 impl TokenDecoder {
-    /// Tokens a block (`l`).
+    /// Tokens per block (`l`).
     pub fn block_length(&self) -> usize {
         self.block_length
     }
 
-    /// Positions run before the first token is known: the prefix, or BOS.
+    /// Positions that are run before the first token is known: the prefix, or BOS.
     pub fn first_positions(&self) -> usize {
         if self.strategy == Strategy::Prefix { self.vectors } else { 1 }
     }
@@ -77,15 +77,17 @@ impl TokenDecoder {
         // the last token is never an input
         let capacity = self.first_positions() + self.block_length - 1;
         match &self.tokens {
-            Tokens::NeoX(tokens) => {
+            TokenStack::NeoX(tokens) => {
                 TokenCache::NeoX(tokens.stack.new_cache(rows, capacity, device))
             }
-            Tokens::T5(tokens) => TokenCache::T5(tokens.stack.new_cache(rows, capacity, device)),
+            TokenStack::T5(tokens) => {
+                TokenCache::T5(tokens.stack.new_cache(rows, capacity, device))
+            }
         }
     }
 
-    /// Starts the blocks that follow `contexts` `[rows, e, d]`, over whatever `cache` holds: the
-    /// blocks, and the logits `[rows, v]` of their first tokens.
+    /// Starts the blocks that follow `contexts` `[rows, e, d]`, overwriting `cache`. Returns the blocks
+    /// and the logits `[rows, v]` of their first tokens.
     pub fn start(&self, contexts: Tensor<3>, cache: &mut TokenCache) -> (TokenBlock, Tensor<2>) {
         let expanded = self.expand(contexts);
         let ([rows, ..], device) = (expanded.dims(), expanded.device());
@@ -96,7 +98,7 @@ impl TokenDecoder {
                 let logits = self.step(&mut block, expanded, cache);
                 return (block, logits);
             }
-            (_, Tokens::T5(tokens)) => block.states = tokens.stack.states(&expanded),
+            (_, TokenStack::T5(tokens)) => block.states = tokens.stack.states(&expanded),
             _ => block.added = Some(expanded),
         }
         let bos = Tensor::full([rows], BOS, &device);
@@ -104,8 +106,8 @@ impl TokenDecoder {
         (block, logits)
     }
 
-    /// Takes the next token `[rows]` of each block, and returns the logits `[rows, v]` of the one
-    /// after.
+    /// Runs the chosen tokens `ids` `[rows]` of each block. Returns the logits `[rows, v]` of the next
+    /// ones.
     pub fn next(
         &self,
         block: &mut TokenBlock,
@@ -115,8 +117,8 @@ impl TokenDecoder {
         let [rows] = ids.dims();
         let embed = |table: &Embedding| table.forward(ids.reshape([rows, 1])); // [rows, 1, h]
         let inputs = match &self.tokens {
-            Tokens::NeoX(tokens) => embed(&tokens.embed_in),
-            Tokens::T5(tokens) => embed(&tokens.shared),
+            TokenStack::NeoX(tokens) => embed(&tokens.embed_in),
+            TokenStack::T5(tokens) => embed(&tokens.shared),
         };
         let inputs = match &block.added {
             Some(added) => inputs + added.clone().narrow(1, block.written, 1),
@@ -125,15 +127,15 @@ impl TokenDecoder {
         self.step(block, inputs, cache)
     }
 
-    /// Runs `inputs` `[rows, time, h]`: the logits `[rows, v]` after them.
+    /// Runs `inputs` `[rows, time, h]`. Returns the logits `[rows, v]` after the last one.
     fn step(&self, block: &mut TokenBlock, inputs: Tensor<3>, cache: &mut TokenCache) -> Tensor<2> {
         let ([rows, time, _], at) = (inputs.dims(), block.at());
         let hidden = match (&self.tokens, cache) {
-            (Tokens::NeoX(tokens), TokenCache::NeoX(cache)) => {
+            (TokenStack::NeoX(tokens), TokenCache::NeoX(cache)) => {
                 let rotary = self.rotary(tokens, block.written, time);
                 tokens.stack.append(inputs, &rotary, &at, 1, 1, cache)
             }
-            (Tokens::T5(tokens), TokenCache::T5(cache)) => {
+            (TokenStack::T5(tokens), TokenCache::T5(cache)) => {
                 let hidden = tokens.stack.forward(inputs, &block.states, &at, Some(cache));
                 scale_for_tied(hidden)
             }

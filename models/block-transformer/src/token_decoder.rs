@@ -1,4 +1,4 @@
-//! Context embeddings -> the tokens of the next block, with attention inside the block only.
+//! The token decoder: from context embeddings to the tokens of the next block.
 
 use block_transformer_layers::neox::NeoXStack;
 use block_transformer_layers::t5::T5Stack;
@@ -7,42 +7,43 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Int, Tensor};
 
-use crate::{BlockTransformerConfig, Strategy, TokenDecoderConfig, embedder::BOS};
+use crate::config::{BlockTransformerConfig, Strategy, TokenDecoderConfig};
+use crate::embedder::BOS;
 
 /// A GPT-NeoX stack with its own token embedding and LM head.
 #[derive(Module, Debug)]
-pub struct NeoXTokens {
+pub struct NeoXTokenStack {
     pub(crate) embed_in: Embedding,
     pub(crate) stack: NeoXStack,
     embed_out: Linear,
 }
 
-/// A T5 stack; one table embeds tokens and reads logits.
+/// A T5 stack. One table is the token embedding and the LM head.
 #[derive(Module, Debug)]
-pub struct T5Tokens {
+pub struct T5TokenStack {
     pub(crate) shared: Embedding,
     pub(crate) stack: T5Stack,
 }
 
 /// The stack of a token decoder.
 #[derive(Module, Debug)]
-pub enum Tokens {
+pub enum TokenStack {
     /// GPT-NeoX, prefix or summation.
-    NeoX(NeoXTokens),
+    NeoX(NeoXTokenStack),
     /// T5, cross-attention.
-    T5(T5Tokens),
+    T5(T5TokenStack),
 }
 
-/// Writes the tokens of a block from the context embedding before it.
+/// Decodes the tokens of a block from the context embeddings before it.
 #[derive(Module, Debug)]
 pub struct TokenDecoder {
     expansion_layer: BlockConv,
-    pub(crate) tokens: Tokens,
+    pub(crate) tokens: TokenStack,
     #[module(skip)]
     pub(crate) strategy: Strategy,
     pub(crate) block_length: usize,
     width: usize,
-    /// Vectors the context embeddings of a block are expanded to.
+    /// Vectors per block that the context embeddings are expanded to.
     pub(crate) vectors: usize,
     published_positions: bool,
 }
@@ -55,20 +56,20 @@ impl TokenDecoder {
         let (tokens, strategy, width) = match &config.token_decoder {
             TokenDecoderConfig::NeoX(c) => {
                 let (init, h, std) = (here.at("NeoX"), c.stack.hidden_size, NeoXStack::INIT_STD);
-                let tokens = NeoXTokens {
+                let tokens = NeoXTokenStack {
                     embed_in: init.embedding("embed_in", vocab, h, std),
                     stack: NeoXStack::new(&c.stack, &init.at("stack")),
                     embed_out: init.linear("embed_out", h, vocab, false, std),
                 };
-                (Tokens::NeoX(tokens), c.decoding_strategy, h)
+                (TokenStack::NeoX(tokens), c.decoding_strategy, h)
             }
             TokenDecoderConfig::T5(c) => {
                 let init = here.at("T5");
-                let tokens = T5Tokens {
+                let tokens = T5TokenStack {
                     shared: init.embedding("shared", vocab, c.stack.hidden_size, 1.0),
                     stack: T5Stack::new(&c.stack, &init.at("stack")),
                 };
-                (Tokens::T5(tokens), c.decoding_strategy, c.stack.hidden_size)
+                (TokenStack::T5(tokens), c.decoding_strategy, c.stack.hidden_size)
             }
         };
         let expanded = width * config.expansion();
@@ -84,37 +85,36 @@ impl TokenDecoder {
         }
     }
 
-    /// The decoder with the rotary positions of the published generation code.
+    /// Returns the decoder with the rotary positions of the published generation code.
     ///
-    /// That code counts the whole prefix as one position when it generates (and only then), so with
-    /// more than one prefix vector it rotates tokens by other angles than it trained them with.
-    /// Generation here keeps the angles of training; this reproduces the published outputs.
+    /// When that code generates, it counts the whole prefix as one position. With more than one prefix
+    /// vector its rotary angles then differ from those of training. This crate generates with the
+    /// angles of training; this method reproduces the published outputs.
     pub fn with_published_positions(mut self) -> Self {
         self.published_positions = true;
         self
     }
 
-    /// Angles of positions `start..start + time`.
-    pub(crate) fn rotary(&self, tokens: &NeoXTokens, start: usize, time: usize) -> Rotary {
+    /// Rotary angles of positions `start..start + time`.
+    pub(crate) fn rotary(&self, tokens: &NeoXTokenStack, start: usize, time: usize) -> Rotary {
         let one_prefix = self.published_positions && self.strategy == Strategy::Prefix;
         let skipped = if one_prefix { self.vectors - 1 } else { 0 };
         let positions = (start..start + time).map(|i| i.saturating_sub(skipped)).collect();
         tokens.stack.rotary_at(positions)
     }
 
-    /// `[rows, e, d] -> [rows, e * r, h]`
+    /// Expands context embeddings: `[rows, e, d] -> [rows, e * r, h]`.
     pub(crate) fn expand(&self, contexts: Tensor<3>) -> Tensor<3> {
         let [rows, ..] = contexts.dims();
         let expanded = self.expansion_layer.forward(contexts); // [rows, e, r * h]
         expanded.reshape([rows, self.vectors, self.width])
     }
 
-    /// What the LM head reads the logits of every token from, for the blocks that follow
-    /// `contexts`.
+    /// Hidden states of every token of the blocks that follow `contexts`.
     ///
     /// # Shapes
     /// - `contexts`: `[rows, e, d]`
-    /// - `ids`: `[rows, l]`, the blocks themselves
+    /// - `ids`: `[rows, l]`, the tokens of those blocks
     /// - output: `[rows, l, h]`
     pub fn hidden(&self, contexts: Tensor<3>, ids: Tensor<2, Int>) -> Tensor<3> {
         let [rows, l] = ids.dims();
@@ -126,7 +126,7 @@ impl TokenDecoder {
         };
         let start = Positions::Same(0);
         match &self.tokens {
-            Tokens::NeoX(tokens) => {
+            TokenStack::NeoX(tokens) => {
                 let (inputs, first) = if self.strategy == Strategy::Prefix {
                     let inputs = match l {
                         1 => expanded,
@@ -145,7 +145,7 @@ impl TokenDecoder {
                 let hidden = tokens.stack.forward(inputs, &mask, &rotary);
                 hidden.narrow(1, first, l)
             }
-            Tokens::T5(tokens) => {
+            TokenStack::T5(tokens) => {
                 let inputs = tokens.shared.forward(shifted());
                 let states = tokens.stack.states(&expanded);
                 scale_for_tied(tokens.stack.forward(inputs, &states, &start, None))
@@ -156,8 +156,8 @@ impl TokenDecoder {
     /// The LM head's matrix `[h, v]`.
     pub fn head(&self) -> Tensor<2> {
         match &self.tokens {
-            Tokens::NeoX(tokens) => tokens.embed_out.weight.val(),
-            Tokens::T5(tokens) => tokens.shared.weight.val().transpose(),
+            TokenStack::NeoX(tokens) => tokens.embed_out.weight.val(),
+            TokenStack::T5(tokens) => tokens.shared.weight.val().transpose(),
         }
     }
 
@@ -167,7 +167,7 @@ impl TokenDecoder {
     }
 }
 
-/// A head tied to the embedding needs hidden states scaled by `h^-0.5`, as in the published T5.
+/// Scales hidden states by `h^-0.5`, which an LM head tied to the embedding needs (published T5).
 pub(crate) fn scale_for_tied(hidden: Tensor<3>) -> Tensor<3> {
     let [_, _, width] = hidden.dims();
     hidden * (width as f64).powf(-0.5)

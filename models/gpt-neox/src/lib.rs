@@ -1,4 +1,4 @@
-//! The vanilla transformer the Block Transformer is measured against: GPT-NeoX, as in the Pythia
+//! The vanilla transformer that the Block Transformer is compared with: GPT-NeoX, as in the Pythia
 //! suite (Biderman et al., arXiv 2304.01373).
 
 mod config;

@@ -2,7 +2,7 @@
 
 use block_transformer_family::{PublishedNames, rename};
 
-use crate::GptNeoXConfig;
+use crate::config::GptNeoXConfig;
 
 const NAMES: &[(&str, &str)] = &[("stack", "gpt_neox"), ("embed_in", "gpt_neox.embed_in")];
 
