@@ -81,7 +81,8 @@ impl Sampler {
         if let (Some(_), Some(pad)) = (self.allowed_vocab, weights.get_mut(PAD as usize)) {
             *pad = f32::NAN;
         }
-        let most = Some(block_transformer_layers::max(&weights)).filter(|most| most.is_finite())?;
+        let most =
+            Some(block_transformer_layers::max_of(&weights)).filter(|most| most.is_finite())?;
         if self.is_greedy() {
             return weights.iter().position(|&logit| logit == most).map(|id| id as u32);
         }

@@ -2,7 +2,7 @@
 
 /// The largest value; -inf for an empty slice. NaN is never the largest.
 #[inline(always)]
-pub fn max(x: &[f32]) -> f32 {
+pub fn max_of(x: &[f32]) -> f32 {
     // 16 running maxima, one per lane of the widest vector
     let mut lanes = [f32::NEG_INFINITY; 16];
     let (chunks, rest) = x.as_chunks::<16>();

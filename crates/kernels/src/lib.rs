@@ -30,7 +30,7 @@ mod rotary;
 mod scores;
 
 pub use causal_mask::CausalMask;
-pub use host::max;
+pub use host::max_of;
 pub use indices::{Indices, int_tensor};
 pub use per_device::PerDevice;
 pub use rotary::{RotaryAngles, RotaryTable};

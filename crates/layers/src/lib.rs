@@ -30,7 +30,7 @@ pub use mask::{AttentionMask, causal_by_block};
 pub use rotary::Rotary;
 pub use scores::score_targets;
 
-pub use block_transformer_kernels::{TargetScore, int_tensor, max};
+pub use block_transformer_kernels::{TargetScore, int_tensor, max_of};
 
 /// Replaces each logit `x` by `e^((x - max) * scale)`, its softmax weight before normalization. `max`
 /// is the largest logit, and `scale` the inverse of the temperature. A NaN stays a NaN.

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::{TargetScore, TargetScores, max};
+use crate::{TargetScore, TargetScores, max_of};
 
 use super::parts::{contiguous, values};
 use super::simd::math::exp;
@@ -33,7 +33,7 @@ pub(crate) fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<Targe
 /// 16 running f32 sums; these are added in f64.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
 fn exp_sum(row: &[f32]) -> (f32, f64) {
-    let largest = max(row);
+    let largest = max_of(row);
     let mut sum = 0.0;
     for part in row.chunks(1 << 14) {
         let mut sums = [0.0_f32; 16];

@@ -19,10 +19,10 @@ pub(super) const INIT_STD: f64 = 0.02;
 
 /// The cache of a layer, the places of the new positions in it, and how many of them are queries.
 pub(super) struct Cached<'a> {
-    pub cache: &'a mut KvCache,
-    pub at: &'a Positions,
-    pub slots: &'a Indices,
-    pub keep: usize,
+    pub(super) cache: &'a mut KvCache,
+    pub(super) at: &'a Positions,
+    pub(super) slots: &'a Indices,
+    pub(super) keep: usize,
 }
 
 /// Self-attention with the fused projection `[head][q, k, v][head_dim]`.

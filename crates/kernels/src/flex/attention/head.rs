@@ -9,10 +9,10 @@ use crate::flex::parts::DisjointSlices;
 /// The sizes of a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heads {
-    pub batch: usize,
-    pub time: usize,
-    pub heads: usize,
-    pub dim: usize,
+    pub(super) batch: usize,
+    pub(super) time: usize,
+    pub(super) heads: usize,
+    pub(super) dim: usize,
 }
 
 impl Heads {

@@ -3,7 +3,7 @@
 use multiversion::multiversion;
 
 use crate::flex::simd::math::{add_scaled, dot, exp_and_sum};
-use crate::max;
+use crate::max_of;
 
 use super::view::{Outputs, View};
 
@@ -16,7 +16,7 @@ pub(super) fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut
         let keys = view.k.chunks_exact(d).take(view.visible_keys(i));
         scores.extend(keys.map(|k| dot(q, k)));
         view.mask_padding(scores);
-        let largest = max(scores);
+        let largest = max_of(scores);
         let sum = exp_and_sum(scores, largest);
         lse[i] = largest + sum.ln();
         out.fill(0.0);

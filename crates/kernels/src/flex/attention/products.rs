@@ -7,7 +7,7 @@ use gemm::{Parallelism, gemm};
 use multiversion::multiversion;
 
 use crate::flex::simd::math::{dot, exp_and_sum};
-use crate::max;
+use crate::max_of;
 
 use super::view::{Outputs, View};
 
@@ -79,7 +79,7 @@ fn query_chunks(view: &View) -> impl Iterator<Item = Range<usize>> + use<> {
 fn softmax(scores: &mut [f32], visible: usize) -> f32 {
     let (scores, hidden) = scores.split_at_mut(visible);
     hidden.fill(0.0);
-    let largest = max(scores);
+    let largest = max_of(scores);
     let sum = exp_and_sum(scores, largest);
     let factor = sum.recip();
     for p in scores {

@@ -10,14 +10,14 @@ const MASKED_SCORE: f32 = -1e30;
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     /// `[queries, dim]`, scaled by `dim^-0.5`
-    pub q: &'a [f32],
+    pub(super) q: &'a [f32],
     /// `[keys, dim]`
-    pub k: &'a [f32],
+    pub(super) k: &'a [f32],
     /// `[keys, dim]`
-    pub v: &'a [f32],
-    pub mask: &'a CausalMask,
-    pub row: usize,
-    pub dim: usize,
+    pub(super) v: &'a [f32],
+    pub(super) mask: &'a CausalMask,
+    pub(super) row: usize,
+    pub(super) dim: usize,
 }
 
 impl View<'_> {
@@ -52,12 +52,12 @@ impl View<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Outputs<'a> {
     /// Log of each query's softmax denominator, `[queries]`.
-    pub lse: &'a [f32],
+    pub(super) lse: &'a [f32],
     /// `[queries, dim]`, with queries `stride` elements apart
-    pub out: &'a [f32],
+    pub(super) out: &'a [f32],
     /// The gradient of `out`, in the same layout.
-    pub d_out: &'a [f32],
-    pub stride: usize,
+    pub(super) d_out: &'a [f32],
+    pub(super) stride: usize,
 }
 
 impl<'a> Outputs<'a> {

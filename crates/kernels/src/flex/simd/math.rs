@@ -101,7 +101,7 @@ pub(crate) fn exp_differences(x: &mut [f32], max: f32, scale: f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::max;
+    use crate::max_of;
 
     #[test]
     fn exp_is_within_two_units_in_the_last_place() {
@@ -122,7 +122,7 @@ mod tests {
             let b: Vec<f32> = (0..n).map(|i| (i % 7) as f32 * 0.5).collect();
             let plain: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
             assert_eq!(dot(&a, &b), plain);
-            assert_eq!(max(&b), b.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            assert_eq!(max_of(&b), b.iter().copied().fold(f32::NEG_INFINITY, f32::max));
             let mut c = b.clone();
             let sum = exp_and_sum(&mut c, 1.0);
             assert!((sum - c.iter().sum::<f32>()).abs() <= 1e-5 * sum);
