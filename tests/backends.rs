@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use block_transformer_generation::{Options, Sampling, generate};
-use block_transformer_text::Window;
+use block_transformer_datasets::Window;
 use block_transformer_training::{TrainConfig, Trainer, token_batch};
 use block_transformer_zoo::{Family, FamilyConfig, ModelConfig};
 use burn::module::Module;
@@ -33,7 +33,7 @@ fn ids(count: usize, config: &ModelConfig) -> Vec<u32> {
 }
 
 fn window(ids: Vec<u32>) -> Window {
-    Window { real: vec![true; ids.len()], ids }
+    Window { is_token: vec![true; ids.len()], ids }
 }
 
 fn compute(device: &Device) -> Computed {

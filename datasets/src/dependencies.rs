@@ -1,75 +1,85 @@
-//! The default corpus: what the project's own locked dependencies say.
+//! The default corpus: sources and documentation of this project's locked dependencies.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use block_transformer_text::DocumentSource;
+use block_transformer_files::FileError;
 use cargo_metadata::{Metadata, MetadataCommand};
 use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
 
-use crate::DatasetError;
+use crate::error::DatasetError;
+use crate::source::DocumentSource;
 
-/// How much text the recipe takes.
+/// The size limit of the recipe in bytes.
 pub(crate) const MAX_BYTES: u64 = 12_000_000;
 
-/// Packages it is taken from, by name or by name up to a `*`, in this order: prose-rich sources of
-/// one kind, so that a small model finds something to learn.
+/// Names of the packages, in this order; `*` stands for any end of a name. Their sources are similar
+/// to each other and rich in prose, so that a small model can learn from them.
 const PACKAGES: [&str; 8] =
     ["burn-*", "tokenizers", "clap_builder", "serde*", "rayon*", "rand*", "regex*", "cubecl-*"];
 
-/// Larger files are tables and generated code.
+/// The size limit of a file in bytes; larger files are tables and generated code.
 const MAX_FILE: u64 = 128 << 10;
 
-/// Rust sources and Markdown of chosen packages that the project's `Cargo.lock` pins, one document
-/// a file, no content twice, up to `max_bytes`: the same on every machine.
+/// Whether the current package or folder belongs to this project's workspace, for whose commands
+/// the recipe `dependencies` is the default corpus.
+pub fn inside_project() -> bool {
+    let members = |manifest| {
+        let mut command = MetadataCommand::new();
+        command.manifest_path(manifest).no_deps().other_options(vec!["--offline".into()]).exec()
+    };
+    manifest().ok().and_then(|manifest| members(manifest).ok()).is_some_and(|metadata| {
+        metadata.packages.iter().any(|package| package.name.as_str() == env!("CARGO_PKG_NAME"))
+    })
+}
+
+/// Rust sources and Markdown files of selected packages in the `Cargo.lock` of the current
+/// workspace, one document per file, without duplicates, up to `max_bytes`. They are the same on
+/// every machine.
 ///
 /// # Errors
-/// When cargo is missing, or the packages' sources are and cannot be fetched.
+/// If there is no workspace, or cargo is missing or cannot fetch the packages.
 pub fn dependencies(max_bytes: u64) -> Result<DocumentSource, DatasetError> {
-    let metadata = metadata(&manifest()?)?;
+    let manifest = manifest()?;
+    let metadata = metadata(&manifest)?;
     let mut packages: Vec<_> = metadata.packages.iter().filter(|p| p.source.is_some()).collect();
     packages.sort_by_key(|package| (package.name.to_string(), package.version.clone()));
-    let mut chosen = Chosen { max_bytes, ..Chosen::default() };
+    let mut selected = Selected { max_bytes, ..Selected::default() };
     for pattern in PACKAGES {
         for package in packages.iter().filter(|package| matches(pattern, package.name.as_str())) {
             if let Some(root) = package.manifest_path.parent() {
-                chosen.add_package(root.as_std_path())?;
+                selected.add_package(root.as_std_path())?;
             }
         }
     }
-    if chosen.files.is_empty() {
-        return Err(DatasetError::Cargo("no source of a dependency is on this machine".into()));
+    if selected.files.is_empty() {
+        return Err(DatasetError::NoDependency(manifest));
     }
-    Ok(DocumentSource::from_files(chosen.files))
+    Ok(DocumentSource::from_files(selected.files))
 }
 
-/// Default features of all platforms, so that it does not depend on what this machine builds. Never
-/// changes `Cargo.lock`; asks the network only when sources are missing.
+/// Reads the packages of all platforms with default features, so that they do not depend on the
+/// current build. Never changes `Cargo.lock`, and uses the network only if sources are missing.
 fn metadata(manifest: &Path) -> Result<Metadata, DatasetError> {
     let run = |options: &[&str]| {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         MetadataCommand::new().manifest_path(manifest).other_options(options).exec()
     };
-    run(&["--locked", "--offline"]).or_else(|_| run(&["--locked"])).map_err(|e| {
-        let manifest = manifest.display();
-        let e = e.to_string();
-        DatasetError::Cargo(format!(
-            "`cargo metadata --locked` of {manifest} failed ({}); run `cargo fetch --locked` there",
-            e.trim()
-        ))
+    run(&["--locked", "--offline"]).or_else(|_| run(&["--locked"])).map_err(|source| {
+        DatasetError::CargoMetadata { manifest: manifest.into(), source: source.into() }
     })
 }
 
-/// The workspace's manifest: cargo's word for it, else the nearest one upwards.
+/// The manifest of the package that cargo runs, otherwise the nearest one in the current folder or
+/// above it.
 fn manifest() -> Result<PathBuf, DatasetError> {
     if let Some(dir) = std::env::var_os("CARGO_MANIFEST_DIR") {
         return Ok(Path::new(&dir).join("Cargo.toml"));
     }
-    let here = std::env::current_dir()
-        .map_err(|source| DatasetError::Io { path: PathBuf::from("."), source })?;
+    let here = std::env::current_dir().map_err(FileError::read(Path::new(".")))?;
     let found = here.ancestors().map(|dir| dir.join("Cargo.toml")).find(|path| path.exists());
-    found.ok_or_else(|| DatasetError::Cargo("run it inside the project's folder".into()))
+    found.ok_or(DatasetError::NoManifest)
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
@@ -79,20 +89,21 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Files taken so far.
+/// The files selected so far.
 #[derive(Default)]
-struct Chosen {
+struct Selected {
     files: Vec<PathBuf>,
     bytes: u64,
     max_bytes: u64,
-    seen: HashSet<[u8; 32]>,
+    /// SHA-256 of each file.
+    contents: HashSet<[u8; 32]>,
 }
 
-impl Chosen {
-    /// Text files of the package at `root`, sorted by path, as far as they fit.
+impl Selected {
+    /// Adds the text files of the package at `root` in the order of their paths, each if it fits.
     fn add_package(&mut self, root: &Path) -> Result<(), DatasetError> {
         for entry in WalkDir::new(root).sort_by_file_name() {
-            let entry = entry.map_err(|e| DatasetError::Cargo(e.to_string()))?;
+            let entry = entry.map_err(|e| FileError::read(root)(e.into()))?;
             let text = entry.path().extension().is_some_and(|e| e == "rs" || e == "md");
             let size = entry.metadata().map_or(0, |meta| meta.len());
             let fits = size > 0 && size <= MAX_FILE && self.bytes + size <= self.max_bytes;
@@ -103,11 +114,11 @@ impl Chosen {
         Ok(())
     }
 
+    /// Adds a file of text that is not a duplicate.
     fn add(&mut self, path: PathBuf, size: u64) -> Result<(), DatasetError> {
-        let bytes = std::fs::read(&path)
-            .map_err(|source| DatasetError::Io { path: path.clone(), source })?;
+        let bytes = std::fs::read(&path).map_err(FileError::read(&path))?;
         let is_text = std::str::from_utf8(&bytes).is_ok_and(|text| !text.trim().is_empty());
-        if is_text && self.seen.insert(Sha256::digest(&bytes).into()) {
+        if is_text && self.contents.insert(Sha256::digest(&bytes).into()) {
             self.bytes += size;
             self.files.push(path);
         }
@@ -120,7 +131,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_dependencies_of_this_build_are_a_corpus() {
+    fn the_dependencies_of_this_workspace_are_a_corpus() {
+        assert!(inside_project());
         let source = dependencies(300_000).unwrap();
         let bytes = source.bytes().unwrap();
         assert!((100_000..=300_000).contains(&bytes), "{bytes}");
@@ -128,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_taken_once_sorted_and_as_far_as_they_fit() {
+    fn files_are_sorted_without_duplicates_and_up_to_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let files: [(&str, &[u8]); 7] = [
             ("b.rs", b"fn b() {}"),
@@ -142,21 +154,21 @@ mod tests {
         for (name, content) in files {
             std::fs::write(dir.path().join(name), content).unwrap();
         }
-        let mut chosen = Chosen { max_bytes: 20, ..Chosen::default() };
-        chosen.add_package(dir.path()).unwrap();
-        assert_eq!(chosen.files, [dir.path().join("a.md"), dir.path().join("b.rs")]);
-        assert_eq!(chosen.bytes, 12);
+        let mut selected = Selected { max_bytes: 20, ..Selected::default() };
+        selected.add_package(dir.path()).unwrap();
+        assert_eq!(selected.files, [dir.path().join("a.md"), dir.path().join("b.rs")]);
+        assert_eq!(selected.bytes, 12);
     }
 
     #[test]
-    fn a_failing_cargo_names_the_manifest_and_the_remedy() {
+    fn a_failure_of_cargo_names_the_manifest_and_the_remedy() {
         let dir = tempfile::tempdir().unwrap();
         let error = metadata(&dir.path().join("Cargo.toml")).unwrap_err().to_string();
         assert!(error.contains("Cargo.toml") && error.contains("cargo fetch --locked"), "{error}");
     }
 
     #[test]
-    fn patterns_match_whole_names_or_beginnings() {
+    fn patterns_match_whole_names_or_prefixes() {
         assert!(matches("burn-*", "burn-nn") && matches("tokenizers", "tokenizers"));
         assert!(!matches("burn-*", "burn") && !matches("rand", "rand_core"));
     }

@@ -1,41 +1,50 @@
-//! Files from the network: resumed where they were cut off, checked, and cached.
+//! Downloads: continued after an interruption, verified, and kept.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use indicatif::ProgressBar;
-use sha2::{Digest, Sha256};
+use block_transformer_files::{FileError, digest};
 use ureq::Agent;
 use ureq::http::{Response, header};
 
-use crate::DatasetError;
+use crate::error::DatasetError;
 
-/// Who does not answer by then is not there.
+/// Time limit of a name lookup, of a connection, and of the start of an answer.
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(30));
 
-/// A file to fetch.
+/// A file to download.
 #[derive(Clone, Copy, Debug)]
-pub struct Download<'a> {
-    /// Where it is.
+pub(crate) struct Download<'a> {
+    /// Its address.
     pub url: &'a str,
-    /// Its name in the cache.
+    /// Its name in the folder of downloads.
     pub file: &'a str,
-    /// What it must hash to, where that is known. Else what it hashed to when it was first fetched
-    /// is kept in `FILE.sha256` and holds from then on.
+    /// Its SHA-256. If it is `None`, the SHA-256 of the first download is recorded in `FILE.sha256`
+    /// and required from then on.
     pub sha256: Option<&'a str>,
 }
 
-/// The path of the file in `cache`, fetched if it is not there. What was fetched before a cut stays
-/// in `FILE.partial`, and the next call goes on from there.
+/// The causes of a failed download, besides those of `ureq`.
+#[derive(Debug, thiserror::Error)]
+enum TransferError {
+    #[error("the transfer was interrupted at byte {received}; a new attempt continues there")]
+    Interrupted { received: u64, source: Option<std::io::Error> },
+    #[error("the server sent another part of the file than requested; delete {0} and try again")]
+    OtherPart(PathBuf),
+}
+
+/// Returns the path of the file in the folder `cache`, and downloads it if it is not there. The part
+/// received before an interruption stays in `FILE.partial`, and the next call continues it. Calls
+/// `progress` with the bytes received and the total, 0 if the server does not tell it.
 ///
 /// # Errors
-/// When it cannot be fetched, or is another file than the recipe means.
-pub fn fetch(
+/// If the file cannot be downloaded or written, or has another SHA-256.
+pub(crate) fn fetch(
     download: &Download<'_>,
     cache: &Path,
-    progress: &ProgressBar,
+    progress: &mut dyn FnMut(u64, u64),
 ) -> Result<PathBuf, DatasetError> {
     let path = cache.join(download.file);
     let beside = |extension: &str| cache.join(format!("{}.{extension}", download.file));
@@ -43,102 +52,94 @@ pub fn fetch(
     if path.exists() {
         let known = std::fs::read_to_string(&recorded).ok();
         let expected = download.sha256.or(known.as_deref().map(str::trim));
-        // a file that was put there by hand is not ours to remove
-        let remedy = "delete it to fetch it again, or pass this path itself as --corpus";
-        expected.map_or(Ok(()), |expected| check(&path, expected, &path, remedy))?;
-        return Ok(path);
+        return match expected {
+            // the file may have been put there by hand, so it is not removed
+            Some(expected) => match digest(&path)?.1 {
+                found if found == expected => Ok(path),
+                found => Err(DatasetError::Checksum { path, found, expected: expected.into() }),
+            },
+            None => Ok(path),
+        };
     }
-    std::fs::create_dir_all(cache).map_err(io(cache))?;
+    std::fs::create_dir_all(cache).map_err(FileError::write(cache))?;
     let partial = beside("partial");
     transfer(download, &partial, &path, progress)?;
+    let found = digest(&partial)?.1;
     match download.sha256 {
-        Some(expected) => {
-            let checked =
-                check(&partial, expected, &path, "what was fetched is removed, try again");
-            if matches!(checked, Err(DatasetError::Checksum { .. })) {
-                std::fs::remove_file(&partial).map_err(io(&partial))?;
-            }
-            checked?;
+        Some(expected) if found != expected => {
+            std::fs::remove_file(&partial).map_err(FileError::write(&partial))?;
+            let (url, expected) = (download.url.into(), expected.into());
+            return Err(DatasetError::DownloadChecksum { url, found, expected });
         }
-        None => {
-            let found = sha256(&partial).map_err(io(&partial))?;
-            std::fs::write(&recorded, found + "\n").map_err(io(&recorded))?;
-        }
+        Some(_) => {}
+        None => block_transformer_files::write(&recorded, (found + "\n").as_bytes())?,
     }
-    std::fs::rename(&partial, &path).map_err(io(&path))?;
+    std::fs::rename(&partial, &path).map_err(FileError::write(&path))?;
     Ok(path)
 }
 
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DatasetError + use<> {
-    let path = path.to_path_buf();
-    move |source| DatasetError::Io { path, source }
-}
-
-/// Brings `partial` to its full length.
+/// Downloads the rest of `partial`, which will be `path`.
 fn transfer(
     download: &Download<'_>,
     partial: &Path,
     path: &Path,
-    progress: &ProgressBar,
+    progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), DatasetError> {
-    let failed = |reason: String| DatasetError::Download {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| DatasetError::Download {
         url: download.url.into(),
-        reason,
         path: path.into(),
+        source,
     };
     let have = std::fs::metadata(partial).map_or(0, |meta| meta.len());
     let mut response = match request(download.url, have) {
-        // nothing comes after what is there: it is whole already, or of another file; the
-        // checksum would tell, but not every file has one
+        // the server has nothing after these bytes: they are complete, or of another file. Not
+        // every file has a checksum to tell, so it is downloaded from the start.
         Err(ureq::Error::StatusCode(416)) if have > 0 => request(download.url, 0),
         other => other,
     }
-    .map_err(|e| failed(e.to_string()))?;
-    let resumed = have > 0 && resumes_at(&response, have);
-    if response.status() == 206 && !resumed {
-        let remedy = format!("answered with another part; delete {}", partial.display());
-        return Err(failed(remedy));
+    .map_err(|error| failed(error.into()))?;
+    let continued = have > 0 && continues_at(&response, have);
+    if response.status() == 206 && !continued {
+        return Err(failed(TransferError::OtherPart(partial.into()).into()));
     }
     let mut file = OpenOptions::new()
         .create(true)
         .write(true)
-        .append(resumed)
-        .truncate(!resumed)
+        .append(continued)
+        .truncate(!continued)
         .open(partial)
-        .map_err(io(partial))?;
-    let mut got = if resumed { have } else { 0 };
+        .map_err(FileError::write(partial))?;
+    let mut received = if continued { have } else { 0 };
     let length = response.headers().get(header::CONTENT_LENGTH);
-    let expected = length.and_then(|v| v.to_str().ok()?.parse::<u64>().ok()).map(|n| n + got);
-    progress.set_length(expected.unwrap_or(0));
-    progress.set_position(got);
-    let cut_off =
-        |got: u64, why: &str| failed(format!("cut off at byte {got}{why}; run it again to go on"));
+    let total = length.and_then(|v| v.to_str().ok()?.parse::<u64>().ok()).map(|n| n + received);
+    let interrupted =
+        |received, source| failed(TransferError::Interrupted { received, source }.into());
     let mut body = response.body_mut().as_reader();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let n = body.read(&mut buffer).map_err(|e| cut_off(got, &format!(" ({e})")))?;
+        progress(received, total.unwrap_or(0));
+        let n = body.read(&mut buffer).map_err(|error| interrupted(received, Some(error)))?;
         if n == 0 {
             break;
         }
-        file.write_all(&buffer[..n]).map_err(io(partial))?;
-        got += n as u64;
-        progress.set_position(got);
+        file.write_all(&buffer[..n]).map_err(FileError::write(partial))?;
+        received += n as u64;
     }
-    file.sync_all().map_err(io(partial))?;
-    if expected.is_some_and(|expected| got < expected) {
-        return Err(cut_off(got, ""));
+    file.sync_all().map_err(FileError::write(partial))?;
+    if total.is_some_and(|total| received < total) {
+        return Err(interrupted(received, None));
     }
     Ok(())
 }
 
-/// Asks for `url` from byte `from` on.
+/// Requests the bytes of `url` after the first `from`.
 fn request(url: &str, from: u64) -> Result<Response<ureq::Body>, ureq::Error> {
     let config = Agent::config_builder()
         .timeout_resolve(TIMEOUT)
         .timeout_connect(TIMEOUT)
         .timeout_recv_response(TIMEOUT);
     let agent = Agent::new_with_config(config.build());
-    // bytes of a compressed answer could not be counted, nor a cut one gone on with
+    // a compressed answer could not be continued after an interruption
     let request = agent.get(url).header(header::ACCEPT_ENCODING, "identity");
     match from {
         0 => request.call(),
@@ -146,31 +147,11 @@ fn request(url: &str, from: u64) -> Result<Response<ureq::Body>, ureq::Error> {
     }
 }
 
-/// Whether the answer is the part from byte `from` on, and not the whole or some other part.
-fn resumes_at(response: &Response<ureq::Body>, from: u64) -> bool {
+/// Whether the response is the part of the file from byte `from` to the end.
+fn continues_at(response: &Response<ureq::Body>, from: u64) -> bool {
     let range = response.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
     response.status() == 206
         && range.is_some_and(|range| range.starts_with(&format!("bytes {from}-")))
-}
-
-/// That `file`, to be known as `path`, hashes to `expected`.
-fn check(file: &Path, expected: &str, path: &Path, remedy: &str) -> Result<(), DatasetError> {
-    let found = sha256(file).map_err(io(file))?;
-    if found == expected {
-        return Ok(());
-    }
-    Err(DatasetError::Checksum {
-        path: path.into(),
-        found,
-        expected: expected.into(),
-        remedy: remedy.into(),
-    })
-}
-
-fn sha256(path: &Path) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut File::open(path)?, &mut hasher)?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -184,7 +165,7 @@ mod tests {
         b"All happy families are alike; each unhappy family is unhappy in its own way.";
     const SHA: &str = "8100e8e010c7fa3923e4bf5ac782bac75ddaca155a3bd8ba7dce944ba3103c8e";
 
-    /// Serves `requests` requests; sends at most `cut` bytes of each body but announces all.
+    /// Serves `requests` requests. Announces the whole body but sends at most `cut` bytes of it.
     fn serve(requests: usize, cut: usize) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/book", listener.local_addr().unwrap());
@@ -227,11 +208,11 @@ mod tests {
 
     fn get(url: &str, sha256: &str, cache: &Path) -> Result<PathBuf, DatasetError> {
         let download = Download { url, file: "book.txt", sha256: Some(sha256) };
-        fetch(&download, cache, &ProgressBar::hidden())
+        fetch(&download, cache, &mut |_, _| {})
     }
 
     #[test]
-    fn a_cut_download_goes_on_where_it_stopped() {
+    fn an_interrupted_download_continues() {
         let dir = tempfile::tempdir().unwrap();
         let url = serve(2, 40);
         let error = get(&url, SHA, dir.path()).unwrap_err().to_string();
@@ -239,12 +220,12 @@ mod tests {
         assert_eq!(std::fs::metadata(dir.path().join("book.txt.partial")).unwrap().len(), 40);
         let path = get(&url, SHA, dir.path()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), BODY);
-        // cached: nobody listens any more
+        // the file is kept: the server has ended
         assert_eq!(get(&url, SHA, dir.path()).unwrap(), path);
     }
 
     #[test]
-    fn another_file_than_meant_is_refused_and_removed() {
+    fn a_downloaded_file_with_another_checksum_is_refused_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let error = get(&serve(1, 1000), &"0".repeat(64), dir.path()).unwrap_err().to_string();
         assert!(error.contains("SHA-256") && error.contains(SHA), "{error}");
@@ -252,14 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn offline_says_where_a_file_of_ones_own_goes() {
+    fn a_failed_download_names_the_path_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let error = get("http://127.0.0.1:9/book", SHA, dir.path()).unwrap_err().to_string();
-        assert!(error.contains("book.txt") && error.contains("--corpus"), "{error}");
+        assert!(error.contains("book.txt") && error.contains("127.0.0.1"), "{error}");
     }
 
     #[test]
-    fn a_whole_partial_file_does_not_block_the_download() {
+    fn a_partial_file_without_a_rest_is_downloaded_again() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("book.txt.partial"), [b'x'; 100]).unwrap();
         let path = get(&serve(2, 1000), SHA, dir.path()).unwrap();
@@ -267,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cached_file_that_changed_is_refused_and_kept() {
+    fn a_kept_file_with_another_checksum_is_refused_and_not_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("book.txt");
         std::fs::write(&path, "another book").unwrap();
@@ -277,11 +258,11 @@ mod tests {
     }
 
     #[test]
-    fn without_a_published_checksum_the_first_download_sets_it() {
+    fn the_first_download_sets_a_checksum_that_is_not_published() {
         let dir = tempfile::tempdir().unwrap();
         let url = serve(1, 1000);
         let download = Download { url: &url, file: "book.txt", sha256: None };
-        let again = || fetch(&download, dir.path(), &ProgressBar::hidden());
+        let again = || fetch(&download, dir.path(), &mut |_, _| {});
         let path = again().unwrap();
         let recorded = std::fs::read_to_string(dir.path().join("book.txt.sha256")).unwrap();
         assert_eq!(recorded.trim(), SHA);

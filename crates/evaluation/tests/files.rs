@@ -14,7 +14,7 @@ fn files() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for task in Task::all() {
         for file in task.files() {
-            fs::copy(reference("made-up").join(file), dir.path().join(file)).unwrap();
+            fs::copy(reference("made-up").join(file.name), dir.path().join(file.name)).unwrap();
         }
     }
     dir
@@ -27,7 +27,7 @@ fn load(dir: &Path, task: Task) -> Result<usize, String> {
 /// The error after `change` to the first file of a task.
 fn error(task: Task, change: impl FnOnce(String) -> Vec<u8>) -> String {
     let dir = files();
-    let path = dir.path().join(task.files()[0]);
+    let path = dir.path().join(task.files()[0].name);
     fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
     load(dir.path(), task).unwrap_err()
 }
@@ -55,7 +55,7 @@ fn broken_lines_are_named() {
             lines.join("\n").into_bytes()
         };
         let error = error(task, cut);
-        assert!(error.contains(&format!("{}:4: ", task.files()[0])), "{error}");
+        assert!(error.contains(&format!("{}:4: ", task.files()[0].name)), "{error}");
     }
     let missing = error(Task::HellaSwag, |text| text.replacen("ctx_a", "ctx", 1).into());
     assert!(missing.contains(".jsonl:1: missing field `ctx_a`"), "{missing}");
@@ -103,10 +103,10 @@ fn labels_that_do_not_match_their_questions_are_named() {
 fn empty_and_missing_files_are_named() {
     for &task in Task::all() {
         let none = error(task, |_| Vec::new());
-        assert!(none.contains(task.files()[0]), "{none}");
+        assert!(none.contains(task.files()[0].name), "{none}");
         let dir = files();
-        fs::remove_file(dir.path().join(task.files()[0])).unwrap();
-        assert!(load(dir.path(), task).unwrap_err().contains(task.files()[0]));
+        fs::remove_file(dir.path().join(task.files()[0].name)).unwrap();
+        assert!(load(dir.path(), task).unwrap_err().contains(task.files()[0].name));
     }
 }
 

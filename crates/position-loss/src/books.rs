@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use block_transformer_text::{DocumentSource, Tokenizer};
+use block_transformer_datasets::DocumentSource;
+use block_transformer_text::Tokenizer;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

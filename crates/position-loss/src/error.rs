@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use block_transformer_checkpoint::CheckpointError;
+use block_transformer_datasets::DatasetError;
 use block_transformer_evaluation::EvalError;
 use block_transformer_files::FileError;
 use block_transformer_plot::PlotError;
@@ -43,7 +44,10 @@ pub enum PositionLossError {
     /// A model that cannot be scored with.
     #[error(transparent)]
     Model(#[from] EvalError),
-    /// A text or a tokenizer.
+    /// A text.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// A tokenizer.
     #[error(transparent)]
     Text(#[from] TextError),
     /// A checkpoint.

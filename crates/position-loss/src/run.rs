@@ -43,7 +43,7 @@ pub fn evaluate(
     let begun = Begun {
         settings: settings.clone(),
         checkpoints: subjects.iter().map(|subject| subject.about.clone()).collect(),
-        tokenizer: tokenizer.fingerprint(),
+        tokenizer: tokenizer.fingerprint()?,
         books: books.iter().map(Book::identity).collect::<Result<_, _>>()?,
     };
     let folder = EvaluationFolder::new(out);

@@ -64,7 +64,9 @@ impl Subjects {
             check_tokenizer(&tokenizer, config)
                 .map_err(|e| PositionLossError::content(&subject.about.folder, e.to_string()))?;
             match (&common, subjects.first()) {
-                (Some(other), Some(first)) if other.fingerprint() != tokenizer.fingerprint() => {
+                (Some(other), Some(first))
+                    if other.fingerprint()? != tokenizer.fingerprint()? =>
+                {
                     return Err(PositionLossError::Choice(format!(
                         "--checkpoint {}: another tokenizer than that of {}; losses a token do not \
                          compare between them, evaluate each on its own",

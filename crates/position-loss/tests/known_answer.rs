@@ -3,9 +3,9 @@
 #[path = "../examples/known_answer/training.rs"]
 mod training;
 
+use block_transformer_datasets::Window;
 use block_transformer_evaluation::EvalError;
 use block_transformer_position_loss::{Measures, Meter, Repeats, Tally, Windows};
-use block_transformer_text::Window;
 use block_transformer_training::token_batch;
 use block_transformer_zoo::{Family, LanguageModel, ModelConfig};
 use burn::tensor::Device;
@@ -114,7 +114,7 @@ fn mistakes_are_noticed(model: &LanguageModel, config: &ModelConfig) {
     // every prediction held against the token after the one it is of
     let windows: Vec<Window> = ids
         .chunks(CONTEXT)
-        .map(|ids| Window { ids: ids.into(), real: vec![true; CONTEXT] })
+        .map(|ids| Window { ids: ids.into(), is_token: vec![true; CONTEXT] })
         .collect();
     let (logits, targets) = model.predict(&token_batch(&windows, 1, &Device::flex()));
     let log_p = log_softmax(logits, 2).narrow(1, 0, CONTEXT - 2); // [windows, context - 2, vocab]

@@ -1,8 +1,9 @@
 //! Losses of books against models run plainly, one window at a time.
 
+use block_transformer_datasets::Window;
 use block_transformer_evaluation::EvalError;
 use block_transformer_position_loss::{Measures, Meter, Tally, Windows};
-use block_transformer_text::{EOS, PAD, Window};
+use block_transformer_text::{EOS, PAD};
 use block_transformer_training::token_batch;
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
 use burn::tensor::Device;

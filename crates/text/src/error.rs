@@ -1,37 +1,53 @@
-//! What can be wrong with text, tokenizers and token files.
+//! Errors of tokenizers.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// A text, tokenizer or token file that cannot be used.
+use block_transformer_files::FileError;
+
+/// The error of a tokenizer that cannot be read, trained or applied.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
-    /// The system refused.
-    #[error("{path}: {source}")]
-    Io {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file is not a tokenizer.
+    #[error("{path} is not a Hugging Face tokenizer.json")]
+    NotATokenizer {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: std::io::Error,
+        /// The parser's error.
+        source: tokenizers::Error,
     },
-    /// The content is not what it must be; says what to do.
-    #[error("{path}: {reason}")]
-    Content {
-        /// The file.
+    /// A special token has another id than this project's models use.
+    #[error(
+        "{path}: {token} has {}; use a tokenizer that gives it id {expected}, as the GPT-NeoX \
+         tokenizer does, or train one", .found.map_or("no id".into(), |id| format!("id {id}"))
+    )]
+    SpecialToken {
+        /// The tokenizer file.
         path: PathBuf,
-        /// What is wrong.
-        reason: String,
+        /// The text of the token.
+        token: &'static str,
+        /// The id that is required.
+        expected: u32,
+        /// The id in the file; `None` if the file lacks the token.
+        found: Option<u32>,
     },
-    /// A choice that does not fit the data.
-    #[error("{0}")]
-    Choice(String),
-}
-
-impl TextError {
-    pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.into(), source }
-    }
-
-    pub(crate) fn content(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Content { path: path.into(), reason: reason.into() }
-    }
+    /// The vocabulary to train is smaller than the alphabet.
+    #[error("a vocabulary of {0} ids is too small: 256 bytes and 2 special tokens need 258")]
+    VocabularyTooSmall(usize),
+    /// The text has a longer run of whitespace than the tokenizer splits exactly.
+    #[error(
+        "more than {limit} whitespace characters in a row before byte {byte} of a document: too \
+         many to tokenize exactly; shorten the run"
+    )]
+    Whitespace {
+        /// The longest run that is accepted, in characters.
+        limit: usize,
+        /// The byte offset at which the limit is exceeded.
+        byte: usize,
+    },
+    /// The `tokenizers` library failed.
+    #[error("the tokenizer failed")]
+    Tokenizer(#[source] tokenizers::Error),
 }

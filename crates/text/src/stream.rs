@@ -1,41 +1,43 @@
-//! Ids to text one at a time.
+//! Decoding of ids to text, one id at a time.
 
-use crate::Tokenizer;
+use crate::tokenizer::Tokenizer;
 
-/// Decodes ids as they come and holds back bytes that are no whole character yet.
+/// Decodes ids one at a time and holds back bytes that do not form a complete character yet.
 #[derive(Debug)]
 pub struct StreamDecoder<'a> {
     tokenizer: &'a Tokenizer,
     ids: Vec<u32>,
-    /// Ids before this one are already text that was given out and only serve as context.
+    /// Index of the first id that is still needed as context; the text of the ids before it has
+    /// been returned.
     settled: usize,
-    given: usize,
+    /// Bytes already returned of the text of `ids[settled..]`.
+    returned: usize,
 }
 
 impl<'a> StreamDecoder<'a> {
-    /// A decoder at the start of a text.
+    /// Creates a decoder at the start of a text.
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, ids: Vec::new(), settled: 0, given: 0 }
+        Self { tokenizer, ids: Vec::new(), settled: 0, returned: 0 }
     }
 
-    /// Takes the next id; returns the text that is now complete.
+    /// Adds the next id and returns the text that is complete now, possibly none.
     pub fn push(&mut self, id: u32) -> String {
         self.ids.push(id);
         let text = self.tokenizer.decode(&self.ids[self.settled..]);
         if text.ends_with('\u{FFFD}') {
             return String::new();
         }
-        let new = text.get(self.given..).unwrap_or_default().to_string();
-        // keep one id of context: some decoders treat the first one differently
+        let new = text.get(self.returned..).unwrap_or_default().to_string();
+        // one id of context stays: some tokenizers decode the first id of a text differently
         self.settled = self.ids.len() - 1;
-        self.given = self.tokenizer.decode(&self.ids[self.settled..]).len();
+        self.returned = self.tokenizer.decode(&self.ids[self.settled..]).len();
         new
     }
 
-    /// What is left at the end, incomplete characters as U+FFFD.
+    /// Returns the rest of the text, with incomplete characters as U+FFFD.
     pub fn finish(self) -> String {
         let text = self.tokenizer.decode(&self.ids[self.settled..]);
-        text.get(self.given..).unwrap_or_default().to_string()
+        text.get(self.returned..).unwrap_or_default().to_string()
     }
 }
 
@@ -51,9 +53,9 @@ mod tests {
     });
 
     proptest! {
-        /// Whatever a model says, special ids and broken characters included.
+        /// Ids may be special ids and incomplete characters, as a model can generate them.
         #[test]
-        fn pieces_of_any_ids_add_up(
+        fn the_pieces_of_any_ids_are_their_text(
             bytes in prop::collection::vec(0_u32..300, 0..40),
             raw: bool,
         ) {
@@ -66,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_whole_characters_and_add_up() {
+    fn pieces_are_complete_characters() {
         let text = "naïve 日本 🦀 end";
         let tokenizer = Tokenizer::Bytes;
         let mut decoder = StreamDecoder::new(&tokenizer);
@@ -80,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_end_is_shown_as_such() {
+    fn an_incomplete_character_at_the_end_becomes_a_replacement_character() {
         let tokenizer = Tokenizer::Bytes;
         let mut decoder = StreamDecoder::new(&tokenizer);
         assert_eq!(decoder.push(0xE6 + 2), "");

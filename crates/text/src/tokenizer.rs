@@ -1,69 +1,69 @@
-//! Tokenizers: Hugging Face files, byte-level BPE trained here, and plain bytes.
+//! Tokenizers: Hugging Face files, byte-level BPE trained on a corpus, and plain bytes.
 
 use std::path::Path;
 
+use block_transformer_files::FileError;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
     AddedToken, NormalizedString, Normalizer, Tokenizer as HfTokenizer, TokenizerImpl,
 };
 
-use crate::TextError;
-use crate::file::replace;
+use crate::error::TextError;
 
-/// The id that ends a document, and stands for BOS.
+/// The end-of-text id. It ends every document and also serves as the first token of a text.
 pub const EOS: u32 = 0;
-/// The id of padding.
+/// The padding id.
 pub const PAD: u32 = 1;
 
 const EOS_TEXT: &str = "<|endoftext|>";
 const PAD_TEXT: &str = "<|padding|>";
-/// Blanks in a row up to which splitting rules such as `\s+(?!\S)` surely hold. The regex engine
-/// gives up after some 10^6 steps in a row and `tokenizers` then goes on without rules, silently.
-const BLANKS: usize = 1 << 18;
 
-/// What a saved byte tokenizer holds instead of a Hugging Face tokenizer.
+/// Bytes and special tokens: the smallest vocabulary of a byte-level BPE.
+const MIN_VOCAB_SIZE: usize = 258;
+
+/// The longest accepted run of whitespace, in characters. The regex engine gives up on a splitting
+/// rule such as `\s+(?!\S)` after about 10^6 steps, and `tokenizers` then silently tokenizes the
+/// text without splitting it.
+const MAX_WHITESPACE: usize = 1 << 18;
+
+/// The saved form of [`Tokenizer::Bytes`], in place of a Hugging Face tokenizer.
 const BYTES_JSON: &str = "{\n  \"type\": \"bytes\",\n  \"version\": 1\n}\n";
 
-/// Text to ids and back. Id 0 ends a document and id 1 is padding, as in the GPT-NeoX tokenizer.
+/// Converts text to token ids and back. Id 0 ends a document and id 1 is padding, as in the
+/// GPT-NeoX tokenizer.
 #[derive(Clone, Debug)]
 pub enum Tokenizer {
-    /// Byte `b` is id `b + 2`; needs no file.
+    /// One id per byte: byte `b` has id `b + 2`. Needs no file.
     Bytes,
-    /// Any Hugging Face `tokenizer.json`.
+    /// A Hugging Face tokenizer.
     HuggingFace(Box<HfTokenizer>),
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, Hugging Face's or one that [`save`](Self::save) wrote.
+    /// Reads a `tokenizer.json`, either of Hugging Face or written by [`save`](Self::save).
     ///
     /// # Errors
-    /// When the file cannot be read, is no tokenizer, or has other ids for EOS and padding.
+    /// If the file cannot be read, is not a tokenizer, or has other ids for [`EOS`] and [`PAD`].
     pub fn load(path: &Path) -> Result<Self, TextError> {
-        let json = std::fs::read_to_string(path).map_err(TextError::io(path))?;
+        let json = std::fs::read_to_string(path).map_err(FileError::read(path))?;
         Self::from_json(&json, path)
     }
 
+    /// Parses `json`; errors name `path`.
     fn from_json(json: &str, path: &Path) -> Result<Self, TextError> {
         if json.trim() == BYTES_JSON.trim() {
             return Ok(Self::Bytes);
         }
-        let mut tokenizer: HfTokenizer = json.parse().map_err(|e| {
-            let reason = format!("not a tokenizer ({e}); give a Hugging Face tokenizer.json");
-            TextError::content(path, reason)
-        })?;
-        // documents are tokenized whole, whatever lengths the file was saved with
+        let not_a_tokenizer = |source| TextError::NotATokenizer { path: path.into(), source };
+        let mut tokenizer: HfTokenizer = json.parse().map_err(not_a_tokenizer)?;
+        // documents are tokenized completely, whatever lengths are saved in the file
         tokenizer.with_padding(None);
-        let untruncated = tokenizer.with_truncation(None).map(|_| ());
-        untruncated.map_err(|e| TextError::content(path, e.to_string()))?;
-        for (text, id) in [(EOS_TEXT, EOS), (PAD_TEXT, PAD)] {
-            let found = tokenizer.token_to_id(text);
-            if found != Some(id) {
-                let reason = format!(
-                    "{text} must have id {id} (it has {found:?}), as in the GPT-NeoX tokenizer; \
-                     use such a tokenizer, or train one with --vocab-size"
-                );
-                return Err(TextError::content(path, reason));
+        tokenizer.with_truncation(None).map_err(not_a_tokenizer)?;
+        for (token, expected) in [(EOS_TEXT, EOS), (PAD_TEXT, PAD)] {
+            let found = tokenizer.token_to_id(token);
+            if found != Some(expected) {
+                return Err(TextError::SpecialToken { path: path.into(), token, expected, found });
             }
         }
         Ok(Self::HuggingFace(Box::new(tokenizer)))
@@ -72,15 +72,13 @@ impl Tokenizer {
     /// Trains a byte-level BPE of `vocab_size` ids on `texts`.
     ///
     /// # Errors
-    /// When `vocab_size` has no room for the bytes and the two special ids.
+    /// If `vocab_size` is below 258: 256 bytes and two special tokens.
     pub fn train_bpe(
         texts: impl Iterator<Item = String> + Send,
         vocab_size: usize,
     ) -> Result<Self, TextError> {
-        if vocab_size < 258 {
-            let reason =
-                format!("--vocab-size {vocab_size}: 256 bytes and 2 special tokens need 258");
-            return Err(TextError::Choice(reason));
+        if vocab_size < MIN_VOCAB_SIZE {
+            return Err(TextError::VocabularyTooSmall(vocab_size));
         }
         let special = |text: &str| AddedToken::from(text, true);
         let mut trainer = BpeTrainer::builder()
@@ -99,50 +97,46 @@ impl Tokenizer {
         >::new(BPE::default());
         bpe.with_pre_tokenizer(Some(byte_level()));
         bpe.with_decoder(Some(byte_level()));
-        let failed =
-            |e: tokenizers::Error| TextError::Choice(format!("training the tokenizer: {e}"));
-        bpe.train(&mut trainer, texts).map_err(failed)?;
-        let json = bpe.to_string(false).map_err(failed)?;
+        bpe.train(&mut trainer, texts).map_err(TextError::Tokenizer)?;
+        let json = bpe.to_string(false).map_err(TextError::Tokenizer)?;
         Self::from_json(&json, Path::new("trained tokenizer"))
     }
 
-    /// Ids of `text`, no special ids added.
+    /// Returns the ids of `text`, without special ids.
     ///
     /// # Errors
-    /// When the tokenizer refuses the text, or it holds more blanks in a row than can be split
+    /// If the tokenizer fails, or the text has a run of whitespace that is too long to be split
     /// exactly.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         match self {
             Self::Bytes => Ok(text.bytes().map(|byte| u32::from(byte) + 2).collect()),
             Self::HuggingFace(tokenizer) => {
-                check_blanks(text)?;
-                let encoding = tokenizer.encode_fast(text, false);
-                let encoding =
-                    encoding.map_err(|e| TextError::Choice(format!("tokenizing: {e}")))?;
+                check_whitespace(text)?;
+                let encoding = tokenizer.encode_fast(text, false).map_err(TextError::Tokenizer)?;
                 Ok(encoding.get_ids().to_vec())
             }
         }
     }
 
-    /// Ids of several texts, in parallel.
+    /// Returns the ids of each text; the texts are encoded in parallel.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode), for the first text refused.
+    /// Those of [`encode`](Self::encode).
     pub fn encode_batch(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, TextError> {
         match self {
             Self::Bytes => texts.iter().map(|text| self.encode(text)).collect(),
             Self::HuggingFace(tokenizer) => {
-                texts.iter().try_for_each(|text| check_blanks(text))?;
+                texts.iter().try_for_each(|text| check_whitespace(text))?;
                 let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
                 let encodings = tokenizer.encode_batch_fast(inputs, false);
-                let encodings =
-                    encodings.map_err(|e| TextError::Choice(format!("tokenizing: {e}")))?;
+                let encodings = encodings.map_err(TextError::Tokenizer)?;
                 Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
             }
         }
     }
 
-    /// Text of `ids`; special ids are left out, and bytes that are no UTF-8 become U+FFFD.
+    /// Returns the text of `ids`. Special and unknown ids are skipped, and bytes that are not UTF-8
+    /// become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         match self {
             Self::Bytes => {
@@ -158,7 +152,7 @@ impl Tokenizer {
         }
     }
 
-    /// Whether `ids` decode to `text`, or to what the tokenizer's own normalizer makes of it.
+    /// Whether `ids` decode to `text`, or to `text` as the tokenizer normalizes it.
     pub fn decodes_to(&self, ids: &[u32], text: &str) -> bool {
         let decoded = self.decode(ids);
         let Self::HuggingFace(tokenizer) = self else { return decoded == text };
@@ -169,10 +163,10 @@ impl Tokenizer {
             })
     }
 
-    /// One more than the highest id.
+    /// The highest id plus one.
     pub fn vocab_size(&self) -> usize {
         match self {
-            Self::Bytes => 258,
+            Self::Bytes => MIN_VOCAB_SIZE,
             Self::HuggingFace(tokenizer) => {
                 let highest = tokenizer.get_vocab(true).into_values().max();
                 highest.map_or(0, |id| id as usize + 1)
@@ -180,38 +174,44 @@ impl Tokenizer {
         }
     }
 
-    /// The tokenizer as JSON that [`load`](Self::load) takes back.
-    pub fn to_json(&self) -> String {
+    /// Returns the tokenizer as JSON that [`load`](Self::load) reads.
+    ///
+    /// # Errors
+    /// If the `tokenizers` library cannot serialize it.
+    pub fn to_json(&self) -> Result<String, TextError> {
         match self {
-            Self::Bytes => BYTES_JSON.to_string(),
-            Self::HuggingFace(tokenizer) => tokenizer.to_string(false).unwrap_or_default(),
+            Self::Bytes => Ok(BYTES_JSON.to_string()),
+            Self::HuggingFace(tokenizer) => {
+                tokenizer.to_string(false).map_err(TextError::Tokenizer)
+            }
         }
     }
 
-    /// Writes the tokenizer to `path`, all of it or nothing.
+    /// Writes the tokenizer to `path`, completely or not at all.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), TextError> {
-        replace(path, self.to_json().as_bytes())
+        Ok(block_transformer_files::write(path, self.to_json()?.as_bytes())?)
     }
 
-    /// A checksum that tells tokenizers apart.
-    pub fn fingerprint(&self) -> u32 {
-        crc32fast::hash(self.to_json().as_bytes())
+    /// Returns the CRC-32 of the tokenizer's JSON, which prepared corpora store to recognize their
+    /// tokenizer.
+    ///
+    /// # Errors
+    /// Those of [`to_json`](Self::to_json).
+    pub fn fingerprint(&self) -> Result<u32, TextError> {
+        Ok(crc32fast::hash(self.to_json()?.as_bytes()))
     }
 }
 
-/// Refuses text that would be tokenized by other rules than the tokenizer's.
-fn check_blanks(text: &str) -> Result<(), TextError> {
+/// Refuses text that the tokenizer's splitting rules would not be applied to.
+fn check_whitespace(text: &str) -> Result<(), TextError> {
     let mut run = 0;
-    for (at, character) in text.char_indices() {
+    for (byte, character) in text.char_indices() {
         run = if character.is_whitespace() { run + 1 } else { 0 };
-        if run > BLANKS {
-            return Err(TextError::Choice(format!(
-                "more than {BLANKS} blanks in a row up to byte {at} of a document: too many to \
-                 tokenize exactly; shorten the run"
-            )));
+        if run > MAX_WHITESPACE {
+            return Err(TextError::Whitespace { limit: MAX_WHITESPACE, byte });
         }
     }
     Ok(())
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn trained_bpe_round_trips_shortens_and_survives_saving() {
+    fn a_trained_bpe_round_trips_and_is_saved_and_loaded() {
         let texts = (0..50).map(|_| TEXT.to_string());
         let tokenizer = Tokenizer::train_bpe(texts, 300).unwrap();
         let ids = tokenizer.encode(TEXT).unwrap();
@@ -244,11 +244,11 @@ mod tests {
         tokenizer.save(&path).unwrap();
         let again = Tokenizer::load(&path).unwrap();
         assert_eq!(again.encode(TEXT).unwrap(), ids);
-        assert_eq!(again.fingerprint(), tokenizer.fingerprint());
+        assert_eq!(again.fingerprint().unwrap(), tokenizer.fingerprint().unwrap());
     }
 
     #[test]
-    fn a_text_that_comes_back_up_to_the_normalizer_does_come_back() {
+    fn ids_decode_to_their_text_or_to_its_normalized_form() {
         let bytes = Tokenizer::Bytes.encode(TEXT).unwrap();
         assert!(Tokenizer::Bytes.decodes_to(&bytes, TEXT));
         assert!(!Tokenizer::Bytes.decodes_to(&bytes[1..], TEXT));
@@ -267,45 +267,45 @@ mod tests {
 
     #[test]
     fn other_special_ids_are_refused() {
-        let json = Tokenizer::train_bpe([TEXT.to_string()].into_iter(), 300).unwrap().to_json();
-        let json = json.replace(EOS_TEXT, "<|other|>");
+        let json = Tokenizer::train_bpe([TEXT.to_string()].into_iter(), 300).unwrap();
+        let json = json.to_json().unwrap().replace(EOS_TEXT, "<|other|>");
         let error = Tokenizer::from_json(&json, Path::new("t.json")).unwrap_err().to_string();
         assert!(error.contains("t.json") && error.contains(EOS_TEXT), "{error}");
     }
 
     #[test]
-    fn lengths_saved_with_a_tokenizer_do_not_cut_documents() {
+    fn truncation_and_padding_saved_with_a_tokenizer_are_ignored() {
         let tokenizer = Tokenizer::train_bpe([TEXT.to_string()].into_iter(), 300).unwrap();
         let Tokenizer::HuggingFace(mut inner) = tokenizer.clone() else { unreachable!() };
         let truncation = tokenizers::TruncationParams { max_length: 4, ..Default::default() };
         inner.with_truncation(Some(truncation)).unwrap();
         inner.with_padding(Some(tokenizers::PaddingParams::default()));
-        let json = Tokenizer::HuggingFace(inner).to_json();
+        let json = Tokenizer::HuggingFace(inner).to_json().unwrap();
         let loaded = Tokenizer::from_json(&json, Path::new("t.json")).unwrap();
         let whole = tokenizer.encode(TEXT).unwrap();
         assert!(whole.len() > 4);
         let batch = loaded.encode_batch(&["x".into(), TEXT.into()]).unwrap();
         assert_eq!((batch[0].len(), &batch[1]), (1, &whole));
-        assert_eq!(loaded.fingerprint(), tokenizer.fingerprint());
+        assert_eq!(loaded.fingerprint().unwrap(), tokenizer.fingerprint().unwrap());
     }
 
     #[test]
     fn training_twice_gives_the_same_tokenizer() {
         let train = || Tokenizer::train_bpe((0..20).map(|i| format!("{TEXT}{i}")), 320).unwrap();
-        assert_eq!(train().to_json(), train().to_json());
+        assert_eq!(train().to_json().unwrap(), train().to_json().unwrap());
     }
 
     #[test]
-    fn more_blanks_than_can_be_split_exactly_are_refused() {
+    fn whitespace_too_long_to_be_split_exactly_is_refused() {
         let tokenizer = Tokenizer::train_bpe([TEXT.to_string()].into_iter(), 300).unwrap();
         let text = |blanks: usize| format!("a{}b", "\n".repeat(blanks));
-        let longest = tokenizer.encode(&text(BLANKS)).unwrap();
-        // the last blank before a word stands alone: the rules held to the end
-        let mut parts = tokenizer.encode(&format!("a{}", "\n".repeat(BLANKS - 1))).unwrap();
+        let longest = tokenizer.encode(&text(MAX_WHITESPACE)).unwrap();
+        // the last newline before a word is a token of its own: the rules applied to the end
+        let mut parts = tokenizer.encode(&format!("a{}", "\n".repeat(MAX_WHITESPACE - 1))).unwrap();
         parts.extend(tokenizer.encode("\nb").unwrap());
         assert_eq!(longest, parts);
-        let error = tokenizer.encode_batch(&["x".into(), text(BLANKS + 1)]).unwrap_err();
-        assert!(error.to_string().contains("blanks in a row"), "{error}");
-        assert!(Tokenizer::Bytes.encode(&text(BLANKS + 1)).is_ok());
+        let error = tokenizer.encode_batch(&["x".into(), text(MAX_WHITESPACE + 1)]).unwrap_err();
+        assert!(error.to_string().contains("whitespace characters in a row"), "{error}");
+        assert!(Tokenizer::Bytes.encode(&text(MAX_WHITESPACE + 1)).is_ok());
     }
 }

@@ -6,7 +6,8 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use block_transformer_text::{DocumentSource, Packing, PrepareOptions, Tokenizer, prepare};
+use block_transformer_datasets::{DocumentSource, Packing, PrepareOptions, Split, prepare};
+use block_transformer_text::Tokenizer;
 use block_transformer_training::{WindowBatcher, model_config};
 use block_transformer_zoo::{FamilyConfig, TokenBatch};
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
@@ -27,26 +28,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(&path, document.repeat(1000))?;
     let source = DocumentSource::open(&path)?;
     let tokenizer = Tokenizer::Bytes;
-    let bar = indicatif::ProgressBar::hidden();
     let options = PrepareOptions::default();
-    let corpus = prepare("fox", &source, &tokenizer, &dir.join("corpus"), options, &bar)?;
+    let corpus = prepare("fox", &source, &tokenizer, &dir.join("corpus"), options, &mut |_, _| {})?;
 
     let config = model_config("debug-block", &tokenizer)?;
     let length = config.block_length();
     let device = Device::flex();
-    let loader = |split: &str,
-                  seed,
-                  device: Device|
-     -> Result<Arc<dyn DataLoader<TokenBatch>>, Box<dyn Error>> {
-        let documents = corpus.split(split)?;
-        let windows = Packing::new(documents, length, CONTEXT, seed)?;
-        let loader = DataLoaderBuilder::new(WindowBatcher { block_length: length })
-            .batch_size(BATCH)
-            .set_device(device);
-        Ok(loader.build(windows))
-    };
-    let train = loader("train", Some(0), device.clone().autodiff())?;
-    let validation = loader("validation", None, device.clone())?;
+    let loader =
+        |split, seed, device: Device| -> Result<Arc<dyn DataLoader<TokenBatch>>, Box<dyn Error>> {
+            let documents = corpus.split(split)?;
+            let windows = Packing::new(documents, length, CONTEXT, seed)?;
+            let loader = DataLoaderBuilder::new(WindowBatcher { block_length: length })
+                .batch_size(BATCH)
+                .set_device(device);
+            Ok(loader.build(windows))
+        };
+    let train = loader(Split::Train, Some(0), device.clone().autodiff())?;
+    let validation = loader(Split::Validation, None, device.clone())?;
 
     let model = config.init(0, &device.autodiff());
     let optimizer = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8).with_weight_decay(0.1);

@@ -1,6 +1,6 @@
 //! Windows on the device.
 
-use block_transformer_text::Window;
+use block_transformer_datasets::Window;
 use block_transformer_zoo::{PaddingMask, TokenBatch};
 use burn::data::dataloader::batcher::Batcher;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 pub fn token_batch(windows: &[Window], block_length: usize, device: &Device) -> TokenBatch {
     let shape = [windows.len(), windows.first().map_or(0, |window| window.ids.len())];
     let ids: Vec<i32> = windows.iter().flat_map(|w| w.ids.iter().map(|&id| id as i32)).collect();
-    let is_token = windows.iter().flat_map(|window| window.real.iter().copied()).collect();
+    let is_token = windows.iter().flat_map(|window| window.is_token.iter().copied()).collect();
     TokenBatch {
         ids: Tensor::from_data(TensorData::new(ids, shape), device),
         is_token: PaddingMask::new(is_token),
@@ -19,7 +19,7 @@ pub fn token_batch(windows: &[Window], block_length: usize, device: &Device) -> 
 
 /// Tokens of `windows` that are no padding.
 pub fn real_tokens(windows: &[Window]) -> u64 {
-    windows.iter().flat_map(|window| &window.real).filter(|&&real| real).count() as u64
+    windows.iter().flat_map(|window| &window.is_token).filter(|&&is_token| is_token).count() as u64
 }
 
 /// [`token_batch`] for burn's data loader.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use block_transformer_datasets::TokenizerChoice;
 use block_transformer_files::FileError;
 use block_transformer_zoo::FamilyConfig;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use crate::TrainError;
 pub struct TrainConfig {
     /// Preset of the model.
     pub preset: String,
-    /// Recipe or path of the corpus.
+    /// Recipe or path of the corpus; a preset has none.
     pub corpus: String,
     /// Folder of the run.
     pub out: PathBuf,
@@ -61,18 +62,6 @@ pub struct TrainConfig {
     pub tokenizer: TokenizerChoice,
 }
 
-/// Where the tokenizer comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenizerChoice {
-    /// One id a byte.
-    Bytes,
-    /// A BPE of this many ids, trained on the corpus.
-    Bpe(usize),
-    /// A `tokenizer.json`.
-    File(PathBuf),
-}
-
 /// Keys a resumed run may change: they do not touch what is computed.
 const FREE_ON_RESUME: [&str; 5] = ["out", "device", "checkpoint_every", "keep", "log_every"];
 
@@ -85,7 +74,7 @@ impl TrainConfig {
         let train = &block_transformer_zoo::preset(preset)?.train;
         Ok(Self {
             preset: preset.into(),
-            corpus: "dependencies".into(),
+            corpus: String::new(),
             out: Path::new("runs").join(preset),
             device: "flex".into(),
             seed: 0,

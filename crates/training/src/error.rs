@@ -35,7 +35,10 @@ pub enum TrainError {
         /// The last checkpointed step.
         good: u64,
     },
-    /// The corpus or the tokenizer.
+    /// The corpus.
+    #[error(transparent)]
+    Dataset(#[from] block_transformer_datasets::DatasetError),
+    /// The tokenizer.
     #[error(transparent)]
     Text(#[from] block_transformer_text::TextError),
     /// The model's configuration.

@@ -18,7 +18,7 @@ mod schedule;
 mod trainer;
 
 pub use batch::{WindowBatcher, real_tokens, token_batch};
-pub use config::{TokenizerChoice, TrainConfig};
+pub use config::TrainConfig;
 pub use error::TrainError;
 pub use interrupt::{INTERRUPTED, on_interrupt};
 pub use metrics::Row;

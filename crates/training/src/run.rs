@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use block_transformer_checkpoint::{Checkpoint, Contents, RunFolder, State};
-use block_transformer_text::{CorpusInfo, Packing, PreparedCorpus, TextError, Tokenizer, Window};
+use block_transformer_datasets::{
+    CorpusInfo, DatasetError, Packing, PreparedCorpus, Split, Window,
+};
+use block_transformer_text::Tokenizer;
 use block_transformer_weights::HostTensors;
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 use burn::tensor::Device;
@@ -145,15 +148,17 @@ impl<'a> Run<'a> {
         let tokenizer = corpus.tokenizer()?;
         let model = model_config(&config.preset, &tokenizer)?;
         let length = model.block_length();
-        let packing = |split: &str, seed| {
+        let packing = |split, seed| {
             let documents = corpus.split(split)?;
             Packing::new(documents, length, config.context, seed).map_err(|e| match e {
-                TextError::Choice(reason) => TrainError::Choice(format!("{split} split: {reason}")),
+                DatasetError::LessThanOneWindow { .. } => {
+                    TrainError::Choice(format!("{split} split: {e}; lower --context"))
+                }
                 other => other.into(),
             })
         };
-        let train = packing("train", Some(config.seed))?;
-        let validation = packing("validation", None)?;
+        let train = packing(Split::Train, Some(config.seed))?;
+        let validation = packing(Split::Validation, None)?;
         let folder = RunFolder::new(&config.out);
         let found = resume && !folder.checkpoints().is_empty();
         let checkpoint = if found { Some(Checkpoint::open(&config.out)?) } else { None };

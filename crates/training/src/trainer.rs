@@ -1,6 +1,6 @@
 //! A model with its optimizer, one step at a time.
 
-use block_transformer_text::{Packing, Window};
+use block_transformer_datasets::{Packing, Window};
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
@@ -103,8 +103,8 @@ impl Trainer {
             let until = windows.min(first + batch as u64);
             let some: Vec<Window> =
                 (first..until).map(|i| packing.window(i * all / windows)).collect();
-            let predicted = some.iter().flat_map(|window| &window.real[self.block_length..]);
-            let predicted = predicted.filter(|real| **real).count() as f64;
+            let predicted = some.iter().flat_map(|window| &window.is_token[self.block_length..]);
+            let predicted = predicted.filter(|is_token| **is_token).count() as f64;
             if predicted > 0.0 {
                 let loss = model.loss(&token_batch(&some, self.block_length, &device));
                 sum += host(loss)[0] * predicted;

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use block_transformer_checkpoint::{Checkpoint, RunFolder};
-use block_transformer_text::{DocumentSource, PrepareOptions, PreparedCorpus, Tokenizer, prepare};
+use block_transformer_datasets::{
+    DocumentSource, PrepareOptions, PreparedCorpus, TokenizerChoice, prepare,
+};
+use block_transformer_text::Tokenizer;
 use block_transformer_training::{
-    Outcome, Progress, Reporter, Silent, TokenizerChoice, TrainConfig, TrainError, run,
+    Outcome, Progress, Reporter, Silent, TrainConfig, TrainError, run,
 };
 use block_transformer_zoo::LanguageModel;
 use burn::module::{Module, ModuleVisitor, Param};
@@ -20,9 +23,9 @@ fn corpus(dir: &Path) -> PreparedCorpus {
     let text: String = (0..600).map(|i| format!("line {i} of {}\n", i * 37 % 101)).collect();
     std::fs::write(&path, text).unwrap();
     let source = DocumentSource::open(&path).unwrap();
-    let bar = indicatif::ProgressBar::hidden();
     let options = PrepareOptions::default();
-    prepare("lines", &source, &Tokenizer::Bytes, &dir.join("corpus"), options, &bar).unwrap()
+    prepare("lines", &source, &Tokenizer::Bytes, &dir.join("corpus"), options, &mut |_, _| {})
+        .unwrap()
 }
 
 fn config(out: PathBuf) -> TrainConfig {

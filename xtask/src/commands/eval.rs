@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
-use block_transformer_datasets::{DatasetError, task_file};
+use block_transformer_datasets::{DatasetError, tasks::task_file};
 use block_transformer_device::DeviceName;
 use block_transformer_evaluation::{Item, Report, Scorer, Setting, Task, Timed, check_tokenizer};
 use block_transformer_text::Tokenizer;
@@ -13,6 +13,7 @@ use block_transformer_zoo::FamilyConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::open_checkpoint;
+use super::prepare::progress;
 use crate::counts::positive;
 use crate::device;
 
@@ -133,9 +134,7 @@ impl Args {
         }
         let data = Path::new(DATA);
         for file in task.files() {
-            let progress = bar(file, "{bytes}/{total_bytes}");
-            task_file(file, data, &progress).map_err(|e| missing(e, task))?;
-            progress.finish_and_clear();
+            task_file(file, data, &mut progress(file.name)).map_err(|e| missing(e, task))?;
         }
         Ok(task.load(data, self.limit)?)
     }
@@ -144,17 +143,13 @@ impl Args {
 /// The error of a file that cannot be had, in terms of this command's flags.
 fn missing(error: DatasetError, task: Task) -> Error {
     let remedy = format!("give --data the folder it is in, or leave out the task {}", task.name());
-    match error {
-        DatasetError::Download { url, reason, path } => {
-            anyhow!("{url}: {reason}. Download it elsewhere to {}, or {remedy}", path.display())
+    let remedy = match &error {
+        DatasetError::Download { path, .. } => {
+            format!("download the file elsewhere to {}, or {remedy}", path.display())
         }
-        DatasetError::Checksum { path, found, expected, .. } => anyhow!(
-            "{}: SHA-256 is {found}, and should be {expected}; delete it to fetch it again, or \
-             {remedy}",
-            path.display()
-        ),
-        other => anyhow!("{other}; {remedy}"),
-    }
+        _ => remedy,
+    };
+    anyhow!("{:#}; {remedy}", Error::new(error))
 }
 
 /// Scores a task behind a progress bar.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Error, Result, anyhow, ensure};
 use block_transformer_datasets::DatasetError;
 use block_transformer_device::DeviceName;
 use block_transformer_position_loss::{
@@ -128,15 +128,17 @@ impl Args {
 
     fn downloaded(&self) -> Result<Vec<Book>> {
         let cache = self.data.join("downloads");
-        let source = block_transformer_datasets::resolve(RECIPE, &cache, &progress()).map_err(
-            |e| match e {
-                DatasetError::Download { url, reason, path } => anyhow!(
-                    "{url}: {reason}. Download it elsewhere to {}, or give --books a folder",
-                    path.display()
-                ),
+        let source = block_transformer_datasets::resolve(RECIPE, &cache, &mut progress(""))
+            .map_err(|e| match e {
+                DatasetError::Download { ref path, .. } => {
+                    let path = path.display().to_string();
+                    anyhow!(
+                        "{:#}; download the file elsewhere to {path}, or give --books a folder",
+                        Error::new(e)
+                    )
+                }
                 other => other.into(),
-            },
-        )?;
+            })?;
         Ok(Book::of_files(source.files()))
     }
 }

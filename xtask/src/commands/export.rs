@@ -76,7 +76,7 @@ impl Args {
         }
         for (name, text) in [
             ("config.json", checkpoint.config.to_json() + "\n"),
-            ("tokenizer.json", checkpoint.tokenizer()?.to_json()),
+            ("tokenizer.json", checkpoint.tokenizer()?.to_json()?),
         ] {
             let path = folder.join(name);
             block_transformer_files::write(&path, text.as_bytes())?;

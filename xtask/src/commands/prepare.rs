@@ -1,29 +1,29 @@
-//! `cargo xtask prepare`, and the corpora `train` prepares by itself.
+//! `cargo xtask prepare`, and the corpora that `train` prepares.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail, ensure};
-use block_transformer_text::{
-    DocumentSource, PrepareOptions, PreparedCorpus, Tokenizer, prepare, prepare_megatron,
+use anyhow::{Context, Error, Result, anyhow, ensure};
+use block_transformer_datasets::{
+    CorpusRequest, DatasetError, PreparedCorpus, TokenizerChoice, inside_project, prepare_corpus,
 };
-use block_transformer_training::TokenizerChoice;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use block_transformer_text::TextError;
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-/// Text a tokenizer is trained on, at most: more changes little.
-const TOKENIZER_BYTES: usize = 32 << 20;
+/// The error of a missing corpus outside this project.
+pub const CORPUS_NEEDED: &str = "--corpus: needed outside the project's own folder; give a text file, \
+     a folder, or the name of a recipe such as tinyshakespeare";
 
 /// Arguments of `prepare`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Recipe, text file, .jsonl file, folder, or Megatron .idx/.bin pair
-    #[arg(long, default_value = "dependencies")]
-    corpus: String,
+    /// Recipe, text file, .jsonl file, folder, or Megatron .idx/.bin pair [default: dependencies]
+    #[arg(long)]
+    corpus: Option<String>,
     #[command(flatten)]
     tokenizer: TokenizerArgs,
-    /// Folder to write [default: data/NAME-HASH, and nothing to do if it is there]
+    /// Folder to write [default: data/NAME-HASH, which is used again if it exists]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Folder of prepared corpora and downloads
@@ -31,23 +31,23 @@ pub struct Args {
     data: PathBuf,
 }
 
-/// Which tokenizer.
+/// The choice of a tokenizer.
 #[derive(clap::Args, Default)]
 #[group(multiple = false)]
 pub struct TokenizerArgs {
     /// A `tokenizer.json` with the special ids of the GPT-NeoX tokenizer
     #[arg(long, value_name = "FILE", help_heading = "Tokenizer")]
     tokenizer: Option<PathBuf>,
-    /// Train a byte-level BPE of this many ids on the corpus [default: 2048]
+    /// Train a byte-level BPE with this many ids on the corpus [default: 2048]
     #[arg(long, value_name = "N", help_heading = "Tokenizer")]
     vocab_size: Option<usize>,
-    /// One id a byte
+    /// One id per byte
     #[arg(long, help_heading = "Tokenizer")]
     byte_level: bool,
 }
 
 impl TokenizerArgs {
-    /// What was asked for, if anything.
+    /// The tokenizer given by a flag, if any.
     pub fn choice(&self) -> Option<TokenizerChoice> {
         let bytes = self.byte_level.then_some(TokenizerChoice::Bytes);
         let file = || self.tokenizer.clone().map(TokenizerChoice::File);
@@ -56,20 +56,32 @@ impl TokenizerArgs {
 }
 
 impl Args {
-    /// Prepares the corpus and says what is in it.
+    /// Prepares the corpus and prints its sizes.
     pub fn run(self) -> Result<ExitCode> {
-        let choice = self.tokenizer.choice().unwrap_or(TokenizerChoice::Bpe(2048));
+        let tokenizer = self.tokenizer.choice().unwrap_or(TokenizerChoice::Bpe(2048));
         if let Some(out) = &self.out {
-            let taken = out.join("corpus.json").exists();
+            let taken = PreparedCorpus::exists(out);
             ensure!(!taken, "--out {}: holds a prepared corpus already", out.display());
         }
-        let corpus = prepared(&self.corpus, &choice, &self.data, self.out.as_deref())?;
+        let corpus = self.corpus.or_else(default_corpus).context(CORPUS_NEEDED)?;
+        let corpus = prepared(&CorpusRequest {
+            corpus: &corpus,
+            tokenizer: &tokenizer,
+            data: &self.data,
+            out: self.out.as_deref(),
+        })?;
         say!("{}", summary(&corpus));
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// One line on a corpus.
+/// The corpus to use if none is given: the dependencies of this project, but never those of another
+/// project.
+pub fn default_corpus() -> Option<String> {
+    inside_project().then(|| "dependencies".into())
+}
+
+/// Describes a corpus in one line.
 pub fn summary(corpus: &PreparedCorpus) -> String {
     let info = &corpus.info;
     format!(
@@ -85,126 +97,78 @@ pub fn summary(corpus: &PreparedCorpus) -> String {
     )
 }
 
-/// `corpus`, which may be a prepared folder, with the tokenizer of `choice`; prepared into `out`, or
-/// into a folder of `data` named after everything it depends on.
-pub fn prepared(
-    corpus: &str,
-    choice: &TokenizerChoice,
-    data: &Path,
-    out: Option<&Path>,
-) -> Result<PreparedCorpus> {
-    if is_prepared(corpus) {
-        return Ok(PreparedCorpus::open(Path::new(corpus))?);
-    }
-    let bar = progress();
-    if let Some("idx" | "bin") = Path::new(corpus).extension().and_then(|e| e.to_str()) {
-        return megatron(Path::new(corpus), choice, data, out, &bar);
-    }
-    let source = block_transformer_datasets::resolve(corpus, &data.join("downloads"), &bar)?;
-    // a wrong tokenizer file is told before anything is read
-    let ready = match choice {
-        TokenizerChoice::Bytes => Some(Tokenizer::Bytes),
-        TokenizerChoice::File(path) => Some(Tokenizer::load(path)?),
-        TokenizerChoice::Bpe(_) => None,
-    };
-    let stem = Path::new(corpus).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let name = if stem.is_empty() { "corpus".to_string() } else { stem };
-    let dir = match out {
-        Some(out) => out.to_path_buf(),
-        None => data.join(format!("{name}-{:016x}", fingerprint(&source, choice, &ready)?)),
-    };
-    if dir.join("corpus.json").exists() {
-        return Ok(PreparedCorpus::open(&dir)?);
-    }
-    eprintln!("preparing {corpus} in {}", dir.display());
-    let tokenizer = match (ready, choice) {
-        (None, TokenizerChoice::Bpe(size)) => train_tokenizer(&source, *size)?,
-        (ready, _) => ready.context("no tokenizer")?,
-    };
-    Ok(prepare(&name, &source, &tokenizer, &dir, PrepareOptions::default(), &bar)?)
-}
-
-/// A Megatron pair, whose ids stay where they are.
-fn megatron(
-    path: &Path,
-    choice: &TokenizerChoice,
-    data: &Path,
-    out: Option<&Path>,
-    bar: &ProgressBar,
-) -> Result<PreparedCorpus> {
-    let TokenizerChoice::File(file) = choice else {
-        bail!(
-            "--corpus {}: holds ids, not text; name the tokenizer they are of with --tokenizer FILE",
-            path.display()
-        );
-    };
-    let tokenizer = Tokenizer::load(file)?;
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let mut hash = DefaultHasher::new();
-    for path in [path.with_extension("idx"), path.with_extension("bin")] {
-        let named = || path.display().to_string();
-        let meta = std::fs::metadata(&path).with_context(named)?;
-        (path.canonicalize().with_context(named)?, meta.len(), meta.modified().ok())
-            .hash(&mut hash);
-    }
-    tokenizer.fingerprint().hash(&mut hash);
-    let dir = match out {
-        Some(out) => out.to_path_buf(),
-        None => data.join(format!("{stem}-{:016x}", hash.finish())),
-    };
-    if dir.join("corpus.json").exists() {
-        return Ok(PreparedCorpus::open(&dir)?);
-    }
-    Ok(prepare_megatron(path, &tokenizer, &dir, PrepareOptions::default(), bar)?)
+/// Prepares a corpus, with progress on stderr.
+pub fn prepared(request: &CorpusRequest<'_>) -> Result<PreparedCorpus> {
+    let mut draw = progress("");
+    let mut announced = false;
+    let corpus = prepare_corpus(request, &mut |done, total| {
+        if !announced {
+            eprintln!("preparing {}", request.corpus);
+            announced = true;
+        }
+        draw(done, total);
+    });
+    corpus.map_err(with_flags)
 }
 
 /// Whether `corpus` is a folder that was prepared before.
 pub fn is_prepared(corpus: &str) -> bool {
-    Path::new(corpus).join("corpus.json").exists()
+    PreparedCorpus::exists(Path::new(corpus))
 }
 
-/// A BPE trained on the first of the documents.
-fn train_tokenizer(source: &DocumentSource, size: usize) -> Result<Tokenizer> {
-    let (mut texts, mut bytes) = (Vec::new(), 0);
-    for text in source.documents() {
-        let text = text?;
-        bytes += text.len();
-        texts.push(text);
-        if bytes >= TOKENIZER_BYTES {
-            break;
+/// Adds to the error of a corpus the flag that remedies it.
+pub fn with_flags(error: DatasetError) -> Error {
+    let remedy = match &error {
+        DatasetError::UnknownRecipe { .. } => "give --corpus one of them, or a path".into(),
+        DatasetError::Download { path, .. } => format!(
+            "download the file elsewhere to {}, or give --corpus a path of your own",
+            path.display()
+        ),
+        DatasetError::Checksum { .. } | DatasetError::ByHand { .. } => {
+            "give its path to --corpus".into()
+        }
+        DatasetError::CargoMetadata { .. }
+        | DatasetError::NoManifest
+        | DatasetError::NoDependency(_) => "or give --corpus a path".into(),
+        DatasetError::TokenizerFileNeeded(_) | DatasetError::UnknownId { .. } => {
+            "give it with --tokenizer FILE".into()
+        }
+        DatasetError::Text(TextError::VocabularyTooSmall(_)) => "raise --vocab-size".into(),
+        DatasetError::Text(TextError::SpecialToken { .. }) => "--vocab-size N trains one".into(),
+        DatasetError::LessThanOneWindow { .. } => "lower --context".into(),
+        _ => return error.into(),
+    };
+    anyhow!("{:#}; {remedy}", Error::new(error))
+}
+
+/// Returns a function that draws a bar of the amount done and the total, if stderr is a terminal.
+pub fn progress(name: &str) -> impl FnMut(u64, u64) + use<> {
+    let bar = std::io::stderr().is_terminal().then(|| {
+        let style = ProgressStyle::with_template("{prefix} {bar:40} {percent:>3}%, {eta} left");
+        ProgressBar::new(0)
+            .with_prefix(name.to_string())
+            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            .with_finish(ProgressFinish::AndClear)
+    });
+    move |done, total| {
+        if let Some(bar) = &bar {
+            bar.set_length(total);
+            bar.set_position(done);
         }
     }
-    Ok(Tokenizer::train_bpe(texts.into_iter(), size)?)
 }
 
-/// Of everything the prepared corpus depends on: files by path, size and time, and the tokenizer.
-fn fingerprint(
-    source: &DocumentSource,
-    choice: &TokenizerChoice,
-    ready: &Option<Tokenizer>,
-) -> Result<u64> {
-    // `DefaultHasher::new` is SipHash with fixed keys
-    let mut hash = DefaultHasher::new();
-    env!("CARGO_PKG_VERSION").hash(&mut hash);
-    for path in source.files() {
-        let named = || path.display().to_string();
-        let meta = std::fs::metadata(path).with_context(named)?;
-        (path.canonicalize().with_context(named)?, meta.len(), meta.modified().ok())
-            .hash(&mut hash);
-    }
-    match (choice, ready) {
-        (TokenizerChoice::Bpe(size), _) => size.hash(&mut hash),
-        (_, ready) => ready.as_ref().map(Tokenizer::fingerprint).hash(&mut hash),
-    }
-    Ok(hash.finish())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// On a terminal's stderr; nowhere else.
-pub fn progress() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    #[test]
+    fn a_failed_download_names_the_path_and_the_flag() {
+        let source = std::io::Error::other("no route to host").into();
+        let (url, path) = ("https://example.org/book".into(), PathBuf::from("data/book.txt"));
+        let error = with_flags(DatasetError::Download { url, path, source });
+        let error = format!("{error:#}");
+        assert_eq!(error.matches("no route to host").count(), 1, "{error}");
+        assert!(error.contains("book.txt") && error.contains("--corpus"), "{error}");
     }
-    let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let style = ProgressStyle::with_template(template);
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -7,15 +7,18 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use block_transformer_checkpoint::RunFolder;
+use block_transformer_datasets::{CorpusRequest, TokenizerChoice};
 use block_transformer_device::DeviceName;
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
-    INTERRUPTED, Lines, Outcome, Reporter, TokenizerChoice, TrainConfig, check_folder, on_interrupt,
+    INTERRUPTED, Lines, Outcome, Reporter, TrainConfig, check_folder, on_interrupt,
 };
 use burn::tensor::Device;
 use serde::Serialize;
 
-use super::prepare::{TokenizerArgs, is_prepared, prepared, summary};
+use super::prepare::{
+    CORPUS_NEEDED, TokenizerArgs, default_corpus, is_prepared, prepared, summary,
+};
 #[cfg(feature = "tui")]
 use crate::dashboard::Dashboard;
 use crate::device;
@@ -155,6 +158,7 @@ impl Args {
             return Ok(ExitCode::SUCCESS);
         }
         config.check()?;
+        ensure!(!config.corpus.is_empty(), CORPUS_NEEDED);
         check_folder(&config, resume)?;
         let device = device::open(config.device.parse::<DeviceName>().context("--device")?)?;
         ensure!(
@@ -162,7 +166,12 @@ impl Args {
             "--corpus {}: a prepared corpus has its tokenizer; leave out the flag that chooses one",
             config.corpus
         );
-        let corpus = prepared(&config.corpus, &config.tokenizer, &data, None)?;
+        let corpus = prepared(&CorpusRequest {
+            corpus: &config.corpus,
+            tokenizer: &config.tokenizer,
+            data: &data,
+            out: None,
+        })?;
         say!("{}", summary(&corpus));
         let stop = on_interrupt()?;
         let outcome = {
@@ -188,13 +197,16 @@ impl Args {
     /// Preset, file, flags; of a resumed run its own configuration and flags.
     fn effective(mut self) -> Result<TrainConfig> {
         self.flags.tokenizer = self.tokenizer.choice();
-        let config = TrainConfig::layered(self.config.as_deref(), &self.flags)?;
+        let mut config = TrainConfig::layered(self.config.as_deref(), &self.flags)?;
         let begun = RunFolder::new(&config.out).config_path();
-        if !(self.resume && self.config.is_none() && begun.exists()) {
-            return Ok(config);
+        if self.resume && self.config.is_none() && begun.exists() {
+            let out = config.out;
+            config = TrainConfig { out, ..TrainConfig::read(&begun)?.with(&self.flags)? };
         }
-        let out = config.out;
-        Ok(TrainConfig { out, ..TrainConfig::read(&begun)?.with(&self.flags)? })
+        if config.corpus.is_empty() {
+            config.corpus = default_corpus().unwrap_or_default();
+        }
+        Ok(config)
     }
 }
 

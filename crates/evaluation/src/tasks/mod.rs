@@ -10,6 +10,8 @@ mod winogrande;
 
 use std::path::Path;
 
+use block_transformer_datasets::tasks::{self, TaskFile};
+
 use crate::encode::Prompt;
 use crate::{EvalError, Metric};
 
@@ -96,14 +98,14 @@ impl Task {
     }
 
     /// The files it reads.
-    pub fn files(self) -> &'static [&'static str] {
+    pub fn files(self) -> &'static [TaskFile] {
         match self {
-            Self::HellaSwag => &["hellaswag_val.jsonl"],
-            Self::Piqa => &["piqa_valid.jsonl", "piqa_valid-labels.lst"],
-            Self::ArcEasy => &["ARC-Easy-test.jsonl"],
-            Self::Lambada => &["lambada_test.jsonl"],
-            Self::Wikitext => &["wiki.test.raw"],
-            Self::Winogrande => &["winogrande_xl_dev.jsonl"],
+            Self::HellaSwag => &[tasks::HELLASWAG],
+            Self::Piqa => &[tasks::PIQA, tasks::PIQA_LABELS],
+            Self::ArcEasy => &[tasks::ARC_EASY],
+            Self::Lambada => &[tasks::LAMBADA],
+            Self::Wikitext => &[tasks::WIKITEXT],
+            Self::Winogrande => &[tasks::WINOGRANDE],
         }
     }
 
@@ -124,11 +126,11 @@ impl Task {
     /// # Errors
     /// When a file is not there or not what it must be; names file and line.
     pub fn load(self, dir: &Path, limit: Option<usize>) -> Result<Vec<Item>, EvalError> {
-        let path = dir.join(self.files()[0]);
+        let path = dir.join(self.files()[0].name);
         let limit = limit.unwrap_or(usize::MAX);
         let items = match self {
             Self::HellaSwag => hellaswag::load(&path, limit)?,
-            Self::Piqa => piqa::load(&path, &dir.join(self.files()[1]), limit)?,
+            Self::Piqa => piqa::load(&path, &dir.join(self.files()[1].name), limit)?,
             Self::ArcEasy => arc::load(&path, limit)?,
             Self::Lambada => lambada::load(&path, limit)?,
             Self::Wikitext => wikitext::load(&path, limit)?,

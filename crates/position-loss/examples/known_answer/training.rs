@@ -1,7 +1,7 @@
 //! Models that learn to repeat.
 
+use block_transformer_datasets::Window;
 use block_transformer_position_loss::Repeats;
-use block_transformer_text::Window;
 use block_transformer_training::{Schedule, TrainConfig, Trainer};
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
@@ -68,7 +68,7 @@ pub fn train(
             // so far into a document that every token has one to repeat
             let behind = source.distances()[kind];
             let ids = source.document(kind, behind + context, step << 16 | i as u64);
-            Window { ids: ids[behind..].to_vec(), real: vec![true; context] }
+            Window { ids: ids[behind..].to_vec(), is_token: vec![true; context] }
         };
         let windows = (0..batch).map(window).collect();
         let result;

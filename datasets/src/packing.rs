@@ -1,49 +1,53 @@
-//! Training windows: which tokens make up window `i` is a function of (seed, i) alone.
+//! Packing of documents into training windows. The tokens of window `i` depend only on the
+//! documents, the seed and `i`, so that training can resume at any step.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use burn::data::dataset::{Dataset, DatasetError};
+use block_transformer_text::{EOS, PAD};
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{Documents, EOS, PAD, TextError};
+use crate::documents::Documents;
+use crate::error::DatasetError;
 
 /// One training sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Ids, padding included.
+    /// Token ids, padding included.
     pub ids: Vec<u32>,
-    /// False at padding.
-    pub real: Vec<bool>,
+    /// For each id, `false` if it is padding.
+    pub is_token: Vec<bool>,
 }
 
-/// Documents laid end to end and cut into windows.
+/// Documents concatenated into a stream, which is cut into windows.
 ///
-/// A document is its tokens and EOS. With blocks of `block_length > 0` tokens it is left-padded by
-/// a random 0..block_length-1 and right-padded to the block boundary, as the published training
-/// does; without blocks (`block_length` 0, vanilla models) nothing is padded. An epoch shuffles the
-/// documents, draws the paddings, and visits the windows in an order of its own.
+/// Each document is its tokens and EOS. In a stream of blocks of `block_length` tokens, a document
+/// starts with a random padding of 0 to `block_length - 1` and is padded at its end to a whole
+/// block, as in the published training; so with a block length of 1 there is no padding. Each epoch
+/// shuffles the documents, draws new paddings, and shuffles the windows.
 #[derive(Clone)]
 pub struct Packing {
     documents: Arc<dyn Documents>,
     block_length: usize,
     context: usize,
     seed: Option<u64>,
-    per_epoch: u64,
-    windows: u64,
-    epoch: Arc<Mutex<LaidOut>>,
+    windows_per_epoch: u64,
+    #[cfg(feature = "burn-dataset")]
+    epochs: u64,
+    layout: Arc<Mutex<CachedLayout>>,
 }
 
-/// The epoch last asked for, by number.
-type LaidOut = Option<(u64, Arc<Epoch>)>;
+/// The layout of the epoch used last, with the epoch's number.
+type CachedLayout = Option<(u64, Arc<Layout>)>;
 
-/// The layout of one epoch.
-struct Epoch {
-    /// document, its left padding
+/// The layout of the stream in one epoch.
+struct Layout {
+    /// The documents in stream order, each with the length of its padding on the left.
     order: Vec<(usize, usize)>,
-    /// where each document of `order` ends in the stream
+    /// For each document of `order`, the position after its end in the stream.
     ends: Vec<usize>,
-    /// the window visited at each place
+    /// The windows in the order in which they are used; empty for stream order.
     visits: Vec<u32>,
 }
 
@@ -51,159 +55,162 @@ impl std::fmt::Debug for Packing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Packing")
             .field("context", &self.context)
-            .field("per_epoch", &self.per_epoch)
+            .field("windows_per_epoch", &self.windows_per_epoch)
             .finish_non_exhaustive()
     }
 }
 
 impl Packing {
-    /// Windows of `context` tokens. `seed` none keeps documents and windows in order and pads
-    /// nothing on the left, for validation.
+    /// Packs `documents` into windows of `context` tokens. Without a `seed`, documents and windows
+    /// keep their order and there is no padding on the left, as validation needs it.
     ///
     /// # Errors
-    /// When `context` is no multiple of the block length, or there is less than one window.
+    /// If `context` is not a positive multiple of `block_length`, or the documents do not fill one
+    /// window.
     pub fn new(
         documents: Arc<dyn Documents>,
         block_length: usize,
         context: usize,
         seed: Option<u64>,
-    ) -> Result<Self, TextError> {
-        let unit = block_length.max(1);
-        if context == 0 || !context.is_multiple_of(unit) {
-            return Err(TextError::Choice(format!(
-                "--context {context}: must be a multiple of the block length {unit}"
-            )));
+    ) -> Result<Self, DatasetError> {
+        if context == 0 || !context.is_multiple_of(block_length) {
+            return Err(DatasetError::Context { context, block_length });
         }
-        // what is there whatever the left paddings
-        let least: usize = (0..documents.len())
-            .map(|i| (documents.document_len(i) + 1).next_multiple_of(unit))
+        // the length of the stream without padding on the left, which varies between epochs
+        let tokens: usize = (0..documents.len())
+            .map(|i| (documents.document_len(i) + 1).next_multiple_of(block_length))
             .sum();
-        let per_epoch = (least / context) as u64;
-        if per_epoch == 0 {
-            return Err(TextError::Choice(format!(
-                "the corpus holds {least} tokens, less than one window of {context}; \
-                 lower --context or give more text"
-            )));
+        let windows_per_epoch = (tokens / context) as u64;
+        if windows_per_epoch == 0 {
+            return Err(DatasetError::LessThanOneWindow { tokens, context });
         }
-        if per_epoch > u64::from(u32::MAX) {
-            return Err(TextError::Choice(
-                "more than 2^32 windows an epoch; raise --context".into(),
-            ));
+        if windows_per_epoch > u64::from(u32::MAX) {
+            return Err(DatasetError::TooManyWindows { context });
         }
-        let epoch = Arc::new(Mutex::new(None));
-        Ok(Self { documents, block_length, context, seed, per_epoch, windows: per_epoch, epoch })
+        Ok(Self {
+            documents,
+            block_length,
+            context,
+            seed,
+            windows_per_epoch,
+            #[cfg(feature = "burn-dataset")]
+            epochs: 1,
+            layout: Arc::default(),
+        })
     }
 
-    /// The same with `epochs` epochs as a [`Dataset`].
-    pub fn with_epochs(mut self, epochs: u64) -> Self {
-        self.windows = self.per_epoch * epochs;
-        self
+    /// Sets the number of epochs that the `Dataset` consists of, 1 by default.
+    #[cfg(feature = "burn-dataset")]
+    pub fn with_epochs(self, epochs: u64) -> Self {
+        Self { epochs, ..self }
     }
 
-    /// Windows an epoch.
+    /// The number of windows per epoch.
     pub fn windows_per_epoch(&self) -> u64 {
-        self.per_epoch
+        self.windows_per_epoch
     }
 
-    /// Tokens a window.
+    /// The number of tokens per window.
     pub fn context(&self) -> usize {
         self.context
     }
 
-    /// Window `index`, counted over all epochs.
+    /// Returns window `index`, counted over all epochs.
     pub fn window(&self, index: u64) -> Window {
-        let epoch = self.epoch(index / self.per_epoch);
-        let visit = (index % self.per_epoch) as usize;
-        let start = epoch.visits.get(visit).map_or(visit, |&w| w as usize) * self.context;
+        let layout = self.layout(index / self.windows_per_epoch);
+        let visit = (index % self.windows_per_epoch) as usize;
+        let start = layout.visits.get(visit).map_or(visit, |&w| w as usize) * self.context;
         let mut window = Window {
             ids: Vec::with_capacity(self.context),
-            real: Vec::with_capacity(self.context),
+            is_token: Vec::with_capacity(self.context),
         };
-        let mut place = epoch.ends.partition_point(|&end| end <= start);
-        while window.ids.len() < self.context && place < epoch.order.len() {
-            let first = if place == 0 { 0 } else { epoch.ends[place - 1] };
-            let (document, left) = epoch.order[place];
+        let mut place = layout.ends.partition_point(|&end| end <= start);
+        while window.ids.len() < self.context && place < layout.order.len() {
+            let first = if place == 0 { 0 } else { layout.ends[place - 1] };
+            let (document, left) = layout.order[place];
             let from = (start + window.ids.len()) - first;
-            let until = (epoch.ends[place] - first).min(from + self.context - window.ids.len());
+            let until = (layout.ends[place] - first).min(from + self.context - window.ids.len());
             self.append(document, left, from..until, &mut window);
             place += 1;
         }
         window
     }
 
-    /// Positions `span` of a padded document.
-    fn append(
-        &self,
-        document: usize,
-        left: usize,
-        span: std::ops::Range<usize>,
-        window: &mut Window,
-    ) {
+    /// Appends the positions `span` of a padded document to `window`:
+    ///
+    /// ```text
+    /// position   0 ..     left ..       left + tokens        .. whole blocks
+    /// content    PAD      tokens        EOS                  PAD
+    /// ```
+    fn append(&self, document: usize, left: usize, span: Range<usize>, window: &mut Window) {
         let tokens = self.documents.document_len(document);
         let (text, end) = (left..left + tokens, span.end);
         let before = text.start.min(end).saturating_sub(span.start);
         window.ids.extend(std::iter::repeat_n(PAD, before));
-        window.real.extend(std::iter::repeat_n(false, before));
+        window.is_token.extend(std::iter::repeat_n(false, before));
         let inside = text.start.max(span.start)..text.end.min(end);
         if inside.start < inside.end {
             let range = inside.start - left..inside.end - left;
-            window.real.extend(std::iter::repeat_n(true, range.len()));
+            window.is_token.extend(std::iter::repeat_n(true, range.len()));
             self.documents.read(document, range, &mut window.ids);
         }
         for position in text.end.max(span.start)..end {
             let is_eos = position == text.end;
             window.ids.push(if is_eos { EOS } else { PAD });
-            window.real.push(is_eos);
+            window.is_token.push(is_eos);
         }
     }
 
-    /// The windows of step `step` when a step takes `batch`.
+    /// Returns the `batch` windows of step `step`.
     pub fn batch(&self, step: u64, batch: usize) -> Vec<Window> {
         let first = step * batch as u64;
         (first..first + batch as u64).map(|i| self.window(i)).collect()
     }
 
-    fn epoch(&self, number: u64) -> Arc<Epoch> {
-        let mut cached = self.epoch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    fn layout(&self, epoch: u64) -> Arc<Layout> {
+        let mut cached = self.layout.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &*cached {
-            Some((at, epoch)) if *at == number => epoch.clone(),
+            Some((number, layout)) if *number == epoch => layout.clone(),
             _ => {
-                let epoch = Arc::new(self.lay_out(number));
-                *cached = Some((number, epoch.clone()));
-                epoch
+                let layout = Arc::new(self.lay_out(epoch));
+                *cached = Some((epoch, layout.clone()));
+                layout
             }
         }
     }
 
-    fn lay_out(&self, number: u64) -> Epoch {
-        let unit = self.block_length.max(1);
+    fn lay_out(&self, epoch: u64) -> Layout {
+        let block_length = self.block_length;
         let mut order: Vec<(usize, usize)> = (0..self.documents.len()).map(|i| (i, 0)).collect();
         let mut visits = Vec::new();
         if let Some(seed) = self.seed {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(number);
+            rng.set_stream(epoch);
             order.shuffle(&mut rng);
-            if unit > 1 {
-                order.iter_mut().for_each(|(_, left)| *left = rng.random_range(0..unit));
+            // a draw from one value would still advance the generator
+            if block_length > 1 {
+                order.iter_mut().for_each(|(_, left)| *left = rng.random_range(0..block_length));
             }
-            visits = (0..self.per_epoch as u32).collect();
+            visits = (0..self.windows_per_epoch as u32).collect();
             visits.shuffle(&mut rng);
         }
         let ends = order.iter().scan(0, |end, &(document, left)| {
-            *end += (left + self.documents.document_len(document) + 1).next_multiple_of(unit);
+            let length = left + self.documents.document_len(document) + 1;
+            *end += length.next_multiple_of(block_length);
             Some(*end)
         });
-        Epoch { ends: ends.collect(), order, visits }
+        Layout { ends: ends.collect(), order, visits }
     }
 }
 
-impl Dataset<Window> for Packing {
-    fn get(&self, index: usize) -> Result<Window, DatasetError> {
+#[cfg(feature = "burn-dataset")]
+impl burn::data::dataset::Dataset<Window> for Packing {
+    fn get(&self, index: usize) -> Result<Window, burn::data::dataset::DatasetError> {
         Ok(self.window(index as u64))
     }
 
     fn len(&self) -> usize {
-        self.windows as usize
+        (self.windows_per_epoch * self.epochs) as usize
     }
 }
 
@@ -211,7 +218,6 @@ impl Dataset<Window> for Packing {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::ops::Range;
 
     struct Docs(Vec<Vec<u32>>);
 
@@ -239,14 +245,14 @@ mod tests {
 
     #[test]
     fn vanilla_validation_is_the_documents_in_order() {
-        let packing = pack(&[3, 2], 0, 7, None);
+        let packing = pack(&[3, 2], 1, 7, None);
         let window = packing.window(0);
         assert_eq!(window.ids, [2, 3, 4, EOS, 1002, 1003, EOS]);
-        assert_eq!(window.real, [true; 7]);
+        assert_eq!(window.is_token, [true; 7]);
     }
 
     #[test]
-    fn too_little_text_and_odd_contexts_are_refused() {
+    fn too_little_text_and_incomplete_blocks_are_refused() {
         let error = |length, context| {
             Packing::new(docs(&[5]), length, context, None).unwrap_err().to_string()
         };
@@ -265,14 +271,14 @@ mod tests {
         ) {
             let packing = pack(&lengths, length, length, Some(seed));
             let mut blocks = Vec::new();
-            for i in 0..packing.per_epoch {
-                let window = packing.window(epoch * packing.per_epoch + i);
+            for i in 0..packing.windows_per_epoch {
+                let window = packing.window(epoch * packing.windows_per_epoch + i);
                 prop_assert_eq!(window.ids.len(), length);
-                for (id, real) in window.ids.iter().zip(&window.real) {
-                    prop_assert_eq!(*real, *id != PAD);
+                for (id, is_token) in window.ids.iter().zip(&window.is_token) {
+                    prop_assert_eq!(*is_token, *id != PAD);
                 }
-                // padding, tokens, EOS, padding: real tokens of a block are one run
-                let runs = window.real.windows(2).filter(|w| w[0] != w[1]).count();
+                // the tokens of a block are contiguous: padding, tokens, EOS, padding
+                let runs = window.is_token.windows(2).filter(|w| w[0] != w[1]).count();
                 prop_assert!(runs <= 2);
                 blocks.push(window.ids);
             }
@@ -292,36 +298,35 @@ mod tests {
         #[test]
         fn windows_are_the_stream_cut(
             lengths in prop::collection::vec(0_usize..30, 1..12),
-            length in 0_usize..6,
+            length in 1_usize..6,
             blocks in 1_usize..5,
             seed: Option<u64>,
             number in 0_u64..3,
         ) {
-            let unit = length.max(1);
-            let context = unit * blocks;
-            let least: usize = lengths.iter().map(|n| (n + 1).next_multiple_of(unit)).sum();
+            let context = length * blocks;
+            let least: usize = lengths.iter().map(|n| (n + 1).next_multiple_of(length)).sum();
             prop_assume!(least >= context);
             let packing = pack(&lengths, length, context, seed);
-            prop_assert_eq!(packing.per_epoch as usize, least / context);
-            let (mut ids, mut real) = (Vec::new(), Vec::new());
-            for &(d, left) in &packing.epoch(number).order {
-                prop_assert!(left < unit && (seed.is_some() || left == 0));
-                prop_assert_eq!(ids.len() % unit, 0);
+            prop_assert_eq!(packing.windows_per_epoch as usize, least / context);
+            let (mut ids, mut is_token) = (Vec::new(), Vec::new());
+            for &(d, left) in &packing.layout(number).order {
+                prop_assert!(left < length && (seed.is_some() || left == 0));
+                prop_assert_eq!(ids.len() % length, 0);
                 ids.extend(vec![PAD; left]);
-                real.extend(vec![false; left]);
+                is_token.extend(vec![false; left]);
                 packing.documents.read(d, 0..lengths[d], &mut ids);
                 ids.push(EOS);
-                real.extend(vec![true; lengths[d] + 1]);
-                ids.resize(ids.len().next_multiple_of(unit), PAD);
-                real.resize(ids.len(), false);
+                is_token.extend(vec![true; lengths[d] + 1]);
+                ids.resize(ids.len().next_multiple_of(length), PAD);
+                is_token.resize(ids.len(), false);
             }
             let cut: Vec<Window> = ids
                 .chunks_exact(context)
-                .zip(real.chunks_exact(context))
-                .take(packing.per_epoch as usize)
-                .map(|(ids, real)| Window { ids: ids.to_vec(), real: real.to_vec() })
+                .zip(is_token.chunks_exact(context))
+                .take(packing.windows_per_epoch as usize)
+                .map(|(ids, is_token)| Window { ids: ids.to_vec(), is_token: is_token.to_vec() })
                 .collect();
-            let mut visited = packing.batch(number, packing.per_epoch as usize);
+            let mut visited = packing.batch(number, packing.windows_per_epoch as usize);
             if seed.is_none() {
                 prop_assert_eq!(&visited, &cut);
             }
@@ -351,7 +356,9 @@ mod tests {
     fn epochs_and_seeds_differ() {
         let packing = pack(&[40; 12], 4, 8, Some(1));
         let epoch = |packing: &Packing, e: u64| -> Vec<_> {
-            (0..packing.per_epoch).map(|i| packing.window(e * packing.per_epoch + i).ids).collect()
+            (0..packing.windows_per_epoch)
+                .map(|i| packing.window(e * packing.windows_per_epoch + i).ids)
+                .collect()
         };
         assert_ne!(epoch(&packing, 0), epoch(&packing, 1));
         assert_ne!(epoch(&packing, 0), epoch(&pack(&[40; 12], 4, 8, Some(2)), 0));

@@ -1,30 +1,35 @@
-//! Megatron's `.idx`/`.bin` pair, as the tokenized Pile of the Pythia suite comes.
+//! Megatron's `.idx`/`.bin` pairs, the format of the tokenized Pile that Pythia was trained on.
 //!
-//! The index, little-endian: magic, u64 version 1, u8 type of the ids, u64 sequences, u64 document
-//! bounds, an i32 length and an i64 byte offset for each sequence, and for each document bound the
-//! i64 sequence it lies before. A document is the sequences between two bounds, which stand side by
-//! side in the `.bin`.
+//! The index, little-endian: magic, version (u64, 1), type of the ids (u8), number of sequences
+//! (u64), number of document bounds (u64); then the length of each sequence (i32), the byte offset
+//! of each sequence in the `.bin` (i64), and each document bound (i64): the index of the document's
+//! first sequence. A document is the sequences between two bounds; they are adjacent in the `.bin`.
 
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
+use block_transformer_files::FileError;
+use block_transformer_text::EOS;
 use memmap2::Mmap;
 
-use crate::{Documents, EOS, TextError};
+use crate::documents::Documents;
+use crate::error::DatasetError;
 
 const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
+/// Bytes of the index before the sequence lengths.
 const HEADER: usize = 34;
 
-/// Documents looked at to tell whether they were written with EOS at their ends.
+/// Number of documents examined to find out whether documents end with EOS.
 const SAMPLE: usize = 64;
 
-/// An open pair. EOS at the ends of documents, which Megatron's `--append-eod` writes, is left out,
-/// as in every [`Documents`]: packing adds it.
+/// An open pair. If the documents end with EOS, as Megatron's `--append-eod` writes them, the EOS is
+/// left out, as in all [`Documents`]: packing adds it.
 #[derive(Debug)]
 pub struct MegatronFile {
     index: Mmap,
     data: Mmap,
+    /// Bytes per id, 2 or 4.
     width: usize,
     sequences: usize,
     documents: usize,
@@ -32,95 +37,106 @@ pub struct MegatronFile {
 }
 
 impl MegatronFile {
-    /// Opens `NAME.idx` (or `NAME.bin`, or `NAME`) and the file beside it.
+    /// Opens `NAME.idx` and `NAME.bin`, given either path or `NAME`.
     ///
     /// # Errors
-    /// When a file is missing, is not of this format, or points past its partner's end.
-    pub fn open(path: &Path) -> Result<Self, TextError> {
+    /// If a file cannot be read or has another format, or the index refers to bytes or sequences
+    /// that do not exist.
+    pub fn open(path: &Path) -> Result<Self, DatasetError> {
         let map = |path: &Path| {
-            let file = File::open(path).map_err(TextError::io(path))?;
-            // SAFETY: read only; a file changed meanwhile is a broken input.
-            unsafe { Mmap::map(&file) }.map_err(TextError::io(path))
+            let file = File::open(path).map_err(FileError::read(path))?;
+            // SAFETY: the map is read only; a file that changes meanwhile is an invalid input.
+            unsafe { Mmap::map(&file) }.map_err(FileError::read(path))
         };
-        let beside = |extension: &str| match path.extension().and_then(|e| e.to_str()) {
+        let with_extension = |extension: &str| match path.extension().and_then(|e| e.to_str()) {
             Some("idx" | "bin") => path.with_extension(extension),
-            // a name may hold dots: pile_0.87_text_document
+            // a name can contain dots: pile_0.87_text_document
             _ => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 path.with_file_name(format!("{name}.{extension}"))
             }
         };
-        let (index_path, data_path) = (beside("idx"), beside("bin"));
+        let (index_path, data_path) = (with_extension("idx"), with_extension("bin"));
         let (index, data) = (map(&index_path)?, map(&data_path)?);
-        let bad = |reason: &str| TextError::content(&index_path, reason);
+        let invalid =
+            |problem: String| DatasetError::Megatron { path: index_path.clone(), problem };
         if index.len() < HEADER || &index[..9] != MAGIC {
-            return Err(bad("not a Megatron index"));
+            return Err(invalid("not a Megatron index".into()));
         }
-        let version = number(&index, 9, 8);
+        let version = integer(&index, 9, 8);
         if version != 1 {
-            return Err(bad(&format!("version {version} where 1 is read")));
+            return Err(invalid(format!("version {version} of the format; only 1 is supported")));
         }
         let width = match index[17] {
             8 => 2,
             4 => 4,
-            other => return Err(bad(&format!("id type {other}; u16 (8) and i32 (4) are read"))),
+            other => {
+                let problem = format!("id type {other}; only u16 (8) and i32 (4) are supported");
+                return Err(invalid(problem));
+            }
         };
-        let (sequences, bounds) = (number(&index, 18, 8), number(&index, 26, 8));
+        let (sequences, bounds) = (integer(&index, 18, 8), integer(&index, 26, 8));
         let needed = sequences.checked_mul(12).zip(bounds.checked_mul(8));
         let needed = needed.and_then(|(s, b)| s.checked_add(b)?.checked_add(HEADER));
         if needed.is_none_or(|needed| index.len() < needed) {
-            return Err(bad("the index is cut short; copy it again"));
+            return Err(invalid("the index is cut short; copy it again".into()));
         }
         let documents = bounds.saturating_sub(1);
-        let mut this = Self { index, data, width, sequences, documents, ends_in_eos: false };
+        let mut pair = Self { index, data, width, sequences, documents, ends_in_eos: false };
         for sequence in 0..sequences {
-            if this.sequence_end(sequence).is_none_or(|end| end > this.data.len()) {
-                return Err(TextError::content(&data_path, "shorter than its index says"));
+            if pair.sequence_end(sequence).is_none_or(|end| end > pair.data.len()) {
+                let problem = "shorter than its index says".into();
+                return Err(DatasetError::Megatron { path: data_path, problem });
             }
         }
         for document in 0..documents {
-            let (first, last) = (this.bound(document), this.bound(document + 1));
+            let (first, last) = (pair.bound(document), pair.bound(document + 1));
             let in_order = first <= last && last <= sequences;
-            if !in_order
-                || !(first + 1..last).all(|i| this.sequence_end(i - 1) == Some(this.pointer(i)))
-            {
-                return Err(bad(&format!("document {document} is not a run of sequences")));
+            let mut inner = first + 1..last;
+            if !in_order || !inner.all(|i| pair.sequence_end(i - 1) == Some(pair.offset(i))) {
+                return Err(invalid(format!(
+                    "document {document} is not a range of adjacent sequences"
+                )));
             }
         }
-        this.ends_in_eos = this.sample_ends();
-        Ok(this)
+        pair.ends_in_eos = pair.sampled_documents_end_in_eos();
+        Ok(pair)
     }
 
+    /// The first sequence of document `document`.
     fn bound(&self, document: usize) -> usize {
-        number(&self.index, HEADER + 12 * self.sequences + 8 * document, 8)
+        integer(&self.index, HEADER + 12 * self.sequences + 8 * document, 8)
     }
 
-    fn pointer(&self, sequence: usize) -> usize {
-        number(&self.index, HEADER + 4 * self.sequences + 8 * sequence, 8)
+    /// The byte at which `sequence` starts.
+    fn offset(&self, sequence: usize) -> usize {
+        integer(&self.index, HEADER + 4 * self.sequences + 8 * sequence, 8)
     }
 
+    /// The byte after `sequence`; `None` if it exceeds `usize`.
     fn sequence_end(&self, sequence: usize) -> Option<usize> {
-        let length = number(&self.index, HEADER + 4 * sequence, 4);
-        self.pointer(sequence).checked_add(self.width * length)
+        let length = integer(&self.index, HEADER + 4 * sequence, 4);
+        self.offset(sequence).checked_add(self.width * length)
     }
 
-    /// Bytes of a document, EOS included.
+    /// The bytes of a document, EOS included.
     fn bytes(&self, document: usize) -> &[u8] {
         let (first, last) = (self.bound(document), self.bound(document + 1));
         if first == last {
             return &[];
         }
-        &self.data[self.pointer(first)..self.sequence_end(last - 1).unwrap_or_default()]
+        &self.data[self.offset(first)..self.sequence_end(last - 1).unwrap_or_default()]
     }
 
-    /// Whether documents spread over the file all end in EOS: `--append-eod` is for all or none.
-    fn sample_ends(&self) -> bool {
+    /// Whether documents sampled over the whole file end with EOS. `--append-eod` applies to all
+    /// documents or to none.
+    fn sampled_documents_end_in_eos(&self) -> bool {
         let step = self.documents.div_ceil(SAMPLE).max(1);
         let mut sample = (0..self.documents).step_by(step).map(|i| self.bytes(i)).peekable();
         sample.peek().is_some()
             && sample.all(|ids| {
                 let last = ids.len().checked_sub(self.width);
-                last.is_some_and(|at| number(ids, at, self.width) == EOS as usize)
+                last.is_some_and(|at| integer(ids, at, self.width) == EOS as usize)
             })
     }
 }
@@ -137,16 +153,12 @@ impl Documents for MegatronFile {
 
     fn read(&self, index: usize, range: Range<usize>, out: &mut Vec<u32>) {
         let bytes = &self.bytes(index)[self.width * range.start..self.width * range.end];
-        if self.width == 2 {
-            out.extend(bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))));
-        } else {
-            out.extend(bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)));
-        }
+        crate::documents::append_ids(bytes, self.width, out);
     }
 }
 
-/// Little-endian number of `width` bytes.
-fn number(bytes: &[u8], at: usize, width: usize) -> usize {
+/// The little-endian integer of `width` bytes at `at`.
+fn integer(bytes: &[u8], at: usize, width: usize) -> usize {
     bytes[at..at + width].iter().rev().fold(0, |value, &byte| value << 8 | usize::from(byte))
 }
 
@@ -155,7 +167,7 @@ pub(crate) mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    /// A pair with sequences of these ids, and documents between these bounds.
+    /// Writes a pair of these sequences, whose documents lie between these bounds.
     pub(crate) fn pair(sequences: &[&[u16]], bounds: &[u64]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pile_0.87_text.idx");
@@ -187,7 +199,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn documents_are_runs_of_sequences() {
+    fn documents_are_ranges_of_sequences() {
         let (_dir, path) = pair(&[&[10, 11], &[50_000, 13, 14], &[15]], &[0, 1, 1, 3]);
         for name in [path.clone(), path.with_extension("bin"), path.with_extension("")] {
             let file = MegatronFile::open(&name).unwrap();
@@ -200,7 +212,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn eos_at_the_ends_of_all_documents_is_left_to_packing() {
+    fn eos_is_left_out_if_all_documents_end_with_it() {
         let (_dir, path) = pair(&[&[10, 11, 0], &[12, 0]], &[0, 1, 2]);
         assert_eq!(all(&MegatronFile::open(&path).unwrap()), [vec![10, 11], vec![12]]);
         let (_dir, path) = pair(&[&[10, 11, 0], &[12, 13]], &[0, 1, 2]);
@@ -208,13 +220,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn cut_and_foreign_files_are_refused() {
+    fn damaged_files_and_other_formats_are_refused() {
         let (_dir, path) = pair(&[&[10, 11], &[12, 13]], &[0, 1, 2]);
         let error = || MegatronFile::open(&path).unwrap_err().to_string();
         let index = std::fs::read(&path).unwrap();
         std::fs::write(&path, &index[..index.len() - 1]).unwrap();
         assert!(error().contains("cut short"), "{}", error());
-        // version, type, counts too large to add up, a bound past the sequences
+        // version, type, counts whose sum overflows, a bound after the last sequence
         let changes: [(usize, u8, &str); 4] = [
             (9, 2, "version 2"),
             (17, 6, "id type 6"),

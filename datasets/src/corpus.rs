@@ -1,0 +1,169 @@
+//! Prepared corpora: a folder with a tokenizer and tokenized documents.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use block_transformer_files::FileError;
+use block_transformer_text::Tokenizer;
+use serde::{Deserialize, Serialize};
+
+use crate::documents::Documents;
+use crate::error::DatasetError;
+use crate::megatron::MegatronFile;
+use crate::megatron_split::MegatronSplit;
+use crate::split::Split;
+use crate::token_file::TokenFile;
+
+const INFO: &str = "corpus.json";
+const TOKENIZER: &str = "tokenizer.json";
+
+/// Sizes of one split of a prepared corpus.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitInfo {
+    /// Documents.
+    pub documents: u64,
+    /// Tokens, without EOS.
+    pub tokens: u64,
+    /// Bytes of text; 0 if the corpus was prepared from ids.
+    pub bytes: u64,
+}
+
+/// The content of `corpus.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CorpusInfo {
+    /// Name of the corpus.
+    pub name: String,
+    /// Fingerprint of the tokenizer.
+    pub tokenizer: u32,
+    /// Training documents.
+    pub train: SplitInfo,
+    /// Validation documents.
+    pub validation: SplitInfo,
+    /// Loss on the validation documents of a model that knows only how frequent each token is in
+    /// the training documents (increased by one), in nats per token. A model with a lower loss has
+    /// learned more than frequencies.
+    pub frequency_loss: f64,
+    /// The Megatron pair that holds the ids; `None` if the folder's own token files do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub megatron: Option<MegatronPair>,
+}
+
+/// The Megatron pair that holds the ids of a prepared corpus.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MegatronPair {
+    /// Absolute path of the `.idx` file.
+    pub path: PathBuf,
+    /// Share of the documents that is held out for validation.
+    pub validation: f64,
+}
+
+impl CorpusInfo {
+    /// The sizes of a split.
+    pub fn split(&self, split: Split) -> &SplitInfo {
+        match split {
+            Split::Train => &self.train,
+            Split::Validation => &self.validation,
+        }
+    }
+}
+
+/// A prepared folder: `tokenizer.json`, `corpus.json`, and `train.tok` and `validation.tok` unless
+/// the ids are in a Megatron pair.
+#[derive(Clone, Debug)]
+pub struct PreparedCorpus {
+    /// The folder.
+    pub dir: PathBuf,
+    /// Its description.
+    pub info: CorpusInfo,
+}
+
+impl PreparedCorpus {
+    /// Whether `dir` is a prepared corpus.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(INFO).exists()
+    }
+
+    /// Opens a prepared folder.
+    ///
+    /// # Errors
+    /// If its `corpus.json` cannot be read.
+    pub fn open(dir: &Path) -> Result<Self, DatasetError> {
+        let path = dir.join(INFO);
+        let json = std::fs::read_to_string(&path).map_err(FileError::read(&path))?;
+        let info = serde_json::from_str(&json)
+            .map_err(|source| DatasetError::CorpusInfo { path, source })?;
+        Ok(Self { dir: dir.into(), info })
+    }
+
+    /// Starts a preparation in `dir`: creates the folder, and removes the `corpus.json` of an
+    /// earlier preparation, so that the folder is not taken for a prepared corpus until
+    /// [`create`](Self::create).
+    pub(crate) fn begin(dir: &Path) -> Result<(), DatasetError> {
+        std::fs::create_dir_all(dir).map_err(FileError::write(dir))?;
+        let path = dir.join(INFO);
+        if path.exists() {
+            std::fs::remove_file(&path).map_err(FileError::write(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Ends a preparation in `dir`: writes the tokenizer, then `corpus.json`.
+    pub(crate) fn create(
+        dir: &Path,
+        tokenizer: &Tokenizer,
+        info: CorpusInfo,
+    ) -> Result<Self, DatasetError> {
+        tokenizer.save(&dir.join(TOKENIZER))?;
+        let path = dir.join(INFO);
+        let json = serde_json::to_string_pretty(&info)
+            .map_err(|source| DatasetError::CorpusInfo { path: path.clone(), source })?;
+        block_transformer_files::write(&path, (json + "\n").as_bytes())?;
+        Ok(Self { dir: dir.into(), info })
+    }
+
+    /// Reads the tokenizer.
+    ///
+    /// # Errors
+    /// If its file is damaged or was replaced by another tokenizer.
+    pub fn tokenizer(&self) -> Result<Tokenizer, DatasetError> {
+        let path = self.dir.join(TOKENIZER);
+        let tokenizer = Tokenizer::load(&path)?;
+        if tokenizer.fingerprint()? != self.info.tokenizer {
+            return Err(DatasetError::OtherTokenizer(path));
+        }
+        Ok(tokenizer)
+    }
+
+    /// The path of the token file of `split` in `dir`.
+    pub(crate) fn token_file(dir: &Path, split: Split) -> PathBuf {
+        dir.join(format!("{split}.tok"))
+    }
+
+    /// Opens the documents of a split.
+    ///
+    /// # Errors
+    /// If their file is damaged, or belongs to another preparation or tokenizer.
+    pub fn split(&self, split: Split) -> Result<Arc<dyn Documents>, DatasetError> {
+        let (path, documents): (PathBuf, Arc<dyn Documents>) = match &self.info.megatron {
+            Some(MegatronPair { path, validation }) => {
+                let pair = Arc::new(MegatronFile::open(path)?);
+                (path.clone(), Arc::new(MegatronSplit::new(pair, *validation, split)))
+            }
+            None => {
+                let path = Self::token_file(&self.dir, split);
+                let file = TokenFile::open(&path)?;
+                if file.tokenizer_fingerprint() != self.info.tokenizer {
+                    return Err(DatasetError::OtherTokenizer(path));
+                }
+                (path, Arc::new(file))
+            }
+        };
+        let info = self.info.split(split);
+        let found = (documents.len() as u64, documents.total_tokens() as u64);
+        let recorded = (info.documents, info.tokens);
+        if found != recorded {
+            return Err(DatasetError::OtherDocuments { path, found, recorded });
+        }
+        Ok(documents)
+    }
+}

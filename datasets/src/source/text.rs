@@ -1,0 +1,116 @@
+//! Documents of a text file.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use block_transformer_files::FileError;
+
+use crate::error::DatasetError;
+
+/// The minimum size, in bytes, at which a large file is divided at a blank line.
+const MIN_PART: usize = 1 << 20;
+
+/// The size, in bytes, from which a large file without blank lines is divided at a line end, or
+/// without line ends at any whitespace.
+const MAX_PART: usize = 4 * MIN_PART;
+
+/// An upper bound on the size of a document of a large file, in bytes.
+#[cfg(test)]
+pub(super) const MAX_DOCUMENT: usize = MAX_PART + MIN_PART;
+
+/// The line that separates documents.
+const SEPARATOR: &[u8] = b"<|endoftext|>";
+
+/// Converts `bytes`, which start at byte `offset` of `path`, to text.
+pub(super) fn utf8(path: &Path, offset: usize, bytes: Vec<u8>) -> Result<String, DatasetError> {
+    String::from_utf8(bytes).map_err(|e| DatasetError::InvalidUtf8 {
+        path: path.into(),
+        byte: offset + e.utf8_error().valid_up_to(),
+    })
+}
+
+/// Reads a text file and divides it into documents, so that none of a large file has to fit into
+/// memory as a whole.
+pub(super) struct TextReader<'a> {
+    path: &'a Path,
+    reader: BufReader<File>,
+    /// Whether the file is also divided where it has no separator.
+    large: bool,
+    /// Bytes already read that belong to the next document.
+    carry: Vec<u8>,
+    /// Byte at which the next document starts.
+    offset: usize,
+    /// Whether the next byte to read starts a line.
+    at_line_start: bool,
+    done: bool,
+}
+
+impl<'a> TextReader<'a> {
+    pub(super) fn new(path: &'a Path, reader: BufReader<File>, large: bool) -> Self {
+        let carry = Vec::new();
+        Self { path, reader, large, carry, offset: 0, at_line_start: true, done: false }
+    }
+
+    /// Returns the next document, or `None` if it is only whitespace.
+    fn read(&mut self) -> Result<Option<String>, DatasetError> {
+        let mut bytes = std::mem::take(&mut self.carry);
+        let start = self.offset;
+        let mut consumed = bytes.len();
+        loop {
+            let before = bytes.len();
+            // at most one line, and of a very long line a part
+            let read = self.reader.by_ref().take(MIN_PART as u64).read_until(b'\n', &mut bytes);
+            let read = read.map_err(FileError::read(self.path))?;
+            consumed += read;
+            if read == 0 {
+                self.done = true;
+                break;
+            }
+            let whole_line = self.at_line_start && (bytes.ends_with(b"\n") || read < MIN_PART);
+            self.at_line_start = bytes.ends_with(b"\n");
+            let line = bytes[before..].trim_ascii();
+            if whole_line && line == SEPARATOR {
+                bytes.truncate(before);
+                break;
+            }
+            let blank = whole_line && line.is_empty() && bytes.len() >= MIN_PART;
+            if self.large && (blank || (bytes.len() >= MAX_PART && self.at_line_start)) {
+                break;
+            }
+            if self.large && bytes.len() >= MAX_PART {
+                self.carry = bytes.split_off(cut(&bytes));
+                break;
+            }
+        }
+        self.offset += consumed - self.carry.len();
+        let text = utf8(self.path, start, bytes)?;
+        Ok((!text.trim().is_empty()).then_some(text))
+    }
+}
+
+/// The position to divide bytes without a line end: after the last whitespace, otherwise between
+/// two characters.
+fn cut(bytes: &[u8]) -> usize {
+    let whitespace = bytes.iter().rposition(u8::is_ascii_whitespace).map(|at| at + 1);
+    let starts_character = |&byte: &u8| byte & 0b1100_0000 != 0b1000_0000;
+    whitespace.or_else(|| bytes.iter().rposition(starts_character)).unwrap_or(bytes.len())
+}
+
+impl Iterator for TextReader<'_> {
+    type Item = Result<String, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.done {
+            match self.read() {
+                Ok(None) => {}
+                Ok(Some(text)) => return Some(Ok(text)),
+                Err(error) => {
+                    self.done = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,41 @@
+//! The division of a corpus into training and validation documents.
+
+/// A part of a corpus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Documents to train on.
+    Train,
+    /// Documents held out for validation.
+    Validation,
+}
+
+impl Split {
+    /// Both splits; their order is that of per-split arrays.
+    pub const ALL: [Self; 2] = [Self::Train, Self::Validation];
+
+    /// The name, which is also the stem of the token file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+        }
+    }
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The number of documents of which one is held out, at least 2, for a validation `share` of the
+/// documents.
+pub(crate) fn holdout_interval(share: f64) -> usize {
+    (1.0 / share).round().max(2.0) as usize
+}
+
+/// The split of document `index`: every `interval`-th document is held out, starting with the
+/// second.
+pub(crate) fn split_of(index: usize, interval: usize) -> Split {
+    if index % interval == 1 { Split::Validation } else { Split::Train }
+}

@@ -1,0 +1,96 @@
+//! Writing token files.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use block_transformer_files::{FileError, NewFile};
+use crc32fast::Hasher;
+
+use super::header::{Header, SIZE};
+use crate::error::DatasetError;
+
+/// Writes a token file document by document. Without [`finish`](Self::finish) no file appears.
+#[derive(Debug)]
+pub struct TokenFileWriter {
+    path: PathBuf,
+    file: NewFile,
+    width: usize,
+    vocab_size: usize,
+    tokenizer: u32,
+    tokens: u64,
+    /// After each document, the number of ids so far.
+    ends: Vec<u64>,
+    ids_checksum: Hasher,
+}
+
+impl TokenFileWriter {
+    /// Starts a file of ids below `vocab_size` from the tokenizer with the fingerprint `tokenizer`.
+    ///
+    /// # Errors
+    /// If the file cannot be created.
+    pub fn create(path: &Path, vocab_size: usize, tokenizer: u32) -> Result<Self, DatasetError> {
+        let mut file = NewFile::create(path)?;
+        file.write_all(&[0; SIZE]).map_err(FileError::write(path))?;
+        Ok(Self {
+            path: path.into(),
+            file,
+            width: if vocab_size <= 1 << 16 { 2 } else { 4 },
+            vocab_size,
+            tokenizer,
+            tokens: 0,
+            ends: Vec::new(),
+            ids_checksum: Hasher::new(),
+        })
+    }
+
+    /// Appends a document.
+    ///
+    /// # Errors
+    /// If an id is not in the vocabulary, or the file cannot be written.
+    pub fn push(&mut self, ids: &[u32]) -> Result<(), DatasetError> {
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            return Err(DatasetError::UnknownId {
+                path: self.path.clone(),
+                document: self.ends.len(),
+                id,
+                vocab_size: self.vocab_size,
+            });
+        }
+        let bytes: Vec<u8> = match self.width {
+            2 => ids.iter().flat_map(|&id| (id as u16).to_le_bytes()).collect(),
+            _ => ids.iter().flat_map(|&id| id.to_le_bytes()).collect(),
+        };
+        self.ids_checksum.update(&bytes);
+        self.file.write_all(&bytes).map_err(FileError::write(&self.path))?;
+        self.tokens += ids.len() as u64;
+        self.ends.push(self.tokens);
+        Ok(())
+    }
+
+    /// Completes the file and gives it its name.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn finish(mut self) -> Result<(), DatasetError> {
+        let ends: Vec<u8> = self.ends.iter().flat_map(|end| end.to_le_bytes()).collect();
+        let written = SIZE as u64 + self.width as u64 * self.tokens;
+        let padding = (written.next_multiple_of(8) - written) as usize;
+        let header = Header {
+            width: self.width as u32,
+            vocab_size: self.vocab_size as u32,
+            tokenizer: self.tokenizer,
+            tokens: self.tokens,
+            documents: self.ends.len() as u64,
+            ids_checksum: self.ids_checksum.finalize(),
+            ends_checksum: crc32fast::hash(&ends),
+        };
+        let mut write = || {
+            self.file.write_all(&[0; 8][..padding])?;
+            self.file.write_all(&ends)?;
+            self.file.seek(SeekFrom::Start(0))?;
+            self.file.write_all(&header.encode())
+        };
+        write().map_err(FileError::write(&self.path))?;
+        Ok(self.file.commit()?)
+    }
+}
