@@ -176,7 +176,6 @@ impl<'a> SplitWriter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::documents::Documents;
 
     fn run(files: &[(&str, &str)]) -> Result<(tempfile::TempDir, PreparedCorpus), String> {
         let dir = tempfile::tempdir().unwrap();
