@@ -37,8 +37,8 @@ fn measure(
 
 /// Losses of `ids` from `from` on, of a window whose first `padding` tokens are padding.
 fn plain(config: &ModelConfig, model: &LanguageModel, ids: &[u32], padding: usize) -> Vec<f64> {
-    let real = (0..ids.len()).map(|i| i >= padding).collect();
-    let window = Window { ids: ids.into(), real };
+    let is_token = (0..ids.len()).map(|i| i >= padding).collect();
+    let window = Window { ids: ids.into(), is_token };
     let length = config.block_length();
     let batch = token_batch(&[window], length, &Device::flex());
     model.losses(&batch).losses.into_data().iter::<f64>().collect()
