@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use block_transformer_generation::{Options, Sampling, generate};
 use block_transformer_datasets::Window;
+use block_transformer_generation::{Options, Sampling, generate};
 use block_transformer_training::{TrainConfig, Trainer, token_batch};
 use block_transformer_zoo::{Family, FamilyConfig, ModelConfig};
 use burn::module::Module;
