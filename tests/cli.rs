@@ -50,6 +50,23 @@ fn a_missing_or_unreadable_corpus_is_named() {
     fails(dir.path(), &corpus("short.txt"), &["less than one window", "--context"]);
 }
 
+#[test]
+fn the_dependencies_of_another_project_are_not_a_default_corpus() {
+    let dir = with_text();
+    let manifest = "[package]\nname = \"other\"\nedition = \"2024\"\n";
+    std::fs::write(dir.path().join("Cargo.toml"), manifest).unwrap();
+    std::fs::create_dir(dir.path().join("src")).unwrap();
+    std::fs::write(dir.path().join("src/lib.rs"), "").unwrap();
+    for args in [&["train", "--preset", "debug-block"][..], &["prepare"]] {
+        // cargo sets the variable for this test, but not for an installed binary
+        let output = command(dir.path(), args).env_remove("CARGO_MANIFEST_DIR").output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("--corpus"), "{error}");
+    }
+    assert!(!dir.path().join("data").exists() && !dir.path().join("runs").exists());
+}
+
 /// Root may read every file; the command then runs as another user.
 #[cfg(unix)]
 #[test]

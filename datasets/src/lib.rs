@@ -46,7 +46,7 @@ pub use prepare::{PrepareOptions, prepare};
 pub use prepare_corpus::{CorpusRequest, prepare_corpus};
 pub use prepare_megatron::prepare_megatron;
 #[cfg(feature = "download")]
-pub use recipes::{Recipe, recipes, resolve};
+pub use recipes::resolve;
 pub use source::DocumentSource;
 pub use split::Split;
 pub use token_file::{TokenFile, TokenFileWriter};

@@ -7,86 +7,22 @@ use crate::download::{Download, fetch};
 use crate::error::DatasetError;
 use crate::source::DocumentSource;
 
-/// A named corpus.
-#[derive(Clone, Copy, Debug)]
-pub struct Recipe {
-    /// Its name.
-    pub name: &'static str,
-    /// Its content and size, in one line.
-    pub summary: &'static str,
-    /// Its publisher.
-    pub origin: &'static str,
-    /// Its licence.
-    pub licence: &'static str,
-    /// Its documents, which are divided into training and validation documents.
-    pub documents: &'static str,
-    method: Method,
-}
-
-/// The way to obtain the files of a recipe.
-#[derive(Clone, Copy, Debug)]
-enum Method {
-    Dependencies,
-    File(Download<'static>),
-    /// The files `ID.txt` of a folder.
-    Books {
-        url: &'static str,
-        ids: &'static str,
-        folder: &'static str,
-    },
-    ByHand(&'static str),
-}
-
 const PG19_TEST: &str = include_str!("../recipes/pg19_test.txt");
 
-/// Returns all recipes.
-pub fn recipes() -> &'static [Recipe] {
-    &[
-        Recipe {
-            name: "dependencies",
-            summary: "sources and documentation of this project's locked dependencies, up to 12 MB; needs no network after a build",
-            origin: "the packages in Cargo.lock",
-            licence: "that of each package",
-            documents: "one per file",
-            method: Method::Dependencies,
-        },
-        Recipe {
-            name: "tinyshakespeare",
-            summary: "1.1 MB of Shakespeare",
-            origin: "karpathy/char-rnn",
-            licence: "public domain text in a repository under the MIT licence",
-            documents: "one; its end is the validation text",
-            method: Method::File(Download {
-                url: "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
-                file: "tinyshakespeare.txt",
-                sha256: Some("86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),
-            }),
-        },
-        Recipe {
-            name: "pg19-test",
-            summary: "the 100 books of the test split of PG19; their checksums are those of the first download, because none are published",
-            origin: "the bucket deepmind-gutenberg on Google Cloud Storage",
-            licence: "public domain",
-            documents: "one per book; all are meant for evaluation",
-            method: Method::Books {
-                url: "https://storage.googleapis.com/deepmind-gutenberg/test/",
-                ids: PG19_TEST,
-                folder: "pg19-test",
-            },
-        },
-        Recipe {
-            name: "pg19-train",
-            summary: "the 28,602 books of the training split of PG19, about 11 GB; not downloaded automatically",
-            origin: "the bucket deepmind-gutenberg on Google Cloud Storage",
-            licence: "public domain",
-            documents: "one per book",
-            method: Method::ByHand(
-                "copy the 28,602 books, about 11 GB, with `gcloud storage cp -r \
-                 gs://deepmind-gutenberg/train DIR`, and use DIR as the corpus",
-            ),
-        },
-    ]
-}
+/// The names of the recipes; the README describes the corpora and their licences.
+const NAMES: [&str; 4] = ["dependencies", "tinyshakespeare", "pg19-test", "pg19-train"];
+
+const TINYSHAKESPEARE: Download = Download {
+    url: "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+    file: "tinyshakespeare.txt",
+    sha256: Some("86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),
+};
+
+/// The folder of the books of [`PG19_TEST`], which are called `ID.txt`.
+const PG19_TEST_URL: &str = "https://storage.googleapis.com/deepmind-gutenberg/test/";
+
+const PG19_TRAIN: &str = "copy the 28,602 books, about 11 GB, with `gcloud storage cp -r \
+     gs://deepmind-gutenberg/train DIR`, and use DIR as the corpus";
 
 /// Returns the documents of `corpus`: an existing path, or the name of a recipe, whose files are
 /// downloaded to the folder `cache`. Calls `progress` with the bytes of a file received and the
@@ -103,39 +39,33 @@ pub fn resolve(
     if path.exists() {
         return DocumentSource::open(path);
     }
-    let Some(recipe) = recipes().iter().find(|recipe| recipe.name == corpus) else {
-        // a name with a separator or an extension is meant as a path
-        if path.components().count() > 1 || path.extension().is_some() {
-            return DocumentSource::open(path);
+    match corpus {
+        "dependencies" => dependencies(MAX_BYTES),
+        "tinyshakespeare" => {
+            Ok(DocumentSource::from_files(vec![fetch(&TINYSHAKESPEARE, cache, progress)?]))
         }
-        return Err(unknown(corpus));
-    };
-    match &recipe.method {
-        Method::Dependencies => dependencies(MAX_BYTES),
-        Method::File(download) => {
-            Ok(DocumentSource::from_files(vec![fetch(download, cache, progress)?]))
-        }
-        Method::Books { url, ids, folder } => {
+        "pg19-test" => {
+            let folder = cache.join("pg19-test");
             let book = |id: &str| {
                 let file = format!("{id}.txt");
-                let download = Download { url: &format!("{url}{file}"), file: &file, sha256: None };
-                fetch(&download, &cache.join(folder), progress)
+                let url = format!("{PG19_TEST_URL}{file}");
+                fetch(&Download { url: &url, file: &file, sha256: None }, &folder, progress)
             };
-            Ok(DocumentSource::from_files(ids.lines().map(book).collect::<Result<_, _>>()?))
+            Ok(DocumentSource::from_files(PG19_TEST.lines().map(book).collect::<Result<_, _>>()?))
         }
-        Method::ByHand(instructions) => {
-            Err(DatasetError::ByHand { name: recipe.name.into(), instructions })
+        "pg19-train" => Err(DatasetError::ByHand { name: corpus.into(), instructions: PG19_TRAIN }),
+        // a name with a separator or an extension is meant as a path
+        _ if path.components().count() > 1 || path.extension().is_some() => {
+            DocumentSource::open(path)
         }
-    }
-}
-
-fn unknown(name: &str) -> DatasetError {
-    let names = || recipes().iter().map(|recipe| recipe.name);
-    let similarity = |known: &&str| (strsim::jaro_winkler(name, known) * 1e6) as u64;
-    DatasetError::UnknownRecipe {
-        name: name.into(),
-        nearest: names().max_by_key(similarity).unwrap_or_default(),
-        known: names().collect::<Vec<_>>().join(", "),
+        _ => {
+            let similarity = |known: &&str| (strsim::jaro_winkler(corpus, known) * 1e6) as u64;
+            Err(DatasetError::UnknownRecipe {
+                name: corpus.into(),
+                nearest: NAMES.into_iter().max_by_key(similarity).unwrap_or_default(),
+                known: NAMES.join(", "),
+            })
+        }
     }
 }
 
@@ -152,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_test_split_has_a_hundred_books() {
+    fn the_test_split_of_pg19_has_a_hundred_books() {
         let mut ids: Vec<u32> = PG19_TEST.lines().map(|id| id.parse().unwrap()).collect();
         ids.dedup();
         assert_eq!(ids.len(), 100);
@@ -160,8 +90,6 @@ mod tests {
 
     #[test]
     fn an_existing_path_takes_precedence_over_recipes() {
-        let known = ["dependencies", "tinyshakespeare", "pg19-test", "pg19-train"];
-        assert!(recipes().iter().map(|recipe| recipe.name).eq(known));
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jsonl");
         std::fs::write(&path, "{\"text\": \"x\"}\n").unwrap();
