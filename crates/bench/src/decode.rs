@@ -25,7 +25,7 @@ pub enum Batches {
 pub struct DecodeBench {
     /// The models.
     pub candidates: Vec<Candidate>,
-    /// What each sequence does.
+    /// The workloads of each sequence.
     pub workloads: Vec<Workload>,
     /// Sequences decoded together.
     pub batches: Batches,
@@ -47,7 +47,7 @@ pub struct DecodeRound<'a> {
     pub round: usize,
     /// The model.
     pub model: &'a str,
-    /// What each sequence did.
+    /// The workload of each sequence.
     pub workload: Workload,
     /// Sequences decoded together.
     pub batch: usize,

@@ -77,7 +77,7 @@ pub struct BenchRow {
 /// The results of a benchmark.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchReport {
-    /// What was measured.
+    /// The name of the benchmark.
     pub title: String,
     /// The device.
     pub device: DeviceName,

@@ -19,7 +19,7 @@ use crate::report::{BenchReport, BenchRow, Spread};
 /// Steps that are not counted: the process allocates its memory in them.
 const WARM_UP: usize = 2;
 
-/// What is done with a batch of whole sequences.
+/// The computation for a batch of whole sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// The loss is computed, without gradients.
@@ -33,7 +33,7 @@ pub enum Task {
 pub struct SequenceBench {
     /// The models.
     pub candidates: Vec<Candidate>,
-    /// What is done with a batch.
+    /// The computation for each batch.
     pub task: Task,
     /// Sequences per batch.
     pub batch: usize,

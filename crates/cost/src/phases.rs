@@ -1,50 +1,55 @@
 //! The phases of decoding a token and of prefilling a prompt.
 
-use block_transformer_zoo::ModelConfig;
-use block_transformer_zoo::block::{
-    BlockTransformerConfig, EmbedderConfig, Projection, Strategy, TokenDecoderConfig,
+use block_transformer_family::{
+    Conditioning, EmbedderShape, FamilyConfig, Stacks, TokenDecoderShape,
 };
 
 use crate::cost::{Cost, Phases};
 use crate::sizes::Sizes;
-use crate::stack::{Batch, KeysRead, neox, neox_attention, roberta, t5};
+use crate::stack::{Batch, KeysRead, attention, encoder, matrices, t5};
 
 /// Positions of a prompt that the engine runs together.
 const CHUNK: usize = block_transformer_generation::CHUNK;
 
 /// Returns the cost of decoding one token of each of `batch` sequences after `context` tokens; with
 /// blocks, the mean over the tokens of a block.
-pub fn decode(config: &ModelConfig, batch: usize, context: usize, sizes: Sizes) -> Phases {
-    let (rows, context) = (batch as f64, context as f64);
-    match config {
-        ModelConfig::Vanilla(config) => {
+pub fn decode<C: FamilyConfig>(config: &C, batch: usize, context: usize, sizes: Sizes) -> Phases {
+    let (stacks, rows, context) = (config.stacks(), batch as f64, context as f64);
+    match &stacks.token {
+        Some(token) => block(&stacks, token, rows, context, sizes),
+        None => {
             let mut phases = Phases::default();
-            let run = Batch { positions: rows, finished: rows, passes: 1.0 };
+            let batch = Batch { positions: rows, finished: rows, passes: 1.0 };
             let keys = rows * (context + 1.0);
             let keys_read = KeysRead { keys, finished_keys: keys, read: rows * context };
-            phases.push("decoder", neox(&config.stack, run, sizes));
-            phases.push("attention", neox_attention(&config.stack, run, keys_read, sizes));
-            let width = config.stack.hidden_size;
-            phases.push("LM head", head(config.vocab_size, width, rows, sizes, sizes.weights));
+            phases.push("decoder", matrices(&stacks.context, batch, sizes));
+            phases.push("attention", attention(&stacks.context, batch, keys_read, sizes));
+            let width = stacks.context.width;
+            phases.push("LM head", head(stacks.vocab_size, width, rows, sizes, sizes.weights));
             phases
         }
-        ModelConfig::Block(config) => block(config, rows, context, sizes),
     }
 }
 
 /// Returns the cost of decoding one block of each of `rows` sequences, divided by its length.
-fn block(config: &BlockTransformerConfig, rows: f64, context: f64, sizes: Sizes) -> Phases {
-    let (e, l) = (config.embeddings_per_block() as f64, config.block_length as f64);
+fn block(
+    stacks: &Stacks,
+    token: &TokenDecoderShape,
+    rows: f64,
+    context: f64,
+    sizes: Sizes,
+) -> Phases {
+    let (e, l) = (stacks.embeddings_per_block as f64, stacks.block_length as f64);
     let mut phases = Phases::default();
-    phases.push("embedder", embedder(config, rows, sizes));
-    let run = Batch { positions: rows * e, finished: rows * e, passes: 1.0 };
+    phases.push("embedder", embedder(stacks, rows, sizes));
+    let batch = Batch { positions: rows * e, finished: rows * e, passes: 1.0 };
     let keys = rows * e * (context / l * e + e);
     let keys_read = KeysRead { keys, finished_keys: keys, read: rows * context / l * e };
-    phases.push("block decoder", neox(&config.block_decoder, run, sizes));
-    phases.push("block attention", neox_attention(&config.block_decoder, run, keys_read, sizes));
-    let (d, h) = (config.block_decoder.hidden_size, config.token_decoder.hidden_size());
-    let vectors = e * config.expansion() as f64;
-    let expansion = (d * h * config.expansion()) as f64;
+    phases.push("block decoder", matrices(&stacks.context, batch, sizes));
+    phases.push("block attention", attention(&stacks.context, batch, keys_read, sizes));
+    let (d, h) = (stacks.context.width, token.stack.width);
+    let vectors = token.vectors as f64;
+    let expansion = token.expansion_params(d, stacks.embeddings_per_block) as f64;
     phases.push(
         "expansion",
         Cost {
@@ -54,12 +59,12 @@ fn block(config: &BlockTransformerConfig, rows: f64, context: f64, sizes: Sizes)
             ..Cost::default()
         },
     );
-    let mut head_bytes = sizes.weights;
-    match &config.token_decoder {
-        TokenDecoderConfig::NeoX(decoder) => {
-            let prefix = decoder.decoding_strategy == Strategy::Prefix;
-            let first = if prefix { vectors } else { 1.0 };
-            let run = Batch { positions: rows * (first + l - 1.0), finished: rows * l, passes: l };
+    let [products, attention] = match token.conditioning {
+        Conditioning::CrossAttention => t5(&token.stack, rows, l, vectors, sizes),
+        Conditioning::Prefix | Conditioning::Summation => {
+            let first = token.first_positions() as f64;
+            let batch =
+                Batch { positions: rows * (first + l - 1.0), finished: rows * l, passes: l };
             // the prefix attends to itself causally; token i attends to the prefix and to i - 1 tokens
             let next = (l - 1.0) * first + l * (l - 1.0) / 2.0;
             let keys_read = KeysRead {
@@ -67,41 +72,30 @@ fn block(config: &BlockTransformerConfig, rows: f64, context: f64, sizes: Sizes)
                 finished_keys: rows * (first + next),
                 read: rows * next,
             };
-            phases.push("token decoder", neox(&decoder.stack, run, sizes));
-            phases.push("token attention", neox_attention(&decoder.stack, run, keys_read, sizes));
+            [matrices(&token.stack, batch, sizes), attention(&token.stack, batch, keys_read, sizes)]
         }
-        TokenDecoderConfig::T5(decoder) => {
-            let [matrices, attention] = t5(&decoder.stack, rows, l, vectors, sizes);
-            phases.push("token decoder", matrices);
-            phases.push("token attention", attention);
-            // the LM head is the token table, which is always stored like activations
-            head_bytes = sizes.values;
-        }
-    }
-    phases.push("LM head", head(config.vocab_size, h, rows, sizes, head_bytes) * l);
+    };
+    phases.push("token decoder", products);
+    phases.push("token attention", attention);
+    // a token table is always stored like activations
+    let head_bytes = if token.tied_head { sizes.values } else { sizes.weights };
+    phases.push("LM head", head(stacks.vocab_size, h, rows, sizes, head_bytes) * l);
     phases.times(1.0 / l)
 }
 
 /// Returns the cost of prefilling a prompt of `tokens` tokens, up to its last hidden state.
-pub fn prefill(config: &ModelConfig, tokens: usize, sizes: Sizes) -> Phases {
+pub fn prefill<C: FamilyConfig>(config: &C, tokens: usize, sizes: Sizes) -> Phases {
+    let stacks = config.stacks();
     let mut phases = Phases::default();
-    match config {
-        ModelConfig::Vanilla(config) => {
-            let (run, keys_read) = chunks(tokens, 1);
-            phases.push("decoder", neox(&config.stack, run, sizes));
-            phases.push("attention", neox_attention(&config.stack, run, keys_read, sizes));
-        }
-        ModelConfig::Block(config) => {
-            let blocks = tokens.div_ceil(config.block_length);
-            let (run, keys_read) = chunks(blocks, config.embeddings_per_block());
-            let (stack, passes) = (&config.block_decoder, run.passes);
-            let mut embedder = embedder(config, blocks as f64, sizes);
-            embedder.weights *= passes;
-            phases.push("embedder", embedder);
-            phases.push("block decoder", neox(stack, run, sizes));
-            phases.push("block attention", neox_attention(stack, run, keys_read, sizes));
-        }
+    let blocks = tokens.div_ceil(stacks.block_length);
+    let (batch, keys_read) = chunks(blocks, stacks.embeddings_per_block);
+    if stacks.embedder.is_some() {
+        let mut embedder = embedder(&stacks, blocks as f64, sizes);
+        embedder.weights *= batch.passes;
+        phases.push("embedder", embedder);
     }
+    phases.push("context decoder", matrices(&stacks.context, batch, sizes));
+    phases.push("context attention", attention(&stacks.context, batch, keys_read, sizes));
     phases
 }
 
@@ -109,39 +103,31 @@ pub fn prefill(config: &ModelConfig, tokens: usize, sizes: Sizes) -> Phases {
 /// that they attend to: those of their own block and of the blocks before it.
 fn chunks(blocks: usize, e: usize) -> (Batch, KeysRead) {
     let most = (CHUNK / e).max(1);
-    let mut run = Batch { positions: (blocks * e) as f64, finished: 0.0, passes: 0.0 };
+    let mut batch = Batch { positions: (blocks * e) as f64, finished: 0.0, passes: 0.0 };
     let mut keys_read = KeysRead { keys: 0.0, finished_keys: 0.0, read: 0.0 };
     for start in (0..blocks).step_by(most) {
         let end = blocks.min(start + most);
-        run.passes += 1.0;
-        run.finished += e as f64;
+        batch.passes += 1.0;
+        batch.finished += e as f64;
         // block b attends to b + 1 blocks, start <= b < end
-        let seen = (end * (end + 1) - start * (start + 1)) / 2;
-        keys_read.keys += (seen * e * e) as f64;
+        let attended = (end * (end + 1) - start * (start + 1)) / 2;
+        keys_read.keys += (attended * e * e) as f64;
         keys_read.finished_keys += (end * e * e) as f64;
         keys_read.read += (start * e) as f64;
     }
-    (run, keys_read)
+    (batch, keys_read)
 }
 
-/// Embeddings of `blocks` blocks.
-fn embedder(config: &BlockTransformerConfig, blocks: f64, sizes: Sizes) -> Cost {
-    let (l, d) = (config.block_length, config.block_decoder.hidden_size as f64);
-    let e = config.embeddings_per_block() as f64;
-    let (width, vectors, projection, encoder) = match &config.embedder {
-        EmbedderConfig::Lookup(c) => (c.hidden_size, l, c.projection_method, Cost::default()),
-        EmbedderConfig::Roberta(c) | EmbedderConfig::RobertaCls(c) => {
-            let cls = c.n_cls_tokens.unwrap_or(0);
-            let read = if cls > 0 { cls } else { l };
-            let cost = roberta(&c.encoder, blocks, (l + cls) as f64, sizes);
-            (c.encoder.hidden_size, read, c.projection_method, cost)
-        }
+/// Returns the cost of embedding `blocks` blocks; nothing without an embedder.
+fn embedder(stacks: &Stacks, blocks: f64, sizes: Sizes) -> Cost {
+    let Some(EmbedderShape { encoder: shape, joined, projection_params }) = stacks.embedder else {
+        return Cost::default();
     };
-    let joined = (width * vectors) as f64; // values per block
-    let matrix = match projection {
-        Projection::Concat => 0.0,
-        Projection::ProjectionLayer => joined / e * d,
-    };
+    let encoder = shape.map_or_else(Cost::default, |(stack, positions)| {
+        encoder(&stack, blocks, positions as f64, sizes)
+    });
+    let (d, e) = (stacks.context.width as f64, stacks.embeddings_per_block as f64);
+    let (joined, matrix) = (joined as f64, projection_params as f64);
     let join = Cost {
         matrix_flops: 2.0 * blocks * e * matrix,
         weights: matrix * sizes.weights,

@@ -13,7 +13,7 @@ use crate::workload::Workload;
 /// The batch, memory and speed of a model at one workload on a machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
-    /// What each sequence does.
+    /// The work of each sequence.
     pub workload: Workload,
     /// Sequences decoded together.
     pub batch: usize,

@@ -1,6 +1,6 @@
 //! How fast a machine could decode.
 
-use block_transformer_zoo::{FamilyConfig, ModelConfig};
+use block_transformer_family::FamilyConfig;
 use serde::Serialize;
 
 use crate::cost::{Cost, Phases};
@@ -24,7 +24,12 @@ pub struct Prediction {
 
 impl Prediction {
     /// Predicts the speed of `batch` sequences that each do `workload` on `machine`.
-    pub fn new(config: &ModelConfig, machine: &Machine, workload: Workload, batch: usize) -> Self {
+    pub fn new<C: FamilyConfig>(
+        config: &C,
+        machine: &Machine,
+        workload: Workload,
+        batch: usize,
+    ) -> Self {
         match workload {
             Workload::Lengths(lengths) => Self::of_lengths(config, machine, lengths, batch),
             Workload::AtContext(context) => {
@@ -40,7 +45,12 @@ impl Prediction {
         }
     }
 
-    fn of_lengths(config: &ModelConfig, machine: &Machine, lengths: Lengths, batch: usize) -> Self {
+    fn of_lengths<C: FamilyConfig>(
+        config: &C,
+        machine: &Machine,
+        lengths: Lengths,
+        batch: usize,
+    ) -> Self {
         let sizes = Sizes::from(machine);
         let rows = batch as f64;
         let prompt = prefill(config, lengths.prompt, sizes);

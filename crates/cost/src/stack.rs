@@ -1,8 +1,6 @@
 //! The costs of stacks of layers.
 
-use block_transformer_layers::neox::NeoXConfig;
-use block_transformer_layers::roberta::RobertaConfig;
-use block_transformer_layers::t5::T5Config;
+use block_transformer_family::StackShape;
 
 use crate::cost::Cost;
 use crate::sizes::Sizes;
@@ -29,10 +27,10 @@ pub(crate) struct KeysRead {
     pub read: f64,
 }
 
-/// Returns the cost of the matrix products of a GPT-NeoX stack.
-pub(crate) fn neox(stack: &NeoXConfig, batch: Batch, sizes: Sizes) -> Cost {
-    let (h, m) = (stack.hidden_size as f64, stack.intermediate() as f64);
-    let (layers, matrices) = (stack.num_hidden_layers as f64, stack.num_matrix_params() as f64);
+/// Returns the cost of the matrix products of a causal stack.
+pub(crate) fn matrices(stack: &StackShape, batch: Batch, sizes: Sizes) -> Cost {
+    let (h, m) = (stack.width as f64, stack.mlp_width as f64);
+    let (layers, matrices) = (stack.layers as f64, stack.matrix_params() as f64);
     // the output projection and the MLP of the last layer run for finished positions only
     let left_out = (batch.positions - batch.finished) * (h * h + 2.0 * h * m);
     // inputs and outputs of two norms, four matrix products, GELU and the sum
@@ -45,29 +43,29 @@ pub(crate) fn neox(stack: &NeoXConfig, batch: Batch, sizes: Sizes) -> Cost {
     }
 }
 
-/// Returns the cost of attention in a GPT-NeoX stack.
-pub(crate) fn neox_attention(
-    stack: &NeoXConfig,
+/// Returns the cost of attention in a causal stack.
+pub(crate) fn attention(
+    stack: &StackShape,
     batch: Batch,
     keys_read: KeysRead,
     sizes: Sizes,
 ) -> Cost {
-    let (h, layers) = (stack.hidden_size as f64, stack.num_hidden_layers as f64);
+    let (h, layers) = (stack.width as f64, stack.layers as f64);
     let keys = (layers - 1.0) * keys_read.keys + keys_read.finished_keys;
     Cost {
         attention_flops: 4.0 * h * keys,
-        caches: (keys_read.read + batch.positions) * stack.kv_bytes(1) as f64 * sizes.values,
+        caches: (keys_read.read + batch.positions) * stack.kv_values() as f64 * sizes.values,
         // queries and outputs
         activations: batch.positions * layers * 4.0 * h * sizes.values,
         ..Cost::default()
     }
 }
 
-/// Returns the cost of a RoBERTa encoder over `sequences` sequences of `length` positions, with full
+/// Returns the cost of an encoder over `sequences` sequences of `length` positions, with full
 /// attention.
-pub(crate) fn roberta(stack: &RobertaConfig, sequences: f64, length: f64, sizes: Sizes) -> Cost {
-    let (h, m) = (stack.hidden_size as f64, stack.intermediate() as f64);
-    let (layers, matrices) = (stack.num_hidden_layers as f64, stack.num_matrix_params() as f64);
+pub(crate) fn encoder(stack: &StackShape, sequences: f64, length: f64, sizes: Sizes) -> Cost {
+    let (h, m) = (stack.width as f64, stack.mlp_width as f64);
+    let (layers, matrices) = (stack.layers as f64, stack.matrix_params() as f64);
     let positions = sequences * length;
     Cost {
         matrix_flops: 2.0 * positions * matrices,
@@ -81,15 +79,14 @@ pub(crate) fn roberta(stack: &RobertaConfig, sequences: f64, length: f64, sizes:
 /// Returns the costs of the matrix products and of attention in a T5 decoder that decodes `length`
 /// tokens of each of `sequences` sequences, one at a time, with `states` encoder states.
 pub(crate) fn t5(
-    stack: &T5Config,
+    stack: &StackShape,
     sequences: f64,
     length: f64,
     states: f64,
     sizes: Sizes,
 ) -> [Cost; 2] {
-    let (h, m) = (stack.hidden_size as f64, stack.d_ff as f64);
-    let (layers, inner) =
-        (stack.num_hidden_layers as f64, (stack.num_attention_heads * stack.d_kv) as f64);
+    let (h, m) = (stack.width as f64, stack.mlp_width as f64);
+    let (layers, inner) = (stack.layers as f64, stack.kv_width as f64);
     // keys and values of the states are computed once per block
     let (of_states, of_tokens) =
         (layers * 2.0 * h * inner, layers * (6.0 * h * inner + 2.0 * h * m));

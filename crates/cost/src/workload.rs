@@ -49,7 +49,7 @@ impl fmt::Display for Lengths {
     }
 }
 
-/// What each sequence of a batch does.
+/// The work of each sequence in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
     /// It reads a prompt and writes a continuation.

@@ -1,4 +1,4 @@
-//! The formulas against what the engine counts, and against each other.
+//! The formulas compared with the operations that the engine counts, and with each other.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn small(block_length: usize, e: usize, decoder: &str) -> ModelConfig {
     ModelConfig::from_json(&json, "test").unwrap()
 }
 
-/// FLOPs of the products with weights that an engine has counted.
+/// Returns the FLOPs of the matrix products that an engine has counted.
 fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
     let stack = |stack: &NeoXConfig, positions: block_transformer_generation::PositionCounts| {
         let (h, m) = (stack.hidden_size, stack.intermediate());
@@ -59,7 +59,7 @@ fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
 }
 
 #[test]
-fn flops_are_those_of_the_engine() {
+fn flops_match_the_counts_of_the_engine() {
     let prefix = |r: usize| format!(r#""decoding_strategy": "prefix", "expansion_ratio": {r}"#);
     let vanilla = r#"{ "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3,
         "num_attention_heads": 2 }"#;
@@ -73,7 +73,7 @@ fn flops_are_those_of_the_engine() {
     ] {
         let model = config.init(0, &device);
         let length = config.block_length();
-        // what is written last is never an input: a block more than is counted
+        // the last block is never an input, but the formulas count it
         for (rows, prompt, blocks) in [(1, 5, 1), (3, 24, 2), (2, 2400, 3)] {
             let tokens = prompt + blocks * length;
             let limits = Limits { sequences: rows, tokens };
@@ -102,20 +102,20 @@ fn flops_are_those_of_the_engine() {
 }
 
 #[test]
-fn a_token_of_the_85m_models_costs_what_the_engine_s_readme_says() {
+fn the_cost_of_a_token_of_the_85m_models_matches_the_readme_of_the_engine() {
     let token = |name: &str, context| decode(preset(name), 1, context, F32).total();
     let (block, vanilla) = (token("block-170m", 0), token("vanilla-160m", 0));
     assert!((block.matrix_flops / 1e6 - 203.0).abs() < 0.5, "{}", block.matrix_flops);
     assert!((block.weights / 1e6 - 368.0).abs() < 0.5, "{}", block.weights);
     assert!((vanilla.matrix_flops / 1e6 - 247.0).abs() < 0.5, "{}", vanilla.matrix_flops);
     assert!((vanilla.weights / 1e6 - 494.0).abs() < 0.5, "{}", vanilla.weights);
-    // sixteen times less a layer of keys and values, and half the layers
+    // with blocks, a layer reads 16 times less keys and values, and half of the layers do
     let read = |name: &str| (token(name, 4096).caches - token(name, 0).caches) / 4096.0;
     assert_eq!((read("block-170m"), read("vanilla-160m")), (2304.0, 73728.0));
 }
 
 #[test]
-fn nothing_is_faster_than_its_bound() {
+fn no_prediction_exceeds_its_bound() {
     for machine in ["h100", "a100"] {
         let machine = Machine::open(Path::new(machine)).unwrap();
         for preset in block_transformer_zoo::presets() {
@@ -137,7 +137,7 @@ fn nothing_is_faster_than_its_bound() {
 }
 
 #[test]
-fn a_batch_in_half_precision_takes_the_memory_there_is() {
+fn the_largest_batch_fills_the_memory_in_half_precision() {
     let mut machine = Machine::open(Path::new("h100")).unwrap();
     let batch = |machine: &Machine| {
         largest_batch(preset("vanilla-160m"), machine, 2176).unwrap().sequences as f64
@@ -155,7 +155,7 @@ fn a_batch_in_half_precision_takes_the_memory_there_is() {
 }
 
 #[test]
-fn published_figures_belong_to_presets() {
+fn published_measurements_belong_to_presets() {
     for name in ["vanilla-160m", "vanilla-410m", "block-170m", "block-420m"] {
         preset(name);
         for lengths in ["2048:128", "128:2048"] {
