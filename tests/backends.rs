@@ -51,7 +51,7 @@ fn compute(device: &Device) -> Computed {
     };
     let go_on = |_, _| ControlFlow::Continue(());
     let prompts = std::slice::from_ref(&prompt);
-    let generated = generate(trainer.model(), config, prompts, &options, device, go_on);
+    let generated = generate(trainer.model(), prompts, &options, device, go_on);
     let generated = generated.unwrap().remove(0);
     let all = [prompt, generated.clone()].concat();
     let batch = token_batch(&[window(all)], length, device);

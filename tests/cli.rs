@@ -335,5 +335,9 @@ fn several_prompts_are_continued_as_each_alone() {
     let endless =
         ["generate", "--checkpoint", "run", "--prompt", "x", "--max-tokens", "2000000000"];
     fails(dir.path(), &endless, &["bytes hold no sequence", "fewer tokens"]);
+    let too_much = ["generate", "--checkpoint", "run", "--prompt", "x", "--memory", "100PB"];
+    if cfg!(target_os = "linux") {
+        fails(dir.path(), &too_much, &["--memory", "this machine has"]);
+    }
     fails(dir.path(), &["generate", "--checkpoint", "nowhere", "--prompt", "x"], &["nowhere"]);
 }

@@ -2,7 +2,7 @@
 
 use block_transformer_cost::{Peaks, Prediction, Workload};
 use block_transformer_device::{DeviceName, machine_memory};
-use block_transformer_generation::Limits;
+use block_transformer_generation::{Limits, Storage};
 use block_transformer_zoo::{FamilyConfig, Precision};
 use burn::tensor::Device;
 
@@ -139,11 +139,11 @@ impl DecodeBench {
         workload: Workload,
     ) -> Result<usize, BenchError> {
         let Batches::Memory(bytes) = self.batches else { return Ok(1) };
-        let weights = candidate.config.weight_bytes(self.precision);
+        let storage = Storage::of(&candidate.config, self.precision);
         let limits =
-            Limits::that_fit(&candidate.config, weights, room(workload), usize::MAX, bytes);
+            Limits::that_fit(&candidate.config, storage, room(workload), usize::MAX, bytes);
         let model = || candidate.name.clone();
-        limits.map(|limits| limits.sequences).map_err(|source| BenchError::NoBatch {
+        limits.map(|limits| limits.max_sequences).map_err(|source| BenchError::NoBatch {
             model: model(),
             workload,
             source,

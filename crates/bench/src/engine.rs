@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use block_transformer_cost::{Lengths, Machine, Prediction, Workload};
-use block_transformer_generation::{Engine, Limits, Memory, Options, SequenceId};
+use block_transformer_generation::{Engine, Limits, Memory, Options, SequenceId, Storage};
 use block_transformer_zoo::{Family, FamilyConfig, Precision};
 use burn::tensor::Device;
 
@@ -46,7 +46,7 @@ pub(crate) fn room(workload: Workload) -> usize {
 
 impl Setup<'_> {
     fn limits(&self) -> Limits {
-        Limits { sequences: self.batch, tokens: room(self.workload) }
+        Limits { max_sequences: self.batch, max_tokens: room(self.workload) }
     }
 
     /// Checks that there is enough to time.
@@ -62,7 +62,8 @@ impl Setup<'_> {
 
     /// Returns the predicted memory.
     pub(crate) fn memory(&self, candidate: &Candidate) -> Memory {
-        self.limits().memory(&candidate.config, candidate.config.weight_bytes(self.precision))
+        let storage = Storage::of(&candidate.config, self.precision);
+        self.limits().memory(&candidate.config, storage)
     }
 
     /// Returns the predicted speed; after a context, in the middle of the tokens that are decoded.
@@ -78,9 +79,9 @@ impl Setup<'_> {
     pub(crate) fn measure(&self, candidate: &Candidate) -> Result<Measurement, BenchError> {
         let growth = Growth::start();
         let model = candidate.model(self.device)?.with_precision(self.precision);
-        let mut engine = Engine::new(&model, &candidate.config, self.limits(), self.device)?;
+        let mut engine = Engine::new(&model, self.limits(), self.device)?;
         // accesses all the memory of the caches, and gives a context something to attend to
-        engine.fill();
+        engine.fill_random();
         let vocab = candidate.config.vocab_size();
         let mut busy = BusyEngine { engine, vocab, submitted: Vec::new() };
         let block_length = candidate.config.block_length();

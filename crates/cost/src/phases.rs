@@ -9,7 +9,7 @@ use crate::sizes::Sizes;
 use crate::stack::{Batch, KeysRead, attention, encoder, matrices, t5};
 
 /// Positions of a prompt that the engine runs together.
-const CHUNK: usize = block_transformer_generation::CHUNK;
+const CHUNK: usize = block_transformer_generation::PREFILL_CHUNK;
 
 /// Returns the cost of decoding one token of each of `batch` sequences after `context` tokens; with
 /// blocks, the mean over the tokens of a block.

@@ -1,7 +1,6 @@
 //! Plans: how a model would decode on a machine.
 
-use block_transformer_family::FloatFormat;
-use block_transformer_generation::{GenerationError, Limits};
+use block_transformer_generation::{GenerationError, Limits, Storage};
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
 use crate::machine::Machine;
@@ -37,14 +36,14 @@ impl Plan {
         let tokens = workload.tokens();
         let batch = match batch {
             Some(batch) => batch,
-            None => largest_batch(config, machine, tokens)?.sequences,
+            None => largest_batch(config, machine, tokens)?.max_sequences,
         };
-        let in_f32 = Limits { sequences: 1, tokens }.memory(config, 0).caches as f64;
+        let one = Limits { max_sequences: 1, max_tokens: tokens };
+        let storage = storage(config, machine);
         Ok(Self {
             workload,
             batch,
-            sequence_bytes: in_f32 * machine.values.bytes() as f64
-                / FloatFormat::F32.bytes() as f64,
+            sequence_bytes: one.memory(config, storage).caches as f64,
             prediction: Prediction::new(config, machine, workload, batch),
         })
     }
@@ -67,21 +66,15 @@ pub fn largest_batch(
     machine: &Machine,
     tokens: usize,
 ) -> Result<Limits, GenerationError> {
-    // limits are computed for f32 caches: for smaller ones, everything else is scaled up instead
-    let scale = FloatFormat::F32.bytes() as f64 / machine.values.bytes() as f64;
-    let sizes = Sizes::from(machine);
-    let matrices = config.num_matrix_params() as f64;
-    let others = config.num_params() as f64 - matrices;
-    let weights = matrices * sizes.weights + others * sizes.values;
-    let scaled = |bytes: f64| (bytes * scale) as u64;
-    Limits::that_fit(config, scaled(weights), tokens, usize::MAX, scaled(machine.memory)).map_err(
-        |error| match error {
-            GenerationError::Memory { given, tokens, needed, weights } => {
-                let unscaled = |bytes: u64| (bytes as f64 / scale) as u64;
-                let [given, needed, weights] = [given, needed, weights].map(unscaled);
-                GenerationError::Memory { given, tokens, needed, weights }
-            }
-            error => error,
-        },
-    )
+    let bytes = machine.memory as u64;
+    Limits::that_fit(config, storage(config, machine), tokens, usize::MAX, bytes)
+}
+
+/// How a model of `config` is stored on a machine.
+fn storage(config: &ModelConfig, machine: &Machine) -> Storage {
+    let matrices = config.num_matrix_params() as u64;
+    let others = config.num_params() as u64 - matrices;
+    let weight_bytes =
+        matrices * machine.weights.bytes() as u64 + others * machine.values.bytes() as u64;
+    Storage { weight_bytes, values: machine.values }
 }

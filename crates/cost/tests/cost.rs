@@ -76,8 +76,8 @@ fn flops_match_the_counts_of_the_engine() {
         // the last block is never an input, but the formulas count it
         for (rows, prompt, blocks) in [(1, 5, 1), (3, 24, 2), (2, 2400, 3)] {
             let tokens = prompt + blocks * length;
-            let limits = Limits { sequences: rows, tokens };
-            let mut engine = Engine::new(&model, &config, limits, &device).unwrap();
+            let limits = Limits { max_sequences: rows, max_tokens: tokens };
+            let mut engine = Engine::new(&model, limits, &device).unwrap();
             let options = Options { max_tokens: blocks * length, eos: None, ..Options::default() };
             for _ in 0..rows {
                 engine.submit(&vec![7; prompt], &options).unwrap();
@@ -126,7 +126,7 @@ fn no_prediction_exceeds_its_bound() {
                     let workload = Workload::Lengths(lengths);
                     Prediction::new(&preset.model, &machine, workload, batch)
                 };
-                let (fits, alone) = (predict(limits.sequences), predict(1));
+                let (fits, alone) = (predict(limits.max_sequences), predict(1));
                 for prediction in [&fits, &alone] {
                     assert!(prediction.rate > 0.0 && prediction.rate <= prediction.bound);
                 }

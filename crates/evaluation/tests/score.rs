@@ -90,7 +90,7 @@ fn what_generation_writes_greedily_is_greedy_and_one_other_token_is_not() {
             ..Options::default()
         };
         let go_on = |_: usize, _: u32| ControlFlow::Continue(());
-        let written = generate(&model, &config, &prompts, &options, &device, go_on).unwrap();
+        let written = generate(&model, &prompts, &options, &device, go_on).unwrap();
         let request = |(context, continuation)| Request { context, continuation };
         let greedy: Vec<Request> = prompts.into_iter().zip(written).map(request).collect();
         let scorer = Scorer::new(&model, &config, &device).unwrap();

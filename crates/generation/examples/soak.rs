@@ -1,33 +1,34 @@
-//! Random requests without end to an engine of either family, which arrive, end and are cancelled at
-//! any time. Every token is checked against what its request gets alone, and the memory of the
-//! process must not grow.
+//! Sends random requests to an engine of each family for a given time; requests arrive, end and are
+//! cancelled at any time. Every token is compared with the one that its request gets alone, and the
+//! memory of the process must not grow.
 //!
 //! ```text
-//! cargo build -p xtask -p zoo-generation --example soak
+//! cargo build -p block-transformer-cli -p block-transformer-generation --example soak
 //! target/debug/examples/soak --minutes 30
 //! ```
 //!
-//! (With `-p xtask` burn keeps the features that everything else is built with.)
+//! With `-p block-transformer-cli`, burn is built with the features that the rest of the workspace
+//! uses, and not a second time.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use block_transformer_family::FamilyConfig;
 use block_transformer_generation::{Engine, Event, Finish, Limits, Options, Sampling, SequenceId};
-use block_transformer_zoo::FamilyConfig;
 use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Requests whose answers are known.
+/// Number of different requests.
 const REQUESTS: usize = 120;
-/// Two prefix vectors each stay far below the rows from which on bits depend on the batch.
+/// With two prefix vectors each, far fewer rows than those from which bits depend on the batch.
 const SEQUENCES: usize = 20;
-const LIMITS: Limits = Limits { sequences: SEQUENCES, tokens: 320 };
-/// Kilobytes that resident memory may vary by once it is warm.
+const LIMITS: Limits = Limits { max_sequences: SEQUENCES, max_tokens: 320 };
+/// Kilobytes by which resident memory may grow after the warm-up.
 const SLACK: u64 = 8 << 10;
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 struct Request {
     prompt: Vec<u32>,
@@ -35,12 +36,12 @@ struct Request {
     answer: Vec<u32>,
 }
 
-/// An engine under way.
+/// An engine with its requests.
 struct Soak {
     name: &'static str,
     engine: Engine,
     requests: Vec<Request>,
-    /// Which request a sequence is, and how many of its tokens have come.
+    /// The request of each live sequence, and the number of its tokens so far.
     live: HashMap<SequenceId, (usize, usize)>,
     random: ChaCha8Rng,
     tokens: u64,
@@ -49,11 +50,11 @@ struct Soak {
 }
 
 impl Soak {
-    fn new(name: &'static str, device: &Device) -> Result<Self> {
+    fn new(name: &'static str, device: &Device) -> Fallible<Self> {
         let config = &block_transformer_zoo::preset(name)?.model;
         let model = config.init(0, device);
         let mut random = ChaCha8Rng::seed_from_u64(1);
-        let mut alone = Engine::new(&model, config, Limits { sequences: 1, ..LIMITS }, device)?;
+        let mut alone = Engine::new(&model, Limits { max_sequences: 1, ..LIMITS }, device)?;
         let mut requests = Vec::new();
         for index in 0..REQUESTS {
             let length = random.random_range(0..=200);
@@ -78,16 +79,16 @@ impl Soak {
             }
             requests.push(Request { prompt, options, answer });
         }
-        let mut engine = Engine::new(&model, config, LIMITS, device)?;
-        // touches all its memory; nobody sees what is in a slot before they come
-        engine.fill();
+        let mut engine = Engine::new(&model, LIMITS, device)?;
+        // touches all its memory; a sequence does not attend to older contents of its slot
+        engine.fill_random();
         let (live, tokens, finished, cancelled) = (HashMap::new(), 0, 0, 0);
         Ok(Self { name, engine, requests, live, random, tokens, finished, cancelled })
     }
 
-    /// Something arrives, something is cancelled, and everything goes on by a token.
-    fn step(&mut self) -> Result<()> {
-        // now and then nothing is left, and now and then a queue forms
+    /// Submits or cancels sequences at random, and decodes a token of each.
+    fn step(&mut self) -> Fallible<()> {
+        // alternates between an empty engine and a queue
         let wave = (self.tokens / 20_000) % 2;
         if self.live.len() < 2 * SEQUENCES && self.random.random_range(0..2 + 10 * wave) == 0 {
             let index = self.random.random_range(0..self.requests.len());
@@ -107,7 +108,7 @@ impl Soak {
         for event in self.engine.step()? {
             let id = event.id();
             let Some((index, count)) = self.live.get_mut(&id) else {
-                return Err(format!("{}: {event:?} of nobody", self.name).into());
+                return Err(format!("{}: {event:?} of an unknown sequence", self.name).into());
             };
             let answer = &self.requests[*index].answer;
             match event {
@@ -136,22 +137,22 @@ impl Soak {
     }
 }
 
-/// Resident memory in kilobytes, where the system tells.
+/// Resident memory in kilobytes; `None` on systems that do not report it.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn soak(minutes: f64) -> Result<()> {
+fn soak(minutes: f64) -> Fallible<()> {
     let device = Device::flex();
     let names = ["small-block", "small-vanilla"];
     let mut all =
-        names.into_iter().map(|name| Soak::new(name, &device)).collect::<Result<Vec<_>>>()?;
-    println!("{REQUESTS} answers of {} known; going on for {minutes} minutes", names.join(" and "));
+        names.into_iter().map(|name| Soak::new(name, &device)).collect::<Fallible<Vec<_>>>()?;
+    println!("{REQUESTS} requests of {} were answered alone; testing for {minutes} minutes", names.join(" and "));
     let (start, length) = (Instant::now(), Duration::from_secs_f64(minutes * 60.0));
     let mut next_line = Duration::ZERO;
-    // resident memory after the first tenth, and the most since
+    // resident memory after the first tenth of the time, and the maximum since
     let (mut warm, mut most) = (None, 0);
     while start.elapsed() < length {
         for soak in &mut all {

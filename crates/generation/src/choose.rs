@@ -1,15 +1,16 @@
-//! Choosing the next token of every row.
+//! Chooses the next token of every row.
 
 use burn::tensor::{Tensor, TensorData, Transaction};
 use rayon::prelude::*;
 
-use crate::{GenerationError, Sampler};
+use crate::error::GenerationError;
+use crate::sampling::Sampler;
 
-/// The tokens that `samplers` choose from the rows of `logits` `[rows, v]`; none where these are no
-/// numbers.
+/// Returns the token that each sampler chooses from its row of `logits` `[rows, vocab]`; `None` where
+/// no allowed logit is finite.
 ///
-/// Rows that take the most likely token are searched where they are, and only what was found comes
-/// to the host. The others come whole.
+/// For greedy samplers the device finds the maximum, and only its value and index are read. The rows
+/// of other samplers are read completely.
 pub(crate) fn choose(
     logits: Tensor<2>,
     samplers: &mut [&mut Sampler],
@@ -20,13 +21,13 @@ pub(crate) fn choose(
     if !greedy.is_empty() {
         let (most, at) = logits.clone().max_dim_with_indices(1);
         let found = Transaction::default().register(most).register(at).try_execute();
-        let [most, at] = found.map_err(device)?.try_into().expect("two tensors");
+        let [most, at] = found.map_err(unreadable)?.try_into().expect("two tensors");
         let (most, at): (Vec<f32>, Vec<u32>) = (most.iter().collect(), at.iter().collect());
         for row in greedy {
             if most[row].is_finite() && samplers[row].allows(at[row]) {
                 chosen[row] = Some(at[row]);
             } else {
-                // seldom: what is most likely may not be written
+                // rare: the most likely token is not allowed
                 on_host.push(row);
             }
         }
@@ -44,8 +45,8 @@ pub(crate) fn choose(
         let picked = Tensor::from_data(picked, &logits.device());
         logits.select(0, picked)
     };
-    let data = logits.try_into_data().map_err(device)?.convert::<f32>();
-    let values = data.as_slice::<f32>().map_err(device)?;
+    let data = logits.try_into_data().map_err(unreadable)?.convert::<f32>();
+    let values = data.as_slice::<f32>().map_err(unreadable)?;
     let sampled = samplers.iter_mut().zip(&mut chosen).enumerate();
     let sampled = sampled.filter(|(row, _)| on_host.binary_search(row).is_ok());
     let sampled: Vec<_> = sampled.map(|(_, sampled)| sampled).collect();
@@ -56,6 +57,6 @@ pub(crate) fn choose(
     Ok(chosen)
 }
 
-fn device(error: impl std::fmt::Debug) -> GenerationError {
-    GenerationError::Device(format!("{error:?}"))
+fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> GenerationError {
+    GenerationError::Device(Box::new(error))
 }

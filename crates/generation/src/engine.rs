@@ -1,73 +1,36 @@
-//! Many sequences at once, each as if it were alone.
+//! Decodes many sequences of token ids together.
 
-use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
-use burn::module::Module;
+use block_transformer_family::{Family, FamilyConfig, Work};
+use block_transformer_text::EOS;
 use burn::tensor::Device;
 
-use crate::decoder::Decoder;
+use crate::choose::choose;
+use crate::error::GenerationError;
+use crate::event::{Event, SequenceId};
+use crate::limits::Limits;
+use crate::options::Options;
 use crate::runner::Runner;
 use crate::scheduler::Scheduler;
-use crate::{EOS, GenerationError, Limits, Options, Work};
 
-/// A sequence of an [`Engine`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SequenceId(pub(crate) u64);
-
-/// What became of a sequence in a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It goes on with this token.
-    Token {
-        /// Whose.
-        id: SequenceId,
-        /// The token.
-        token: u32,
-    },
-    /// It has ended.
-    Finished {
-        /// Which.
-        id: SequenceId,
-        /// Why.
-        reason: Finish,
-    },
-}
-
-/// Why a sequence ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// It has as many tokens as were asked for.
-    Length,
-    /// The model wrote [`Options::eos`], which is not reported as a token.
-    Eos,
-    /// The model's logits are no numbers.
-    NotFinite,
-}
-
-impl Event {
-    /// The sequence it is about.
-    pub fn id(&self) -> SequenceId {
-        match self {
-            Self::Token { id, .. } | Self::Finished { id, .. } => *id,
-        }
-    }
-}
-
-/// Decodes many sequences together: they may come, end and be cancelled at any time, and each gets
-/// what it would get alone.
+/// Decodes many sequences of token ids together. Sequences can be submitted, end and be cancelled at
+/// any time, and batching never changes what a sequence contains.
 ///
-/// Everything is allocated when the engine is made. A sequence that comes in waits for a free slot,
-/// and for the start of a block; one that ends leaves its slot at once. On burn-flex the tokens of a
-/// sequence come from the same bits of logits whatever else is being decoded, as long as no product
-/// has more than [`BATCH_INVARIANT_ROWS`](block_transformer_layers::BATCH_INVARIANT_ROWS) rows (that is,
-/// sequences times prefix vectors); beyond that, and on other devices, from logits that differ by rounding.
+/// All memory is allocated by [`new`](Self::new). A submitted sequence waits for a free slot and for
+/// the start of a block; a sequence that ends frees its slot at once.
+///
+/// On burn-flex the logits of a sequence have the same bits whatever else is decoded, while no matrix
+/// product has more than [`BATCH_INVARIANT_ROWS`] rows (sequences times prefix vectors). With more
+/// rows, and on other devices, they differ by rounding.
+///
+/// [`BATCH_INVARIANT_ROWS`]: block_transformer_layers::BATCH_INVARIANT_ROWS
 ///
 /// ```no_run
 /// # use burn::tensor::Device;
 /// # use block_transformer_generation::{Engine, Event, Limits, Options};
 /// # fn f(device: Device) -> Result<(), Box<dyn std::error::Error>> {
-/// let config = &block_transformer_zoo::preset("block-33m")?.model;
-/// let model = config.init(0, &device);
-/// let mut engine = Engine::new(&model, config, Limits { sequences: 8, tokens: 256 }, &device)?;
+/// let model = block_transformer_zoo::preset("block-33m")?.model.init(0, &device);
+/// let limits = Limits { max_sequences: 8, max_tokens: 256 };
+/// let mut engine = Engine::new(&model, limits, &device)?;
 /// engine.submit(&[12092, 1533], &Options::default())?;
 /// while !engine.is_idle() {
 ///     for event in engine.step()? {
@@ -79,31 +42,39 @@ impl Event {
 /// ```
 pub struct Engine {
     scheduler: Scheduler,
+    runner: Runner,
     limits: Limits,
-    vocab: usize,
+    block_length: usize,
+    vocab_size: usize,
 }
 
 impl Engine {
-    /// An engine for `model`, of the shape `config` and on `device`, with room for what `limits`
-    /// say. A model in training is used as it stands, without autodiff.
+    /// Allocates an engine for `model`, which must be on `device`. A model in training is used with
+    /// its current weights and without autodiff.
     ///
     /// # Errors
-    /// When there is no room for anything, or model and configuration are of different families.
-    pub fn new(
-        model: &LanguageModel,
-        config: &ModelConfig,
+    /// [`GenerationError::NoRoom`] when `limits` leave no room for a sequence.
+    pub fn new<M: Family>(
+        model: &M,
         limits: Limits,
         device: &Device,
     ) -> Result<Self, GenerationError> {
         limits.check()?;
-        let scheduler = Scheduler::new(decoder(model, config, limits, device)?, limits.sequences);
-        Ok(Self { scheduler, limits, vocab: config.vocab_size() })
+        let config = model.config();
+        Ok(Self {
+            scheduler: Scheduler::new(config.block_length(), limits.max_sequences),
+            runner: Runner::new(model, limits, device),
+            limits,
+            block_length: config.block_length(),
+            vocab_size: config.vocab_size(),
+        })
     }
 
-    /// Queues a prompt; one without tokens is [`EOS`].
+    /// Queues a prompt; an empty prompt becomes one [`EOS`].
     ///
     /// # Errors
-    /// When an option or an id does not suit the model, or the sequence is longer than the limits.
+    /// When an option is out of its range, the model has no embedding for an id, or prompt and
+    /// continuation have more tokens than [`Limits::max_tokens`].
     pub fn submit(
         &mut self,
         prompt: &[u32],
@@ -112,9 +83,9 @@ impl Engine {
         self.submit_after(0, prompt, options)
     }
 
-    /// The same behind `context` tokens that are not computed: the sequence sees what its slot
-    /// happens to hold. With [`fill`](Self::fill) this is decoding at a depth without the time it
-    /// takes to get there, for measuring. `context` is rounded up to whole blocks.
+    /// Queues a prompt that follows `context` tokens (rounded up to whole blocks) which are not
+    /// computed: the sequence attends to whatever its slot contains. With
+    /// [`fill_random`](Self::fill_random), benchmarks decode at a depth without a prefill.
     ///
     /// # Errors
     /// Those of [`submit`](Self::submit).
@@ -125,75 +96,66 @@ impl Engine {
         options: &Options,
     ) -> Result<SequenceId, GenerationError> {
         options.check()?;
-        let (number, vocab) = (options.first_prompt, self.vocab);
+        let (number, vocab) = (options.rng_stream, self.vocab_size);
         if let Some(&id) = prompt.iter().find(|&&id| id as usize >= vocab) {
             return Err(GenerationError::PromptId { prompt: number, id, vocab });
         }
         let prompt = if prompt.is_empty() { vec![EOS] } else { prompt.to_vec() };
-        let length = self.scheduler.decoder().block_length();
-        let after = context.div_ceil(length);
-        let known = after.saturating_mul(length).saturating_add(prompt.len());
-        let (limit, tokens) = (self.limits.tokens, known.saturating_add(options.max_tokens));
-        if tokens > limit {
+        let before = context.div_ceil(self.block_length);
+        let known = before.saturating_mul(self.block_length).saturating_add(prompt.len());
+        let tokens = known.saturating_add(options.max_tokens);
+        if tokens > self.limits.max_tokens {
+            let limit = self.limits.max_tokens;
             return Err(GenerationError::TooLong { prompt: number, tokens, limit });
         }
-        Ok(self.scheduler.submit(prompt, after, options))
+        Ok(self.scheduler.submit(prompt, before, options))
     }
 
-    /// Drops a sequence that waits or is being decoded: nothing more is heard of it, and its slot is
-    /// free. False if it has ended.
+    /// Removes a waiting or running sequence and frees its slot; no event of it follows. Returns
+    /// false if the sequence has already ended.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
         self.scheduler.cancel(id)
     }
 
-    /// Decodes one token of every sequence there is room for, and says what became of them.
+    /// Decodes one token of every sequence that has a slot, and returns the events of this step.
     ///
     /// # Errors
-    /// When results cannot be read from the device.
+    /// [`GenerationError::Device`] when the logits cannot be read. The engine cannot be used further.
     pub fn step(&mut self) -> Result<Vec<Event>, GenerationError> {
-        self.scheduler.step()
+        let mut events = self.scheduler.take_ended();
+        if let Some(plan) = self.scheduler.plan() {
+            let logits = self.runner.run(&plan);
+            let chosen = choose(logits, &mut self.scheduler.samplers())?;
+            self.scheduler.settle(&chosen, &mut events);
+        }
+        Ok(events)
     }
 
-    /// Whether every sequence has ended and was reported.
+    /// Returns whether every sequence has ended and was reported.
     pub fn is_idle(&self) -> bool {
         self.scheduler.is_idle()
     }
 
-    /// Sequences that are being decoded.
+    /// Returns the number of sequences that have a slot.
     pub fn running(&self) -> usize {
-        self.scheduler.counts().0
+        self.scheduler.running()
     }
 
-    /// Sequences that wait for a slot.
+    /// Returns the number of sequences that wait for a slot.
     pub fn waiting(&self) -> usize {
-        self.scheduler.counts().1
+        self.scheduler.waiting()
     }
 
-    /// What has been computed so far.
+    /// Returns what the engine has computed since it was created.
     pub fn work(&self) -> Work {
-        self.scheduler.decoder().work()
+        self.runner.decoding.work()
     }
 
-    /// Gives every slot the same random keys and values; what is being decoded loses its context.
-    pub fn fill(&mut self) {
-        self.scheduler.decoder_mut().fill();
+    /// Fills every slot with the same random keys and values, for benchmarks; running sequences
+    /// lose their contexts.
+    pub fn fill_random(&mut self) {
+        self.runner.decoding.fill_random();
     }
-}
-
-/// What decodes `model`, with everything it needs allocated.
-pub(crate) fn decoder(
-    model: &LanguageModel,
-    config: &ModelConfig,
-    limits: Limits,
-    device: &Device,
-) -> Result<Box<dyn Decoder + Send>, GenerationError> {
-    if model.config().family() != config.family() {
-        return Err(GenerationError::Family(config.family()));
-    }
-    // under autodiff every step would be recorded
-    let (model, device) = (model.valid(), device.clone().without_autodiff());
-    let model = model.decoder(limits.sequences, limits.cached_blocks(config), &device);
-    Ok(Box::new(Runner::new(model, &device)))
 }
 
 impl std::fmt::Debug for Engine {

@@ -1,39 +1,39 @@
-//! What can go wrong.
+//! Errors of generation.
 
 use block_transformer_text::TextError;
 
-/// Generation that cannot be done as asked.
+/// A request that cannot be carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerationError {
-    /// A temperature that is no temperature.
-    #[error("--temperature {0}: must be 0 (greedy) or a positive number")]
+    /// A temperature that is negative or not finite.
+    #[error("temperature {0}: must be 0 (greedy) or a positive number")]
     Temperature(f64),
     /// A `top_k` of zero.
-    #[error("--top-k 0: must be at least 1; leave it out to keep every token")]
+    #[error("top_k 0: must be at least 1; None keeps every token")]
     TopK,
     /// A `top_p` outside (0, 1].
-    #[error("--top-p {0}: must be above 0 and at most 1")]
+    #[error("top_p {0}: must be above 0 and at most 1")]
     TopP(f64),
     /// An empty stop string, which every text contains.
-    #[error("--stop: a stop string must not be empty")]
+    #[error("a stop string must not be empty")]
     EmptyStop,
-    /// No id may be written.
-    #[error("the vocabulary to write from is empty")]
+    /// An `allowed_vocab` of zero.
+    #[error("allowed_vocab 0: at least one token must be allowed")]
     NothingAllowed,
-    /// An id the model has no embedding for.
+    /// An id without an embedding.
     #[error(
         "prompt {prompt}: token id {id} is outside the model's vocabulary of {vocab}; encode it \
          with the tokenizer the model was trained with"
     )]
     PromptId {
-        /// Index of the prompt.
+        /// [`Options::rng_stream`](crate::Options::rng_stream) of the prompt.
         prompt: usize,
         /// The id.
         id: u32,
         /// Rows of the model's token tables.
         vocab: usize,
     },
-    /// A tokenizer with ids the model has no embedding for.
+    /// A tokenizer with more ids than the model has embeddings.
     #[error(
         "the tokenizer has {tokenizer} ids and the model's vocabulary is {model}: use the \
          tokenizer the model was trained with"
@@ -47,53 +47,50 @@ pub enum GenerationError {
     /// A prompt that cannot be encoded.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// More positions than a cache can have.
-    #[error("--max-tokens {0}: a sequence has {most} positions at most; write fewer", most = i32::MAX)]
+    /// More new tokens than a cache can hold positions.
+    #[error("max_tokens {0}: a sequence has at most {most} positions", most = i32::MAX)]
     MaxTokens(usize),
-    /// More tokens than a sequence of an engine may have.
+    /// A sequence longer than the engine's limit.
     #[error(
-        "prompt {prompt}: {tokens} tokens with what is to be written, and there is room for {limit}; \
-         shorten it, or write less (--max-tokens)"
+        "prompt {prompt}: {tokens} tokens with its continuation, and a sequence may have {limit}; \
+         shorten the prompt or generate fewer tokens"
     )]
     TooLong {
-        /// Index of the prompt.
+        /// [`Options::rng_stream`](crate::Options::rng_stream) of the prompt.
         prompt: usize,
         /// Tokens of prompt and continuation.
         tokens: usize,
-        /// What [`Limits`](crate::Limits) say.
+        /// [`Limits::max_tokens`](crate::Limits::max_tokens).
         limit: usize,
     },
-    /// Limits that leave room for nothing.
-    #[error("an engine needs room for a sequence of two tokens at least")]
+    /// Limits without room for a sequence.
+    #[error("an engine needs room for at least one sequence of two tokens")]
     NoRoom,
-    /// Less memory than one sequence takes.
+    /// Less memory than one sequence needs.
     #[error(
-        "--memory: {given} bytes hold no sequence of {tokens} tokens; that takes {needed} bytes, of \
-         which {weights} are the model's weights: give more, or write fewer tokens"
+        "{given} bytes hold no sequence of {tokens} tokens, which needs {needed} bytes, {weights} \
+         of them for the model's weights: allow more memory or fewer tokens"
     )]
     Memory {
         /// Bytes that may be used.
         given: u64,
-        /// Tokens of a sequence.
+        /// Tokens of the sequence.
         tokens: usize,
-        /// Bytes that one such sequence takes.
+        /// Bytes needed for one such sequence.
         needed: u64,
         /// Bytes of the weights.
         weights: u64,
     },
-    /// A model and a configuration of different families.
-    #[error("the model is not of the {0} family its configuration describes")]
-    Family(&'static str),
-    /// Logits that are no numbers.
+    /// Logits without a finite value.
     #[error(
         "prompt {prompt}: the model's logits are not finite; its weights are damaged or its \
          training diverged: use an earlier checkpoint"
     )]
     NotFinite {
-        /// Index of the prompt.
+        /// [`Options::rng_stream`](crate::Options::rng_stream) of the prompt.
         prompt: usize,
     },
-    /// Logits that could not be read from the device.
-    #[error("reading logits from the device: {0}")]
-    Device(String),
+    /// The logits could not be read from the device.
+    #[error("the logits cannot be read from the device")]
+    Device(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

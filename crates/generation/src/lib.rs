@@ -1,12 +1,13 @@
-//! Decoding: an engine for many sequences at once, sampling, stop conditions, streaming text.
+//! Decoding: an engine for many sequences at once, sampling, stop strings and streaming text.
 //!
-//! [`Engine`] and [`generate`] know token ids only; [`TextGenerator`] puts text on top of them. The
-//! README says what a token costs.
+//! [`Engine`] and [`generate()`] work on token ids, [`TextEngine`] and [`TextGenerator`] on text.
+//! The engines decode sequences that come and go, as in a server; the other two continue a given
+//! list of prompts. The README gives the cost of a token.
 
 mod choose;
-mod decoder;
 mod engine;
 mod error;
+mod event;
 mod generate;
 mod limits;
 mod options;
@@ -16,15 +17,18 @@ mod sampling;
 mod scheduler;
 mod stop;
 mod text;
+mod text_engine;
 
+pub use block_transformer_family::{PositionCounts, Work};
 pub use block_transformer_text::{EOS, PAD};
-pub use block_transformer_zoo::family::{PositionCounts, Work};
-pub use engine::{Engine, Event, Finish, SequenceId};
+pub use engine::Engine;
 pub use error::GenerationError;
+pub use event::{Event, Finish, SequenceId};
 pub use generate::generate;
-pub use limits::{Limits, Memory};
+pub use limits::{Limits, Memory, Storage};
 pub use options::Options;
-pub use prompts::CHUNK;
+pub use prompts::PREFILL_CHUNK;
 pub use sampling::{Sampler, Sampling};
 pub use stop::StopFilter;
-pub use text::{Completion, Piece, SAMPLE_TEMPERATURE, TextGenerator, sample_text};
+pub use text::{Completion, SAMPLE_TEMPERATURE, TextGenerator, sample_text};
+pub use text_engine::{TextEngine, TextEvent};

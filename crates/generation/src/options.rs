@@ -1,38 +1,44 @@
-//! What and how much to generate.
+//! Options of a sequence.
 
-use crate::{EOS, GenerationError, Sampling};
+use block_transformer_text::EOS;
 
-/// What and how much to generate after a prompt.
+use crate::error::GenerationError;
+use crate::sampling::Sampling;
+
+/// How a prompt is continued, and how far.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// How a token is chosen.
+    /// How tokens are chosen.
     pub sampling: Sampling,
-    /// Tokens written, at most.
+    /// Maximum number of new tokens.
     pub max_tokens: usize,
-    /// The id that ends a sequence; it is not part of the output. `None` writes on through it.
+    /// The id that ends a sequence; it is not part of the output. With `None` no id ends it.
     pub eos: Option<u32>,
-    /// Size of the tokenizer's vocabulary: [`PAD`](crate::PAD) and the ids from here on (rows that
-    /// only round up the model's tables) are never written. `None` allows every id of the model.
+    /// Size of the tokenizer's vocabulary: [`PAD`](crate::PAD) and the ids from this one on, which
+    /// only round up the model's tables, are never chosen. `None` allows every id of the model.
     pub allowed_vocab: Option<usize>,
-    /// Index of the prompt, which with the seed its draws depend on. Of several prompts that share
-    /// their options, the index of the first.
-    pub first_prompt: usize,
+    /// Stream of the random number generator: draws depend on it and on [`Sampling::seed`]. Errors
+    /// use it as the index of the prompt. [`generate`](crate::generate()) gives each prompt its own
+    /// stream, counted from this one.
+    pub rng_stream: usize,
 }
 
 impl Default for Options {
-    /// Greedy, 128 tokens, until [`EOS`].
+    /// Greedy, at most 128 tokens, until [`EOS`].
     fn default() -> Self {
         Self {
             sampling: Sampling::greedy(),
             max_tokens: 128,
             eos: Some(EOS),
             allowed_vocab: None,
-            first_prompt: 0,
+            rng_stream: 0,
         }
     }
 }
 
 impl Options {
+    /// Checks every value.
+    ///
     /// # Errors
     /// When a value is out of its range.
     pub fn check(&self) -> Result<(), GenerationError> {
@@ -40,5 +46,10 @@ impl Options {
             return Err(GenerationError::NothingAllowed);
         }
         self.sampling.check()
+    }
+
+    /// Returns the options with the random stream of the prompt at `index`.
+    pub(crate) fn for_prompt(&self, index: usize) -> Self {
+        Self { rng_stream: self.rng_stream + index, ..self.clone() }
     }
 }

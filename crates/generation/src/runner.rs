@@ -1,78 +1,90 @@
-//! A model of any family behind the scheduler.
+//! Runs the model for one step of a schedule.
 
+use block_transformer_family::{BlockDecoding, Family, PaddingMask};
 use block_transformer_layers::{Positions, int_tensor};
-use block_transformer_zoo::PaddingMask;
-use block_transformer_zoo::family::{BlockDecoding, Work};
 use burn::tensor::{Device, Tensor};
 
-use crate::decoder::{Arrival, Decoder, Written};
-use crate::prompts::{Group, in_slot_order};
+use crate::limits::Limits;
+use crate::prompts::Group;
+use crate::scheduler::{FinishedBlock, NewPrompt, Plan};
 
-/// Turns prompts and finished blocks into the calls of [`BlockDecoding`].
+/// Runs what a scheduler plans: groups prompts and splits long ones into chunks, and leaves the
+/// arithmetic and the KV caches to the model's decoding state.
 pub(crate) struct Runner {
-    model: Box<dyn BlockDecoding + Send>,
+    pub decoding: Box<dyn BlockDecoding + Send>,
     device: Device,
 }
 
 impl Runner {
-    pub fn new(model: Box<dyn BlockDecoding + Send>, device: &Device) -> Self {
-        Self { model, device: device.clone() }
+    /// Allocates the decoding state of `model`.
+    pub fn new<M: Family>(model: &M, limits: Limits, device: &Device) -> Self {
+        // under autodiff every step would be recorded
+        let device = device.clone().without_autodiff();
+        let (slots, blocks) = (limits.max_sequences, limits.cached_blocks(&model.config()));
+        Self { decoding: model.valid().decoder(slots, blocks, &device), device }
     }
 
-    /// States `[rows, k, width]` after the last block of each prompt.
-    fn read(&mut self, prompts: &Group) -> Tensor<3> {
-        let mut last = None;
-        for chunk in prompts.chunks(self.model.positions_per_block(), &self.device) {
-            last = Some(self.model.append(chunk.ids, &chunk.is_token, &chunk.at));
+    /// Returns the logits `[rows, vocab]` of the next token of every planned row, in slot order.
+    pub fn run(&mut self, plan: &Plan<'_>) -> Tensor<2> {
+        match plan {
+            Plan::Start { finished, new } => self.start(finished, new),
+            Plan::Continue { kept, ids } => {
+                self.decoding.decode(kept, int_tensor(ids.iter().copied(), &self.device))
+            }
         }
-        last.expect("a prompt has a block")
     }
 
-    /// States `[rows, k, width]` after the blocks just written.
-    fn extend(&mut self, written: &[Written<'_>]) -> Tensor<3> {
-        let ids: Vec<u32> = written.iter().flat_map(|block| block.ids).copied().collect();
-        let shape = [written.len(), 1, self.model.block_length()];
-        let ids = int_tensor(ids, &self.device).reshape(shape);
-        let at = Positions::Slots {
-            slots: written.iter().map(|block| block.slot).collect(),
-            starts: written.iter().map(|block| block.after).collect(),
-        };
-        self.model.append(ids, &PaddingMask::full(), &at)
-    }
-}
-
-impl Decoder for Runner {
-    fn block_length(&self) -> usize {
-        self.model.block_length()
-    }
-
-    fn start(&mut self, written: &[Written<'_>], arriving: &[Arrival]) -> Tensor<2> {
-        let mut slots: Vec<usize> = written.iter().map(|block| block.slot).collect();
+    /// Starts a block of every sequence and returns the logits of its first token.
+    fn start(&mut self, finished: &[FinishedBlock<'_>], new: &[NewPrompt]) -> Tensor<2> {
+        let (length, positions) = (self.decoding.block_length(), self.decoding.positions_per_block());
+        let mut slots: Vec<usize> = finished.iter().map(|block| block.slot).collect();
         let mut states = Vec::new();
-        if !written.is_empty() {
-            states.push(self.extend(written));
+        if !finished.is_empty() {
+            states.push(self.append(finished));
         }
-        let (length, positions) = (self.block_length(), self.model.positions_per_block());
-        for group in Group::all(arriving, length, positions) {
-            states.push(self.read(&group));
+        for group in Group::all(new, length, positions) {
+            states.push(self.prefill(&group));
             slots.extend(&group.slots);
         }
         let states = match states.len() {
             1 => states.remove(0),
             _ => Tensor::cat(states, 0),
         };
-        self.model.start(in_slot_order(states, &slots))
+        self.decoding.start(in_slot_order(states, &slots))
     }
 
-    fn next(&mut self, kept: &[usize], ids: &[u32]) -> Tensor<2> {
-        self.model.decode(kept, int_tensor(ids.iter().copied(), &self.device))
+    /// Runs prompts into the caches and returns the states `[rows, k, width]` after their last
+    /// blocks.
+    fn prefill(&mut self, prompts: &Group) -> Tensor<3> {
+        let chunks = prompts.chunks(self.decoding.positions_per_block(), &self.device);
+        chunks
+            .map(|chunk| self.decoding.append(chunk.ids, &chunk.is_token, &chunk.at))
+            .last()
+            .expect("a prompt has a block")
     }
 
-    fn fill(&mut self) {
-        self.model.fill_random();
-    }
-
-    fn work(&self) -> Work {
-        self.model.work()
+    /// Runs finished blocks into the caches and returns the states `[rows, k, width]` after them.
+    fn append(&mut self, finished: &[FinishedBlock<'_>]) -> Tensor<3> {
+        let (rows, length) = (finished.len(), self.decoding.block_length());
+        let ids = int_tensor(finished.iter().flat_map(|block| block.ids).copied(), &self.device);
+        let at = Positions::Slots {
+            slots: finished.iter().map(|block| block.slot).collect(),
+            starts: finished.iter().map(|block| block.before).collect(),
+        };
+        self.decoding.append(ids.reshape([rows, 1, length]), &PaddingMask::full(), &at)
     }
 }
+
+/// Orders the rows of `x` `[rows, _, _]`, which belong to `slots`, by slot.
+fn in_slot_order(x: Tensor<3>, slots: &[usize]) -> Tensor<3> {
+    if slots.is_sorted() {
+        return x;
+    }
+    let mut rows: Vec<usize> = (0..slots.len()).collect();
+    rows.sort_by_key(|&row| slots[row]);
+    let rows = int_tensor(rows, &x.device());
+    x.select(0, rows)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,28 +1,32 @@
-//! Choosing a token from a row of logits, on the host.
+//! Chooses a token from a row of logits, on the host.
 
+use block_transformer_layers::{max_of, softmax_weights};
+use block_transformer_text::PAD;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::{GenerationError, PAD};
+use crate::error::GenerationError;
 
-/// Weights that are summed in f32.
-const CHUNK: usize = 256;
+/// Weights that are summed in f32 before the sum continues in f64.
+const F32_SUM: usize = 256;
 
-/// How a token is chosen: temperature first, then `top_k`, then `top_p`.
+/// How a token is chosen. The temperature is applied first, then `top_k`, then `top_p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 takes the most likely token.
+    /// Divides the logits; 0 chooses the most likely token.
     pub temperature: f64,
-    /// Draw from this many of the most likely tokens only.
+    /// Draws from this many of the most likely tokens; `None` draws from all.
     pub top_k: Option<usize>,
-    /// Draw from the fewest most likely tokens that together have at least this probability.
+    /// Draws from the smallest set of most likely tokens whose probabilities sum to at least this
+    /// (nucleus sampling, Holtzman et al., arXiv 1904.09751); `None` draws from all.
     pub top_p: Option<f64>,
-    /// With the index of the prompt, what every draw depends on.
+    /// Seed of the random number generator, whose stream is
+    /// [`Options::rng_stream`](crate::Options::rng_stream).
     pub seed: u64,
 }
 
 impl Sampling {
-    /// Always the most likely token; of equals, that of the lowest id.
+    /// Always chooses the most likely token; among equals, the one with the lowest id.
     pub fn greedy() -> Self {
         Self::at(0.0, 0)
     }
@@ -32,6 +36,8 @@ impl Sampling {
         Self { temperature, top_k: None, top_p: None, seed }
     }
 
+    /// Checks every value.
+    ///
     /// # Errors
     /// When a value is out of its range.
     pub fn check(&self) -> Result<(), GenerationError> {
@@ -48,7 +54,7 @@ impl Sampling {
     }
 }
 
-/// The choices of one prompt.
+/// Chooses the tokens of one sequence.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
@@ -57,41 +63,37 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// The sampler of prompt `index`; see [`Options`](crate::Options) for `allowed_vocab`.
-    pub fn new(sampling: Sampling, allowed_vocab: Option<usize>, index: usize) -> Self {
+    /// Returns a sampler at the start of a sequence; see [`Options`](crate::Options) for
+    /// `allowed_vocab` and `rng_stream`.
+    pub fn new(sampling: Sampling, allowed_vocab: Option<usize>, rng_stream: usize) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
-        rng.set_stream(index as u64);
+        rng.set_stream(rng_stream as u64);
         Self { sampling, allowed_vocab, rng }
     }
 
-    /// Whether it takes the most likely token.
+    /// Returns whether the sampler always chooses the most likely token.
     pub fn is_greedy(&self) -> bool {
         self.sampling.temperature == 0.0
     }
 
-    /// Whether it may choose `id`.
+    /// Returns whether the sampler may choose `id`.
     pub fn allows(&self, id: u32) -> bool {
         self.allowed_vocab.is_none_or(|vocab| id != PAD && (id as usize) < vocab)
     }
 
-    /// The next token; `None` when no allowed logit is a number.
+    /// Returns the next token; `None` when the largest allowed logit is not finite.
     pub fn choose(&mut self, logits: &[f32]) -> Option<u32> {
         let end = self.allowed_vocab.map_or(logits.len(), |vocab| vocab.min(logits.len()));
         let mut weights = logits[..end].to_vec();
         if let (Some(_), Some(pad)) = (self.allowed_vocab, weights.get_mut(PAD as usize)) {
             *pad = f32::NAN;
         }
-        let most =
-            Some(block_transformer_layers::max_of(&weights)).filter(|most| most.is_finite())?;
+        let most = Some(max_of(&weights)).filter(|most| most.is_finite())?;
         if self.is_greedy() {
             return weights.iter().position(|&logit| logit == most).map(|id| id as u32);
         }
-        // relative to the largest, so that no exponential overflows; what is no number stays none
-        block_transformer_layers::softmax_weights(
-            &mut weights,
-            most,
-            self.sampling.temperature.recip() as f32,
-        );
+        // relative to the largest, so that no exponential overflows; NaN stays NaN
+        softmax_weights(&mut weights, most, self.sampling.temperature.recip() as f32);
         if let Some(k) = self.sampling.top_k {
             keep_largest(&mut weights, k as f64, |_| 1.0);
         }
@@ -103,13 +105,14 @@ impl Sampler {
     }
 }
 
-/// Keeps the fewest of the largest weights that together have `enough` of a measure, of equals those
-/// of the lowest ids, and makes the others 0.
+/// Keeps the smallest set of largest weights whose `measure` sums to at least `enough`, and sets the
+/// others to 0. Among equal weights, lower ids are kept first.
 ///
-/// Weights are put in buckets by their leading bits, which order them; only the bucket in which it
-/// is enough has to be sorted.
+/// This replaces a sort of all weights. The leading bits of a positive float order it, so that one
+/// pass sums the measure of each bucket of equal leading bits; walking down from the largest bucket
+/// finds the one in which the sum reaches `enough`, and only the weights in it are sorted.
 fn keep_largest(weights: &mut [f32], enough: f64, measure: impl Fn(f32) -> f64) {
-    // 5 bits of the fraction
+    // the sign, the exponent and 5 bits of the fraction
     let bucket = |weight: f32| (weight.to_bits() >> 18) as usize;
     let mut buckets = vec![0.0; 1 << 13];
     for &weight in weights.iter().filter(|weight| **weight > 0.0) {
@@ -121,7 +124,7 @@ fn keep_largest(weights: &mut [f32], enough: f64, measure: impl Fn(f32) -> f64) 
         left -= if reached { 0.0 } else { held };
         reached
     });
-    // all together are not enough
+    // all weights together are less than `enough`: keep them all
     let Some(last) = last else { return };
     let mut within: Vec<usize> =
         (0..weights.len()).filter(|&id| weights[id] > 0.0 && bucket(weights[id]) == last).collect();
@@ -140,34 +143,34 @@ fn keep_largest(weights: &mut [f32], enough: f64, measure: impl Fn(f32) -> f64) 
     }
 }
 
-/// Sum of the weights that are numbers.
+/// Returns the sum of the positive weights; NaN counts as 0.
 fn sum(weights: &[f32]) -> f64 {
-    let number = |weight: f32| if weight > 0.0 { weight } else { 0.0 };
+    let positive = |weight: f32| if weight > 0.0 { weight } else { 0.0 };
     let of_chunk = |chunk: &[f32]| {
         let mut sums = [0.0_f32; 16];
         let (lanes, rest) = chunk.as_chunks::<16>();
         for weights in lanes {
             for (sum, &weight) in sums.iter_mut().zip(weights) {
-                *sum += number(weight);
+                *sum += positive(weight);
             }
         }
-        sums.iter().chain(rest).map(|&weight| f64::from(number(weight))).sum::<f64>()
+        sums.iter().chain(rest).map(|&weight| f64::from(positive(weight))).sum::<f64>()
     };
-    weights.chunks(CHUNK).map(of_chunk).sum()
+    weights.chunks(F32_SUM).map(of_chunk).sum()
 }
 
-/// A place drawn in proportion to the weights that are numbers.
+/// Draws an index in proportion to the positive weights; NaN counts as 0.
 fn draw(rng: &mut ChaCha8Rng, weights: &[f32]) -> Option<usize> {
-    let sums: Vec<f64> = weights.chunks(CHUNK).map(sum).collect();
+    let sums: Vec<f64> = weights.chunks(F32_SUM).map(sum).collect();
     let mut left = rng.random::<f64>() * sums.iter().sum::<f64>();
     let mut last = None;
     for (chunk, sum) in sums.iter().enumerate() {
-        let start = chunk * CHUNK;
+        let start = chunk * F32_SUM;
         if left >= *sum {
             left -= sum;
             continue;
         }
-        for (place, &weight) in (start..).zip(&weights[start..]).take(CHUNK) {
+        for (place, &weight) in (start..).zip(&weights[start..]).take(F32_SUM) {
             if weight > 0.0 {
                 last = Some(place);
                 left -= f64::from(weight);
@@ -177,7 +180,7 @@ fn draw(rng: &mut ChaCha8Rng, weights: &[f32]) -> Option<usize> {
             }
         }
     }
-    // rounding used the total up
+    // rounding left the draw behind the last weight
     last.or_else(|| weights.iter().rposition(|&weight| weight > 0.0))
 }
 
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn top_p_keeps_the_fewest_that_reach_it() {
+    fn top_p_keeps_the_smallest_set_that_reaches_it() {
         for (top_p, expected) in [
             (0.3, [0.0, 1.0, 0.0, 0.0]),
             (0.6, [0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]),
@@ -241,23 +244,23 @@ mod tests {
     }
 
     #[test]
-    fn greedy_takes_the_lowest_of_equals() {
+    fn greedy_chooses_the_lowest_id_among_equals() {
         let mut greedy = Sampler::new(Sampling::greedy(), None, 0);
         assert_eq!(greedy.choose(&[0.0, 2.0, 2.0, 1.0]), Some(1));
         assert_eq!(greedy.choose(&[-0.5, -0.5]), Some(0));
     }
 
     #[test]
-    fn top_k_one_takes_the_lowest_of_equals() {
+    fn top_k_one_chooses_the_lowest_id_among_equals() {
         let sampling = Sampling { top_k: Some(1), ..Sampling::at(1.0, 7) };
         assert_close(&frequencies(sampling, &[0.0, 2.0, 2.0, 1.0]), &[0.0, 1.0, 0.0, 0.0]);
     }
 
     #[test]
-    fn what_is_kept_is_the_front_of_the_sorted_weights() {
+    fn keep_largest_keeps_the_front_of_the_sorted_weights() {
         let mut random = ChaCha8Rng::seed_from_u64(1);
         for round in 0..200 {
-            // peaked, flat, and with many equals
+            // peaked, flat, and with many equal weights
             let spread = [20.0, 1e-3, 3.0][round % 3];
             let steps = if round % 3 == 2 { 4.0 } else { 1e6 };
             let one = |random: &mut ChaCha8Rng| {
@@ -308,9 +311,9 @@ mod tests {
     }
 
     #[test]
-    fn draws_depend_on_the_seed_and_the_index_of_the_prompt() {
-        let draws = |seed, index| -> Vec<u32> {
-            let mut sampler = Sampler::new(Sampling::at(1.0, seed), None, index);
+    fn draws_depend_on_the_seed_and_the_stream() {
+        let draws = |seed, stream| -> Vec<u32> {
+            let mut sampler = Sampler::new(Sampling::at(1.0, seed), None, stream);
             (0..64).map(|_| sampler.choose(&logits()).unwrap()).collect()
         };
         assert_eq!(draws(1, 2), draws(1, 2));
@@ -319,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn logits_that_are_no_numbers_give_nothing() {
+    fn logits_that_are_not_finite_choose_no_token() {
         for logits in [[f32::NAN; 3], [f32::NEG_INFINITY; 3], [0.0, f32::INFINITY, 0.0]] {
             for sampling in [Sampling::greedy(), Sampling::at(1.0, 0)] {
                 assert_eq!(Sampler::new(sampling, None, 0).choose(&logits), None);
@@ -330,11 +333,11 @@ mod tests {
     #[test]
     fn values_out_of_range_are_refused() {
         for (sampling, part) in [
-            (Sampling::at(-1.0, 0), "--temperature -1"),
-            (Sampling::at(f64::NAN, 0), "--temperature"),
-            (Sampling { top_k: Some(0), ..Sampling::greedy() }, "--top-k 0"),
-            (Sampling { top_p: Some(0.0), ..Sampling::greedy() }, "--top-p 0"),
-            (Sampling { top_p: Some(1.5), ..Sampling::greedy() }, "--top-p 1.5"),
+            (Sampling::at(-1.0, 0), "temperature -1"),
+            (Sampling::at(f64::NAN, 0), "temperature NaN"),
+            (Sampling { top_k: Some(0), ..Sampling::greedy() }, "top_k 0"),
+            (Sampling { top_p: Some(0.0), ..Sampling::greedy() }, "top_p 0"),
+            (Sampling { top_p: Some(1.5), ..Sampling::greedy() }, "top_p 1.5"),
         ] {
             let error = sampling.check().unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -1,181 +1,213 @@
-//! Who writes, who waits, and in which slot.
+//! Decides which sequence has which slot, and what the model runs in a step.
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::choose::choose;
-use crate::decoder::{Arrival, Decoder, Written};
-use crate::{Event, Finish, GenerationError, Options, Sampler, SequenceId};
+use crate::event::{Event, Finish, SequenceId};
+use crate::options::Options;
+use crate::sampling::Sampler;
 
-/// Runs sequences through a [`Decoder`] as its slots become free. All rows are at the same place of
-/// their blocks: sequences come in where a block starts, and leave anywhere.
+/// Gives slots to sequences and keeps their progress. It knows no model: a step is
+/// [`plan`](Self::plan), then the work of a runner, then [`settle`](Self::settle).
+///
+/// All running sequences are at the same place of their blocks. A sequence joins where a block
+/// starts, and may leave after any token.
 pub(crate) struct Scheduler {
-    decoder: Box<dyn Decoder + Send>,
+    block_length: usize,
     free: BTreeSet<usize>,
     waiting: VecDeque<Waiting>,
-    /// In the order of their slots.
-    rows: Vec<Row>,
-    /// Tokens of the block in progress.
+    /// In slot order.
+    running: Vec<Running>,
+    /// Tokens already chosen in the block in progress.
     place: usize,
-    /// What ended before it began.
+    /// Events of sequences that ended without a slot.
     ended: Vec<Event>,
     next_id: u64,
+}
+
+/// The work of the model in one step.
+#[derive(Clone, Debug)]
+pub(crate) enum Plan<'a> {
+    /// Starts a block of every sequence: those of the `finished` blocks, and those of the `new`
+    /// prompts.
+    Start { finished: Vec<FinishedBlock<'a>>, new: Vec<NewPrompt> },
+    /// Continues the block in progress with the rows `kept` of the previous step, which chose `ids`.
+    Continue { kept: Vec<usize>, ids: Vec<u32> },
+}
+
+/// A block whose tokens are all chosen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FinishedBlock<'a> {
+    pub slot: usize,
+    /// Blocks before it in the slot.
+    pub before: usize,
+    pub ids: &'a [u32],
+}
+
+/// A prompt that was just given a slot.
+#[derive(Clone, Debug)]
+pub(crate) struct NewPrompt {
+    pub slot: usize,
+    /// Blocks before it in the slot.
+    pub before: usize,
+    /// At least one.
+    pub ids: Vec<u32>,
 }
 
 struct Waiting {
     id: SequenceId,
     prompt: Vec<u32>,
-    after: usize,
+    before: usize,
     sampler: Sampler,
     end: End,
 }
 
-/// What ends a sequence.
+/// The conditions that end a sequence.
 #[derive(Clone, Copy)]
 struct End {
     eos: Option<u32>,
-    /// Tokens that may still be written.
+    /// Tokens that may still be chosen.
     left: usize,
 }
 
-struct Row {
+struct Running {
     id: SequenceId,
     slot: usize,
-    /// Index among the rows of the decoder's last call.
-    index: usize,
+    /// Row in the previous step.
+    row: usize,
     /// Blocks of the slot before the one in progress.
     blocks: usize,
-    /// Tokens of the block in progress.
+    /// Tokens of the block in progress; empty in the first step.
     block: Vec<u32>,
     sampler: Sampler,
     end: End,
 }
 
 impl Scheduler {
-    pub fn new(decoder: Box<dyn Decoder + Send>, slots: usize) -> Self {
+    pub fn new(block_length: usize, slots: usize) -> Self {
         Self {
-            place: decoder.block_length(),
-            decoder,
+            block_length,
             free: (0..slots).collect(),
             waiting: VecDeque::new(),
-            rows: Vec::new(),
+            running: Vec::new(),
+            place: 0,
             ended: Vec::new(),
             next_id: 0,
         }
     }
 
-    /// Puts a prompt, which must not be empty, at the end of the queue. It goes on after the first
-    /// `after` blocks of its slot.
-    pub fn submit(&mut self, prompt: Vec<u32>, after: usize, options: &Options) -> SequenceId {
+    /// Queues a prompt of at least one token, to be placed after the first `before` blocks of its
+    /// slot.
+    pub fn submit(&mut self, prompt: Vec<u32>, before: usize, options: &Options) -> SequenceId {
         let id = SequenceId(self.next_id);
         self.next_id += 1;
         if options.max_tokens == 0 {
             self.ended.push(Event::Finished { id, reason: Finish::Length });
             return id;
         }
-        let sampler = Sampler::new(options.sampling, options.allowed_vocab, options.first_prompt);
+        let sampler = Sampler::new(options.sampling, options.allowed_vocab, options.rng_stream);
         let end = End { eos: options.eos, left: options.max_tokens };
-        self.waiting.push_back(Waiting { id, prompt, after, sampler, end });
+        self.waiting.push_back(Waiting { id, prompt, before, sampler, end });
         id
     }
 
-    /// Forgets a sequence; its slot is free at once. False if it has ended, or never was.
+    /// Removes a sequence and frees its slot. Returns false if the sequence has already ended.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
-        let before = (self.waiting.len(), self.rows.len(), self.ended.len());
+        let before = (self.waiting.len(), self.running.len(), self.ended.len());
         self.waiting.retain(|waiting| waiting.id != id);
         self.ended.retain(|event| event.id() != id);
         let free = &mut self.free;
-        self.rows.retain(|row| {
-            if row.id == id {
-                free.insert(row.slot);
+        self.running.retain(|running| {
+            if running.id == id {
+                free.insert(running.slot);
             }
-            row.id != id
+            running.id != id
         });
-        before != (self.waiting.len(), self.rows.len(), self.ended.len())
+        before != (self.waiting.len(), self.running.len(), self.ended.len())
     }
 
-    /// Whether there is nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.rows.is_empty() && self.ended.is_empty()
+        self.waiting.is_empty() && self.running.is_empty() && self.ended.is_empty()
     }
 
-    /// Sequences that have a slot, and those that wait for one.
-    pub fn counts(&self) -> (usize, usize) {
-        (self.rows.len(), self.waiting.len())
+    /// Sequences with a slot.
+    pub fn running(&self) -> usize {
+        self.running.len()
     }
 
-    pub fn decoder(&self) -> &dyn Decoder {
-        self.decoder.as_ref()
+    /// Sequences without a slot.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
-    pub fn decoder_mut(&mut self) -> &mut dyn Decoder {
-        self.decoder.as_mut()
+    /// Returns the events of sequences that ended without a slot.
+    pub fn take_ended(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.ended)
     }
 
-    /// One token of every sequence that has a slot, or can have one now.
-    pub fn step(&mut self) -> Result<Vec<Event>, GenerationError> {
-        let mut events = std::mem::take(&mut self.ended);
-        let logits = if self.rows.is_empty() || self.place == self.decoder.block_length() {
-            let arriving = self.admit();
-            if self.rows.is_empty() {
-                return Ok(events);
+    /// Returns the next step of the model, with one row for each running sequence in slot order;
+    /// `None` when no sequence is left. Where a block starts, waiting sequences take free slots.
+    pub fn plan(&mut self) -> Option<Plan<'_>> {
+        if !self.running.is_empty() && self.place < self.block_length {
+            let kept = self.running.iter().map(|running| running.row).collect();
+            let ids = self.running.iter().map(|running| running.block[self.place - 1]).collect();
+            return Some(Plan::Continue { kept, ids });
+        }
+        self.place = 0;
+        let new = self.admit();
+        let finished = self.running.iter().filter_map(Running::finished_block).collect();
+        (!self.running.is_empty()).then_some(Plan::Start { finished, new })
+    }
+
+    /// The samplers of the planned rows.
+    pub fn samplers(&mut self) -> Vec<&mut Sampler> {
+        self.running.iter_mut().map(|running| &mut running.sampler).collect()
+    }
+
+    /// Records the tokens `chosen` for the planned rows, and appends what became of them to
+    /// `events`. Sequences that end leave their slots.
+    pub fn settle(&mut self, chosen: &[Option<u32>], events: &mut Vec<Event>) {
+        let (starts, free) = (self.place == 0, &mut self.free);
+        let mut row = 0;
+        self.running.retain_mut(|running| {
+            running.row = row;
+            row += 1;
+            if starts {
+                running.blocks += usize::from(!running.block.is_empty());
+                running.block.clear();
             }
-            self.place = 0;
-            let going_on = self.rows.iter().filter(|row| !row.block.is_empty());
-            let written: Vec<Written<'_>> = going_on.map(Row::written).collect();
-            let logits = self.decoder.start(&written, &arriving);
-            for row in &mut self.rows {
-                row.blocks += usize::from(!row.block.is_empty());
-                row.block.clear();
+            let continues = running.take(chosen[running.row], events);
+            if !continues {
+                free.insert(running.slot);
             }
-            logits
-        } else {
-            let kept: Vec<usize> = self.rows.iter().map(|row| row.index).collect();
-            let ids: Vec<u32> = self.rows.iter().map(|row| row.block[self.place - 1]).collect();
-            self.decoder.next(&kept, &ids)
-        };
-        let mut samplers: Vec<&mut Sampler> =
-            self.rows.iter_mut().map(|row| &mut row.sampler).collect();
-        let chosen = choose(logits, &mut samplers)?;
-        let mut index = 0;
-        let free = &mut self.free;
-        self.rows.retain_mut(|row| {
-            row.index = index;
-            index += 1;
-            let goes_on = row.take(chosen[row.index], &mut events);
-            if !goes_on {
-                free.insert(row.slot);
-            }
-            goes_on
+            continues
         });
         self.place += 1;
-        Ok(events)
     }
 
-    /// Gives free slots to those who wait.
-    fn admit(&mut self) -> Vec<Arrival> {
-        let length = self.decoder.block_length();
-        let mut arriving = Vec::new();
-        while let (Some(&slot), false) = (self.free.first(), self.waiting.is_empty()) {
-            self.free.remove(&slot);
-            let Some(Waiting { id, prompt, after, sampler, end }) = self.waiting.pop_front() else {
-                break;
-            };
-            let blocks = after + prompt.len().div_ceil(length);
-            self.rows.push(Row { id, slot, index: 0, blocks, block: Vec::new(), sampler, end });
-            arriving.push(Arrival { slot, prompt, after });
+    /// Gives free slots to waiting sequences, in the order in which they were submitted.
+    fn admit(&mut self) -> Vec<NewPrompt> {
+        let mut new = Vec::new();
+        while !self.waiting.is_empty()
+            && let Some(slot) = self.free.pop_first()
+            && let Some(Waiting { id, prompt, before, sampler, end }) = self.waiting.pop_front()
+        {
+            let blocks = before + prompt.len().div_ceil(self.block_length);
+            self.running.push(Running { id, slot, row: 0, blocks, block: Vec::new(), sampler, end });
+            new.push(NewPrompt { slot, before, ids: prompt });
         }
-        self.rows.sort_by_key(|row| row.slot);
-        arriving
+        self.running.sort_by_key(|running| running.slot);
+        new
     }
 }
 
-impl Row {
-    /// The block it has just written.
-    fn written(&self) -> Written<'_> {
-        Written { slot: self.slot, after: self.blocks, ids: &self.block }
+impl Running {
+    /// The block that the sequence has just finished; `None` if it is new.
+    fn finished_block(&self) -> Option<FinishedBlock<'_>> {
+        let Self { slot, blocks, block, .. } = self;
+        (!block.is_empty()).then_some(FinishedBlock { slot: *slot, before: *blocks, ids: block })
     }
 
-    /// Takes the token chosen for it; false when the sequence has ended.
+    /// Records the sequence's next token; returns false if the sequence ends.
     fn take(&mut self, chosen: Option<u32>, events: &mut Vec<Event>) -> bool {
         let id = self.id;
         let Some(token) = chosen else {

@@ -1,8 +1,8 @@
-//! Stop strings, which may straddle pieces of text.
+//! Stop strings, which may span several pieces of text.
 
-use crate::GenerationError;
+use crate::error::GenerationError;
 
-/// Passes text on until a stop string appears in it, holding back what may be the start of one.
+/// Passes text on until a stop string appears, and holds back text that may be the start of one.
 #[derive(Clone, Debug)]
 pub struct StopFilter {
     stops: Vec<String>,
@@ -11,10 +11,10 @@ pub struct StopFilter {
 }
 
 impl StopFilter {
-    /// A filter that stops at any of `stops`.
+    /// Returns a filter that stops at any of `stops`.
     ///
     /// # Errors
-    /// When one of them is empty.
+    /// [`GenerationError::EmptyStop`] when one of them is empty.
     pub fn new(stops: &[String]) -> Result<Self, GenerationError> {
         if stops.iter().any(String::is_empty) {
             return Err(GenerationError::EmptyStop);
@@ -22,13 +22,13 @@ impl StopFilter {
         Ok(Self { stops: stops.to_vec(), held: String::new(), stopped: false })
     }
 
-    /// Whether a stop string has appeared.
+    /// Returns whether a stop string has appeared.
     pub fn stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Takes the next piece and returns the text that is certain to lie before any stop string.
-    /// How the text is cut into pieces makes no difference to what comes out in all.
+    /// Takes the next piece and returns the text that certainly precedes any stop string. The
+    /// concatenated output does not depend on how the text is cut into pieces.
     pub fn push(&mut self, piece: &str) -> String {
         if self.stopped {
             return String::new();
@@ -38,7 +38,7 @@ impl StopFilter {
             let start = self.held.find(stop.as_str())?;
             Some((start + stop.len(), start))
         });
-        // the first to end is the one that a piece a character would have met
+        // the match that ends first is the one found if the text came character by character
         if let Some((_, start)) = matches.min() {
             self.stopped = true;
             self.held.truncate(start);
@@ -49,12 +49,12 @@ impl StopFilter {
         std::mem::replace(&mut self.held, rest)
     }
 
-    /// What was held back: no more text comes to complete a stop string.
+    /// Returns the text that was held back, since no more text can complete a stop string.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 
-    /// Bytes of the longest end of the text that begins a stop string.
+    /// Returns the length in bytes of the longest end of the text that begins a stop string.
     fn possible_stop(&self) -> usize {
         let begins = |stop: &String| {
             let prefixes = stop.char_indices().map(|(end, _)| &stop[..end]);
@@ -81,13 +81,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_string_may_straddle_pieces() {
+    fn a_stop_string_may_span_pieces() {
         assert_eq!(run(&["END"], &["one E", "N", "D two"]), ("one ".into(), true));
         assert_eq!(run(&["\n\n"], &["a\n", "b\n", "\nc"]), ("a\nb".into(), true));
     }
 
     #[test]
-    fn what_only_begins_like_a_stop_string_is_passed_on() {
+    fn text_that_only_begins_like_a_stop_string_is_passed_on() {
         assert_eq!(run(&["END"], &["one E", "N", "d"]), ("one ENd".into(), false));
         assert_eq!(run(&["END"], &["one EN"]), ("one EN".into(), false));
         assert_eq!(run(&["aab"], &["aa", "a", "b"]), ("a".into(), true));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cut_into_pieces_makes_no_difference() {
+    fn the_output_does_not_depend_on_the_pieces() {
         let text = "aé b\u{1F600}c ab cd é";
         let letters: Vec<String> = text.chars().map(String::from).collect();
         let letters: Vec<&str> = letters.iter().map(String::as_str).collect();

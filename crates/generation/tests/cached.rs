@@ -1,4 +1,4 @@
-//! Decoding with caches is decoding without them, and a batch is its rows.
+//! Decoding with caches gives the tokens of decoding without, and batches those of single prompts.
 
 mod common;
 
@@ -20,16 +20,16 @@ fn go_on(_: usize, _: u32) -> ControlFlow<()> {
 }
 
 #[test]
-fn cached_is_uncached() {
+fn caches_do_not_change_tokens() {
     let device = Device::flex();
     for (name, config) in shapes() {
         let model = model(&config, &device);
         for sampling in [Sampling::greedy(), Sampling::at(1.0, 5)] {
             let prompts = prompts(10);
-            let ours = generate(&model, &config, &prompts, &options(sampling), &device, go_on);
+            let ours = generate(&model, &prompts, &options(sampling), &device, go_on);
             for (row, (prompt, ours)) in prompts.iter().zip(ours.unwrap()).enumerate() {
                 let from = (sampling, row);
-                let expected = uncached(&model, &config, prompt, from, COUNT, &device);
+                let expected = uncached(&model, prompt, from, COUNT, &device);
                 assert_eq!(ours, expected, "{name}, prompt of {row} tokens, {sampling:?}");
             }
         }
@@ -37,19 +37,19 @@ fn cached_is_uncached() {
 }
 
 #[test]
-fn a_row_of_a_batch_is_what_it_is_alone() {
+fn a_batch_gives_each_prompt_the_tokens_it_gets_alone() {
     let device = Device::flex();
     for (name, config) in shapes() {
         let model = model(&config, &device);
         for sampling in [Sampling::greedy(), Sampling::at(0.9, 5)] {
             let prompts = prompts(12);
             let options = options(sampling);
-            let batch = generate(&model, &config, &prompts, &options, &device, go_on).unwrap();
-            for (first_prompt, prompt) in prompts.iter().enumerate() {
-                let options = Options { first_prompt, ..options.clone() };
+            let batch = generate(&model, &prompts, &options, &device, go_on).unwrap();
+            for (rng_stream, prompt) in prompts.iter().enumerate() {
+                let options = Options { rng_stream, ..options.clone() };
                 let prompt = std::slice::from_ref(prompt);
-                let alone = generate(&model, &config, prompt, &options, &device, go_on).unwrap();
-                assert_eq!(alone[0], batch[first_prompt], "{name}, prompt {first_prompt}");
+                let alone = generate(&model, prompt, &options, &device, go_on).unwrap();
+                assert_eq!(alone[0], batch[rng_stream], "{name}, prompt {rng_stream}");
             }
         }
     }
@@ -58,27 +58,27 @@ fn a_row_of_a_batch_is_what_it_is_alone() {
 #[test]
 fn the_models_of_these_tests_depend_on_their_context() {
     let device = Device::flex();
-    // the CLS tokens of an untrained encoder hardly see their block
+    // the CLS tokens of an untrained encoder hardly depend on their block
     for (name, config) in shapes().into_iter().filter(|(name, _)| !name.starts_with("cls")) {
         let model = model(&config, &device);
         let greedy = options(Sampling::greedy());
-        let ours = generate(&model, &config, &prompts(10), &greedy, &device, go_on).unwrap();
+        let ours = generate(&model, &prompts(10), &greedy, &device, go_on).unwrap();
         let different: std::collections::BTreeSet<_> = ours.iter().collect();
         assert!(different.len() > 6, "{name}: {ours:?}");
     }
 }
 
 #[test]
-fn rows_end_at_eos_and_the_others_go_on() {
+fn a_sequence_ends_at_eos_and_the_others_continue() {
     let device = Device::flex();
     for (name, config) in shapes() {
         let model = model(&config, &device);
         let free = options(Sampling::at(1.0, 5));
-        let all = generate(&model, &config, &prompts(6), &free, &device, go_on).unwrap();
-        // some token of some row becomes the end
+        let all = generate(&model, &prompts(6), &free, &device, go_on).unwrap();
+        // a token that one of the sequences contains becomes EOS
         let eos = Some(all[3][5]);
         let options = Options { eos, ..free };
-        let ours = generate(&model, &config, &prompts(6), &options, &device, go_on).unwrap();
+        let ours = generate(&model, &prompts(6), &options, &device, go_on).unwrap();
         for (ours, all) in ours.iter().zip(&all) {
             let end = all.iter().position(|id| Some(*id) == eos).unwrap_or(COUNT);
             assert_eq!(ours, &all[..end], "{name}");
@@ -87,7 +87,7 @@ fn rows_end_at_eos_and_the_others_go_on() {
 }
 
 #[test]
-fn tokens_are_reported_as_they_come_and_a_break_ends_the_row() {
+fn tokens_are_reported_at_once_and_break_ends_a_sequence() {
     let device = Device::flex();
     for name in ["prefix", "vanilla"] {
         let config = shape(name);
@@ -98,52 +98,50 @@ fn tokens_are_reported_as_they_come_and_a_break_ends_the_row() {
             if seen[row].len() == row + 1 { ControlFlow::Break(()) } else { go_on(row, id) }
         };
         let greedy = options(Sampling::greedy());
-        let ours = generate(&model, &config, &prompts(5), &greedy, &device, on_token).unwrap();
+        let ours = generate(&model, &prompts(5), &greedy, &device, on_token).unwrap();
         assert_eq!(ours, seen);
         assert_eq!(ours.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     }
 }
 
 #[test]
-fn nothing_asked_for_is_nothing_written() {
+fn no_prompts_or_no_tokens_give_empty_results() {
     let device = Device::flex();
     let config = shape("prefix");
     let model = model(&config, &device);
     let none = Options { max_tokens: 0, ..Options::default() };
-    let ours = generate(&model, &config, &prompts(3), &none, &device, go_on).unwrap();
+    let ours = generate(&model, &prompts(3), &none, &device, go_on).unwrap();
     assert_eq!(ours, vec![Vec::<u32>::new(); 3]);
-    let ours = generate(&model, &config, &[], &Options::default(), &device, go_on).unwrap();
+    let ours = generate(&model, &[], &Options::default(), &device, go_on).unwrap();
     assert!(ours.is_empty());
 }
 
 #[test]
-fn a_model_in_training_is_used_without_recording() {
+fn a_model_in_training_is_used_without_autodiff() {
     let device = Device::flex();
     let config = shape("prefix");
     let greedy = options(Sampling::greedy());
     let plain = model(&config, &device);
-    let plain = generate(&plain, &config, &prompts(3), &greedy, &device, go_on).unwrap();
+    let plain = generate(&plain, &prompts(3), &greedy, &device, go_on).unwrap();
     let device = device.autodiff();
     let training = model(&config, &device);
-    let training = generate(&training, &config, &prompts(3), &greedy, &device, go_on).unwrap();
+    let training = generate(&training, &prompts(3), &greedy, &device, go_on).unwrap();
     assert_eq!(training, plain);
 }
 
 #[test]
-fn what_does_not_suit_the_model_is_refused() {
+fn prompts_and_options_that_do_not_fit_the_model_are_refused() {
     let device = Device::flex();
     let config = shape("prefix");
     let model = model(&config, &device);
-    let try_it = |config: &_, prompts: &[Vec<u32>], options: &Options| {
-        generate(&model, config, prompts, options, &device, go_on).unwrap_err()
+    let refused = |prompts: &[Vec<u32>], options: &Options| {
+        generate(&model, prompts, options, &device, go_on).unwrap_err()
     };
     let options = Options::default();
-    let error = try_it(&config, &[vec![5], vec![VOCAB as u32]], &options);
+    let error = refused(&[vec![5], vec![VOCAB as u32]], &options);
     assert!(matches!(error, GenerationError::PromptId { prompt: 1, id: 260, vocab: VOCAB }));
-    let error = try_it(&shape("vanilla"), &[vec![5]], &options);
-    assert!(matches!(error, GenerationError::Family("vanilla")));
-    let error = try_it(&config, &[vec![5]], &Options { max_tokens: usize::MAX, ..options.clone() });
+    let error = refused(&[vec![5]], &Options { max_tokens: usize::MAX, ..options.clone() });
     assert!(matches!(error, GenerationError::MaxTokens(_)));
-    let error = try_it(&config, &[vec![5]], &Options { allowed_vocab: Some(0), ..options });
+    let error = refused(&[vec![5]], &Options { allowed_vocab: Some(0), ..options });
     assert!(matches!(error, GenerationError::NothingAllowed));
 }

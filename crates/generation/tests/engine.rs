@@ -1,22 +1,23 @@
-//! The engine: who comes, goes and is dropped makes no difference to anybody's tokens, nothing is
-//! computed for nothing, and what cannot be done is refused.
+//! The engine: no sequence changes the tokens of another, nothing is computed needlessly, and
+//! requests that do not fit are refused.
 
 mod common;
 
 use std::collections::HashMap;
 
+use block_transformer_family::{Family, Precision};
 use block_transformer_generation::{
     Engine, Event, Finish, GenerationError, Limits, Options, PositionCounts, Sampling, SequenceId,
     Work,
 };
 use block_transformer_testing::{DAMAGED, VOCAB, damaged, model, prompts_of, shape, shapes};
-use block_transformer_zoo::{Family, LanguageModel, ModelConfig, Precision};
+use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
 use common::uncached;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Options that differ in all there is.
+/// Options that differ in every field.
 fn options(index: usize, max_tokens: usize) -> Options {
     let sampling = match index % 4 {
         0 => Sampling::greedy(),
@@ -25,10 +26,10 @@ fn options(index: usize, max_tokens: usize) -> Options {
         _ => Sampling { top_p: Some(0.8), ..Sampling::at(1.0, 7) },
     };
     let allowed_vocab = index.is_multiple_of(3).then_some(VOCAB - 2);
-    Options { sampling, max_tokens, eos: None, allowed_vocab, first_prompt: index }
+    Options { sampling, max_tokens, eos: None, allowed_vocab, rng_stream: index }
 }
 
-/// Runs the engine until it is idle, and adds what the sequences write.
+/// Runs the engine until it is idle, and collects the tokens of each sequence.
 fn finish(engine: &mut Engine, written: &mut HashMap<SequenceId, Vec<u32>>) {
     while !engine.is_idle() {
         for event in engine.step().unwrap() {
@@ -40,13 +41,15 @@ fn finish(engine: &mut Engine, written: &mut HashMap<SequenceId, Vec<u32>>) {
     }
 }
 
+/// Decodes all requests, `max_sequences` at a time.
 fn together(
-    (model, config): (&LanguageModel, &ModelConfig),
-    sequences: usize,
+    model: &LanguageModel,
+    max_sequences: usize,
     requests: &[(Vec<u32>, Options)],
     device: &Device,
 ) -> Vec<Vec<u32>> {
-    let mut engine = Engine::new(model, config, Limits { sequences, tokens: 240 }, device).unwrap();
+    let limits = Limits { max_sequences, max_tokens: 240 };
+    let mut engine = Engine::new(model, limits, device).unwrap();
     let ids: Vec<SequenceId> =
         requests.iter().map(|(prompt, options)| engine.submit(prompt, options).unwrap()).collect();
     let mut written = HashMap::new();
@@ -55,17 +58,16 @@ fn together(
 }
 
 #[test]
-fn prompts_of_all_lengths_get_together_what_they_get_alone() {
+fn prompts_of_all_lengths_get_the_tokens_they_get_alone() {
     let device = Device::flex();
-    // 33 prompts of 1 to 200 tokens, which write 5 to 37
+    // 33 prompts of 1 to 200 tokens, with 5 to 37 new tokens
     let requests: Vec<(Vec<u32>, Options)> = prompts_of((0..33).map(|i| 1 + i * 199 / 32))
         .into_iter()
         .enumerate()
         .map(|(i, prompt)| (prompt, options(i, 5 + i * 11 % 33)))
         .collect();
     for (name, config) in shapes() {
-        let model = model(&config, &device);
-        let model = (&model, &config);
+        let model = &model(&config, &device);
         let all = together(model, 33, &requests, &device);
         let five_at_a_time = together(model, 5, &requests, &device);
         assert!(all == five_at_a_time, "{name}");
@@ -78,7 +80,7 @@ fn prompts_of_all_lengths_get_together_what_they_get_alone() {
 }
 
 #[test]
-fn matrices_of_bf16_make_no_difference_to_that() {
+fn with_bf16_weights_they_also_get_the_tokens_they_get_alone() {
     let device = Device::flex();
     let requests: Vec<(Vec<u32>, Options)> = prompts_of((0..60).map(|i| i * 37 % 60))
         .into_iter()
@@ -86,9 +88,7 @@ fn matrices_of_bf16_make_no_difference_to_that() {
         .map(|(i, prompt)| (prompt, options(i, 9)))
         .collect();
     for name in ["prefix", "vanilla"] {
-        let config = shape(name);
-        let model = model(&config, &device).with_precision(Precision::Bf16Weights);
-        let model = (&model, &config);
+        let model = &model(&shape(name), &device).with_precision(Precision::Bf16Weights);
         let all = together(model, 60, &requests, &device);
         for (i, request) in requests.iter().enumerate() {
             let alone = together(model, 1, std::slice::from_ref(request), &device);
@@ -98,24 +98,24 @@ fn matrices_of_bf16_make_no_difference_to_that() {
 }
 
 #[test]
-fn long_prompts_are_read_in_pieces() {
+fn long_prompts_are_prefilled_in_chunks() {
     let device = Device::flex();
     for (name, length) in [("prefix", 2100), ("two embeddings", 1090), ("vanilla", 520)] {
         let config = shape(name);
         let model = model(&config, &device);
         let prompt = &prompts_of([length])[0];
-        let limits = Limits { sequences: 1, tokens: length + 6 };
-        let mut engine = Engine::new(&model, &config, limits, &device).unwrap();
+        let limits = Limits { max_sequences: 1, max_tokens: length + 6 };
+        let mut engine = Engine::new(&model, limits, &device).unwrap();
         let id = engine.submit(prompt, &options(1, 6)).unwrap();
         let mut written = HashMap::new();
         finish(&mut engine, &mut written);
         let from = (options(1, 6).sampling, 1);
-        assert_eq!(written[&id], uncached(&model, &config, prompt, from, 6, &device), "{name}");
+        assert_eq!(written[&id], uncached(&model, prompt, from, 6, &device), "{name}");
     }
 }
 
 #[test]
-fn schedules_of_real_models_write_what_each_sequence_writes_alone() {
+fn random_schedules_give_each_sequence_the_tokens_it_gets_alone() {
     let device = Device::flex();
     for name in ["prefix", "cross-attention", "vanilla"] {
         let config = shape(name);
@@ -129,11 +129,11 @@ fn schedules_of_real_models_write_what_each_sequence_writes_alone() {
             .iter()
             .map(|request| {
                 let request = std::slice::from_ref(request);
-                together((&model, &config), 1, request, &device).remove(0)
+                together(&model, 1, request, &device).remove(0)
             })
             .collect();
-        let limits = Limits { sequences: 3, tokens: 60 };
-        let mut engine = Engine::new(&model, &config, limits, &device).unwrap();
+        let limits = Limits { max_sequences: 3, max_tokens: 60 };
+        let mut engine = Engine::new(&model, limits, &device).unwrap();
         for seed in 0..100 {
             let mut random = ChaCha8Rng::seed_from_u64(seed);
             let mut live: HashMap<SequenceId, (usize, Vec<u32>)> = HashMap::new();
@@ -179,7 +179,7 @@ fn step(
     }
 }
 
-/// The work of one sequence after the other, whoever else is there.
+/// The work of all requests, which does not depend on the schedule.
 fn expected_work(config: &ModelConfig, requests: &[(Vec<u32>, Options)]) -> Work {
     let mut work = Work::default();
     for (prompt, options) in requests {
@@ -193,12 +193,12 @@ fn expected_work(config: &ModelConfig, requests: &[(Vec<u32>, Options)]) -> Work
         };
         let (l, e) = (config.block_length, config.embeddings_per_block());
         let (known, written) = (p.div_ceil(l), n.div_ceil(l));
-        // the block written last is never an input; of the prompt only its end is asked about
+        // the last block is never an input; only the last block of the prompt needs an output
         work.block.run += e * (known + written - 1);
         work.block.finished += e * written;
         work.expanded += e * written;
         let prefix = e * config.expansion();
-        // what stands before a block's first token, and every token but the last of each block
+        // the prefix of each block, and every token but the last of each block
         work.token.run += written * prefix + n - written;
         work.token.finished += n;
     }
@@ -216,14 +216,14 @@ fn nothing_is_computed_twice_or_for_nothing() {
             .zip([1, 5, 8, 14, 2, 4])
             .map(|(prompt, max_tokens)| (prompt, options(0, max_tokens)))
             .collect();
-        let limits = Limits { sequences: 4, tokens: 40 };
-        let mut engine = Engine::new(&model, &config, limits, &device).unwrap();
+        let limits = Limits { max_sequences: 4, max_tokens: 40 };
+        let mut engine = Engine::new(&model, limits, &device).unwrap();
         for (prompt, options) in &requests {
             engine.submit(prompt, options).unwrap();
         }
         finish(&mut engine, &mut HashMap::new());
         assert_eq!(engine.work(), expected_work(&config, &requests), "{name}");
-        // what is cancelled or asks for nothing costs nothing
+        // cancelled sequences and those without new tokens cost nothing
         let id = engine.submit(&[5, 6], &options(0, 9)).unwrap();
         engine.submit(&[5, 6], &options(0, 0)).unwrap();
         assert!(engine.cancel(id));
@@ -238,9 +238,9 @@ fn a_filled_context_is_not_computed() {
     for name in ["prefix", "vanilla"] {
         let config = shape(name);
         let model = model(&config, &device);
-        let limits = Limits { sequences: 2, tokens: 1020 };
-        let mut engine = Engine::new(&model, &config, limits, &device).unwrap();
-        engine.fill();
+        let limits = Limits { max_sequences: 2, max_tokens: 1020 };
+        let mut engine = Engine::new(&model, limits, &device).unwrap();
+        engine.fill_random();
         let asked = options(0, 8);
         let ids = [0, 1000].map(|context| engine.submit_after(context, &[5, 6], &asked).unwrap());
         let mut written = HashMap::new();
@@ -248,20 +248,20 @@ fn a_filled_context_is_not_computed() {
         assert_eq!(ids.map(|id| written[&id].len()), [8, 8]);
         let request = (vec![5, 6], asked);
         assert_eq!(engine.work(), expected_work(&config, &[request.clone(), request.clone()]));
-        let alone = together((&model, &config), 1, &[request], &device);
-        // nothing of the random context before it is seen, and everything behind it is
+        let alone = together(&model, 1, &[request], &device);
+        // the first sequence does not attend to the random context, the second does
         assert_eq!(written[&ids[0]], alone[0], "{name}");
         assert_ne!(written[&ids[1]], alone[0], "{name}");
     }
 }
 
 #[test]
-fn tokens_come_as_they_are_decoded_and_slots_go_to_the_next() {
+fn tokens_are_reported_at_once_and_free_slots_are_reused() {
     let device = Device::flex();
     let config = shape("prefix");
     let model = model(&config, &device);
-    let limits = Limits { sequences: 2, tokens: 40 };
-    let mut engine = Engine::new(&model, &config, limits, &device).unwrap();
+    let limits = Limits { max_sequences: 2, max_tokens: 40 };
+    let mut engine = Engine::new(&model, limits, &device).unwrap();
     let ids: Vec<SequenceId> = [6, 3, 2, 9]
         .iter()
         .map(|&max_tokens| engine.submit(&[7, 8, 9], &options(0, max_tokens)).unwrap())
@@ -278,7 +278,7 @@ fn tokens_come_as_they_are_decoded_and_slots_go_to_the_next() {
         }
     };
     steps(&mut engine, 3);
-    // the second has ended inside its block, and the third comes in at the next
+    // the second sequence ended inside its block, and the third starts with the next block
     assert_eq!((engine.running(), engine.waiting()), (1, 2));
     steps(&mut engine, 2);
     assert_eq!((engine.running(), engine.waiting()), (2, 1));
@@ -287,18 +287,18 @@ fn tokens_come_as_they_are_decoded_and_slots_go_to_the_next() {
     assert_eq!((engine.running(), engine.waiting()), (1, 1));
     steps(&mut engine, 2);
     let [a, b, c, d] = ids[..] else { panic!("four") };
-    // nobody was left after the sixth step, so that the last came in at once
+    // no sequence was left after the sixth step, so that the last one started at once
     let expected = [vec![a, b], vec![a, b], vec![a, b], vec![a], vec![a, c], vec![c], vec![d]];
     assert_eq!(seen, expected);
 }
 
 #[test]
-fn the_end_of_a_text_is_reported_and_not_written() {
+fn eos_is_reported_as_the_end_and_not_as_a_token() {
     let device = Device::flex();
     let config = shape("vanilla");
     let model = model(&config, &device);
-    let limits = Limits { sequences: 1, tokens: 20 };
-    let mut engine = Engine::new(&model, &config, limits, &device).unwrap();
+    let limits = Limits { max_sequences: 1, max_tokens: 20 };
+    let mut engine = Engine::new(&model, limits, &device).unwrap();
     let free = options(1, 8);
     let id = engine.submit(&[5], &free).unwrap();
     let mut written = HashMap::new();
@@ -315,16 +315,16 @@ fn the_end_of_a_text_is_reported_and_not_written() {
 }
 
 #[test]
-fn what_there_is_no_room_for_is_refused() {
+fn sequences_without_room_are_refused() {
     let device = Device::flex();
     let config = shape("prefix");
     let model = model(&config, &device);
     let new =
-        |sequences, tokens| Engine::new(&model, &config, Limits { sequences, tokens }, &device);
+        |max_sequences, max_tokens| Engine::new(&model, Limits { max_sequences, max_tokens }, &device);
     assert!(matches!(new(0, 10).unwrap_err(), GenerationError::NoRoom));
     assert!(matches!(new(1, 1).unwrap_err(), GenerationError::NoRoom));
     let mut engine = new(1, 10).unwrap();
-    let error = engine.submit(&[5; 8], &Options { first_prompt: 4, ..options(0, 3) }).unwrap_err();
+    let error = engine.submit(&[5; 8], &Options { rng_stream: 4, ..options(0, 3) }).unwrap_err();
     let GenerationError::TooLong { prompt: 4, tokens: 11, limit: 10 } = error else {
         panic!("{error}");
     };
@@ -335,7 +335,7 @@ fn what_there_is_no_room_for_is_refused() {
     let error = engine.submit(&[5, VOCAB as u32], &options(2, 1)).unwrap_err();
     assert!(matches!(error, GenerationError::PromptId { prompt: 2, id: 260, vocab: VOCAB }));
     assert!(engine.is_idle());
-    // what just fits is decoded to its end
+    // sequences that just fit are decoded to their ends
     for length in 1..10 {
         engine.submit(&vec![5; length], &options(0, 10 - length)).unwrap();
     }
@@ -349,9 +349,9 @@ fn damaged_weights_end_their_sequences_only() {
     let device = Device::flex();
     let config = shape("vanilla");
     let damaged = damaged(model(&config, &device));
-    let limits = Limits { sequences: 2, tokens: 20 };
-    let mut engine = Engine::new(&damaged, &config, limits, &device).unwrap();
-    // one row of the token table is not a number
+    let limits = Limits { max_sequences: 2, max_tokens: 20 };
+    let mut engine = Engine::new(&damaged, limits, &device).unwrap();
+    // one row of the token table is NaN
     let bad = engine.submit(&[DAMAGED], &options(0, 4)).unwrap();
     let good = engine.submit(&[5], &Options { allowed_vocab: Some(3), ..options(0, 4) }).unwrap();
     let mut ends = HashMap::new();

@@ -1,17 +1,18 @@
-//! Memory as it was predicted.
+//! Predicted memory against measured memory.
 
 #![cfg(target_os = "linux")]
 
 use std::process::Command;
 
-use block_transformer_generation::{Engine, Limits, Options, Sampling};
-use block_transformer_zoo::{FamilyConfig, ModelConfig, Precision};
+use block_transformer_family::{FamilyConfig, Precision};
+use block_transformer_generation::{Engine, Limits, Options, Sampling, Storage};
+use block_transformer_zoo::ModelConfig;
 use burn::tensor::Device;
 
-/// Names the case to a process of its own.
-const CASE: &str = "ZOO_MEMORY_CASE";
+/// Environment variable that names the case to the process that measures it.
+const CASE: &str = "MEMORY_CASE";
 
-/// Most of each case is something else: caches of either family, weights and logits.
+/// Cases in which different parts dominate: the caches of either family, and weights with logits.
 fn cases() -> [(&'static str, ModelConfig, Limits); 3] {
     let neox = |width: usize, layers: usize| {
         format!(
@@ -32,28 +33,27 @@ fn cases() -> [(&'static str, ModelConfig, Limits); 3] {
     let vanilla = format!(r#"{{ "vocab_size": 4096, {} }}"#, neox(256, 4));
     let config = |json: &str| ModelConfig::from_json(json, "test").unwrap();
     [
-        ("block", config(&block(4096, 256, 3)), Limits { sequences: 24, tokens: 4000 }),
-        ("vanilla", config(&vanilla), Limits { sequences: 16, tokens: 1000 }),
-        ("wide", config(&block(30_000, 512, 1)), Limits { sequences: 150, tokens: 40 }),
+        ("block", config(&block(4096, 256, 3)), Limits { max_sequences: 24, max_tokens: 4000 }),
+        ("vanilla", config(&vanilla), Limits { max_sequences: 16, max_tokens: 1000 }),
+        ("wide", config(&block(30_000, 512, 1)), Limits { max_sequences: 150, max_tokens: 40 }),
     ]
 }
 
-/// Kilobytes that the system says the process has.
+/// A value in kilobytes from the status of this process.
 fn kilobytes(key: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with(key)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Peak of an engine whose slots are all full to their ends, against the prediction.
+/// The predicted bytes of an engine and the measured peak while all its slots are full.
 fn measure(config: &ModelConfig, limits: Limits) -> (u64, u64) {
     let device = Device::flex();
-    // threads and code that any use of the crate brings
+    // the threads and code that any use of the crate needs
     let tiny = block_transformer_zoo::preset("debug-block").unwrap();
     let model = tiny.model.init(0, &device);
     block_transformer_generation::generate(
         &model,
-        &tiny.model,
         &[vec![5]],
         &Options { max_tokens: 5, ..Options::default() },
         &device,
@@ -61,16 +61,16 @@ fn measure(config: &ModelConfig, limits: Limits) -> (u64, u64) {
     )
     .unwrap();
     let before = kilobytes("VmRSS:");
-    let predicted = limits.memory(config, config.weight_bytes(Precision::F32)).total();
+    let predicted = limits.memory(config, Storage::of(config, Precision::F32)).total();
     let model = config.init(0, &device);
-    let mut engine = Engine::new(&model, config, limits, &device).unwrap();
-    engine.fill();
+    let mut engine = Engine::new(&model, limits, &device).unwrap();
+    engine.fill_random();
     let options = Options { max_tokens: 9, eos: None, ..Options::default() };
-    let last = limits.tokens - 9;
-    for sequence in 0..limits.sequences {
+    let last = limits.max_tokens - 9;
+    for sequence in 0..limits.max_sequences {
         let sampling = Sampling::at([0.0, 1.0][sequence % 2], 1);
-        let options = Options { sampling, first_prompt: sequence, ..options.clone() };
-        // one prompt is read from the start; the others' contexts are there
+        let options = Options { sampling, rng_stream: sequence, ..options.clone() };
+        // one prompt is prefilled from its start; the others follow contexts that are there already
         let context = if sequence == 0 { 0 } else { last.saturating_sub(30) };
         let context = context / config.block_length() * config.block_length();
         let prompt: Vec<u32> = (context..last).map(|i| 2 + (i % 1000) as u32).collect();
@@ -84,7 +84,7 @@ fn measure(config: &ModelConfig, limits: Limits) -> (u64, u64) {
 }
 
 #[test]
-fn memory_is_within_a_tenth_of_what_the_formula_says() {
+fn peak_memory_is_within_a_tenth_of_the_prediction() {
     if let Ok(case) = std::env::var(CASE) {
         let (_, config, limits) = cases().into_iter().find(|(name, ..)| *name == case).unwrap();
         let (predicted, measured) = measure(&config, limits);
@@ -94,7 +94,7 @@ fn memory_is_within_a_tenth_of_what_the_formula_says() {
         return;
     }
     for (case, ..) in cases() {
-        let this = "memory_is_within_a_tenth_of_what_the_formula_says";
+        let this = "peak_memory_is_within_a_tenth_of_the_prediction";
         let mut command = Command::new(std::env::current_exe().unwrap());
         let output =
             command.args(["--exact", this, "--nocapture"]).env(CASE, case).output().unwrap();
@@ -108,21 +108,23 @@ fn memory_is_within_a_tenth_of_what_the_formula_says() {
 fn the_largest_batch_that_fits_is_found() {
     for preset in block_transformer_zoo::presets() {
         let config = &preset.model;
-        let weights = config.weight_bytes(Precision::F32);
+        let storage = Storage::of(config, Precision::F32);
         for tokens in [2, 5, 130, 2176] {
-            let total = |sequences| Limits { sequences, tokens }.memory(config, weights).total();
+            let total = |max_sequences| {
+                Limits { max_sequences, max_tokens: tokens }.memory(config, storage).total()
+            };
             for memory in [total(1), total(2) - 1, total(7), total(1) * 2, 16 << 30, 64 << 30] {
-                let Ok(limits) = Limits::that_fit(config, weights, tokens, usize::MAX, memory)
+                let Ok(limits) = Limits::that_fit(config, storage, tokens, usize::MAX, memory)
                 else {
                     assert!(memory < total(1), "{}", preset.name);
                     continue;
                 };
-                assert!(total(limits.sequences) <= memory, "{} {tokens}", preset.name);
-                assert!(total(limits.sequences + 1) > memory, "{} {tokens}", preset.name);
-                let few = Limits::that_fit(config, weights, tokens, 3, memory).unwrap();
-                assert_eq!(few.sequences, limits.sequences.min(3));
+                assert!(total(limits.max_sequences) <= memory, "{} {tokens}", preset.name);
+                assert!(total(limits.max_sequences + 1) > memory, "{} {tokens}", preset.name);
+                let few = Limits::that_fit(config, storage, tokens, 3, memory).unwrap();
+                assert_eq!(few.max_sequences, limits.max_sequences.min(3));
             }
-            let error = Limits::that_fit(config, weights, tokens, 9, total(1) - 1).unwrap_err();
+            let error = Limits::that_fit(config, storage, tokens, 9, total(1) - 1).unwrap_err();
             assert!(error.to_string().contains(&total(1).to_string()), "{error}");
         }
     }
@@ -130,9 +132,9 @@ fn the_largest_batch_that_fits_is_found() {
 
 #[test]
 fn caches_are_sized_exactly() {
-    let memory = |name: &str, sequences, tokens| {
+    let memory = |name: &str, max_sequences, max_tokens| {
         let config = &block_transformer_zoo::preset(name).unwrap().model;
-        Limits { sequences, tokens }.memory(config, config.weight_bytes(Precision::F32))
+        Limits { max_sequences, max_tokens }.memory(config, Storage::of(config, Precision::F32))
     };
     // 6 layers of 768, keys and values, f32: 512 blocks, and 2 + 3 positions of the token decoder
     let position = 6 * 768 * 2 * 4;
@@ -143,11 +145,8 @@ fn caches_are_sized_exactly() {
     assert_eq!(memory("vanilla-160m", 3, 2048).caches, 3 * 2047 * 2 * position);
     // T5 attends to four expanded vectors, and keeps four positions
     assert_eq!(memory("block-170m-cls-cross", 1, 5).caches, (1 + 4) * position);
-    // what no machine has is still no overflow
+    // sizes beyond any machine do not overflow
     assert_eq!(memory("vanilla-160m", usize::MAX, usize::MAX).total(), u64::MAX);
-    let half = block_transformer_zoo::preset("block-170m")
-        .unwrap()
-        .model
-        .weight_bytes(Precision::Bf16Weights);
+    let half = block_transformer_zoo::preset("block-170m").unwrap().model.weight_bytes(Precision::Bf16Weights);
     assert!(half < memory("block-170m", 1, 8).weights);
 }

@@ -1,13 +1,14 @@
-//! Text on top of ids: streaming, stop strings, samples.
+//! Text: streaming, stop strings, cancelling, samples.
 
 use std::ops::ControlFlow;
 
+use block_transformer_family::FamilyConfig;
 use block_transformer_generation::{
-    GenerationError, Options, PAD, Sampling, TextGenerator, generate, sample_text,
+    Completion, Finish, GenerationError, Limits, Options, PAD, Sampling, TextEngine, TextEvent, TextGenerator,
+    generate, sample_text,
 };
 use block_transformer_testing::{model, shape};
 use block_transformer_text::Tokenizer;
-use block_transformer_zoo::FamilyConfig;
 use burn::tensor::Device;
 
 fn prompts() -> Vec<String> {
@@ -19,17 +20,21 @@ fn options() -> Options {
     Options { sampling, max_tokens: 40, eos: None, ..Options::default() }
 }
 
+fn go_on(_: usize, _: &TextEvent) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 #[test]
-fn pieces_add_up_to_the_text_of_all_ids() {
+fn pieces_are_the_text_of_all_ids() {
     let device = Device::flex();
     for name in ["prefix", "vanilla"] {
         let config = shape(name);
         let model = model(&config, &device);
-        let generator = TextGenerator::new(&model, &config, &Tokenizer::Bytes, &device).unwrap();
+        let generator = TextGenerator::new(&model, Tokenizer::Bytes, &device);
         let mut pieces = vec![String::new(); prompts().len()];
         let completions = generator
-            .generate(&prompts(), &options(), &[], |row, text| {
-                pieces[row].push_str(text);
+            .generate(&prompts(), &options(), &[], |row, event| {
+                pieces[row].push_str(&event.text);
                 ControlFlow::Continue(())
             })
             .unwrap();
@@ -37,7 +42,7 @@ fn pieces_add_up_to_the_text_of_all_ids() {
         let allowed_vocab = Some(Tokenizer::Bytes.vocab_size());
         let options = Options { allowed_vocab, ..options() };
         let ids =
-            generate(&model, &config, &ids, &options, &device, |_, _| ControlFlow::Continue(()));
+            generate(&model, &ids, &options, &device, |_, _| ControlFlow::Continue(()));
         for ((completion, pieces), ids) in completions.iter().zip(&pieces).zip(ids.unwrap()) {
             assert!(ids.iter().all(|&id| id != PAD && id < 258));
             assert_eq!(completion.text, Tokenizer::Bytes.decode(&ids), "{name}");
@@ -52,16 +57,15 @@ fn text_ends_before_a_stop_string() {
     let device = Device::flex();
     let config = shape("prefix");
     let model = model(&config, &device);
-    let generator = TextGenerator::new(&model, &config, &Tokenizer::Bytes, &device).unwrap();
-    let go_on = |_: usize, _: &str| ControlFlow::Continue(());
+    let generator = TextGenerator::new(&model, Tokenizer::Bytes, &device);
     let all = generator.generate(&prompts(), &options(), &[], go_on).unwrap();
     let letters: Vec<char> = all[0].text.chars().collect();
     let stop: String = letters[5..8].iter().collect();
     let mut pieces = String::new();
     let stopped = generator
-        .generate(&prompts(), &options(), std::slice::from_ref(&stop), |row, text| {
+        .generate(&prompts(), &options(), std::slice::from_ref(&stop), |row, event| {
             if row == 0 {
-                pieces.push_str(text);
+                pieces.push_str(&event.text);
             }
             ControlFlow::Continue(())
         })
@@ -73,11 +77,11 @@ fn text_ends_before_a_stop_string() {
 }
 
 #[test]
-fn a_receiver_that_breaks_gets_no_more() {
+fn break_ends_generation() {
     let device = Device::flex();
     let config = shape("vanilla");
     let model = model(&config, &device);
-    let generator = TextGenerator::new(&model, &config, &Tokenizer::Bytes, &device).unwrap();
+    let generator = TextGenerator::new(&model, Tokenizer::Bytes, &device);
     let mut calls = 0;
     let completions = generator
         .generate(&prompts()[..1], &options(), &[], |_, _| {
@@ -95,7 +99,7 @@ fn samples_repeat_with_their_seed() {
     let config = shape("prefix");
     let model = model(&config, &device);
     let sample =
-        |seed| sample_text(&model, &config, &Tokenizer::Bytes, "Once", 20, seed, &device).unwrap();
+        |seed| sample_text(&model, Tokenizer::Bytes, "Once", 20, seed, &device).unwrap();
     assert_eq!(sample(1), sample(1));
     assert_ne!(sample(1), sample(2));
 }
@@ -103,8 +107,77 @@ fn samples_repeat_with_their_seed() {
 #[test]
 fn a_tokenizer_with_too_many_ids_is_refused() {
     let device = Device::flex();
-    let config = shape("prefix").with_vocab_size(200);
-    let model = model(&config, &device);
-    let error = TextGenerator::new(&model, &config, &Tokenizer::Bytes, &device).unwrap_err();
+    let model = model(&shape("prefix").with_vocab_size(200), &device);
+    let limits = Limits { max_sequences: 1, max_tokens: 9 };
+    let error = TextEngine::new(&model, Tokenizer::Bytes, limits, &device).unwrap_err();
     assert!(matches!(error, GenerationError::Vocabulary { tokenizer: 258, model: 200 }));
+}
+
+/// A sequence of a [`TextEngine`] and what it has so far.
+struct Text {
+    prompt: usize,
+    text: String,
+    finish: Option<Finish>,
+}
+
+#[test]
+fn texts_that_come_and_go_get_what_they_get_alone() {
+    let device = Device::flex();
+    for name in ["prefix", "vanilla"] {
+        let model = model(&shape(name), &device);
+        let generator = TextGenerator::new(&model, Tokenizer::Bytes, &device);
+        let alone = generator.generate(&prompts(), &options(), &[], go_on).unwrap();
+        // two of the prompts stop at a string of their text
+        let stop_of = |completion: &Completion| completion.text.chars().skip(5).take(3).collect();
+        let stops = [vec![stop_of(&alone[0])], vec![], vec![stop_of(&alone[2])], vec![]];
+        let limits = Limits { max_sequences: 2, max_tokens: 80 };
+        let mut engine = TextEngine::new(&model, Tokenizer::Bytes, limits, &device).unwrap();
+        let mut texts: Vec<Text> = Vec::new();
+        for round in 0.. {
+            if round < 40 {
+                let prompt = round % 4;
+                let options = Options { rng_stream: prompt, ..options() };
+                let id = engine.submit(&prompts()[prompt], &options, &stops[prompt]).unwrap();
+                assert_eq!(id.index(), round);
+                texts.push(Text { prompt, text: String::new(), finish: None });
+                if round % 6 == 5 {
+                    assert!(engine.cancel(id) && !engine.cancel(id));
+                }
+            }
+            if round >= 40 && engine.is_idle() {
+                break;
+            }
+            for event in engine.step().unwrap() {
+                let text = &mut texts[event.id.index()];
+                assert_eq!(text.finish, None, "an event after the last one");
+                assert!(event.finish.is_some() || !event.text.is_empty());
+                text.text += &event.text;
+                text.finish = event.finish;
+                let (whole, prompt) = (&alone[text.prompt].text, text.prompt);
+                match event.finish {
+                    None => assert!(whole.starts_with(&text.text), "{name}"),
+                    Some(Finish::Cancelled) => assert!(event.text.is_empty()),
+                    Some(Finish::Length) => {
+                        assert_eq!((&text.text, event.tokens), (whole, 40), "{name}");
+                    }
+                    Some(Finish::Stop) => {
+                        let end = whole.find(&stops[prompt][0]).unwrap();
+                        assert_eq!(text.text, whole[..end], "{name}");
+                    }
+                    Some(other) => panic!("{name}: {other:?}"),
+                }
+            }
+        }
+        for reason in [Finish::Cancelled, Finish::Length, Finish::Stop] {
+            assert!(texts.iter().any(|text| text.finish == Some(reason)), "{name}: {reason:?}");
+        }
+        assert!(texts.iter().all(|text| text.finish.is_some()));
+        assert_eq!((engine.engine().running(), engine.engine().waiting()), (0, 0));
+    }
+}
+
+#[test]
+fn engines_can_move_to_another_thread() {
+    fn send<T: Send + 'static>() {}
+    send::<TextEngine>();
 }

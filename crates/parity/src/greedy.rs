@@ -66,7 +66,7 @@ fn cached(
         ..Options::default()
     };
     let all = |_, _| std::ops::ControlFlow::Continue(());
-    generate(model, &case.config, prompts, &options, device, all)
+    generate(model, prompts, &options, device, all)
         .map_err(|source| ParityError::Generation { case: case.name.clone(), source })
 }
 

@@ -1,11 +1,14 @@
 //! Decoding of ids to text, one id at a time.
 
+use std::ops::Deref;
+
 use crate::tokenizer::Tokenizer;
 
-/// Decodes ids one at a time and holds back bytes that do not form a complete character yet.
+/// Decodes ids one at a time and holds back bytes that do not form a complete character yet. `T` is
+/// a reference to a tokenizer or an `Arc` of one.
 #[derive(Debug)]
-pub struct StreamDecoder<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct StreamDecoder<T> {
+    tokenizer: T,
     ids: Vec<u32>,
     /// Index of the first id that is still needed as context; the text of the ids before it has
     /// been returned.
@@ -14,9 +17,9 @@ pub struct StreamDecoder<'a> {
     returned: usize,
 }
 
-impl<'a> StreamDecoder<'a> {
+impl<T: Deref<Target = Tokenizer>> StreamDecoder<T> {
     /// Creates a decoder at the start of a text.
-    pub fn new(tokenizer: &'a Tokenizer) -> Self {
+    pub fn new(tokenizer: T) -> Self {
         Self { tokenizer, ids: Vec::new(), settled: 0, returned: 0 }
     }
 
@@ -35,7 +38,7 @@ impl<'a> StreamDecoder<'a> {
     }
 
     /// Returns the rest of the text, with incomplete characters as U+FFFD.
-    pub fn finish(self) -> String {
+    pub fn finish(&self) -> String {
         let text = self.tokenizer.decode(&self.ids[self.settled..]);
         text.get(self.returned..).unwrap_or_default().to_string()
     }

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use block_transformer_device::DeviceName;
-use block_transformer_generation::{Options, Piece, SAMPLE_TEMPERATURE, Sampling, TextGenerator};
+use block_transformer_generation::{
+    GenerationError, Options, SAMPLE_TEMPERATURE, Sampling, TextGenerator,
+};
 use block_transformer_zoo::{Family, Precision};
 use bytesize::ByteSize;
 
@@ -19,10 +21,10 @@ use crate::device;
 /// Arguments of `generate`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Checkpoint folder to read model and tokenizer from
+    /// Checkpoint folder with the model and its tokenizer
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
-    /// Text to continue; may be given several times, and may be empty
+    /// Text to continue; may be empty, and may be given several times
     #[arg(
         long,
         value_name = "TEXT",
@@ -30,37 +32,38 @@ pub struct Args {
         required_unless_present = "prompts_file"
     )]
     prompt: Vec<String>,
-    /// File of more texts to continue, one a line; empty lines are skipped
+    /// File with more texts to continue, one per line; empty lines are skipped
     #[arg(long, value_name = "FILE")]
     prompts_file: Option<PathBuf>,
-    /// Divides the logits: below 1 is safer, above 1 wilder, 0 is --greedy [default: 0.8]
+    /// Divides the logits: below 1 for likelier text, above 1 for more varied text, 0 for --greedy
+    /// [default: 0.8]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
-    /// Draw from this many of the most likely tokens only
+    /// Draw only from this many of the most likely tokens
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Draw from the fewest most likely tokens that together have this probability
+    /// Draw only from the smallest set of most likely tokens that together have this probability
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f64>,
-    /// What the draws depend on; the same seed gives the same text
+    /// Seed of the random draws; the same seed gives the same text
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Always take the most likely token
+    /// Always choose the most likely token
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p"])]
     greedy: bool,
-    /// Tokens to write for each prompt, at most
+    /// Maximum number of new tokens per prompt
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
-    /// Text to stop before; may be given several times
+    /// String that ends the text, which does not contain it; may be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Write on when the model ends the document
+    /// Continue when the model ends the document
     #[arg(long)]
     ignore_eos: bool,
-    /// Prompts computed together, at most
+    /// Maximum number of prompts decoded together
     #[arg(long, value_name = "N", default_value = "16", value_parser = positive())]
     batch: usize,
-    /// Memory to use, at most: fewer prompts are computed together if need be (4GiB, 500MB)
+    /// Maximum memory, such as 4GiB or 500MB; fewer prompts are decoded together if necessary
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
     /// How matrices are stored
@@ -72,50 +75,74 @@ pub struct Args {
 }
 
 impl Args {
-    /// Writes the text to stdout, and how fast it came to stderr.
+    /// Prints the text to stdout and the speed to stderr.
     pub fn run(self) -> Result<ExitCode> {
         let options = self.options();
-        options.check()?;
+        options.check().map_err(|error| self.explain(error))?;
         device::check(self.device, self.weights)?;
+        let memory = self.memory()?;
         let prompts = self.prompts()?;
         let device = device::open(self.device)?;
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
         let model = checkpoint.load_model(&device)?.with_precision(self.weights);
-        let generator = TextGenerator::new(&model, &checkpoint.config, &tokenizer, &device)
-            .with_context(|| format!("--checkpoint {}", self.checkpoint.display()))?
-            .with_room(
-                self.batch,
-                self.memory.map(|m| m.as_u64()).or_else(|| self.device.memory()),
-            );
+        let generator =
+            TextGenerator::new(&model, tokenizer, &device).with_room(self.batch, memory);
         let start = Instant::now();
         let mut out = Output::default();
-        let mut tokens = 0;
-        // one prompt streams; of several, each is printed when it and those before it are done
+        // a single prompt streams; several are printed in order, each as soon as all before it ended
         let streaming = prompts.len() == 1;
-        let (mut done, mut printed) = (vec![None; prompts.len()], 0);
-        generator.generate_each(&prompts, &options, &self.stop, |row, piece| match piece {
-            Piece::Text(text) if streaming => out.write(text),
-            Piece::Text(_) => ControlFlow::Continue(()),
-            Piece::End(completion) => {
-                tokens += completion.tokens;
-                if streaming {
-                    return out.write("\n");
-                }
-                done[row] = Some(completion.text.clone());
-                while let Some(text) = done.get_mut(printed).and_then(Option::take) {
-                    let prompt = &prompts[printed];
-                    printed += 1;
-                    let header = format!("=== {printed} of {}: {prompt:?}", prompts.len());
-                    out.write(&format!("{header}\n{text}\n"))?;
-                }
-                ControlFlow::Continue(())
+        let (mut texts, mut ended) = (vec![String::new(); prompts.len()], vec![false; prompts.len()]);
+        let mut printed = 0;
+        let completions = generator.generate(&prompts, &options, &self.stop, |index, event| {
+            if streaming {
+                let end = if event.finish.is_some() { "\n" } else { "" };
+                return out.write(&format!("{}{end}", event.text));
             }
-        })?;
+            texts[index].push_str(&event.text);
+            ended[index] = event.finish.is_some();
+            while ended.get(printed) == Some(&true) {
+                let (prompt, text) = (&prompts[printed], std::mem::take(&mut texts[printed]));
+                printed += 1;
+                let header = format!("=== {printed} of {}: {prompt:?}", prompts.len());
+                out.write(&format!("{header}\n{text}\n"))?;
+            }
+            ControlFlow::Continue(())
+        });
+        let completions = completions.map_err(|error| self.explain(error))?;
         out.finish()?;
         let seconds = start.elapsed().as_secs_f64();
+        let tokens: usize = completions.iter().map(|completion| completion.tokens).sum();
         eprintln!("{tokens} tokens in {seconds:.2} s, {:.1} tokens/s", tokens as f64 / seconds);
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Names the option that an error is about.
+    fn explain(&self, error: GenerationError) -> anyhow::Error {
+        let option = match &error {
+            GenerationError::Temperature(_) => "--temperature".into(),
+            GenerationError::TopK => "--top-k (leave it out to draw from all tokens)".into(),
+            GenerationError::TopP(_) => "--top-p".into(),
+            GenerationError::EmptyStop => "--stop".into(),
+            GenerationError::MaxTokens(_) => "--max-tokens".into(),
+            GenerationError::Memory { .. } => "--memory, --max-tokens".into(),
+            GenerationError::Vocabulary { .. } | GenerationError::NotFinite { .. } => {
+                format!("--checkpoint {}", self.checkpoint.display())
+            }
+            _ => return error.into(),
+        };
+        anyhow::Error::new(error).context(option)
+    }
+
+    /// The memory that may be used: the given size, or all memory of the device where it is known.
+    fn memory(&self) -> Result<Option<u64>> {
+        let (given, available) = (self.memory, self.device.memory().map(ByteSize));
+        if let (Some(given), Some(available)) = (given, available)
+            && given > available
+        {
+            bail!("--memory {given}: this machine has {available}; give less, or leave it out");
+        }
+        Ok(given.or(available).map(|size| size.as_u64()))
     }
 
     fn options(&self) -> Options {
@@ -130,7 +157,7 @@ impl Args {
         Options { sampling, max_tokens: self.max_tokens, eos, ..Options::default() }
     }
 
-    /// The prompts of the command line, then those of the file.
+    /// The prompts from the command line, then those from the file.
     fn prompts(&self) -> Result<Vec<String>> {
         let mut prompts = self.prompt.clone();
         if let Some(path) = &self.prompts_file {
@@ -139,7 +166,7 @@ impl Args {
             prompts.extend(text.lines().filter(|line| !line.is_empty()).map(String::from));
             anyhow::ensure!(
                 !prompts.is_empty(),
-                "--prompts-file {}: no prompts in it; write one a line",
+                "--prompts-file {}: the file contains no prompts; write one per line",
                 path.display()
             );
         }
@@ -147,7 +174,7 @@ impl Args {
     }
 }
 
-/// Stdout, until nobody reads it any more (`generate | head`).
+/// Stdout, until its reader is gone (`generate | head`).
 #[derive(Default)]
 struct Output {
     error: Option<std::io::Error>,

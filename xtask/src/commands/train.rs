@@ -248,12 +248,10 @@ fn write_sample(
     tokenizer: &Tokenizer,
     device: &Device,
 ) -> Result<()> {
-    let Outcome { model, config: shape, .. } = outcome;
     let (prompt, seed) = ("", config.seed);
     let text = block_transformer_generation::sample_text(
-        model,
-        shape,
-        tokenizer,
+        &outcome.model,
+        tokenizer.clone(),
         prompt,
         SAMPLE_TOKENS,
         seed,

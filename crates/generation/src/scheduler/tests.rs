@@ -1,30 +1,32 @@
-//! Random schedules over a decoder that is all bookkeeping.
+//! Random schedules, run on slots that hold tokens instead of keys and values.
 
 use std::collections::HashMap;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use block_transformer_text::PAD;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{PAD, Sampling, Work};
+use crate::sampling::Sampling;
 
 const VOCAB: u64 = 7;
 const EOS: u32 = 0;
 
-/// Keeps the tokens themselves, and makes logits of a hash of all that a sequence has.
-struct Fake {
-    length: usize,
-    slots: Vec<Vec<u32>>,
-    /// Slot and block in progress of each row of the last call.
+/// The tokens of every slot, and the rows of the previous step.
+struct Slots {
+    block_length: usize,
+    tokens: Vec<Vec<u32>>,
+    /// Slot and block in progress of each row.
     rows: Vec<(usize, Vec<u32>)>,
 }
 
-fn blocks(prompt: &[u32], length: usize) -> Vec<u32> {
-    let padding = prompt.len().next_multiple_of(length) - prompt.len();
+/// Pads a prompt on the left to whole blocks.
+fn padded(prompt: &[u32], block_length: usize) -> Vec<u32> {
+    let padding = prompt.len().next_multiple_of(block_length) - prompt.len();
     [vec![PAD; padding], prompt.to_vec()].concat()
 }
 
+/// Logits that depend on every token of a sequence.
 fn logits(history: impl Iterator<Item = u32>) -> Vec<f32> {
     let mut hash = history.fold(17_u64, |hash, id| {
         (hash ^ u64::from(id + 1)).wrapping_mul(0x0100_0000_01b3).rotate_left(23)
@@ -37,59 +39,47 @@ fn logits(history: impl Iterator<Item = u32>) -> Vec<f32> {
         .collect()
 }
 
-impl Fake {
-    fn logits(&self) -> Tensor<2> {
+impl Slots {
+    /// Carries out a plan and returns the logits of its rows.
+    fn run(&mut self, plan: &Plan<'_>) -> Vec<Vec<f32>> {
+        match plan {
+            Plan::Start { finished, new } => self.start(finished, new),
+            Plan::Continue { kept, ids } => self.proceed(kept, ids),
+        }
         let rows = self.rows.iter();
-        let values: Vec<f32> = rows
-            .flat_map(|(slot, block)| logits(self.slots[*slot].iter().chain(block).copied()))
-            .collect();
-        let shape = [self.rows.len(), VOCAB as usize];
-        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
-    }
-}
-
-impl Decoder for Fake {
-    fn block_length(&self) -> usize {
-        self.length
+        rows.map(|(slot, block)| logits(self.tokens[*slot].iter().chain(block).copied())).collect()
     }
 
-    fn start(&mut self, written: &[Written<'_>], arriving: &[Arrival]) -> Tensor<2> {
+    fn start(&mut self, finished: &[FinishedBlock<'_>], new: &[NewPrompt]) {
         let mut rows = Vec::new();
-        for block in written {
-            assert_eq!(block.ids.len(), self.length);
-            assert_eq!(self.slots[block.slot].len(), block.after * self.length, "tokens lost");
-            self.slots[block.slot].extend(block.ids);
+        for block in finished {
+            let tokens = &mut self.tokens[block.slot];
+            assert_eq!(block.ids.len(), self.block_length);
+            assert_eq!(tokens.len(), block.before * self.block_length, "tokens lost");
+            tokens.extend(block.ids);
             rows.push((block.slot, Vec::new()));
         }
-        for arrival in arriving {
-            assert!(arrival.after == 0 && !arrival.prompt.is_empty());
-            self.slots[arrival.slot] = blocks(&arrival.prompt, self.length);
-            rows.push((arrival.slot, Vec::new()));
+        for prompt in new {
+            assert!(prompt.before == 0 && !prompt.ids.is_empty());
+            self.tokens[prompt.slot] = padded(&prompt.ids, self.block_length);
+            rows.push((prompt.slot, Vec::new()));
         }
         rows.sort();
         assert!(rows.windows(2).all(|rows| rows[0].0 != rows[1].0), "two rows in one slot");
         self.rows = rows;
-        self.logits()
     }
 
-    fn next(&mut self, kept: &[usize], ids: &[u32]) -> Tensor<2> {
+    fn proceed(&mut self, kept: &[usize], ids: &[u32]) {
         assert!(kept.is_sorted_by(|a, b| a < b) && kept.len() == ids.len());
         self.rows = kept.iter().map(|&row| self.rows[row].clone()).collect();
         for ((_, block), &id) in self.rows.iter_mut().zip(ids) {
             block.push(id);
-            assert!(block.len() < self.length);
+            assert!(block.len() < self.block_length);
         }
-        self.logits()
-    }
-
-    fn fill(&mut self) {}
-
-    fn work(&self) -> Work {
-        Work::default()
     }
 }
 
-/// A prompt and what is asked for.
+/// A prompt and its options.
 #[derive(Clone, Debug)]
 struct Request {
     prompt: Vec<u32>,
@@ -97,11 +87,11 @@ struct Request {
 }
 
 impl Request {
-    /// What it gets alone.
-    fn answer(&self, length: usize) -> (Vec<u32>, Finish) {
-        let Options { sampling, allowed_vocab, first_prompt, .. } = self.options;
-        let mut sampler = Sampler::new(sampling, allowed_vocab, first_prompt);
-        let mut history = blocks(&self.prompt, length);
+    /// The tokens that the prompt gets alone, and the reason for its end.
+    fn answer(&self, block_length: usize) -> (Vec<u32>, Finish) {
+        let Options { sampling, allowed_vocab, rng_stream, .. } = self.options;
+        let mut sampler = Sampler::new(sampling, allowed_vocab, rng_stream);
+        let mut history = padded(&self.prompt, block_length);
         let known = history.len();
         while history.len() - known < self.options.max_tokens {
             let id = sampler.choose(&logits(history.iter().copied())).unwrap();
@@ -116,8 +106,8 @@ impl Request {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Arrive(Request),
-    /// Cancels one of the sequences so far, whether it is still there or not.
+    Submit(Request),
+    /// Cancels one of the sequences submitted so far, which may have ended.
     Cancel(usize),
     Step,
 }
@@ -125,29 +115,28 @@ enum Act {
 fn requests() -> impl Strategy<Value = Request> {
     let options = (0..12_usize, any::<bool>(), any::<bool>(), any::<bool>(), 0..4_usize);
     (vec(0..VOCAB as u32, 1..10), options).prop_map(|(prompt, options)| {
-        let (max_tokens, ends, samples, narrow, first_prompt) = options;
+        let (max_tokens, ends, samples, narrow, rng_stream) = options;
         let sampling = if samples { Sampling::at(0.8, 3) } else { Sampling::greedy() };
         let eos = ends.then_some(EOS);
-        // leaves out what is often most likely
+        // excludes tokens that are often most likely
         let allowed_vocab = narrow.then_some(4);
-        let options = Options { sampling, max_tokens, eos, allowed_vocab, first_prompt };
+        let options = Options { sampling, max_tokens, eos, allowed_vocab, rng_stream };
         Request { prompt, options }
     })
 }
 
 fn acts() -> impl Strategy<Value = Act> {
     prop_oneof![
-        3 => requests().prop_map(Act::Arrive),
+        3 => requests().prop_map(Act::Submit),
         1 => (0..30_usize).prop_map(Act::Cancel),
         6 => Just(Act::Step),
     ]
 }
 
-/// A scheduler with what is known of its sequences.
+/// A scheduler, and the expected answers of its sequences.
 struct Watched {
     scheduler: Scheduler,
-    slots: usize,
-    length: usize,
+    slots: Slots,
     sequences: HashMap<SequenceId, Sequence>,
     ids: Vec<SequenceId>,
 }
@@ -159,16 +148,16 @@ struct Sequence {
 }
 
 impl Watched {
-    fn new(slots: usize, length: usize) -> Self {
-        let fake = Fake { length, slots: vec![Vec::new(); slots], rows: Vec::new() };
-        let scheduler = Scheduler::new(Box::new(fake), slots);
-        Self { scheduler, slots, length, sequences: HashMap::new(), ids: Vec::new() }
+    fn new(slots: usize, block_length: usize) -> Self {
+        let scheduler = Scheduler::new(block_length, slots);
+        let slots = Slots { block_length, tokens: vec![Vec::new(); slots], rows: Vec::new() };
+        Self { scheduler, slots, sequences: HashMap::new(), ids: Vec::new() }
     }
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Arrive(request) => {
-                let answer = request.answer(self.length);
+            Act::Submit(request) => {
+                let answer = request.answer(self.slots.block_length);
                 let id = self.scheduler.submit(request.prompt, 0, &request.options);
                 let sequence = Sequence { answer, written: Vec::new(), over: false };
                 assert!(self.sequences.insert(id, sequence).is_none(), "an id used twice");
@@ -182,8 +171,9 @@ impl Watched {
             }
             Act::Step => self.step(),
         }
-        let (running, waiting) = self.scheduler.counts();
-        assert_eq!(self.scheduler.free.len() + running, self.slots, "a slot leaked");
+        let (running, waiting) = (self.scheduler.running(), self.scheduler.waiting());
+        let slots = self.slots.tokens.len();
+        assert_eq!(self.scheduler.free.len() + running, slots, "a slot leaked");
         let ended = self.scheduler.ended.len();
         let live = self.sequences.values().filter(|sequence| !sequence.over).count();
         assert_eq!(running + waiting + ended, live, "a sequence was lost");
@@ -191,10 +181,22 @@ impl Watched {
     }
 
     fn step(&mut self) {
+        let mut events = self.scheduler.take_ended();
+        if let Some(plan) = self.scheduler.plan() {
+            let logits = self.slots.run(&plan);
+            let samplers = self.scheduler.samplers();
+            assert_eq!(logits.len(), samplers.len());
+            let chosen: Vec<Option<u32>> = samplers
+                .into_iter()
+                .zip(&logits)
+                .map(|(sampler, logits)| sampler.choose(logits))
+                .collect();
+            self.scheduler.settle(&chosen, &mut events);
+        }
         let mut tokens = HashMap::new();
-        for event in self.scheduler.step().unwrap() {
+        for event in events {
             let sequence = self.sequences.get_mut(&event.id()).unwrap();
-            assert!(!sequence.over, "heard of a sequence that was over");
+            assert!(!sequence.over, "an event of a sequence that was over");
             match event {
                 Event::Token { id, token } => {
                     assert!(tokens.insert(id, token).is_none(), "two tokens in a step");
@@ -210,9 +212,9 @@ impl Watched {
                 }
             }
         }
-        // those that have a slot never pause
-        for row in &self.scheduler.rows {
-            assert!(tokens.contains_key(&row.id), "a running sequence got no token");
+        // sequences with a slot never pause
+        for running in &self.scheduler.running {
+            assert!(tokens.contains_key(&running.id), "a running sequence got no token");
         }
     }
 }
@@ -227,15 +229,15 @@ proptest! {
     #[test]
     fn no_schedule_leaks_a_slot_or_loses_a_token(
         slots in 1..5_usize,
-        length in 1..5_usize,
+        block_length in 1..5_usize,
         schedule in vec(acts(), 1..60),
     ) {
-        let mut watched = Watched::new(slots, length);
+        let mut watched = Watched::new(slots, block_length);
         for act in schedule {
             watched.act(act);
         }
-        // everybody else comes to an end: at worst one after the other, a block late each
-        let most = (watched.ids.len() + 1) * (12 + length);
+        // the others end: in the worst case one after the other, each a block late
+        let most = (watched.ids.len() + 1) * (12 + block_length);
         for _ in 0..most {
             watched.act(Act::Step);
         }

@@ -1,28 +1,26 @@
 //! Decoding without caches, which the engine is compared with.
 
 use block_transformer_generation::{EOS, PAD, Sampler, Sampling};
-use block_transformer_zoo::{
-    Family, FamilyConfig, LanguageModel, ModelConfig, PaddingMask, TokenBatch,
-};
+use block_transformer_family::{Family, FamilyConfig, PaddingMask, TokenBatch};
+use block_transformer_zoo::LanguageModel;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Continues a prompt, recomputing everything for each token.
 pub fn uncached(
     model: &LanguageModel,
-    config: &ModelConfig,
     prompt: &[u32],
-    (sampling, index): (Sampling, usize),
+    (sampling, rng_stream): (Sampling, usize),
     count: usize,
     device: &Device,
 ) -> Vec<u32> {
-    let l = config.block_length();
+    let l = model.config().block_length();
     let prompt = if prompt.is_empty() { &[EOS] } else { prompt };
     let left = prompt.len().next_multiple_of(l) - prompt.len();
     let mut ids = [vec![PAD; left], prompt.to_vec()].concat();
     let first = ids.len();
-    let mut sampler = Sampler::new(sampling, None, index);
+    let mut sampler = Sampler::new(sampling, None, rng_stream);
     while ids.len() < first + count {
-        // the rest of the block that is being written is padding, which nothing before it sees
+        // the rest of the block in progress is padding, which no token before it sees
         let time = (ids.len() + 1).next_multiple_of(l);
         let is_token = (0..time).map(|i| (left..ids.len()).contains(&i)).collect();
         let mut padded: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();

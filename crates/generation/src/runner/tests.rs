@@ -1,52 +1,47 @@
-//! Logits: of a batch, of a sequence alone, without caches, and on another device.
+//! Logits of a batch against those of one sequence, of a pass without caches, and of another device.
 
+use block_transformer_family::{FamilyConfig, TokenBatch};
 use block_transformer_testing::{model, shapes};
-use block_transformer_zoo::{
-    Family, FamilyConfig, LanguageModel, ModelConfig, PaddingMask, TokenBatch,
-};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use block_transformer_text::PAD;
+use block_transformer_zoo::LanguageModel;
+use burn::tensor::{Int, TensorData};
 
 use super::*;
-use crate::engine::decoder;
-use crate::{Limits, PAD};
+use crate::limits::Limits;
 
-/// Numbers of a row of logits that come of the same sums in another order.
+/// Tolerance of logits whose sums are added in another order, relative to the largest logit.
 const TOLERANCE: f32 = 2e-4;
 
-/// Tokens that are written whatever the logits say.
-fn chosen(sequence: usize, place: usize) -> u32 {
+/// The token at a place of a sequence, whatever the logits say.
+fn token(sequence: usize, place: usize) -> u32 {
     2 + ((sequence * 31 + place * 17) % 250) as u32
 }
 
-/// Prompts of these lengths, and how many tokens each writes.
+/// Lengths of the prompts and of their continuations.
 const SEQUENCES: [(usize, usize); 6] = [(1, 9), (3, 14), (30, 2), (9, 14), (29, 11), (30, 6)];
 
 fn prompt(sequence: usize) -> Vec<u32> {
-    (0..SEQUENCES[sequence].0).map(|i| chosen(sequence + 7, i)).collect()
+    (0..SEQUENCES[sequence].0).map(|i| token(sequence + 7, i)).collect()
 }
 
 struct Row {
     sequence: usize,
     slot: usize,
-    index: usize,
+    /// Row in the previous step.
+    row: usize,
     /// Blocks before the one in progress.
     blocks: usize,
     block: Vec<u32>,
     written: usize,
 }
 
-/// The logits of every token of `sequences`: all at once but for the last, which comes in as soon as
-/// one has ended.
-fn logits(
-    model: &LanguageModel,
-    config: &ModelConfig,
-    sequences: &[usize],
-    device: &Device,
-) -> Vec<Vec<Vec<f32>>> {
+/// The logits of every token of `sequences`, decoded together, except the last one, which starts when
+/// another has ended.
+fn logits(model: &LanguageModel, sequences: &[usize], device: &Device) -> Vec<Vec<Vec<f32>>> {
     let slots = sequences.len().max(2) - 1;
-    let limits = Limits { sequences: slots, tokens: 50 };
-    let mut decoder = decoder(model, config, limits, device).unwrap();
-    let l = decoder.block_length();
+    let limits = Limits { max_sequences: slots, max_tokens: 50 };
+    let mut runner = Runner::new(model, limits, device);
+    let l = model.config().block_length();
     let mut waiting: Vec<usize> = sequences.iter().rev().copied().collect();
     let mut free: Vec<usize> = (0..slots).collect();
     let mut rows: Vec<Row> = Vec::new();
@@ -54,67 +49,62 @@ fn logits(
     let mut place = l;
     while !rows.is_empty() || !waiting.is_empty() {
         let logits = if rows.is_empty() || place == l {
-            let written: Vec<Written<'_>> = rows
-                .iter()
-                .map(|row| Written { slot: row.slot, after: row.blocks, ids: &row.block })
-                .collect();
-            let mut arriving = Vec::new();
+            let mut new = Vec::new();
+            let mut joining = Vec::new();
             while let (Some(&slot), Some(&sequence)) = (free.last(), waiting.last()) {
                 free.pop();
                 waiting.pop();
-                arriving.push((Arrival { slot, prompt: prompt(sequence), after: 0 }, sequence));
+                let ids = prompt(sequence);
+                let blocks = ids.len().div_ceil(l);
+                joining.push(Row { sequence, slot, row: 0, blocks, block: Vec::new(), written: 0 });
+                new.push(NewPrompt { slot, before: 0, ids });
             }
-            let arrivals: Vec<Arrival> = arriving.iter().map(|(a, _)| a.clone()).collect();
-            let logits = decoder.start(&written, &arrivals);
+            let finished = rows
+                .iter()
+                .map(|row| FinishedBlock { slot: row.slot, before: row.blocks, ids: &row.block })
+                .collect();
+            let logits = runner.run(&Plan::Start { finished, new });
             for row in &mut rows {
                 row.blocks += 1;
                 row.block.clear();
             }
-            rows.extend(arriving.into_iter().map(|(Arrival { slot, prompt, .. }, sequence)| {
-                let blocks = prompt.len().div_ceil(l);
-                Row { sequence, slot, index: 0, blocks, block: Vec::new(), written: 0 }
-            }));
+            rows.extend(joining);
             rows.sort_by_key(|row| row.slot);
             place = 0;
             logits
         } else {
-            let kept: Vec<usize> = rows.iter().map(|row| row.index).collect();
-            let ids: Vec<u32> = rows.iter().map(|row| row.block[place - 1]).collect();
-            decoder.next(&kept, &ids)
+            let kept = rows.iter().map(|row| row.row).collect();
+            let ids = rows.iter().map(|row| row.block[place - 1]).collect();
+            runner.run(&Plan::Continue { kept, ids })
         };
         let [_, vocab] = logits.dims();
         let values: Vec<f32> = logits.into_data().iter::<f32>().collect();
         for (index, (row, values)) in rows.iter_mut().zip(values.chunks(vocab)).enumerate() {
-            row.index = index;
+            row.row = index;
             all[row.sequence].push(values.to_vec());
-            row.block.push(chosen(row.sequence, row.written));
+            row.block.push(token(row.sequence, row.written));
             row.written += 1;
         }
         rows.retain(|row| {
-            let goes_on = row.written < SEQUENCES[row.sequence].1;
-            if !goes_on {
+            let continues = row.written < SEQUENCES[row.sequence].1;
+            if !continues {
                 free.push(row.slot);
             }
-            goes_on
+            continues
         });
         place += 1;
     }
     all
 }
 
-/// The logits of a sequence's tokens from one pass over all of it.
-fn without_caches(
-    model: &LanguageModel,
-    config: &ModelConfig,
-    sequence: usize,
-    device: &Device,
-) -> Vec<Vec<f32>> {
-    let l = config.block_length();
+/// The logits of a sequence's tokens from one pass over the whole sequence.
+fn without_caches(model: &LanguageModel, sequence: usize, device: &Device) -> Vec<Vec<f32>> {
+    let l = model.config().block_length();
     let (prompt, count) = (prompt(sequence), SEQUENCES[sequence].1);
     let left = prompt.len().next_multiple_of(l) - prompt.len();
     let mut ids = [vec![PAD; left], prompt].concat();
     let first = ids.len();
-    ids.extend((0..count).map(|place| chosen(sequence, place)));
+    ids.extend((0..count).map(|place| token(sequence, place)));
     let mut is_token: Vec<bool> = (0..ids.len()).map(|i| i >= left).collect();
     let time = ids.len().next_multiple_of(l);
     ids.resize(time, PAD);
@@ -142,13 +132,13 @@ fn assert_close(ours: &[Vec<f32>], theirs: &[Vec<f32>], what: &str) {
 }
 
 #[test]
-fn a_batch_has_the_bits_of_its_sequences() {
+fn a_batch_has_the_bits_of_its_sequences_alone() {
     let device = Device::flex();
     for (name, config) in shapes() {
         let model = model(&config, &device);
-        let batch = logits(&model, &config, &[0, 1, 2, 3, 4, 5], &device);
+        let batch = logits(&model, &[0, 1, 2, 3, 4, 5], &device);
         for sequence in 0..SEQUENCES.len() {
-            let alone = logits(&model, &config, &[sequence], &device);
+            let alone = logits(&model, &[sequence], &device);
             for (place, (batch, alone)) in batch[sequence].iter().zip(&alone[sequence]).enumerate()
             {
                 let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -159,13 +149,13 @@ fn a_batch_has_the_bits_of_its_sequences() {
 }
 
 #[test]
-fn caches_change_nothing() {
+fn logits_with_and_without_caches_agree() {
     let device = Device::flex();
     for (name, config) in shapes() {
         let model = model(&config, &device);
-        let ours = logits(&model, &config, &[0, 1, 2, 3, 4, 5], &device);
+        let ours = logits(&model, &[0, 1, 2, 3, 4, 5], &device);
         for (sequence, ours) in ours.iter().enumerate() {
-            let theirs = without_caches(&model, &config, sequence, &device);
+            let theirs = without_caches(&model, sequence, &device);
             assert_close(ours, &theirs, &format!("{name}, sequence {sequence}"));
         }
     }
@@ -178,7 +168,7 @@ fn devices_agree() {
     let other = Device::ndarray();
     for (name, config) in shapes() {
         let [ours, theirs] = [&device, &other]
-            .map(|device| logits(&model(&config, device), &config, &[0, 1, 2, 3, 4, 5], device));
+            .map(|device| logits(&model(&config, device), &[0, 1, 2, 3, 4, 5], device));
         for (sequence, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
             assert_close(ours, theirs, &format!("{name}, sequence {sequence}"));
         }

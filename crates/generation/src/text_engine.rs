@@ -1,0 +1,192 @@
+//! Decodes many texts together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use block_transformer_family::{Family, FamilyConfig};
+use block_transformer_text::{StreamDecoder, Tokenizer};
+use burn::tensor::Device;
+
+use crate::engine::Engine;
+use crate::error::GenerationError;
+use crate::event::{Event, Finish, SequenceId};
+use crate::limits::Limits;
+use crate::options::Options;
+use crate::stop::StopFilter;
+
+/// Decodes many texts together: an [`Engine`] with a tokenizer, streaming text and stop strings.
+///
+/// Texts can be submitted, end and be cancelled at any time. The engine owns everything it needs, so
+/// that a server can run it on a thread of its own.
+///
+/// ```no_run
+/// # use burn::tensor::Device;
+/// # use block_transformer_generation::{Limits, Options, TextEngine};
+/// # use block_transformer_text::Tokenizer;
+/// # fn f(device: Device) -> Result<(), Box<dyn std::error::Error>> {
+/// let model = block_transformer_zoo::preset("block-33m")?.model.init(0, &device);
+/// let limits = Limits { max_sequences: 8, max_tokens: 256 };
+/// let mut engine = TextEngine::new(&model, Tokenizer::Bytes, limits, &device)?;
+/// engine.submit("Once upon a time", &Options::default(), &["\n\n".into()])?;
+/// while !engine.is_idle() {
+///     for event in engine.step()? {
+///         print!("{}", event.text);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct TextEngine {
+    engine: Engine,
+    tokenizer: Arc<Tokenizer>,
+    tokenizer_vocab: usize,
+    streams: HashMap<SequenceId, TextStream>,
+    cancelled: Vec<TextEvent>,
+}
+
+/// New text of a sequence, or its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextEvent {
+    /// The sequence.
+    pub id: SequenceId,
+    /// New text: whole characters that precede any stop string. Empty only in the last event.
+    pub text: String,
+    /// Tokens decoded so far, including those of a stop string.
+    pub tokens: usize,
+    /// The reason why the sequence ended, in its last event.
+    pub finish: Option<Finish>,
+}
+
+impl TextEngine {
+    /// Allocates an engine for `model`, which must be on `device`, and its `tokenizer`.
+    ///
+    /// # Errors
+    /// When the tokenizer has ids without an embedding, or `limits` leave no room for a sequence.
+    pub fn new<M: Family>(
+        model: &M,
+        tokenizer: impl Into<Arc<Tokenizer>>,
+        limits: Limits,
+        device: &Device,
+    ) -> Result<Self, GenerationError> {
+        let tokenizer = tokenizer.into();
+        let (ids, known) = (tokenizer.vocab_size(), model.config().vocab_size());
+        if ids > known {
+            return Err(GenerationError::Vocabulary { tokenizer: ids, model: known });
+        }
+        Ok(Self {
+            engine: Engine::new(model, limits, device)?,
+            tokenizer,
+            tokenizer_vocab: ids,
+            streams: HashMap::new(),
+            cancelled: Vec::new(),
+        })
+    }
+
+    /// Queues a prompt, to be continued until EOS, one of the strings `stop`, or
+    /// `options.max_tokens`. `options.allowed_vocab` is replaced by the tokenizer's vocabulary.
+    ///
+    /// # Errors
+    /// When an option is out of its range, a stop string is empty, or the prompt cannot be encoded or
+    /// is too long.
+    pub fn submit(
+        &mut self,
+        prompt: &str,
+        options: &Options,
+        stop: &[String],
+    ) -> Result<SequenceId, GenerationError> {
+        let ids = self.tokenizer.encode(prompt)?;
+        self.submit_ids(&ids, options, stop)
+    }
+
+    /// Queues a prompt that is already encoded.
+    ///
+    /// # Errors
+    /// Those of [`submit`](Self::submit), or when the model has no embedding for an id.
+    pub fn submit_ids(
+        &mut self,
+        prompt: &[u32],
+        options: &Options,
+        stop: &[String],
+    ) -> Result<SequenceId, GenerationError> {
+        let filter = StopFilter::new(stop)?;
+        let options = Options { allowed_vocab: Some(self.tokenizer_vocab), ..options.clone() };
+        let id = self.engine.submit(prompt, &options)?;
+        let decoder = StreamDecoder::new(Arc::clone(&self.tokenizer));
+        self.streams.insert(id, TextStream { decoder, filter, tokens: 0 });
+        Ok(id)
+    }
+
+    /// Ends a sequence. The next [`step`](Self::step) reports it as [`Finish::Cancelled`], without
+    /// more text. Returns false if the sequence has already ended.
+    pub fn cancel(&mut self, id: SequenceId) -> bool {
+        let Some(TextStream { tokens, .. }) = self.streams.remove(&id) else { return false };
+        self.engine.cancel(id);
+        let finish = Some(Finish::Cancelled);
+        self.cancelled.push(TextEvent { id, text: String::new(), tokens, finish });
+        true
+    }
+
+    /// Decodes one token of every sequence that has a slot, and returns the new text and the ends.
+    ///
+    /// # Errors
+    /// Those of [`Engine::step`].
+    pub fn step(&mut self) -> Result<Vec<TextEvent>, GenerationError> {
+        let stepped = self.engine.step()?;
+        let mut events = std::mem::take(&mut self.cancelled);
+        for event in stepped {
+            let id = event.id();
+            // the stream is gone when the token before completed a stop string
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let (text, finish) = match event {
+                Event::Token { token, .. } => {
+                    (stream.push(token), stream.filter.stopped().then_some(Finish::Stop))
+                }
+                Event::Finished { reason, .. } => (stream.rest(), Some(reason)),
+            };
+            let tokens = stream.tokens;
+            if finish == Some(Finish::Stop) {
+                self.engine.cancel(id);
+            }
+            if finish.is_some() {
+                self.streams.remove(&id);
+            }
+            if finish.is_some() || !text.is_empty() {
+                events.push(TextEvent { id, text, tokens, finish });
+            }
+        }
+        Ok(events)
+    }
+
+    /// Returns whether every sequence has ended and was reported.
+    pub fn is_idle(&self) -> bool {
+        self.engine.is_idle() && self.cancelled.is_empty()
+    }
+
+    /// Returns the engine of token ids, for its counts.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+/// The text of one sequence.
+#[derive(Debug)]
+struct TextStream {
+    decoder: StreamDecoder<Arc<Tokenizer>>,
+    filter: StopFilter,
+    tokens: usize,
+}
+
+impl TextStream {
+    /// Takes the next token and returns the text that became certain.
+    fn push(&mut self, token: u32) -> String {
+        self.tokens += 1;
+        let piece = self.decoder.push(token);
+        self.filter.push(&piece)
+    }
+
+    /// Returns the text that was held back.
+    fn rest(&mut self) -> String {
+        self.filter.push(&self.decoder.finish()) + &self.filter.finish()
+    }
+}
