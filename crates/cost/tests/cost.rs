@@ -140,7 +140,7 @@ fn no_prediction_exceeds_its_bound() {
 fn the_largest_batch_fills_the_memory_in_half_precision() {
     let mut machine = Machine::open(Path::new("h100")).unwrap();
     let batch = |machine: &Machine| {
-        largest_batch(preset("vanilla-160m"), machine, 2176).unwrap().sequences as f64
+        largest_batch(preset("vanilla-160m"), machine, 2176).unwrap().max_sequences as f64
     };
     // 12 layers of 768, keys and values, 2 bytes
     let cache = 2175.0 * 12.0 * 768.0 * 2.0 * 2.0;

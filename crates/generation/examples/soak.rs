@@ -149,7 +149,10 @@ fn soak(minutes: f64) -> Fallible<()> {
     let names = ["small-block", "small-vanilla"];
     let mut all =
         names.into_iter().map(|name| Soak::new(name, &device)).collect::<Fallible<Vec<_>>>()?;
-    println!("{REQUESTS} requests of {} were answered alone; testing for {minutes} minutes", names.join(" and "));
+    println!(
+        "{REQUESTS} requests of {} were answered alone; testing for {minutes} minutes",
+        names.join(" and ")
+    );
     let (start, length) = (Instant::now(), Duration::from_secs_f64(minutes * 60.0));
     let mut next_line = Duration::ZERO;
     // resident memory after the first tenth of the time, and the maximum since

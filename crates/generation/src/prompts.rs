@@ -1,7 +1,7 @@
 //! Prompts as the blocks that a prefill runs.
 
 use block_transformer_family::PaddingMask;
-use block_transformer_layers::{Positions};
+use block_transformer_layers::{BATCH_INVARIANT_ROWS, Positions, int_tensor};
 use block_transformer_text::PAD;
 use burn::tensor::{Device, Int, Tensor};
 

@@ -36,7 +36,8 @@ impl Runner {
 
     /// Starts a block of every sequence and returns the logits of its first token.
     fn start(&mut self, finished: &[FinishedBlock<'_>], new: &[NewPrompt]) -> Tensor<2> {
-        let (length, positions) = (self.decoding.block_length(), self.decoding.positions_per_block());
+        let (length, positions) =
+            (self.decoding.block_length(), self.decoding.positions_per_block());
         let mut slots: Vec<usize> = finished.iter().map(|block| block.slot).collect();
         let mut states = Vec::new();
         if !finished.is_empty() {

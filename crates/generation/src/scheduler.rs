@@ -192,7 +192,15 @@ impl Scheduler {
             && let Some(Waiting { id, prompt, before, sampler, end }) = self.waiting.pop_front()
         {
             let blocks = before + prompt.len().div_ceil(self.block_length);
-            self.running.push(Running { id, slot, row: 0, blocks, block: Vec::new(), sampler, end });
+            self.running.push(Running {
+                id,
+                slot,
+                row: 0,
+                blocks,
+                block: Vec::new(),
+                sampler,
+                end,
+            });
             new.push(NewPrompt { slot, before, ids: prompt });
         }
         self.running.sort_by_key(|running| running.slot);

@@ -319,8 +319,9 @@ fn sequences_without_room_are_refused() {
     let device = Device::flex();
     let config = shape("prefix");
     let model = model(&config, &device);
-    let new =
-        |max_sequences, max_tokens| Engine::new(&model, Limits { max_sequences, max_tokens }, &device);
+    let new = |max_sequences, max_tokens| {
+        Engine::new(&model, Limits { max_sequences, max_tokens }, &device)
+    };
     assert!(matches!(new(0, 10).unwrap_err(), GenerationError::NoRoom));
     assert!(matches!(new(1, 1).unwrap_err(), GenerationError::NoRoom));
     let mut engine = new(1, 10).unwrap();

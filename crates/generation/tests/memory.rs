@@ -147,6 +147,9 @@ fn caches_are_sized_exactly() {
     assert_eq!(memory("block-170m-cls-cross", 1, 5).caches, (1 + 4) * position);
     // sizes beyond any machine do not overflow
     assert_eq!(memory("vanilla-160m", usize::MAX, usize::MAX).total(), u64::MAX);
-    let half = block_transformer_zoo::preset("block-170m").unwrap().model.weight_bytes(Precision::Bf16Weights);
+    let half = block_transformer_zoo::preset("block-170m")
+        .unwrap()
+        .model
+        .weight_bytes(Precision::Bf16Weights);
     assert!(half < memory("block-170m", 1, 8).weights);
 }

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use block_transformer_family::FamilyConfig;
 use block_transformer_generation::{
-    Completion, Finish, GenerationError, Limits, Options, PAD, Sampling, TextEngine, TextEvent, TextGenerator,
-    generate, sample_text,
+    Completion, Finish, GenerationError, Limits, Options, PAD, Sampling, TextEngine, TextEvent,
+    TextGenerator, generate, sample_text,
 };
 use block_transformer_testing::{model, shape};
 use block_transformer_text::Tokenizer;
@@ -41,8 +41,7 @@ fn pieces_are_the_text_of_all_ids() {
         let ids = Tokenizer::Bytes.encode_batch(&prompts()).unwrap();
         let allowed_vocab = Some(Tokenizer::Bytes.vocab_size());
         let options = Options { allowed_vocab, ..options() };
-        let ids =
-            generate(&model, &ids, &options, &device, |_, _| ControlFlow::Continue(()));
+        let ids = generate(&model, &ids, &options, &device, |_, _| ControlFlow::Continue(()));
         for ((completion, pieces), ids) in completions.iter().zip(&pieces).zip(ids.unwrap()) {
             assert!(ids.iter().all(|&id| id != PAD && id < 258));
             assert_eq!(completion.text, Tokenizer::Bytes.decode(&ids), "{name}");
@@ -98,8 +97,7 @@ fn samples_repeat_with_their_seed() {
     let device = Device::flex();
     let config = shape("prefix");
     let model = model(&config, &device);
-    let sample =
-        |seed| sample_text(&model, Tokenizer::Bytes, "Once", 20, seed, &device).unwrap();
+    let sample = |seed| sample_text(&model, Tokenizer::Bytes, "Once", 20, seed, &device).unwrap();
     assert_eq!(sample(1), sample(1));
     assert_ne!(sample(1), sample(2));
 }

@@ -92,7 +92,8 @@ impl Args {
         let mut out = Output::default();
         // a single prompt streams; several are printed in order, each as soon as all before it ended
         let streaming = prompts.len() == 1;
-        let (mut texts, mut ended) = (vec![String::new(); prompts.len()], vec![false; prompts.len()]);
+        let (mut texts, mut ended) =
+            (vec![String::new(); prompts.len()], vec![false; prompts.len()]);
         let mut printed = 0;
         let completions = generator.generate(&prompts, &options, &self.stop, |index, event| {
             if streaming {

@@ -1,7 +1,7 @@
 //! Decoding without caches, which the engine is compared with.
 
-use block_transformer_generation::{EOS, PAD, Sampler, Sampling};
 use block_transformer_family::{Family, FamilyConfig, PaddingMask, TokenBatch};
+use block_transformer_generation::{EOS, PAD, Sampler, Sampling};
 use block_transformer_zoo::LanguageModel;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
