@@ -13,6 +13,7 @@ pub struct TargetScore {
 
 /// Scores of one target per row of logits.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one value per chunk of logits")]
 pub enum TargetScores {
     /// Scores on the host.
     Host(Vec<TargetScore>),
