@@ -1,4 +1,4 @@
-//! What a family says about the shape of a model.
+//! The configuration of a model, as a family states it.
 
 use std::fmt::Debug;
 
@@ -71,7 +71,7 @@ pub fn check_ids(vocab_size: usize, max_position_embeddings: usize) -> Result<()
     InvalidConfig::check_size("max_position_embeddings", max_position_embeddings, 1 << 30)
 }
 
-/// What a registry of families keeps about a family beside its types.
+/// An entry of a registry of families, beside the types of the family.
 #[derive(Clone, Copy, Debug)]
 pub struct Registration {
     /// A key that only the family's configuration tables have.

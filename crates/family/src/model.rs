@@ -1,4 +1,4 @@
-//! What training, evaluation and generation ask of a model.
+//! The interface of a model to training, evaluation and generation.
 
 use block_transformer_layers::{cross_entropy, linear_cross_entropy, project};
 use burn::module::Module;

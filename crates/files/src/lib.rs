@@ -17,7 +17,7 @@ const TEMPORARY: &str = ".partial-";
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {path}")]
 pub struct FileError {
-    /// What was attempted: "read", "write", "remove".
+    /// The failed operation: "read", "write" or "remove".
     pub action: &'static str,
     /// The file or folder.
     pub path: PathBuf,

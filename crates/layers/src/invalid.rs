@@ -6,7 +6,7 @@
 pub struct InvalidConfig {
     /// The key with its path, such as `token_decoder.expansion_ratio`.
     pub key: String,
-    /// What is wrong with its value.
+    /// The reason why its value is not accepted.
     pub reason: String,
 }
 

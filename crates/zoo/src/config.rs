@@ -13,12 +13,12 @@ use crate::nearest::nearest;
 pub struct ConfigError {
     /// The file or preset that it came from.
     pub origin: String,
-    /// What is wrong.
+    /// The mistake in it.
     #[source]
     pub problem: ConfigProblem,
 }
 
-/// What is wrong with a configuration.
+/// A mistake in a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigProblem {
     /// The text is not JSON.
