@@ -28,6 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (logits, targets) = model.predict(&batch);
     println!("logits {:?} for targets {:?}", logits.dims(), targets.dims());
     let loss: f32 = model.loss(&batch).into_scalar();
-    println!("loss {loss:.3} nats per token; guessing gives {:.3}", (config.vocab_size() as f64).ln());
+    println!(
+        "loss {loss:.3} nats per token; guessing gives {:.3}",
+        (config.vocab_size() as f64).ln()
+    );
     Ok(())
 }
