@@ -48,7 +48,7 @@ fn tasks_are_scored_the_same_in_any_batch_and_one_by_one() {
         let shown = format!("{value:.4}");
         assert!(table.contains(&shown) && markdown.contains(&shown), "{table}");
     }
-    // a model that knows next to nothing
+    // an almost untrained model
     let bits = all["tasks"]["wikitext"]["bits_per_byte"].as_f64().unwrap();
     assert!((7.0..9.0).contains(&bits), "{bits}");
     succeeds(dir.path(), &[&eval[..], &["small-batches", "--batch-tokens", "64"]].concat());
@@ -77,7 +77,7 @@ fn tasks_are_scored_the_same_in_any_batch_and_one_by_one() {
 }
 
 #[test]
-fn what_cannot_be_evaluated_is_named() {
+fn errors_name_their_cause() {
     let dir = checkpoints();
     let made_up = ["--checkpoint", "fits", "--data", MADE_UP];
     let more = |args: &[&'static str]| [&made_up[..], args].concat();

@@ -1,4 +1,4 @@
-//! `eval-pg19` through the real binary: what it writes, what it refuses, and being killed.
+//! `eval-pg19` through the real binary: its results, its errors, and kills.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -50,7 +50,7 @@ fn json(dir: &Path, path: &str) -> Value {
 }
 
 #[test]
-fn two_checkpoints_share_a_table_a_curve_and_a_picture() {
+fn two_checkpoints_share_tables_curves_and_a_plot() {
     let books = [text(1, 32 * 9), text(2, 32 * 5 + 7), text(3, 20)];
     let dir = prepared(&[
         ("1.txt", books[0].as_bytes()),
@@ -114,7 +114,7 @@ fn a_book_of_two_tokens_has_a_perplexity_and_no_curve() {
     fails(
         dir.path(),
         &eval(&["--context", "32", "--windows-only", "--out", "only"]),
-        &["--context 32", "no book is that long"],
+        &["--context 32", "no book is as long"],
     );
 }
 
@@ -128,14 +128,14 @@ fn bad_books_are_named() {
     fails(dir, &eval(&["--out", "blank"]), &["no text in the books"]);
     std::fs::create_dir(dir.join("none")).unwrap();
     std::fs::write(dir.join("list"), "books/good.txt\nbooks/lost.txt\n").unwrap();
-    for (books, says) in [("none", "no file"), ("list", "list:2"), ("nowhere", "nowhere")] {
+    for (books, says) in [("none", "no .txt file"), ("list", "list:2"), ("nowhere", "nowhere")] {
         fails(dir, &["eval-pg19", "--checkpoint", "block", "--books", books], &[says]);
     }
     fails(dir, &["eval-pg19", "--checkpoint", "block"], &["--books", "--download"]);
 }
 
 #[test]
-fn settings_and_checkpoints_that_cannot_be_are_named() {
+fn invalid_settings_and_checkpoints_are_named() {
     let dir = prepared(&[("1.txt", text(1, 400).as_bytes())]);
     let dir = dir.path();
     fails(dir, &eval(&["--context", "30"]), &["--context 30", "blocks of 4"]);
@@ -156,7 +156,7 @@ fn settings_and_checkpoints_that_cannot_be_are_named() {
         &["eval-pg19", "--checkpoint", "wrong", "--books", "books"],
         &["wrong", "tokenizer"],
     );
-    assert!(!dir.join("runs").exists(), "what is refused leaves nothing behind");
+    assert!(!dir.join("runs").exists(), "a rejected evaluation leaves no folder");
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn an_unreachable_server_is_named_with_the_place_to_put_the_books() {
     let dir = prepared(&[]);
     let args = ["eval-pg19", "--checkpoint", "block", "--download"];
     let mut command = command(dir.path(), &args);
-    // a proxy that nobody serves
+    // a proxy that does not answer
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].iter().for_each(|name| {
         command.env(name, "http://127.0.0.1:9");
     });
@@ -177,7 +177,7 @@ fn an_unreachable_server_is_named_with_the_place_to_put_the_books() {
 }
 
 #[test]
-fn an_evaluation_goes_on_only_as_it_was_begun() {
+fn an_evaluation_is_resumed_only_with_the_same_input() {
     let dir = prepared(&[("1.txt", text(1, 400).as_bytes()), ("2.txt", text(2, 400).as_bytes())]);
     let dir = dir.path();
     let begin = eval(&["--context", "32", "--out", "out"]);
@@ -203,7 +203,7 @@ fn an_evaluation_goes_on_only_as_it_was_begun() {
     fails(dir, &resume(&[]), &["checkpoint block", "step-000002", "step-000003"]);
 }
 
-/// Every file of a folder.
+/// The content of every file in a folder, by name.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
     entries
@@ -230,7 +230,7 @@ fn ten_kills_change_no_byte() {
         let args = if resume { resume_args } else { begin("killed") };
         command(dir, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
-    // once in the middle of a book, which the next process goes on with
+    // once in the middle of a book, which the next process continues
     let mut child = start(false);
     for _ in 0..6000 {
         if out.join("partial.json").exists() {
@@ -243,7 +243,7 @@ fn ten_kills_change_no_byte() {
     let partial = json(dir, "killed/partial.json");
     let windows = partial["tally"]["windows"].as_u64().unwrap();
     assert!(windows > 0);
-    // it is gone on with and not done again: a sum that is changed there stays changed
+    // the book is continued and not begun again: a change of its sums is in the results
     let tampered = dir.join("tampered");
     std::fs::create_dir(&tampered).unwrap();
     for (name, content) in files(&out) {
@@ -267,7 +267,7 @@ fn ten_kills_change_no_byte() {
             break;
         }
         kills += 1;
-        // a line cut off in the middle, as a kill in a write leaves it
+        // a line that is cut off in the middle, as after a kill during a write
         let rows = out.join("books.jsonl");
         if let (true, Ok(text)) = (kills == 5, std::fs::read(&rows)) {
             let cut = [&text[..], &text[..text.len().min(40)]].concat();

@@ -1,22 +1,20 @@
-//! How far and how fast an evaluation is.
+//! Progress and speed of an evaluation on documents.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use block_transformer_position_loss::Watch;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use block_transformer_evaluation::documents::{BookRow, Observer};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Time between lines where there is no terminal.
+/// Time between lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// Parts of the bar.
-const PARTS: f64 = 10_000.0;
 
-/// A bar with tokens/s and the time left on a terminal's stderr, lines anywhere else.
+/// A progress bar with tokens per second and the time left; without a terminal, lines.
 pub struct TokenMeter {
     bar: Option<ProgressBar>,
-    /// When the first batch was done and how far all was then: what came before is loading, or
-    /// another process's work.
-    since: Option<(Instant, f64)>,
+    /// Time and bytes done after the first batch. The time before was spent on loading, and the
+    /// bytes before may be the work of another process.
+    since: Option<(Instant, u64)>,
     tokens: usize,
     line: Instant,
 }
@@ -26,14 +24,13 @@ impl TokenMeter {
     pub fn new() -> Self {
         let style = ProgressStyle::with_template("{bar:40} {percent:>3}% {msg}");
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar =
-                ProgressBar::with_draw_target(Some(PARTS as u64), ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
         Self { bar, since: None, tokens: 0, line: Instant::now() }
     }
 
-    /// Clears the bar and says how fast it went.
+    /// Clears the bar and prints the speed.
     pub fn finish(self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -45,43 +42,48 @@ impl TokenMeter {
     }
 }
 
-impl Watch for TokenMeter {
-    fn advance(&mut self, tokens: usize, share: f64) {
+impl Observer for TokenMeter {
+    fn batch(&mut self, tokens: usize, done: u64, total: u64) {
         let Some((since, from)) = self.since else {
-            self.since = Some((Instant::now(), share));
+            self.since = Some((Instant::now(), done));
             return;
         };
         self.tokens += tokens;
-        let seconds = since.elapsed().as_secs_f64();
-        let left = seconds * (1.0 - share) / (share - from).max(f64::EPSILON);
-        let rate = self.tokens as f64 / seconds;
-        let state = format!("{rate:.0} tokens/s, {} left", clock(left));
+        let elapsed = since.elapsed();
+        let ratio = (total - done) as f64 / (done - from).max(1) as f64;
+        let left = HumanDuration(elapsed.mul_f64(ratio));
+        let rate = self.tokens as f64 / elapsed.as_secs_f64();
+        let state = format!("{rate:.0} tokens/s, {left} left");
         match &self.bar {
             Some(bar) => {
                 bar.set_message(state);
-                bar.set_position((PARTS * share) as u64);
+                bar.set_length(total);
+                bar.set_position(done);
             }
             None if self.line.elapsed() >= LINE_EVERY => {
                 self.line = Instant::now();
-                eprintln!("{:5.1}% {state}", 100.0 * share);
+                eprintln!("{:5.1}% {state}", 100.0 * done as f64 / total as f64);
             }
             None => {}
         }
     }
 
-    fn note(&mut self, text: &str) {
+    fn book(&mut self, row: &BookRow) {
+        let tally = &row.tally;
+        let loss = match tally.predicted {
+            0 => String::new(),
+            tokens => format!(", {:.4} nats per token", tally.total_nats / tokens as f64),
+        };
+        let windows = match tally.windows {
+            0 => "shorter than a window".to_string(),
+            1 => "1 window".to_string(),
+            n => format!("{n} windows"),
+        };
+        let BookRow { checkpoint, book, tokens, .. } = row;
+        let line = format!("{checkpoint}: {book}, {tokens} tokens, {windows}{loss}");
         match &self.bar {
-            Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
         }
-    }
-}
-
-fn clock(seconds: f64) -> String {
-    let minutes = (seconds / 60.0).round() as u64;
-    match minutes {
-        0 => format!("{seconds:.0} s"),
-        1..60 => format!("{minutes} min"),
-        _ => format!("{} h {:02} min", minutes / 60, minutes % 60),
     }
 }

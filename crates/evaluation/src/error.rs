@@ -1,30 +1,47 @@
-//! What can go wrong.
+//! Errors of evaluations.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use block_transformer_checkpoint::CheckpointError;
+use block_transformer_files::FileError;
 use block_transformer_text::TextError;
+use burn::tensor::ExecutionError;
 
-/// An evaluation that cannot be done as asked.
+/// An evaluation that cannot start or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// An id the model has no embedding for.
+    /// A setting that must not be 0.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// A token id that the model has no embedding for.
     #[error(
-        "token id {id} is outside the model's vocabulary of {vocab}; encode the text with the \
+        "token id {id} is outside the model's vocabulary of {vocab_size}; encode the text with the \
          tokenizer the model was trained with"
     )]
-    Id {
+    TokenId {
         /// The id.
         id: u32,
-        /// Rows of the model's token tables.
-        vocab: usize,
+        /// Ids in the model's vocabulary.
+        vocab_size: usize,
     },
-    /// A request that asks for nothing.
+    /// A tokenizer with ids that the model has no embedding for.
+    #[error(
+        "the tokenizer has {tokenizer} ids and the model's vocabulary is {model}; use the \
+         tokenizer the model was trained with"
+    )]
+    Vocabulary {
+        /// Ids of the tokenizer.
+        tokenizer: usize,
+        /// Ids in the model's vocabulary.
+        model: usize,
+    },
+    /// A continuation without tokens.
     #[error("a continuation without tokens has no log-likelihood")]
     EmptyContinuation,
-    /// A continuation the model cannot see whole.
+    /// A continuation that is longer than the context.
     #[error(
-        "a continuation of {tokens} tokens is longer than the context of {context}; give a larger \
-         --context, or cut the text into rolling windows"
+        "a continuation of {tokens} tokens is longer than the context of {context}; use a larger \
+         context, or split the text into rolling windows"
     )]
     TooLong {
         /// Tokens of the continuation.
@@ -32,42 +49,33 @@ pub enum EvalError {
         /// Tokens of context.
         context: usize,
     },
-    /// A continuation that is no token of its own.
-    #[error("the tokenizer makes no token of {text:?} where it stands: it cannot be scored")]
+    /// A continuation that the tokenizer merges into the last token of the context.
+    #[error("the tokenizer produces no token for {text:?} after its context: it cannot be scored")]
     NoTokens {
         /// The continuation.
         text: String,
     },
-    /// A tokenizer with ids the model has no embedding for.
+    /// Logits that are infinite or not a number.
     #[error(
-        "the tokenizer has {tokenizer} ids and the model's vocabulary is {model}: use the \
-         tokenizer the model was trained with"
+        "the model's logits are not finite; its weights are damaged or its training diverged: use \
+         an earlier checkpoint"
     )]
-    Vocabulary {
-        /// Ids of the tokenizer.
-        tokenizer: usize,
-        /// Rows of the model's token tables.
-        model: usize,
-    },
-    /// Not a task.
-    #[error("--tasks {name}: no such task; did you mean `{nearest}`? Tasks: {known}")]
+    NotFinite,
+    /// A failure to read results from the device.
+    #[error("cannot read log-likelihoods from the device")]
+    Device(#[source] ExecutionError),
+
+    /// A name that is not the name of a task.
+    #[error("no task is called `{name}`; did you mean `{nearest}`? Tasks: {known}")]
     UnknownTask {
-        /// What was asked for.
+        /// The name given.
         name: String,
-        /// The task most like it.
+        /// The most similar name of a task.
         nearest: String,
-        /// Every task.
+        /// The names of all tasks.
         known: String,
     },
-    /// A task file that cannot be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A line of a task file that is no item.
+    /// An invalid line of a task file or of a list of books.
     #[error("{path}:{line}: {reason}")]
     Line {
         /// The file.
@@ -77,30 +85,101 @@ pub enum EvalError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A task file that is not what it must be.
+    /// A file or folder with invalid content.
     #[error("{path}: {reason}")]
-    File {
-        /// The file.
+    Content {
+        /// The file or folder.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         reason: String,
     },
-    /// A text that cannot be encoded.
+
+    /// An evaluation of documents without a checkpoint.
+    #[error("an evaluation needs at least one checkpoint")]
+    NoCheckpoints,
+    /// Checkpoints whose losses per token do not compare.
+    #[error(
+        "{checkpoint} has another tokenizer than {first}; losses per token do not compare between \
+         them: evaluate each on its own"
+    )]
+    Tokenizers {
+        /// The checkpoint, as given.
+        checkpoint: PathBuf,
+        /// The first checkpoint.
+        first: PathBuf,
+    },
+    /// Windows that are not several blocks of a model.
+    #[error(
+        "windows of {context} tokens are not several blocks of {block_length} tokens, the block \
+         length of {checkpoint}"
+    )]
+    Windows {
+        /// Tokens per window.
+        context: usize,
+        /// Tokens per block.
+        block_length: usize,
+        /// The checkpoint.
+        checkpoint: PathBuf,
+    },
+    /// Books without text.
+    #[error("there is no text in the books")]
+    NoText,
+    /// Books that are all shorter than a window, where only windows are measured.
+    #[error("no book is as long as a window of {context} tokens; use a smaller context")]
+    NoWindows {
+        /// Tokens per window.
+        context: usize,
+    },
+    /// A book that cannot be scored.
+    #[error("book {book}, checkpoint {checkpoint}")]
+    Book {
+        /// The book's name.
+        book: String,
+        /// The checkpoint's label.
+        checkpoint: String,
+        /// The cause.
+        source: Box<EvalError>,
+    },
+    /// A folder without an evaluation to resume.
+    #[error("{0}: the folder holds no evaluation to resume")]
+    NotBegun(PathBuf),
+    /// A folder that holds an evaluation already.
+    #[error("{0}: the folder holds an evaluation already; resume it, or use another folder")]
+    AlreadyBegun(PathBuf),
+    /// An evaluation that cannot be resumed, because its input is not the same any more.
+    #[error("{folder}: {change}; start again in another folder")]
+    Changed {
+        /// The folder of the evaluation.
+        folder: PathBuf,
+        /// What has changed.
+        change: String,
+    },
+    /// A damaged file of an evaluation.
+    #[error("{file} is damaged: {reason}; start again in another folder")]
+    Damaged {
+        /// The file, with the line where it has lines.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A file that cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A text or tokenizer that cannot be used.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// A setting of zero.
-    #[error("{0}: must be at least 1")]
-    Zero(&'static str),
-    /// A model and a configuration of different families.
-    #[error("the model is not of the {0} family its configuration describes")]
-    Family(&'static str),
-    /// Logits that are no numbers.
-    #[error(
-        "the model's logits are not finite; its weights are damaged or its training diverged: use \
-         an earlier checkpoint"
-    )]
-    NotFinite,
-    /// Numbers that could not be read from the device.
-    #[error("reading log-likelihoods from the device: {0}")]
-    Device(String),
+    /// A checkpoint that cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+impl EvalError {
+    pub(crate) fn content(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Content { path: path.into(), reason: reason.into() }
+    }
+
+    pub(crate) fn line(path: &Path, line: usize, reason: impl Into<String>) -> Self {
+        Self::Line { path: path.into(), line, reason: reason.into() }
+    }
 }

@@ -1,27 +1,20 @@
-//! Zero-shot tasks: log-likelihoods of continuations, and the scores made of them, as in the
-//! EleutherAI evaluation harness.
+//! Evaluation of language models: zero-shot tasks, and the loss in long documents.
 //!
-//! [`Scorer`] knows token ids only; [`Task`] knows what a task asks, and [`evaluate()`] puts both
-//! together.
+//! - [`Scorer`] computes log-likelihoods of token ids under a model of any family.
+//! - [`tasks`] asks what the tasks of the EleutherAI evaluation harness ask, and computes its
+//!   metrics.
+//! - [`documents`] measures the loss by position in long documents (the paper's PG19 figure), and
+//!   the perplexity of whole documents.
+//! - [`statistics`] has the standard errors of both.
 
-mod encode;
+pub mod documents;
+pub mod statistics;
+pub mod tasks;
+
 mod error;
-mod evaluate;
-mod logits;
-mod metrics;
-mod python;
-mod report;
-mod rolling;
-mod rows;
 mod score;
-mod tasks;
+mod table;
 
 pub use block_transformer_text::{EOS, PAD};
-pub use encode::{Prompt, encode};
 pub use error::EvalError;
-pub use evaluate::{Evaluation, Requests, check_tokenizer, conclude, evaluate, requests};
-pub use metrics::{ItemScore, Metric, RESAMPLES, Score};
-pub use report::{Report, Setting, Timed};
-pub use rolling::rolling_windows;
-pub use score::{Request, Scored, Scorer};
-pub use tasks::{Item, Task};
+pub use score::{BATCH_TOKENS, Request, Scored, Scorer, rolling_windows};

@@ -1,15 +1,15 @@
-//! Task files that are not what they must be are named, with the line.
+//! Errors about invalid task files name the file and the line.
 
 mod common;
 
 use std::fs;
 use std::path::Path;
 
-use block_transformer_evaluation::{Item, Task};
+use block_transformer_evaluation::tasks::{Item, Task};
 use common::reference;
 use tempfile::TempDir;
 
-/// The made-up files in a folder of their own.
+/// A copy of the made-up files.
 fn files() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for task in Task::all() {
@@ -33,7 +33,7 @@ fn error(task: Task, change: impl FnOnce(String) -> Vec<u8>) -> String {
 }
 
 #[test]
-fn files_as_they_should_be_are_read() {
+fn valid_files_are_read() {
     let dir = files();
     let counts: Vec<usize> =
         Task::all().iter().map(|&task| load(dir.path(), task).unwrap()).collect();
@@ -50,7 +50,7 @@ fn broken_lines_are_named() {
         let cut = |text: String| {
             let mut lines: Vec<&str> = text.lines().collect();
             lines[2] = &lines[2][..10];
-            // an empty line counts, and is no item
+            // an empty line counts as a line, and is not an item
             lines.insert(1, "");
             lines.join("\n").into_bytes()
         };
@@ -69,9 +69,12 @@ fn broken_lines_are_named() {
 }
 
 #[test]
-fn items_that_make_no_sense_are_named() {
+fn invalid_items_are_named() {
     let out = error(Task::HellaSwag, |text| text.replace("\"label\": 3", "\"label\": 4").into());
-    assert!(out.contains(":5: ") && out.contains("number 4 of 4"), "{out}");
+    assert!(
+        out.contains(":5: ") && out.contains("number 4 ") && out.contains("4 options"),
+        "{out}"
+    );
     let blank = error(Task::Winogrande, |text| text.replacen('_', "it", 1).into());
     assert!(blank.contains(":1: the sentence has no blank"), "{blank}");
     let answer = error(Task::Winogrande, |text| text.replacen("\"1\"", "\"\"", 1).into());

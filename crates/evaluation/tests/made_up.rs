@@ -1,13 +1,12 @@
-//! A few made-up items a task, tokenized by bytes: prompts, log-likelihoods and scores are the
-//! harness's.
+//! A few made-up items per task, tokenized by bytes: prompts, log-likelihoods and scores are those
+//! of the harness.
 
 mod common;
 
 use std::collections::BTreeMap;
 
-use block_transformer_evaluation::{
-    Item, Prompt, Request, Requests, Scorer, Task, conclude, evaluate, requests,
-};
+use block_transformer_evaluation::tasks::{Item, ItemRequests, Prompt, Task, evaluate};
+use block_transformer_evaluation::{BATCH_TOKENS, Request, Scorer};
 use block_transformer_text::Tokenizer;
 use burn::tensor::Device;
 use common::{FAMILIES, Found, differences, model, reference, same_metrics};
@@ -44,7 +43,7 @@ fn load(task: Task) -> Vec<Item> {
 }
 
 #[test]
-fn prompts_are_the_harness_s() {
+fn prompts_are_those_of_the_harness() {
     let made_up = read();
     for &task in Task::all() {
         let pair = |prompt: &Prompt| vec![prompt.context.clone(), prompt.continuation.clone()];
@@ -61,19 +60,22 @@ fn prompts_are_the_harness_s() {
 }
 
 #[test]
-fn log_likelihoods_and_scores_are_the_harness_s() {
+fn log_likelihoods_and_scores_are_those_of_the_harness() {
     let (made_up, device) = (read(), Device::flex());
     for family in FAMILIES {
-        let (model, config) = model(family, made_up.vocab, made_up.context, &device);
-        for batch_tokens in [Scorer::BATCH_TOKENS, 300] {
-            let scorer = Scorer::new(&model, &config, &device).unwrap();
-            let scorer = scorer.with_batch_tokens(batch_tokens).unwrap();
+        let model = model(family, made_up.vocab, made_up.context, &device);
+        for batch_tokens in [BATCH_TOKENS, 300] {
+            let scorer = Scorer::new(&model).with_batch_tokens(batch_tokens).unwrap();
             for &task in Task::all() {
                 let found = made_up.tasks[task.name()].family(family);
                 assert!(same_metrics(task, found), "{found:?}");
                 let items = load(task);
-                let done = |_| ();
-                let evaluation = evaluate(task, &items, &scorer, &Tokenizer::Bytes, done).unwrap();
+                let mut calls = Vec::new();
+                let progress = &mut |done, total| calls.push((done, total));
+                let evaluation = evaluate(task, &items, &scorer, &Tokenizer::Bytes, progress);
+                let evaluation = evaluation.unwrap();
+                let &(done, total) = calls.last().unwrap();
+                assert!(done == total && calls.is_sorted(), "{calls:?}");
                 let different = differences(&evaluation, found);
                 assert!(different.is_empty(), "{family}, {}: {different:#?}", task.name());
             }
@@ -81,8 +83,8 @@ fn log_likelihoods_and_scores_are_the_harness_s() {
     }
 }
 
-/// The comparison is able to fail: every mistake one might make shows in both families and, where
-/// it can show, in every task.
+/// The comparison can fail: every likely mistake is noticed in both families and in every task that
+/// it changes.
 #[test]
 fn mistakes_are_noticed() {
     type Mistake = fn(&mut Request);
@@ -103,15 +105,15 @@ fn mistakes_are_noticed() {
     ];
     let (made_up, device) = (read(), Device::flex());
     for family in FAMILIES {
-        let (model, config) = model(family, made_up.vocab, made_up.context, &device);
-        let scorer = Scorer::new(&model, &config, &device).unwrap();
+        let model = model(family, made_up.vocab, made_up.context, &device);
+        let scorer = Scorer::new(&model);
         for &task in Task::all() {
             let items = load(task);
-            let right = requests(&items, &Tokenizer::Bytes, scorer.context()).unwrap();
+            let right = ItemRequests::new(&items, &Tokenizer::Bytes, scorer.context()).unwrap();
             let found = made_up.tasks[task.name()].family(family);
-            let different = |requests: &Requests| {
-                let scored = scorer.score(&requests.requests, |_| ()).unwrap();
-                differences(&conclude(task, &items, requests, &scored), found)
+            let different = |requests: &ItemRequests| {
+                let scored = scorer.score(&requests.requests, &mut |_, _| ()).unwrap();
+                differences(&requests.evaluation(task, &items, &scored), found)
             };
             assert!(different(&right).is_empty());
             for (mistake, make) in MISTAKES {

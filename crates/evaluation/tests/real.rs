@@ -1,13 +1,14 @@
-//! The first items of the real task files: log-likelihoods and scores are the harness's.
+//! The first items of the real task files: log-likelihoods and scores are those of the harness.
 //!
-//! The texts are not part of this project. The test runs where `BT_EVAL_DATA` is a folder with the
-//! task files and `BT_EVAL_TOKENIZER` the GPT-NeoX tokenizer's file.
+//! The texts are not part of this project. The test runs where `BT_EVAL_DATA` names a folder with the
+//! task files and `BT_EVAL_TOKENIZER` names the file of the GPT-NeoX tokenizer.
 
 mod common;
 
 use std::path::PathBuf;
 
-use block_transformer_evaluation::{Scorer, Task, evaluate};
+use block_transformer_evaluation::Scorer;
+use block_transformer_evaluation::tasks::{Task, evaluate};
 use block_transformer_text::Tokenizer;
 use burn::tensor::Device;
 use common::{FAMILIES, Found, differences, model, reference, same_metrics};
@@ -26,7 +27,7 @@ fn real_items_score_as_in_the_harness() {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     let (Some(data), Some(tokenizer)) = (variable("BT_EVAL_DATA"), variable("BT_EVAL_TOKENIZER"))
     else {
-        eprintln!("skipped: BT_EVAL_DATA and BT_EVAL_TOKENIZER do not say where the files are");
+        eprintln!("skipped: BT_EVAL_DATA and BT_EVAL_TOKENIZER are not set");
         return;
     };
     let tokenizer = Tokenizer::load(&tokenizer).unwrap();
@@ -37,10 +38,10 @@ fn real_items_score_as_in_the_harness() {
         for family in FAMILIES {
             let found = if family == "vanilla" { &real.vanilla } else { &real.block };
             assert!(same_metrics(task, found), "{found:?}");
-            let (model, config) = model(family, real.vocab, real.context, &device);
-            let scorer = Scorer::new(&model, &config, &device).unwrap();
+            let model = model(family, real.vocab, real.context, &device);
+            let scorer = Scorer::new(&model);
             let items = task.load(&data, Some(found.items)).unwrap();
-            let evaluation = evaluate(task, &items, &scorer, &tokenizer, |_| ()).unwrap();
+            let evaluation = evaluate(task, &items, &scorer, &tokenizer, &mut |_, _| ()).unwrap();
             let pairs = evaluation.items.iter().zip(&found.log_likelihoods);
             let far = pairs.flat_map(|(item, found)| {
                 item.log_likelihoods.iter().zip(found).map(|(a, b)| (a - b).abs())

@@ -1,5 +1,5 @@
-//! The scorer held against generation, against the training loss, and against itself in batches
-//! of other sizes.
+//! The scorer compared with generation, with the training loss, and with itself in batches of other
+//! sizes.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -12,7 +12,7 @@ use block_transformer_zoo::{
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// One model of each way in and out of the block decoder, and a vanilla one.
+/// One model for each kind of embedder and token decoder, and a vanilla one.
 const CASES: [&str; 6] = [
     "vanilla",
     "lookup_prefix",
@@ -23,7 +23,7 @@ const CASES: [&str; 6] = [
 ];
 const VOCAB: u32 = 96;
 
-/// The model of a recorded case, its matrices enlarged so that every token matters.
+/// The model of a recorded case. Its matrices are enlarged so that every token has an effect.
 fn golden(name: &str, device: &Device) -> (LanguageModel, ModelConfig) {
     let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden"));
     let json = std::fs::read_to_string(dir.join(format!("{name}.json"))).unwrap();
@@ -43,7 +43,7 @@ impl ModuleMapper for Larger {
     }
 }
 
-/// Ids that look like nothing in particular.
+/// Pseudo-random ids.
 fn ids(count: usize, salt: u32) -> Vec<u32> {
     let mut state = salt.wrapping_mul(2_654_435_761).wrapping_add(12_345);
     let next = |_| {
@@ -53,7 +53,7 @@ fn ids(count: usize, salt: u32) -> Vec<u32> {
     (0..count).map(next).collect()
 }
 
-/// Requests of many lengths on both sides.
+/// Requests with contexts and continuations of many lengths.
 fn requests() -> Vec<Request> {
     let lengths = (0..40).map(|i| (i * 7 % 19, 1 + i * 5 % 11));
     let request = |(salt, (context, continuation)): (usize, (usize, usize))| Request {
@@ -63,8 +63,8 @@ fn requests() -> Vec<Request> {
     lengths.enumerate().map(request).collect()
 }
 
-fn score(scorer: &Scorer<'_>, requests: &[Request]) -> Vec<Scored> {
-    scorer.score(requests, |_| ()).unwrap()
+fn score(scorer: &Scorer<LanguageModel>, requests: &[Request]) -> Vec<Scored> {
+    scorer.score(requests, &mut |_, _| ()).unwrap()
 }
 
 /// The largest difference between two scores of the same token.
@@ -78,7 +78,7 @@ fn difference(a: &[Scored], b: &[Scored]) -> f64 {
 }
 
 #[test]
-fn what_generation_writes_greedily_is_greedy_and_one_other_token_is_not() {
+fn greedy_generations_are_greedy_and_become_not_greedy_by_one_other_token() {
     let device = Device::flex();
     for name in CASES {
         let (model, config) = golden(name, &device);
@@ -93,12 +93,12 @@ fn what_generation_writes_greedily_is_greedy_and_one_other_token_is_not() {
         let written = generate(&model, &prompts, &options, &device, go_on).unwrap();
         let request = |(context, continuation)| Request { context, continuation };
         let greedy: Vec<Request> = prompts.into_iter().zip(written).map(request).collect();
-        let scorer = Scorer::new(&model, &config, &device).unwrap();
+        let scorer = Scorer::new(&model);
         assert!(score(&scorer, &greedy).iter().all(|scored| scored.greedy), "{name}");
         let mut other = greedy.clone();
         other.iter_mut().for_each(|r| r.continuation[7] = (r.continuation[7] + 1) % VOCAB);
         assert!(score(&scorer, &other).iter().all(|scored| !scored.greedy), "{name}");
-        // a prompt padded elsewhere is another prompt: the continuation is not greedy for all
+        // with its padding elsewhere, a prompt is another one: not all continuations are greedy
         let mut shifted = greedy;
         shifted.iter_mut().for_each(|r| {
             let first = r.continuation.remove(0);
@@ -116,17 +116,18 @@ fn scores_do_not_depend_on_the_batch() {
     let device = Device::flex();
     let requests = requests();
     for name in CASES {
-        let (model, config) = golden(name, &device);
-        let scorer = Scorer::new(&model, &config, &device).unwrap();
-        let mut done = 0;
-        let together = scorer.score(&requests, |finished| done += finished).unwrap();
-        assert_eq!(done, requests.len());
+        let (model, _) = golden(name, &device);
+        let scorer = Scorer::new(&model);
+        let mut last = (0, 0);
+        let progress = &mut |done, total| last = (done, total);
+        let together = scorer.score(&requests, progress).unwrap();
+        assert_eq!(last, (requests.len() as u64, requests.len() as u64));
         for batch_tokens in [1, 50, 200] {
             let scorer = scorer.clone().with_batch_tokens(batch_tokens).unwrap();
             let scores = score(&scorer, &requests);
             let most = difference(&together, &scores);
-            // flex multiplies few rows in another order than many; attention without a scale makes
-            // as much of that rounding as of the one between flex and ndarray (3e-4)
+            // flex sums the products of few rows in another order than those of many; attention
+            // without a scale amplifies this rounding as much as that between flex and ndarray (3e-4)
             let tolerance = if name == "cls_cross_attention" { 2e-3 } else { 2e-5 };
             assert!(most < tolerance, "{name}, {batch_tokens} tokens: {most}");
             assert!(together.iter().zip(&scores).all(|(a, b)| a.greedy == b.greedy), "{name}");
@@ -135,13 +136,13 @@ fn scores_do_not_depend_on_the_batch() {
 }
 
 #[test]
-fn a_window_scores_what_training_loses() {
+fn log_probabilities_of_a_window_are_the_negated_training_losses() {
     let device = Device::flex();
     for name in CASES {
         let (model, config) = golden(name, &device);
         let (l, window) = (config.block_length(), ids(48, 7));
         let request = Request { context: window[..l].to_vec(), continuation: window[l..].to_vec() };
-        let scorer = Scorer::new(&model, &config, &device).unwrap();
+        let scorer = Scorer::new(&model);
         let scored = score(&scorer, &[request]).remove(0);
         let ids: Vec<i64> = window.iter().map(|&id| i64::from(id)).collect();
         let losses = model.losses(&TokenBatch {
@@ -158,11 +159,11 @@ fn a_window_scores_what_training_loses() {
 }
 
 #[test]
-fn what_exceeds_the_context_is_cut_from_the_left() {
+fn tokens_beyond_the_context_are_cut_from_the_left() {
     let device = Device::flex();
     for name in ["vanilla", "lookup_prefix"] {
-        let (model, config) = golden(name, &device);
-        let scorer = Scorer::new(&model, &config, &device).unwrap().with_context(16).unwrap();
+        let (model, _) = golden(name, &device);
+        let scorer = Scorer::new(&model).with_context(16).unwrap();
         for continuation in [1, 4, 5, 16] {
             let long = Request { context: ids(50, 1), continuation: ids(continuation, 2) };
             // context and last target are one more than the model reads
@@ -186,8 +187,8 @@ fn rolling_windows_score_every_token() {
     let device = Device::flex();
     let document = ids(70, 3);
     for name in ["vanilla", "lookup_prefix"] {
-        let (model, config) = golden(name, &device);
-        let scorer = Scorer::new(&model, &config, &device).unwrap().with_context(32).unwrap();
+        let (model, _) = golden(name, &device);
+        let scorer = Scorer::new(&model).with_context(32).unwrap();
         let windows = rolling_windows(&document, scorer.context());
         let scores = score(&scorer, &windows);
         let tokens: usize = scores.iter().map(|scored| scored.log_probs.len()).sum();
@@ -196,19 +197,17 @@ fn rolling_windows_score_every_token() {
 }
 
 #[test]
-fn requests_that_cannot_be_scored_are_refused() {
+fn invalid_requests_are_rejected() {
     let device = Device::flex();
-    let (model, config) = golden("lookup_prefix", &device);
-    let (_, other) = golden("vanilla", &device);
-    assert!(matches!(Scorer::new(&model, &other, &device), Err(EvalError::Family("vanilla"))));
-    let scorer = Scorer::new(&model, &config, &device).unwrap().with_context(8).unwrap();
+    let (model, _) = golden("lookup_prefix", &device);
+    let scorer = Scorer::new(&model).with_context(8).unwrap();
     let error = |context: Vec<u32>, continuation: Vec<u32>| {
-        scorer.score(&[Request { context, continuation }], |_| ()).unwrap_err()
+        scorer.score(&[Request { context, continuation }], &mut |_, _| ()).unwrap_err()
     };
     assert!(matches!(error(vec![], vec![]), EvalError::EmptyContinuation));
-    assert!(matches!(error(vec![96], vec![2]), EvalError::Id { id: 96, vocab: 96 }));
-    assert!(matches!(error(vec![2], vec![100]), EvalError::Id { id: 100, .. }));
+    assert!(matches!(error(vec![96], vec![2]), EvalError::TokenId { id: 96, vocab_size: 96 }));
+    assert!(matches!(error(vec![2], vec![100]), EvalError::TokenId { id: 100, .. }));
     assert!(matches!(error(vec![2], ids(9, 0)), EvalError::TooLong { tokens: 9, context: 8 }));
-    assert!(matches!(scorer.clone().with_context(0), Err(EvalError::Zero("--context"))));
-    assert!(scorer.score(&[], |_| ()).unwrap().is_empty());
+    assert!(matches!(scorer.clone().with_context(0), Err(EvalError::Zero("context"))));
+    assert!(score(&scorer, &[]).is_empty());
 }

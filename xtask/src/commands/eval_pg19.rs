@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Error, Result, anyhow, ensure};
 use block_transformer_datasets::DatasetError;
 use block_transformer_device::DeviceName;
-use block_transformer_position_loss::{
-    Book, EvaluationFolder, Measures, Settings, Subjects, Windows, evaluate,
+use block_transformer_evaluation::EvalError;
+use block_transformer_evaluation::documents::{
+    Book, DocumentSettings, EvaluationFolder, Measures, OpenCheckpoints, PositionReport, Windows,
+    evaluate,
 };
 
 use super::prepare::progress;
@@ -16,7 +18,7 @@ use crate::meter::TokenMeter;
 
 const RECIPE: &str = "pg19-test";
 const CONTEXT: usize = 2048;
-/// Tokens computed together, at least: fewer leave the processor waiting, more its caches.
+/// Tokens per batch: with fewer the processor is not busy, with more its caches are too small.
 const BATCH_TOKENS: usize = 2048;
 
 /// Arguments of `eval-pg19`.
@@ -25,66 +27,80 @@ pub struct Args {
     /// Checkpoint or run folder; give several to compare them
     #[arg(long, value_name = "DIR")]
     checkpoint: Vec<PathBuf>,
-    /// Folder of books (.txt), or a list of files, one a line
+    /// Folder of books (.txt), or a file that lists one book per line
     #[arg(long, value_name = "PATH", conflicts_with = "download")]
     books: Option<PathBuf>,
-    /// The 100 books of PG19's test split, fetched (41 MB) unless they are there
+    /// Use the 100 books of PG19's test split, downloaded (41 MB) unless they are there
     #[arg(long)]
     download: bool,
-    /// Tokens a window [default: 2048]
+    /// Tokens per window [default: 2048]
     #[arg(long, value_name = "TOKENS")]
     context: Option<usize>,
-    /// Tokens from one window's start to the next's [default: the context]
+    /// Tokens from the start of one window to the start of the next [default: the context]
     #[arg(long, value_name = "TOKENS")]
     stride: Option<usize>,
     /// Evaluate the first N books only
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Windows computed together [default: as many as make 2048 tokens]
+    /// Windows per batch [default: as many as have 2048 tokens together]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Leave out the loss of whole books, which takes half of the time
     #[arg(long)]
     windows_only: bool,
-    /// Folder of the results [default: runs/eval-pg19]
+    /// Folder for the results [default: runs/eval-pg19]
     #[arg(long, value_name = "DIR", default_value = "runs/eval-pg19", hide_default_value = true)]
     out: PathBuf,
-    /// Go on with the evaluation in --out
+    /// Resume the evaluation in --out
     #[arg(long)]
     resume: bool,
-    /// Folder of downloads
+    /// Folder for downloads
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
-    /// Device that computes
+    /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }
 
 impl Args {
-    /// Evaluates, and prints the summary.
+    /// Evaluates the checkpoints and prints the summary.
     pub fn run(self) -> Result<ExitCode> {
         let settings = if self.resume { self.resumed()? } else { self.settings()? };
         let device = device::open(self.device)?;
-        let subjects = Subjects::open(&settings.checkpoints)?;
-        super::warn_of_skipped(subjects.skipped());
         let books = match &settings.books {
             Some(path) => Book::list(path)?,
             None => self.downloaded()?,
         };
         let mut meter = TokenMeter::new();
-        let (out, resume) = (&self.out, self.resume);
-        let report = evaluate(&settings, &subjects, &books, out, resume, &device, &mut meter)?;
+        let report = OpenCheckpoints::open(&settings.checkpoints).and_then(|checkpoints| {
+            let skipped = checkpoints.all().iter().flat_map(|opened| &*opened.checkpoint.skipped);
+            super::warn_of_skipped(skipped);
+            let (out, resume) = (&self.out, self.resume);
+            evaluate(&settings, &checkpoints, &books, out, resume, &device, &mut meter)
+        });
+        let report = report.map_err(with_flag)?;
         meter.finish();
-        say!("{}", report.markdown().trim_end());
-        let file = |name: &str| out.join(name).display().to_string();
-        say!("\nresults {}, {}", file("results.json"), file("positions.csv"));
-        if !report.octaves.is_empty() {
-            say!("plot {} and {}", file("loss-by-position.svg"), file("loss-by-position.png"));
-        }
+        self.print(&report)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn settings(&self) -> Result<Settings> {
+    /// Prints the report and writes its plot.
+    fn print(&self, report: &PositionReport) -> Result<()> {
+        let file = |name: &str| self.out.join(name);
+        say!("{}", report.markdown().trim_end());
+        let (json, csv) = (file("results.json"), file("positions.csv"));
+        say!("\nresults {}, {}", json.display(), csv.display());
+        if !report.octaves.is_empty() {
+            let (svg, png) = (file("loss-by-position.svg"), file("loss-by-position.png"));
+            let plot = report.plot();
+            plot.write(&svg)?;
+            plot.write(&png)?;
+            say!("plot {} and {}", svg.display(), png.display());
+        }
+        Ok(())
+    }
+
+    fn settings(&self) -> Result<DocumentSettings> {
         ensure!(!self.checkpoint.is_empty(), "--checkpoint DIR: give at least one");
         ensure!(
             self.books.is_some() || self.download,
@@ -93,7 +109,7 @@ impl Args {
         let context = self.context.unwrap_or(CONTEXT);
         let windows = Windows { context, stride: self.stride.unwrap_or(context) };
         let batch = self.batch.unwrap_or((BATCH_TOKENS / context.max(1)).max(1));
-        Ok(Settings {
+        Ok(DocumentSettings {
             checkpoints: self.checkpoint.clone(),
             books: self.books.clone(),
             limit: self.limit,
@@ -101,9 +117,9 @@ impl Args {
         })
     }
 
-    /// What the evaluation in `--out` was begun with. A flag may repeat it.
-    fn resumed(&self) -> Result<Settings> {
-        let begun = EvaluationFolder::new(&self.out).settings()?;
+    /// The settings of the evaluation in --out. Flags may repeat them, but not change them.
+    fn resumed(&self) -> Result<DocumentSettings> {
+        let begun = EvaluationFolder::new(&self.out).settings().map_err(with_flag)?;
         let measures = &begun.measures;
         let same = [
             ("--checkpoint", self.checkpoint.is_empty() || self.checkpoint == begun.checkpoints),
@@ -141,4 +157,23 @@ impl Args {
             })?;
         Ok(Book::of_files(source.files()))
     }
+}
+
+/// Adds the flag that causes an error, or that is its remedy.
+fn with_flag(error: EvalError) -> Error {
+    let flag = match &error {
+        EvalError::Zero(setting) => format!("--{setting}"),
+        EvalError::Windows { context, .. } | EvalError::NoWindows { context } => {
+            format!("--context {context}")
+        }
+        EvalError::Tokenizers { checkpoint, .. } => {
+            format!("--checkpoint {}", checkpoint.display())
+        }
+        EvalError::NoText => "--books".into(),
+        EvalError::NotBegun(_) => return anyhow!("{error}; leave out --resume"),
+        EvalError::AlreadyBegun(_) => return anyhow!("{error} (--resume, --out)"),
+        EvalError::Changed { .. } | EvalError::Damaged { .. } => return anyhow!("{error} (--out)"),
+        _ => return error.into(),
+    };
+    Error::new(error).context(flag)
 }

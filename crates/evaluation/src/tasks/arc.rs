@@ -1,15 +1,16 @@
-//! ARC.
+//! Task files of ARC.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Item, lines, question};
-use crate::EvalError;
+use crate::error::EvalError;
+use crate::tasks::item::{Item, question};
+use crate::tasks::lines::read_json;
 
-/// A question: as published, or in one level with the right choice counted from 0.
+/// A line: either as published, or flat with the index of the correct choice (from 0).
 #[derive(Deserialize)]
-struct Row {
+struct ArcLine {
     question: Question,
     choices: Option<Vec<String>>,
     gold: Option<usize>,
@@ -30,20 +31,20 @@ struct Choice {
     label: String,
 }
 
-pub(super) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
-    lines::read_json(path, limit, |row: Row| {
-        let (stem, choices, gold) = match row.question {
+pub(crate) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
+    read_json(path, limit, |line: ArcLine| {
+        let (stem, choices, gold) = match line.question {
             Question::Text(stem) => {
-                let choices = row.choices.ok_or("missing field `choices`")?;
-                (stem, choices, row.gold.ok_or("missing field `gold`")?)
+                let choices = line.choices.ok_or("missing field `choices`")?;
+                (stem, choices, line.gold.ok_or("missing field `gold`")?)
             }
             Question::Published { stem, choices } => {
-                let answer = row.answer.ok_or("missing field `answerKey`")?;
+                let answer = line.answer.ok_or("missing field `answerKey`")?;
                 let gold = choices.iter().position(|choice| choice.label == answer);
                 let gold = gold.ok_or_else(|| format!("answerKey {answer:?} is no choice"))?;
                 (stem, choices.into_iter().map(|choice| choice.text).collect(), gold)
             }
         };
-        question(format!("Question: {stem}\nAnswer:"), &choices, gold)
+        question(&format!("Question: {stem}\nAnswer:"), &choices, gold)
     })
 }

@@ -1,14 +1,18 @@
-//! HellaSwag.
+//! Task files of HellaSwag.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
+use regex::Regex;
 use serde::Deserialize;
 
-use super::{Item, lines, question};
-use crate::{EvalError, python};
+use crate::error::EvalError;
+use crate::tasks::item::{Item, question};
+use crate::tasks::lines::read_json;
+use crate::tasks::python;
 
 #[derive(Deserialize)]
-struct Row {
+struct HellaSwagLine {
     activity_label: String,
     ctx_a: String,
     ctx_b: String,
@@ -16,39 +20,21 @@ struct Row {
     label: usize,
 }
 
-pub(super) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
-    lines::read_json(path, limit, |row: Row| {
-        let Row { activity_label, ctx_a, ctx_b, endings, label } = row;
+pub(crate) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
+    read_json(path, limit, |line: HellaSwagLine| {
+        let HellaSwagLine { activity_label, ctx_a, ctx_b, endings, label } = line;
         let context = format!("{activity_label}: {ctx_a} {}", python::capitalize(&ctx_b));
         let endings: Vec<String> = endings.iter().map(|ending| clean(ending)).collect();
-        question(clean(&context), &endings, label)
+        question(&clean(&context), &endings, label)
     })
 }
 
-/// Without what is left of WikiHow's markup: titles become sentences of their own, and anything
-/// else in brackets goes.
+/// Removes what is left of WikiHow's markup: a title becomes a sentence of its own, and all other
+/// text in brackets is dropped (the harness's `preprocess`).
 fn clean(text: &str) -> String {
+    static BRACKETS: LazyLock<Regex> = LazyLock::new(|| python::pattern(r"\[.*?\]"));
     let text = python::strip(text).replace(" [title]", ". ");
-    without_brackets(&text).replace("  ", " ")
-}
-
-/// `re.sub(r"\[.*?\]", "", text)`: from a bracket to the first that closes one on its line.
-fn without_brackets(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(open) = rest.find('[') {
-        let (before, from) = rest.split_at(open);
-        kept.push_str(before);
-        let line = from.find('\n').unwrap_or(from.len());
-        match from[..line].find(']') {
-            Some(close) => rest = &from[close + 1..],
-            None => {
-                kept.push('[');
-                rest = &from[1..];
-            }
-        }
-    }
-    kept + rest
+    BRACKETS.replace_all(&text, "").replace("  ", " ")
 }
 
 #[cfg(test)]
@@ -56,13 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markup_goes() {
-        // what the harness's `preprocess` makes of them
+    fn markup_is_removed() {
+        // the results of the harness's `preprocess`
         assert_eq!(clean(" [header] How to [title] Dry it [step] Now.  "), " How to. Dry it Now.");
         assert_eq!(clean("a [b [c] d] e"), "a d] e");
-        assert_eq!(without_brackets("a [b\nc] [d] e]"), "a [b\nc]  e]");
-        assert_eq!(without_brackets("[x][y]z["), "z[");
-        // once over, not until none is left
+        assert_eq!(clean("a [b\nc] [d] e]"), "a [b\nc] e]");
+        assert_eq!(clean("[x][y]z["), "z[");
+        // replaced in one pass, not until none is left
         assert_eq!(clean("a   b"), "a  b");
     }
 }

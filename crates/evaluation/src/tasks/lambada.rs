@@ -1,21 +1,21 @@
-//! LAMBADA.
+//! Task files of LAMBADA.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Item, lines};
-use crate::EvalError;
-use crate::encode::Prompt;
+use crate::error::EvalError;
+use crate::tasks::item::{Item, Prompt};
+use crate::tasks::lines::read_json;
 
 #[derive(Deserialize)]
-struct Row {
+struct LambadaLine {
     text: String,
 }
 
-pub(super) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
-    lines::read_json(path, limit, |row: Row| {
-        let (context, word) = row.text.rsplit_once(' ').unwrap_or(("", &row.text));
+pub(crate) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
+    read_json(path, limit, |line: LambadaLine| {
+        let (context, word) = line.text.rsplit_once(' ').unwrap_or(("", &line.text));
         let continuation = format!(" {word}");
         Ok(Item::Continuation(Prompt { context: context.into(), continuation }))
     })

@@ -1,37 +1,38 @@
-//! PIQA.
+//! Task files of PIQA.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Item, lines, question};
-use crate::EvalError;
+use crate::error::EvalError;
+use crate::tasks::item::{Item, question};
+use crate::tasks::lines::{read, read_json};
 
 #[derive(Deserialize)]
-struct Row {
+struct PiqaLine {
     goal: String,
     sol1: String,
     sol2: String,
 }
 
-pub(super) fn load(path: &Path, labels: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
-    let golds: Vec<usize> = lines::read(labels, limit, |line| match line.trim() {
+pub(crate) fn load(path: &Path, labels: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
+    let golds: Vec<usize> = read(labels, limit, |line| match line.trim() {
         "0" => Ok(0),
         "1" => Ok(1),
         other => Err(format!("a label must be 0 or 1, not {other:?}")),
     })?;
     let mut rest = golds.iter();
-    let items = lines::read_json(path, limit, |row: Row| {
+    let items = read_json(path, limit, |line: PiqaLine| {
         let gold = rest.next().ok_or_else(|| {
-            format!("no label for it; {} has {} labels", labels.display(), golds.len())
+            format!("no label for this question; {} has {} labels", labels.display(), golds.len())
         })?;
-        question(format!("Question: {}\nAnswer:", row.goal), &[row.sol1, row.sol2], *gold)
+        question(&format!("Question: {}\nAnswer:", line.goal), &[line.sol1, line.sol2], *gold)
     })?;
     match rest.len() {
         0 => Ok(items),
-        more => Err(EvalError::File {
-            path: labels.into(),
-            reason: format!("{more} labels more than {} has questions", path.display()),
-        }),
+        more => {
+            let reason = format!("{more} labels more than {} has questions", path.display());
+            Err(EvalError::content(labels, reason))
+        }
     }
 }

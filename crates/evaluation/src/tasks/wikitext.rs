@@ -1,16 +1,21 @@
-//! WikiText: articles, and the text they were before they were tokenized.
+//! Task files of WikiText: articles, and the text they were before tokenization.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
-use super::Item;
-use crate::{EvalError, python};
+use block_transformer_files::FileError;
+use regex::{NoExpand, Regex};
 
-pub(super) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
-    let text = std::fs::read(path).map_err(|source| EvalError::Io { path: path.into(), source })?;
+use crate::error::EvalError;
+use crate::tasks::item::Item;
+use crate::tasks::python;
+
+pub(crate) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
+    let text = std::fs::read(path).map_err(FileError::read(path))?;
     let text = String::from_utf8(text).map_err(|e| {
         let bytes = &e.as_bytes()[..e.utf8_error().valid_up_to()];
         let line = 1 + bytes.iter().filter(|&&byte| byte == b'\n').count();
-        EvalError::Line { path: path.into(), line, reason: format!("not UTF-8 ({e})") }
+        EvalError::line(path, line, format!("not UTF-8 ({e})"))
     })?;
     let item = |page: String| Item::Document {
         text: detokenize(&page),
@@ -20,7 +25,7 @@ pub(super) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
     Ok(articles(&text).into_iter().take(limit).map(item).collect())
 }
 
-/// The articles, each from its title (` = Title = `) to the next.
+/// Splits a file into articles at their titles (` = Title = `).
 fn articles(text: &str) -> Vec<String> {
     let mut articles: Vec<Vec<&str>> = vec![Vec::new()];
     for line in text.split('\n') {
@@ -37,10 +42,24 @@ fn articles(text: &str) -> Vec<String> {
     articles.filter(|article| !python::strip(article).is_empty()).collect()
 }
 
-/// The harness's `wikitext_detokenizer`, one step after another in its order.
+/// The harness's `wikitext_detokenizer`, step by step in its order.
 fn detokenize(page: &str) -> String {
+    /// The harness puts slashes around the pattern and the replacement of one step, where they are
+    /// literal characters. The replacement is literal too.
+    static DIGIT: LazyLock<Regex> = LazyLock::new(|| python::pattern("/' [0-9]/"));
+    /// Blanks inside brackets and quotes.
+    static INSIDE: LazyLock<[Regex; 5]> = LazyLock::new(|| {
+        let patterns = [
+            r"(\()\s*([^\)]*?)\s*(\))",
+            r"(\[)\s*([^\]]*?)\s*(\])",
+            r"(\{)\s*([^}]*?)\s*(\})",
+            r#"(")\s*([^"]*?)\s*(")"#,
+            r"(')\s*([^']*?)\s*(')",
+        ];
+        patterns.map(python::pattern)
+    });
     let mut text = page.replace("s '", "s'");
-    text = with_digit_pattern(&text);
+    text = DIGIT.replace_all(&text, NoExpand("/'[0-9]/")).into_owned();
     for (from, to) in [
         (" @-@ ", "-"),
         (" @,@ ", ","),
@@ -54,8 +73,8 @@ fn detokenize(page: &str) -> String {
     ] {
         text = text.replace(from, to);
     }
-    for (open, close) in [('(', ')'), ('[', ']'), ('{', '}'), ('"', '"'), ('\'', '\'')] {
-        text = trimmed_inside(&text, open, close);
+    for pattern in INSIDE.iter() {
+        text = pattern.replace_all(&text, "$1$2$3").into_owned();
     }
     for (from, to) in [
         ("= = = =", "===="),
@@ -72,36 +91,6 @@ fn detokenize(page: &str) -> String {
     text
 }
 
-/// Each `/' 5/` becomes `/'[0-9]/`, literally: the harness takes slashes for the ends of a pattern
-/// in both, and its scores are what is asked for.
-fn with_digit_pattern(text: &str) -> String {
-    let mut parts = text.split("/' ");
-    let mut joined = parts.next().unwrap_or_default().to_string();
-    for part in parts {
-        match part.strip_prefix(|c: char| c.is_ascii_digit()).and_then(|p| p.strip_prefix('/')) {
-            Some(rest) => joined = joined + "/'[0-9]/" + rest,
-            None => joined = joined + "/' " + part,
-        }
-    }
-    joined
-}
-
-/// `re.sub(r"\(\s*([^\)]*?)\s*\)", r"(\1)", text)`: no blanks inside brackets or quotes.
-fn trimmed_inside(text: &str, open: char, close: char) -> String {
-    let mut trimmed = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, from)) = rest.split_once(open)
-        && let Some((inside, after)) = from.split_once(close)
-    {
-        trimmed.push_str(before);
-        trimmed.push(open);
-        trimmed.push_str(python::strip(inside));
-        trimmed.push(close);
-        rest = after;
-    }
-    trimmed + rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn text_is_put_together_again() {
-        // what the harness's `wikitext_detokenizer` makes of it
+    fn tokenized_text_is_detokenized() {
+        // the results of the harness's `wikitext_detokenizer`
         let page = "He said \" well , no \" ( or [ so ] ) at 5 @,@ 000 @-@ odd ° N \n = = A = = \n \
                     the dogs ' ' x ' { y } ; z";
         let text = "He said \"well, no\" (or [so]) at 5,000-odd°N\n== A ==\n\
                     the dogs'' x ' {y}; z";
         assert_eq!(detokenize(page), text);
-        assert_eq!(with_digit_pattern("a /' 5/ /' 55/ /' x"), "a /'[0-9]/ /' 55/ /' x");
-        assert_eq!(trimmed_inside("( a ( b ) c ) ( d", '(', ')'), "(a ( b) c ) ( d");
+        assert_eq!(detokenize("a /' 5/ /' 55/ /"), "a /'[0-9]/ /' 55/ /");
+        assert_eq!(detokenize("( a ( b ) c ) ( d"), "(a ( b) c ) ( d");
     }
 }

@@ -1,22 +1,22 @@
-//! The small random models of `reference/make.py`, and what it found with them.
+//! The small random models of `reference/make.py`, and the results it recorded with them.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::{Path, PathBuf};
 
-use block_transformer_evaluation::{Evaluation, Metric, Task};
+use block_transformer_evaluation::tasks::{Evaluation, Metric, Task};
 use block_transformer_weights::{HostTensor, Source};
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
 use serde::Deserialize;
 
-/// What the harness found of a task with one family.
+/// The results of the harness for a task with a model of one family.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Found {
     pub items: usize,
     /// Scores and standard errors by the harness's names.
     pub scores: std::collections::BTreeMap<String, Option<f64>>,
-    /// Of each item's continuations.
+    /// Log-likelihoods of each item's continuations.
     pub log_likelihoods: Vec<Vec<f64>>,
     pub greedy: Option<Vec<bool>>,
 }
@@ -30,13 +30,8 @@ pub fn reference(file: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference")).join(file)
 }
 
-/// The model `make.py` computes with, of either family.
-pub fn model(
-    family: &str,
-    vocab: usize,
-    context: usize,
-    device: &Device,
-) -> (LanguageModel, ModelConfig) {
+/// The model of a family that `make.py` uses.
+pub fn model(family: &str, vocab: usize, context: usize, device: &Device) -> LanguageModel {
     let stack = r#""hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2"#;
     let sizes = format!(r#""vocab_size": {vocab}, "max_position_embeddings": {context}"#);
     let json = match family {
@@ -53,15 +48,15 @@ pub fn model(
     let mut tensors =
         block_transformer_weights::published_tensors(&model, &config, &Source::Values);
     tensors.iter_mut().for_each(|(name, tensor)| draw(name, tensor));
-    // parts that nothing computes with are part of a file
+    // files hold unused tensors too
     for (name, shape) in block_transformer_zoo::PublishedNames::unused(&config) {
         let values = vec![0.0; shape.iter().product()];
         tensors.insert(name, HostTensor { shape, values });
     }
-    (block_transformer_weights::load(model, &config, tensors, family).unwrap().0, config)
+    block_transformer_weights::load(model, &config, tensors, family).unwrap().0
 }
 
-/// `weight` of `make.py`: uniform numbers from the parameter's name.
+/// `weight` of `make.py`: uniform values from a hash of the parameter's name.
 fn draw(name: &str, tensor: &mut HostTensor) {
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let mut state = name.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
@@ -80,13 +75,13 @@ fn draw(name: &str, tensor: &mut HostTensor) {
     tensor.values.iter_mut().for_each(|value| *value = (start + scale * unit()) as f32);
 }
 
-/// What of an evaluation is not what the harness found; empty when all is.
+/// The differences between an evaluation and the results of the harness.
 pub fn differences(evaluation: &Evaluation, found: &Found) -> Vec<String> {
     let mut different = Vec::new();
     let pairs = evaluation.items.iter().zip(&found.log_likelihoods);
     for (i, (item, expected)) in pairs.enumerate() {
         let (ours, theirs) = (&item.log_likelihoods, expected);
-        // a document of thousands of tokens sums to tens of thousands of nats, in f32 over there
+        // a document of thousands of tokens has tens of thousands of nats, which the harness sums in f32
         let far = |(a, b): (&f64, &f64)| (a - b).abs() > TOLERANCE.max(1e-7 * b.abs());
         if ours.len() != theirs.len() || ours.iter().zip(theirs).any(far) {
             different.push(format!("item {i}: {ours:?} and not {theirs:?}"));
@@ -110,7 +105,7 @@ pub fn differences(evaluation: &Evaluation, found: &Found) -> Vec<String> {
         }
         let (stderr, expected) = (score.stderr, found.scores[&format!("{name}_stderr")]);
         let near = match (stderr, expected) {
-            // a bootstrap of other random numbers
+            // a bootstrap with other random numbers
             (Some(a), Some(b)) if score.metric == Metric::Perplexity => (a / b - 1.0).abs() < 0.05,
             (Some(a), Some(b)) => (a - b).abs() <= 1e-12,
             (a, b) => a == b,
@@ -122,7 +117,7 @@ pub fn differences(evaluation: &Evaluation, found: &Found) -> Vec<String> {
     different
 }
 
-/// The metrics of a task that `found` has no score of, or the other way round.
+/// Whether the harness reports the metrics of a task, and no others.
 pub fn same_metrics(task: Task, found: &Found) -> bool {
     let theirs = found.scores.keys().filter(|name| !name.ends_with("_stderr"));
     let mut ours: Vec<&str> = task.metrics().iter().map(|metric| metric.name()).collect();

@@ -1,0 +1,245 @@
+//! Books, one text file each.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use block_transformer_files::FileError;
+use block_transformer_text::Tokenizer;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use walkdir::{DirEntry, WalkDir};
+
+use crate::error::EvalError;
+
+/// A file with the text of a book.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Book {
+    /// Its path below the folder it was found in, without `.txt`.
+    pub name: String,
+    /// Its file.
+    pub path: PathBuf,
+}
+
+/// The identity of a book: a changed file has another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookIdentity {
+    /// The book's name.
+    pub name: String,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// SHA-256 of its file.
+    pub sha256: String,
+}
+
+/// A book's text.
+#[derive(Clone, Debug)]
+pub struct BookText {
+    /// The book.
+    pub book: Book,
+    /// The identity of the file that was read.
+    pub identity: BookIdentity,
+    /// The text; empty when the file has white space only.
+    pub text: String,
+}
+
+/// A book's text as a model reads it.
+#[derive(Clone, Debug)]
+pub struct BookTokens {
+    /// Token ids, without special ids at either end.
+    pub ids: Vec<u32>,
+    /// Bytes of the text in UTF-8.
+    pub bytes: u64,
+    /// Whitespace-separated words, the unit of PG19's word perplexity.
+    pub words: u64,
+}
+
+impl Book {
+    /// Lists the books at `path`. In a folder, these are its `.txt` files and those of its
+    /// subfolders, sorted by path, without hidden ones. A file is a list of books: one path per
+    /// line, relative to the file's own folder.
+    ///
+    /// # Errors
+    /// When there is no book, or a line of a list names no file or one that is listed before.
+    pub fn list(path: &Path) -> Result<Vec<Self>, EvalError> {
+        let meta = std::fs::metadata(path).map_err(FileError::read(path))?;
+        if !meta.is_dir() {
+            return listed(path);
+        }
+        let visible = |entry: &DirEntry| {
+            entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.')
+        };
+        let walk = WalkDir::new(path).follow_links(true).sort_by_file_name();
+        let mut books = Vec::new();
+        for entry in walk.into_iter().filter_entry(visible) {
+            let entry = entry.map_err(|e| FileError::read(path)(e.into()))?;
+            let file = entry.path();
+            if entry.file_type().is_file() && file.extension().is_some_and(|e| e == "txt") {
+                let name = name(file.strip_prefix(path).unwrap_or(file));
+                books.push(Self { name, path: file.into() });
+            }
+        }
+        match books.is_empty() {
+            true => Err(EvalError::content(path, "there is no .txt file in the folder")),
+            false => Ok(books),
+        }
+    }
+
+    /// The books of `files`, with the names of the files.
+    pub fn of_files(files: &[PathBuf]) -> Vec<Self> {
+        let named = |path: &PathBuf| name(Path::new(path.file_name().unwrap_or_default()));
+        files.iter().map(|path| Self { name: named(path), path: path.clone() }).collect()
+    }
+
+    /// Reads the book.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not UTF-8.
+    pub fn read(&self) -> Result<BookText, EvalError> {
+        let bytes = std::fs::read(&self.path).map_err(FileError::read(&self.path))?;
+        let identity = BookIdentity {
+            name: self.name.clone(),
+            bytes: bytes.len() as u64,
+            sha256: format!("{:x}", Sha256::digest(&bytes)),
+        };
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let at = e.utf8_error().valid_up_to();
+            let reason = format!("invalid UTF-8 at byte {at}; convert the file to UTF-8");
+            EvalError::content(&self.path, reason)
+        })?;
+        let text = if text.trim().is_empty() { String::new() } else { text };
+        Ok(BookText { book: self.clone(), identity, text })
+    }
+}
+
+impl BookText {
+    /// Encodes the book.
+    ///
+    /// # Errors
+    /// When the tokens do not decode to the text: bits per byte would be those of another text.
+    pub fn tokens(&self, tokenizer: &Tokenizer) -> Result<BookTokens, EvalError> {
+        let Self { book, text, .. } = self;
+        let ids = tokenizer.encode(text)?;
+        if !tokenizer.decodes_to(&ids, text) {
+            let reason = "the tokens of the book do not decode to its text; evaluate with a \
+                tokenizer that has an id for every byte";
+            return Err(EvalError::content(&book.path, reason));
+        }
+        let words = text.split_whitespace().count() as u64;
+        Ok(BookTokens { ids, bytes: text.len() as u64, words })
+    }
+}
+
+/// A book's name: its path without `.txt`.
+fn name(path: &Path) -> String {
+    let name = path.to_string_lossy().into_owned();
+    name.strip_suffix(".txt").map(String::from).unwrap_or(name)
+}
+
+/// The books of a list.
+fn listed(path: &Path) -> Result<Vec<Book>, EvalError> {
+    let remedy = "give a folder of .txt files, or a list with the path of one file per line";
+    let bytes = std::fs::read(path).map_err(FileError::read(path))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        EvalError::content(path, format!("not a list of books (invalid UTF-8); {remedy}"))
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut seen = HashSet::new();
+    let mut books = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        let book = Book { name: name(Path::new(line)), path: folder.join(line) };
+        if !book.path.is_file() {
+            let shown: String = line.chars().take(80).collect();
+            let reason = format!("there is no file {shown:?} in the list's folder; {remedy}");
+            return Err(EvalError::line(path, i + 1, reason));
+        }
+        if !seen.insert(book.path.clone()) {
+            return Err(EvalError::line(
+                path,
+                i + 1,
+                format!("{line} is listed twice; remove one"),
+            ));
+        }
+        books.push(book);
+    }
+    match books.is_empty() {
+        true => Err(EvalError::content(path, format!("the list is empty; {remedy}"))),
+        false => Ok(books),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        dir
+    }
+
+    fn error(result: Result<impl std::fmt::Debug, EvalError>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_folder_has_its_text_files_and_a_list_the_files_it_names() {
+        let dir = folder(&[
+            ("b.txt", b"two"),
+            ("a.txt", b"one"),
+            ("a.txt.sha256", b"beef"),
+            ("test/c.txt", b"three"),
+            ("list", b"test/c.txt\n\n a.txt \n"),
+        ]);
+        let names = |path: &Path| -> Vec<String> {
+            Book::list(path).unwrap().into_iter().map(|book| book.name).collect()
+        };
+        assert_eq!(names(dir.path()), ["a", "b", "test/c"]);
+        assert_eq!(names(&dir.path().join("list")), ["test/c", "a"]);
+    }
+
+    #[test]
+    fn folders_and_lists_without_books_are_named() {
+        let dir = folder(&[
+            ("empty/README", b"none"),
+            ("lost", b"a.txt\nmissing.txt\n"),
+            ("twice", b"a.txt\na.txt\n"),
+            ("blank", b"\n"),
+            ("a.txt", b"a book, not a list"),
+        ]);
+        let at = |name: &str| error(Book::list(&dir.path().join(name)));
+        assert!(at("empty").contains("no .txt file"), "{}", at("empty"));
+        assert!(at("lost").contains("lost:2") && at("lost").contains("missing.txt"));
+        assert!(at("twice").contains("twice:2"));
+        assert!(at("blank").contains("empty"));
+        assert!(at("a.txt").contains("a folder of .txt files"));
+        assert!(at("nowhere").contains("nowhere"));
+    }
+
+    #[test]
+    fn words_bytes_and_tokens_are_counted() {
+        let dir = folder(&[("a.txt", "Two\n  wörds\n".as_bytes()), ("b.txt", b" \n")]);
+        let books = Book::list(dir.path()).unwrap();
+        let tokens = books[0].read().unwrap().tokens(&Tokenizer::Bytes).unwrap();
+        assert_eq!((tokens.ids.len(), tokens.bytes, tokens.words), (13, 13, 2));
+        assert!(books[1].read().unwrap().tokens(&Tokenizer::Bytes).unwrap().ids.is_empty());
+    }
+
+    #[test]
+    fn invalid_utf8_and_texts_that_tokens_do_not_decode_to_are_named() {
+        let dir = folder(&[("a.txt", b"caf\xE9"), ("b.txt", b"one<|endoftext|>two")]);
+        let books = Book::list(dir.path()).unwrap();
+        let invalid = error(books[0].read());
+        assert!(invalid.contains("a.txt") && invalid.contains("byte 3"), "{invalid}");
+        let bpe = Tokenizer::train_bpe(["one two".to_string()].into_iter(), 260).unwrap();
+        let lost = error(books[1].read().unwrap().tokens(&bpe));
+        assert!(lost.contains("b.txt") && lost.contains("do not decode to its text"), "{lost}");
+    }
+}

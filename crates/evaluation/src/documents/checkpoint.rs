@@ -1,0 +1,148 @@
+//! The checkpoints of an evaluation.
+
+use std::path::{Path, PathBuf};
+
+use block_transformer_checkpoint::Checkpoint;
+use block_transformer_family::FamilyConfig;
+use block_transformer_text::Tokenizer;
+use serde::{Deserialize, Serialize};
+
+use crate::documents::windows::Windows;
+use crate::error::EvalError;
+use crate::tasks::check_tokenizer;
+
+/// A checkpoint that was opened for an evaluation.
+#[derive(Clone, Debug)]
+pub struct OpenCheckpoint {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Its description in results.
+    pub info: CheckpointInfo,
+}
+
+/// The checkpoints of an evaluation, which have one tokenizer.
+#[derive(Clone, Debug)]
+pub struct OpenCheckpoints {
+    all: Vec<OpenCheckpoint>,
+    tokenizer: Tokenizer,
+}
+
+/// The description of a checkpoint in results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointInfo {
+    /// Its name in tables and plots, different from those of the other checkpoints.
+    pub label: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// SHA-256 of its weights.
+    pub weights: String,
+    /// Name of the model family: "block" or "vanilla".
+    pub family: String,
+    /// Tokens per block; 1 without blocks.
+    pub block_length: usize,
+    /// Parameters, including embeddings.
+    pub parameters: usize,
+    /// Optimizer steps; 0 for imported weights.
+    pub step: u64,
+    /// Tokens of context it was trained with.
+    pub trained_context: usize,
+}
+
+impl OpenCheckpoints {
+    /// Opens checkpoints. A path is a checkpoint's folder, or the folder of a run, whose newest
+    /// checkpoint is opened.
+    ///
+    /// # Errors
+    /// When there is none, one cannot be opened, a tokenizer has more ids than its model, or two
+    /// checkpoints have different tokenizers: their losses per token do not compare.
+    pub fn open(paths: &[PathBuf]) -> Result<Self, EvalError> {
+        let mut all: Vec<OpenCheckpoint> = Vec::new();
+        let mut common: Option<Tokenizer> = None;
+        for path in paths {
+            let mut opened = OpenCheckpoint::open(path)?;
+            let tokenizer = opened.checkpoint.tokenizer()?;
+            check_tokenizer(&tokenizer, opened.checkpoint.config.vocab_size())
+                .map_err(|e| EvalError::content(&opened.info.folder, e.to_string()))?;
+            match (&common, all.first()) {
+                (Some(other), Some(first)) if other.fingerprint() != tokenizer.fingerprint() => {
+                    let first = first.info.folder.clone();
+                    return Err(EvalError::Tokenizers { checkpoint: path.clone(), first });
+                }
+                _ => common = Some(tokenizer),
+            }
+            let label = opened.info.label.clone();
+            let taken = |label: &String| all.iter().any(|other| other.info.label == *label);
+            let numbered = (2..).map(|n| format!("{label} {n}"));
+            let free = std::iter::once(label.clone()).chain(numbered).find(|label| !taken(label));
+            opened.info.label = free.unwrap_or(label);
+            all.push(opened);
+        }
+        let tokenizer = common.ok_or(EvalError::NoCheckpoints)?;
+        Ok(Self { all, tokenizer })
+    }
+
+    /// The checkpoints, in the order given.
+    pub fn all(&self) -> &[OpenCheckpoint] {
+        &self.all
+    }
+
+    /// The tokenizer of all checkpoints.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+}
+
+impl OpenCheckpoint {
+    fn open(path: &Path) -> Result<Self, EvalError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let config = &checkpoint.config;
+        let trained_context = checkpoint.state.trained_context;
+        let info = CheckpointInfo {
+            label: label(&checkpoint.dir),
+            folder: checkpoint.dir.clone(),
+            weights: checkpoint.weights_sha256()?,
+            family: config.family().into(),
+            block_length: config.block_length(),
+            parameters: config.num_params(),
+            step: checkpoint.state.step,
+            trained_context: trained_context.unwrap_or(config.max_position_embeddings()),
+        };
+        Ok(Self { checkpoint, info })
+    }
+}
+
+impl CheckpointInfo {
+    /// Checks that windows can be scored with the checkpoint.
+    ///
+    /// # Errors
+    /// When they are not several whole blocks.
+    pub fn check(&self, windows: &Windows) -> Result<(), EvalError> {
+        let (context, block_length) = (windows.context, self.block_length);
+        match context.is_multiple_of(block_length) && context > block_length {
+            true => Ok(()),
+            false => {
+                let checkpoint = self.folder.clone();
+                Err(EvalError::Windows { context, block_length, checkpoint })
+            }
+        }
+    }
+}
+
+/// The name of a checkpoint's run, or that of its folder when it belongs to no run.
+fn label(folder: &Path) -> String {
+    let run = folder.parent().filter(|parent| parent.ends_with("checkpoints"));
+    let named = run.and_then(Path::parent).unwrap_or(folder);
+    let name = named.file_name().map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "checkpoint".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_label_of_a_checkpoint_is_the_name_of_its_run() {
+        assert_eq!(label(Path::new("runs/block/checkpoints/step-000120")), "block");
+        assert_eq!(label(Path::new("imported/block-170m")), "block-170m");
+    }
+}

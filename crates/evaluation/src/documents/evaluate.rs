@@ -1,0 +1,177 @@
+//! An evaluation of checkpoints on books, from its start or from where it was stopped.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use block_transformer_family::Family;
+use block_transformer_text::Tokenizer;
+use burn::tensor::Device;
+
+use crate::documents::book::{Book, BookText};
+use crate::documents::checkpoint::{OpenCheckpoint, OpenCheckpoints};
+use crate::documents::folder::{Begun, DocumentSettings, EvaluationFolder};
+use crate::documents::measure::{BookRow, BookScorer, Tally};
+use crate::documents::output;
+use crate::documents::report::PositionReport;
+use crate::error::EvalError;
+use crate::score::Scorer;
+
+/// Time between records of the book in progress: the most work that a kill costs, apart from the
+/// current batch.
+const SAVE_EVERY: Duration = Duration::from_secs(2);
+
+/// Receives the progress of an evaluation.
+pub trait Observer {
+    /// Called after each batch: `tokens` were run through the model, and `done` of `total` bytes of
+    /// text are evaluated. Text counts once for each checkpoint.
+    fn batch(&mut self, tokens: usize, done: u64, total: u64);
+    /// Called after each book.
+    fn book(&mut self, row: &BookRow);
+}
+
+/// Evaluates checkpoints on books and writes the results to the folder `out`. The result of every
+/// book is written when it is done. With `resume`, books that are done are not evaluated again, and
+/// the files at the end are the same to the byte. The text of all books is held in memory.
+///
+/// # Errors
+/// When the settings are invalid, `out` holds another evaluation, a book or a checkpoint cannot be
+/// used, or a file cannot be written.
+pub fn evaluate(
+    settings: &DocumentSettings,
+    checkpoints: &OpenCheckpoints,
+    books: &[Book],
+    out: &Path,
+    resume: bool,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<PositionReport, EvalError> {
+    check(settings, checkpoints.all())?;
+    let limit = settings.limit.unwrap_or(usize::MAX);
+    let books: Vec<BookText> =
+        books.iter().take(limit).map(Book::read).collect::<Result<_, _>>()?;
+    let begun = Begun {
+        settings: settings.clone(),
+        checkpoints: checkpoints.all().iter().map(|opened| opened.info.clone()).collect(),
+        tokenizer: checkpoints.tokenizer().fingerprint(),
+        books: books.iter().map(|book| book.identity.clone()).collect(),
+    };
+    let folder = EvaluationFolder::new(out);
+    folder.begin(&begun, resume)?;
+    let mut rows = folder.rows(&begun)?;
+    let bytes = |books: &[BookText]| books.iter().map(|book| book.identity.bytes).sum::<u64>();
+    let mut session = Session {
+        settings,
+        folder: &folder,
+        tokenizer: checkpoints.tokenizer(),
+        partial: folder.partial()?,
+        done: rows.iter().map(|rows| bytes(&books[..rows.len()])).sum(),
+        total: bytes(&books) * checkpoints.all().len() as u64,
+        observer,
+    };
+    for (opened, rows) in checkpoints.all().iter().zip(&mut rows) {
+        // a checkpoint whose books are all done is not loaded
+        if rows.len() < books.len() {
+            session.checkpoint(opened, &books, rows, device)?;
+        }
+    }
+    let report = PositionReport::new(&begun.checkpoints, &settings.measures, &rows)?;
+    output::write(&folder, &report)?;
+    Ok(report)
+}
+
+fn check(settings: &DocumentSettings, checkpoints: &[OpenCheckpoint]) -> Result<(), EvalError> {
+    let DocumentSettings { measures, limit, .. } = settings;
+    for (name, value) in [
+        ("context", measures.windows.context),
+        ("stride", measures.windows.stride),
+        ("batch", measures.batch),
+        ("limit", limit.unwrap_or(1)),
+    ] {
+        if value == 0 {
+            return Err(EvalError::Zero(name));
+        }
+    }
+    checkpoints.iter().try_for_each(|opened| opened.info.check(&measures.windows))
+}
+
+struct Session<'a> {
+    settings: &'a DocumentSettings,
+    folder: &'a EvaluationFolder,
+    tokenizer: &'a Tokenizer,
+    /// The book that was in progress when the evaluation was stopped.
+    partial: Option<BookRow>,
+    /// Bytes of the books that are done, and of all.
+    done: u64,
+    total: u64,
+    observer: &'a mut dyn Observer,
+}
+
+impl Session<'_> {
+    /// Evaluates a checkpoint on the books that have no row yet.
+    fn checkpoint(
+        &mut self,
+        opened: &OpenCheckpoint,
+        books: &[BookText],
+        rows: &mut Vec<BookRow>,
+        device: &Device,
+    ) -> Result<(), EvalError> {
+        let model = opened.checkpoint.load_model(device)?;
+        let scorer = BookScorer::new(Scorer::new(&model), self.settings.measures)?;
+        for book in &books[rows.len()..] {
+            let row = self.book(&opened.info.label, book, &scorer)?;
+            self.observer.book(&row);
+            self.folder.append(&row)?;
+            self.folder.clear_partial()?;
+            rows.push(row);
+            self.done += book.identity.bytes;
+        }
+        Ok(())
+    }
+
+    fn book<M: Family>(
+        &mut self,
+        checkpoint: &str,
+        book: &BookText,
+        scorer: &BookScorer<M>,
+    ) -> Result<BookRow, EvalError> {
+        let name = &book.identity.name;
+        let tokens = book.tokens(self.tokenizer)?;
+        let mut row = BookRow {
+            checkpoint: checkpoint.into(),
+            book: name.clone(),
+            tokens: tokens.ids.len(),
+            bytes: tokens.bytes,
+            words: tokens.words,
+            tally: Tally::default(),
+        };
+        // a kill between appending a row and removing its record leaves the record of a book that is
+        // done
+        let partial = self.partial.take();
+        let of_this = |partial: &BookRow| partial.checkpoint == checkpoint && partial.book == *name;
+        let tally = partial.filter(of_this).map_or_else(Tally::default, |partial| partial.tally);
+        let work = scorer.work(row.tokens).max(1) as u64;
+        let mut saved: Option<Instant> = None;
+        let step = |tally: &Tally, tokens| {
+            let part = (tally.windows + tally.rolling_windows) as u64;
+            let done = self.done + book.identity.bytes * part / work;
+            self.observer.batch(tokens, done, self.total);
+            if saved.is_none_or(|saved| saved.elapsed() >= SAVE_EVERY) {
+                row.tally = tally.clone();
+                self.folder.save_partial(&row)?;
+                saved = Some(Instant::now());
+            }
+            Ok(())
+        };
+        let tally =
+            scorer.score(&tokens.ids, tally, step).map_err(|error: EvalError| match error {
+                EvalError::File(_) => error,
+                error => EvalError::Book {
+                    book: name.clone(),
+                    checkpoint: checkpoint.into(),
+                    source: Box::new(error),
+                },
+            })?;
+        row.tally = tally;
+        Ok(row)
+    }
+}

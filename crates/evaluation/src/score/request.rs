@@ -1,0 +1,26 @@
+//! Requests to a scorer, and its answers.
+
+/// A request for the log-likelihood of `continuation` after `context`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Token ids of the context. An empty context is read as EOS alone.
+    pub context: Vec<u32>,
+    /// Token ids to score, at least one.
+    pub continuation: Vec<u32>,
+}
+
+/// Log-probabilities of a continuation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scored {
+    /// Log-probability of each token in nats, given all tokens before it.
+    pub log_probs: Vec<f64>,
+    /// Whether every token is the most probable one at its position.
+    pub greedy: bool,
+}
+
+impl Scored {
+    /// Log-likelihood of the continuation in nats.
+    pub fn sum(&self) -> f64 {
+        self.log_probs.iter().sum()
+    }
+}

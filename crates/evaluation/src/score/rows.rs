@@ -1,0 +1,87 @@
+//! The hidden states that a batch of continuations is predicted from.
+
+use block_transformer_family::{Family, PaddingMask};
+use block_transformer_text::{EOS, PAD};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::score::request::Request;
+
+/// The tokens of a request that fit the context.
+pub(crate) struct Input<'a> {
+    /// The last tokens of the request's context, at least one.
+    pub context: Vec<u32>,
+    /// All tokens of the continuation, at least one.
+    pub continuation: &'a [u32],
+}
+
+impl<'a> Input<'a> {
+    /// Cuts the context of a request, from the left, to the `context + 1` tokens that a window has.
+    /// The last of these is a target only. EOS stands for an empty context.
+    pub fn new(request: &'a Request, context: usize) -> Self {
+        let continuation = &request.continuation[..];
+        let all = if request.context.is_empty() { &[EOS][..] } else { &request.context };
+        let room = context + 1 - continuation.len();
+        Self { context: all[all.len().saturating_sub(room)..].to_vec(), continuation }
+    }
+
+    /// Positions that a model reads, padding to whole blocks included. The last block is a target
+    /// only.
+    pub fn width(&self, block_length: usize) -> usize {
+        let blocks = |tokens: usize| tokens.div_ceil(block_length);
+        (blocks(self.context.len()) + blocks(self.continuation.len()) - 1) * block_length
+    }
+}
+
+/// Hidden states `[continuation tokens of all inputs, width]`.
+///
+/// A context is padded on the left to end at a block boundary, as in generation. Its continuation
+/// starts a block and is padded on the right.
+pub(crate) fn hidden<M: Family>(
+    model: &M,
+    l: usize, // block length
+    inputs: &[&Input<'_>],
+    device: &Device,
+) -> Tensor<2> {
+    let rows = inputs.len();
+    let n = inputs.iter().map(|input| input.width(l) / l).max().unwrap_or(0); // blocks per row
+    let mut ids = vec![PAD; rows * n * l];
+    let mut is_token = vec![false; ids.len()];
+    // for every block of a continuation: the index of the block before it, and its tokens; then the
+    // positions of the tokens that are not padding
+    let (mut before, mut written, mut scored) = (Vec::new(), Vec::new(), Vec::new());
+    for (row, Input { context, continuation }) in inputs.iter().enumerate() {
+        let blocks = context.len().div_ceil(l);
+        let start = row * n * l + blocks * l - context.len();
+        // the last block is a target only
+        let read = continuation.len().div_ceil(l) * l - l;
+        for (position, &id) in (start..).zip(context.iter().chain(&continuation[..read])) {
+            ids[position] = id;
+            is_token[position] = true;
+        }
+        for (i, tokens) in continuation.chunks(l).enumerate() {
+            before.push((row * n + blocks + i - 1) as i64);
+            scored.extend((written.len()..written.len() + tokens.len()).map(|at| at as i64));
+            written.extend_from_slice(tokens);
+            written.resize(written.len().next_multiple_of(l), PAD);
+        }
+    }
+    let count = before.len();
+    let ids = ids_tensor(&ids, [rows, n, l], device);
+    let written = ids_tensor(&written, [count, l], device);
+    let hidden = model.continuation_hidden(ids, &PaddingMask::new(is_token), before, written);
+    let [count, l, width] = hidden.dims();
+    let hidden = hidden.reshape([count * l, width]);
+    match scored.len() == count * l {
+        true => hidden,
+        false => {
+            let count = scored.len();
+            let scored = TensorData::new(scored, [count]);
+            hidden.select(0, Tensor::<1, Int>::from_data(scored, device))
+        }
+    }
+}
+
+fn ids_tensor<const D: usize>(ids: &[u32], shape: [usize; D], device: &Device) -> Tensor<D, Int> {
+    let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
+    Tensor::from_data(TensorData::new(ids, shape), device)
+}

@@ -1,0 +1,148 @@
+//! The scorer: batches of requests through a model.
+
+use std::cmp::Reverse;
+
+use block_transformer_family::{Family, FamilyConfig};
+use block_transformer_layers::{TargetScore, score_targets};
+use burn::tensor::Device;
+
+use crate::error::EvalError;
+use crate::score::request::{Request, Scored};
+use crate::score::rows::{Input, hidden};
+
+/// Tokens per batch, unless [`Scorer::with_batch_tokens`] sets another number.
+pub const BATCH_TOKENS: usize = 4096;
+
+/// Computes log-likelihoods with a model of any family.
+#[derive(Clone, Debug)]
+pub struct Scorer<M: Family> {
+    model: M,
+    device: Device,
+    vocab_size: usize,
+    block_length: usize,
+    context: usize,
+    batch_tokens: usize,
+}
+
+impl<M: Family> Scorer<M> {
+    /// A scorer of `model`, on the model's device. Its context is the one the model's configuration
+    /// names.
+    pub fn new(model: &M) -> Self {
+        // with autodiff, every operation would be recorded
+        let (model, config) = (model.valid(), model.config());
+        Self {
+            device: model.head().device(),
+            vocab_size: config.vocab_size(),
+            block_length: config.block_length(),
+            context: config.max_position_embeddings(),
+            batch_tokens: BATCH_TOKENS,
+            model,
+        }
+    }
+
+    /// Sets the context in tokens: the most a model reads before the last token it predicts.
+    ///
+    /// # Errors
+    /// When it is 0.
+    pub fn with_context(self, context: usize) -> Result<Self, EvalError> {
+        match context {
+            0 => Err(EvalError::Zero("context")),
+            _ => Ok(Self { context, ..self }),
+        }
+    }
+
+    /// Sets the size of a batch in tokens, padding included. A request that is longer than a batch
+    /// is computed alone. Apart from rounding, scores do not depend on it.
+    ///
+    /// # Errors
+    /// When it is 0.
+    pub fn with_batch_tokens(self, tokens: usize) -> Result<Self, EvalError> {
+        match tokens {
+            0 => Err(EvalError::Zero("batch tokens")),
+            _ => Ok(Self { batch_tokens: tokens, ..self }),
+        }
+    }
+
+    /// The context in tokens.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Tokens per block of the model; 1 without blocks.
+    pub fn block_length(&self) -> usize {
+        self.block_length
+    }
+
+    /// Scores requests, in the order given. After each batch, `progress` gets the number of requests
+    /// that are done and the number of all requests.
+    ///
+    /// A vanilla model reads the tokens that the EleutherAI harness feeds a Hugging Face model: EOS
+    /// for an empty context, and no more than the last `context + 1` tokens of context and
+    /// continuation, of which the last is a target only. A block model reads the same tokens. Its
+    /// context is padded on the left to end at a block boundary, as in generation, so that the
+    /// continuation starts a block.
+    ///
+    /// # Errors
+    /// When a continuation is empty or longer than the context, an id is outside the vocabulary, or
+    /// the model's logits are not finite.
+    pub fn score(
+        &self,
+        requests: &[Request],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<Scored>, EvalError> {
+        requests.iter().try_for_each(|request| self.check(request))?;
+        let inputs: Vec<Input<'_>> =
+            requests.iter().map(|request| Input::new(request, self.context)).collect();
+        let width = |&i: &usize| inputs[i].width(self.block_length);
+        // the longest first, so that a batch too large for the memory fails at once
+        let mut order: Vec<usize> = (0..inputs.len()).collect();
+        order.sort_by_key(|i| Reverse(width(i)));
+        let mut scored = vec![Scored::default(); inputs.len()];
+        let mut rest = &order[..];
+        while let Some(first) = rest.first() {
+            let fit = (self.batch_tokens / width(first)).clamp(1, rest.len());
+            let (batch, after) = rest.split_at(fit);
+            let rows: Vec<&Input<'_>> = batch.iter().map(|&i| &inputs[i]).collect();
+            for (&i, one) in batch.iter().zip(self.batch(&rows)?) {
+                scored[i] = one;
+            }
+            rest = after;
+            progress((inputs.len() - rest.len()) as u64, inputs.len() as u64);
+        }
+        Ok(scored)
+    }
+
+    fn check(&self, request: &Request) -> Result<(), EvalError> {
+        let (vocab_size, tokens) = (self.vocab_size, request.continuation.len());
+        let mut ids = request.context.iter().chain(&request.continuation);
+        if let Some(&id) = ids.find(|&&id| id as usize >= vocab_size) {
+            return Err(EvalError::TokenId { id, vocab_size });
+        }
+        match tokens {
+            0 => Err(EvalError::EmptyContinuation),
+            _ if tokens > self.context => Err(EvalError::TooLong { tokens, context: self.context }),
+            _ => Ok(()),
+        }
+    }
+
+    fn batch(&self, inputs: &[&Input<'_>]) -> Result<Vec<Scored>, EvalError> {
+        let hidden = hidden(&self.model, self.block_length, inputs, &self.device);
+        let targets = inputs.iter().flat_map(|input| input.continuation);
+        let targets: Vec<u32> = targets.copied().collect();
+        let scores = score_targets(hidden, self.model.head(), &targets);
+        let scores = scores.map_err(EvalError::Device)?;
+        if scores.iter().any(|score| !score.log_prob.is_finite()) {
+            return Err(EvalError::NotFinite);
+        }
+        let mut scores = scores.into_iter().zip(targets);
+        let one = |input: &&Input<'_>| {
+            let own: Vec<(TargetScore, u32)> =
+                scores.by_ref().take(input.continuation.len()).collect();
+            Scored {
+                log_probs: own.iter().map(|(score, _)| score.log_prob).collect(),
+                greedy: own.iter().all(|(score, target)| score.top == *target),
+            }
+        };
+        Ok(inputs.iter().map(one).collect())
+    }
+}

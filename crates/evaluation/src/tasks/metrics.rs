@@ -1,0 +1,210 @@
+//! Metrics of a task from the log-likelihoods of its items, with the harness's formulas.
+
+use serde::{Serialize, Serializer};
+
+use crate::statistics::{Bootstrap, Estimate};
+use crate::tasks::item::{DELIMITER, Item};
+
+/// A metric of the harness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Fraction of items whose most likely option, or greedy continuation, is correct.
+    Acc,
+    /// Accuracy by log-likelihoods divided by the option's length in characters. The harness's
+    /// `acc_norm` counts characters, not bytes.
+    AccNorm,
+    /// `exp` of the mean negative log-likelihood per item.
+    Perplexity,
+    /// `exp` of the negative log-likelihood per word.
+    WordPerplexity,
+    /// `exp` of the negative log-likelihood per byte.
+    BytePerplexity,
+    /// Negative log-likelihood per byte, in bits.
+    BitsPerByte,
+}
+
+impl Metric {
+    /// The harness's name for the metric.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Acc => "acc",
+            Self::AccNorm => "acc_norm",
+            Self::Perplexity => "perplexity",
+            Self::WordPerplexity => "word_perplexity",
+            Self::BytePerplexity => "byte_perplexity",
+            Self::BitsPerByte => "bits_per_byte",
+        }
+    }
+
+    /// Whether a higher value is better.
+    pub fn higher_is_better(self) -> bool {
+        matches!(self, Self::Acc | Self::AccNorm)
+    }
+}
+
+impl Serialize for Metric {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// The value of a metric for a task.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Score {
+    /// The metric.
+    pub metric: Metric,
+    /// Its value.
+    pub value: f64,
+    /// Its standard error where the harness reports one: of a mean from the deviation of the items,
+    /// of a perplexity from 10,000 bootstrap samples of the items. `None` for fewer than two items.
+    pub stderr: Option<f64>,
+}
+
+/// Scores of the continuations of an item: one per option of a question, otherwise one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ItemScore {
+    /// Log-likelihoods in nats.
+    pub log_likelihoods: Vec<f64>,
+    /// Whether each continuation is the greedy one.
+    pub greedy: Vec<bool>,
+}
+
+/// The bootstrap over items.
+const BOOTSTRAP: Bootstrap = Bootstrap { seed: 0, resamples: 10_000 };
+
+/// Computes metrics over the items of a task.
+pub(crate) fn scores(metrics: &[Metric], items: &[Item], found: &[ItemScore]) -> Vec<Score> {
+    let one = |&metric: &Metric| {
+        let accuracy = |by_length| {
+            let pairs = items.iter().zip(found);
+            let correct = pairs.map(|(item, found)| correct(item, found, by_length));
+            Estimate::mean(&correct.collect::<Vec<_>>())
+        };
+        let exact = |value| Estimate { value, standard_error: None };
+        let Estimate { value, standard_error } = match metric {
+            Metric::Acc => accuracy(false),
+            Metric::AccNorm => accuracy(true),
+            Metric::Perplexity => perplexity(&found.iter().map(total).collect::<Vec<_>>()),
+            Metric::WordPerplexity => exact((-per(items, found, Unit::Word)).exp()),
+            Metric::BytePerplexity => exact((-per(items, found, Unit::Byte)).exp()),
+            Metric::BitsPerByte => exact(-per(items, found, Unit::Byte) / 2_f64.ln()),
+        };
+        Score { metric, value, stderr: standard_error }
+    };
+    metrics.iter().map(one).collect()
+}
+
+fn total(found: &ItemScore) -> f64 {
+    found.log_likelihoods.iter().sum()
+}
+
+/// 1 if the answer to the item is correct, otherwise 0.
+fn correct(item: &Item, found: &ItemScore, by_length: bool) -> f64 {
+    let right = match item {
+        Item::Choice { options, gold } => {
+            let length = |i: usize| match by_length {
+                true => options[i].continuation[DELIMITER.len()..].chars().count() as f64,
+                false => 1.0,
+            };
+            let scores = found.log_likelihoods.iter().enumerate().map(|(i, ll)| ll / length(i));
+            first_largest(scores) == Some(*gold)
+        }
+        _ => found.greedy.iter().all(|&greedy| greedy),
+    };
+    f64::from(u8::from(right))
+}
+
+/// Index of the largest value, the first of equals (`numpy.argmax`).
+fn first_largest(scores: impl Iterator<Item = f64>) -> Option<usize> {
+    let largest = |best: Option<(usize, f64)>, (i, score): (usize, f64)| match best {
+        Some((_, most)) if score <= most => best,
+        _ => Some((i, score)),
+    };
+    scores.enumerate().fold(None, largest).map(|(i, _)| i)
+}
+
+/// `exp` of the mean negative log-likelihood.
+fn perplexity(log_likelihoods: &[f64]) -> Estimate {
+    let count = log_likelihoods.len();
+    let of = |sum: f64| (-sum / count as f64).exp();
+    let errors = BOOTSTRAP.standard_errors(count, |drawn| {
+        vec![of(drawn.iter().map(|&index| log_likelihoods[index]).sum())]
+    });
+    let value = of(log_likelihoods.iter().sum());
+    Estimate { value, standard_error: errors.map(|errors| errors[0]) }
+}
+
+#[derive(Clone, Copy)]
+enum Unit {
+    Word,
+    Byte,
+}
+
+/// Log-likelihood per unit of the original documents.
+fn per(items: &[Item], found: &[ItemScore], unit: Unit) -> f64 {
+    let units = items.iter().map(|item| match (item, unit) {
+        (Item::Document { words, .. }, Unit::Word) => *words,
+        (Item::Document { bytes, .. }, Unit::Byte) => *bytes,
+        _ => 0,
+    });
+    found.iter().map(total).sum::<f64>() / units.sum::<usize>() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::item::Prompt;
+    use crate::tasks::task::Task;
+
+    fn choice(options: &[&str], gold: usize) -> Item {
+        let option = |text: &&str| Prompt {
+            context: "c".into(),
+            continuation: format!("{DELIMITER}{text}"),
+        };
+        Item::Choice { options: options.iter().map(option).collect(), gold }
+    }
+
+    fn found(log_likelihoods: &[f64]) -> ItemScore {
+        let greedy = vec![false; log_likelihoods.len()];
+        ItemScore { log_likelihoods: log_likelihoods.into(), greedy }
+    }
+
+    #[test]
+    fn accuracy_takes_the_first_of_equals_and_acc_norm_counts_characters() {
+        let items = [choice(&["aa", "bb"], 0), choice(&["aa", "b"], 0), choice(&["éé", "aaa"], 1)];
+        // -3 / 2 > -2 / 1; by bytes the third would be -1.5 / 4 > -1.4 / 3
+        let found = [found(&[-1.0, -1.0]), found(&[-3.0, -2.0]), found(&[-1.5, -1.4])];
+        let scores = scores(Task::Piqa.metrics(), &items, &found);
+        assert_eq!((scores[0].metric, scores[0].value), (Metric::Acc, 2.0 / 3.0));
+        assert_eq!((scores[1].metric, scores[1].value), (Metric::AccNorm, 1.0));
+        assert!((scores[0].stderr.unwrap() - 1.0 / 3.0).abs() < 1e-15);
+        assert_eq!(scores[1].stderr, Some(0.0));
+    }
+
+    #[test]
+    fn one_item_has_no_standard_error() {
+        let scores =
+            scores(Task::Piqa.metrics(), &[choice(&["a", "b"], 1)], &[found(&[-2.0, -1.0])]);
+        assert_eq!((scores[0].value, scores[0].stderr), (1.0, None));
+    }
+
+    #[test]
+    fn perplexities_are_per_item_word_and_byte() {
+        let document = |words, bytes| Item::Document { text: String::new(), words, bytes };
+        let items = [document(10, 40), document(30, 60)];
+        let all = scores(Task::Wikitext.metrics(), &items, &[found(&[-50.0]), found(&[-30.0])]);
+        let values: Vec<f64> = all.iter().map(|score| score.value).collect();
+        let expected = [2_f64.exp(), 0.8_f64.exp(), 0.8 / 2_f64.ln()];
+        for (value, expected) in values.iter().zip(expected) {
+            assert!((value - expected).abs() < 1e-12, "{values:?}");
+        }
+        let word = Item::Continuation(Prompt { context: "a".into(), continuation: " b".into() });
+        let spread: Vec<ItemScore> = (0..400).map(|i| found(&[-1.0 - f64::from(i % 2)])).collect();
+        let all = scores(Task::Lambada.metrics(), &vec![word; 400], &spread);
+        assert!((all[0].value - 1.5_f64.exp()).abs() < 1e-12);
+        // of e^x: e^mean times the standard error of the mean
+        let expected = 1.5_f64.exp() * 0.5 / 20.0;
+        assert!((all[0].stderr.unwrap() / expected - 1.0).abs() < 0.05, "{all:?}");
+        assert_eq!(all[1].value, 0.0);
+    }
+}

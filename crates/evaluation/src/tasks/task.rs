@@ -1,0 +1,133 @@
+//! The tasks: the files they read and the metrics they report.
+
+use std::path::Path;
+
+use crate::error::EvalError;
+use crate::tasks::item::Item;
+use crate::tasks::metrics::Metric;
+use crate::tasks::{arc, hellaswag, lambada, piqa, wikitext, winogrande};
+
+/// A task of the harness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// HellaSwag: choose the ending of a text among four (Zellers et al., arXiv 1905.07830).
+    HellaSwag,
+    /// PIQA: choose the way to reach a goal among two (Bisk et al., arXiv 1911.11641).
+    Piqa,
+    /// ARC, the easy set: multiple-choice questions of science (Clark et al., arXiv 1803.05457).
+    ArcEasy,
+    /// LAMBADA: predict the last word of a passage (Paperno et al., arXiv 1606.06031), in OpenAI's
+    /// version of the text.
+    Lambada,
+    /// WikiText-2: perplexity of whole articles (Merity et al., arXiv 1609.07843).
+    Wikitext,
+    /// WinoGrande: choose the noun that fills a blank among two (Sakaguchi et al., arXiv
+    /// 1907.10641). The options are part of the contexts, and the text after them is scored.
+    Winogrande,
+}
+
+/// All tasks, in the order they are listed.
+const ALL: [Task; 6] =
+    [Task::HellaSwag, Task::Piqa, Task::ArcEasy, Task::Lambada, Task::Wikitext, Task::Winogrande];
+
+impl Task {
+    /// All tasks.
+    pub fn all() -> &'static [Self] {
+        &ALL
+    }
+
+    /// The name of the task.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HellaSwag => "hellaswag",
+            Self::Piqa => "piqa",
+            Self::ArcEasy => "arc-easy",
+            Self::Lambada => "lambada",
+            Self::Wikitext => "wikitext",
+            Self::Winogrande => "winogrande",
+        }
+    }
+
+    /// Finds a task by its name or by the harness's name for it.
+    ///
+    /// # Errors
+    /// When there is no such task; the error suggests the most similar name.
+    pub fn from_name(name: &str) -> Result<Self, EvalError> {
+        let plain = name.trim().to_lowercase().replace('_', "-");
+        let plain = plain.strip_suffix("-openai").unwrap_or(&plain);
+        let likeness = |task: &&Self| (strsim::jaro_winkler(plain, task.name()) * 1e6) as u64;
+        let nearest = ALL.iter().max_by_key(likeness).map_or("", |task| task.name());
+        ALL.into_iter().find(|task| task.name() == plain).ok_or_else(|| EvalError::UnknownTask {
+            name: name.into(),
+            nearest: nearest.into(),
+            known: ALL.map(Self::name).join(", "),
+        })
+    }
+
+    /// Names of the files the task is read from.
+    pub fn files(self) -> &'static [&'static str] {
+        match self {
+            Self::HellaSwag => &["hellaswag_val.jsonl"],
+            Self::Piqa => &["piqa_valid.jsonl", "piqa_valid-labels.lst"],
+            Self::ArcEasy => &["ARC-Easy-test.jsonl"],
+            Self::Lambada => &["lambada_test.jsonl"],
+            Self::Wikitext => &["wiki.test.raw"],
+            Self::Winogrande => &["winogrande_xl_dev.jsonl"],
+        }
+    }
+
+    /// The metrics that the harness reports for the task.
+    pub fn metrics(self) -> &'static [Metric] {
+        match self {
+            Self::HellaSwag | Self::Piqa | Self::ArcEasy => &[Metric::Acc, Metric::AccNorm],
+            Self::Lambada => &[Metric::Perplexity, Metric::Acc],
+            Self::Wikitext => {
+                &[Metric::WordPerplexity, Metric::BytePerplexity, Metric::BitsPerByte]
+            }
+            Self::Winogrande => &[Metric::Acc],
+        }
+    }
+
+    /// Loads the first `limit` items of the task from its files in `dir`, or all items.
+    ///
+    /// # Errors
+    /// When a file is missing or invalid; the error names the file and the line.
+    pub fn load(self, dir: &Path, limit: Option<usize>) -> Result<Vec<Item>, EvalError> {
+        let path = dir.join(self.files()[0]);
+        let limit = limit.unwrap_or(usize::MAX);
+        let items = match self {
+            Self::HellaSwag => hellaswag::load(&path, limit)?,
+            Self::Piqa => piqa::load(&path, &dir.join(self.files()[1]), limit)?,
+            Self::ArcEasy => arc::load(&path, limit)?,
+            Self::Lambada => lambada::load(&path, limit)?,
+            Self::Wikitext => wikitext::load(&path, limit)?,
+            Self::Winogrande => winogrande::load(&path, limit)?,
+        };
+        match items.is_empty() {
+            true => Err(EvalError::content(&path, "the file has no items")),
+            false => Ok(items),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_are_found_by_both_names_and_the_most_similar_is_suggested() {
+        for (name, task) in [
+            ("hellaswag", Task::HellaSwag),
+            ("arc_easy", Task::ArcEasy),
+            ("lambada_openai", Task::Lambada),
+            ("WikiText", Task::Wikitext),
+        ] {
+            assert_eq!(Task::from_name(name).unwrap(), task);
+        }
+        let error = Task::from_name("helaswag").unwrap_err().to_string();
+        assert!(error.contains("did you mean `hellaswag`") && error.contains("piqa"), "{error}");
+        Task::all()
+            .iter()
+            .for_each(|&task| assert_eq!(Task::from_name(task.name()).unwrap(), task));
+    }
+}
