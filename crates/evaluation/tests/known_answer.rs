@@ -1,16 +1,14 @@
-//! The method against documents whose best loss by position is known in closed form.
+//! The measurement on documents whose best possible loss by position has a closed form.
 
-#[path = "../examples/known_answer/training.rs"]
-mod training;
-
-use block_transformer_evaluation::documents::{BookScorer, Measures, Repeats, Tally, Windows};
+use block_transformer_evaluation::documents::{BookScorer, Measures, Tally, Windows};
 use block_transformer_evaluation::{EvalError, Scorer};
+use block_transformer_testing::repeat_training::{Training, small, train};
+use block_transformer_testing::repeats::Repeats;
 use block_transformer_text::Window;
 use block_transformer_training::token_batch;
 use block_transformer_zoo::{Family, LanguageModel};
 use burn::tensor::Device;
 use burn::tensor::activation::log_softmax;
-use training::{Training, small, train};
 
 const CONTEXT: usize = 32;
 /// One repeat is inside a window, the other is not.

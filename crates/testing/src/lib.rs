@@ -1,5 +1,8 @@
 //! Small models of every shape, and prompts, for the tests of several crates.
 
+pub mod repeat_training;
+pub mod repeats;
+
 use block_transformer_zoo::block::TokenDecoderConfig;
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::{Module, ModuleMapper, Param};

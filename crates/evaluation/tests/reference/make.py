@@ -5,12 +5,12 @@
     python make.py tasks DATA TOKENIZER.json
 
 `made-up` scores the few items in made-up/, tokenized by bytes. `tasks` scores the first items of
-the real task files in DATA (named as in made-up/) with the GPT-NeoX tokenizer; what it writes are
-numbers only.
+the real task files in DATA (named as in made-up/) with the GPT-NeoX tokenizer, and writes numbers
+but no texts.
 
 Every weight follows from its name (see `weight`), so there is nothing to load. The vanilla model
-is a Hugging Face GPTNeoXForCausalLM behind the harness's HFLM; the block model is the plain reading
-of the architecture below, behind the same HFLM but for what scores token ids. Both compute in f64.
+is a Hugging Face GPTNeoXForCausalLM in the harness's HFLM. The block model is a direct implementation
+of the architecture below, in the same HFLM with its own scoring of token ids. Both compute in f64.
 """
 
 import json
@@ -41,7 +41,7 @@ EOS, PAD = 0, 1
 
 
 def weight(name, shape):
-    """Uniform numbers from the parameter's name: SplitMix64 from its FNV-1a hash."""
+    """Uniform values from the parameter's name: SplitMix64 seeded with its FNV-1a hash."""
     seed = 0xCBF29CE484222325
     for byte in name.encode():
         seed = (seed ^ byte) * 0x100000001B3 % 2**64
@@ -304,7 +304,7 @@ def write(name, value):
 
 def main():
     torch.set_num_threads(2)
-    # what made the numbers, for whoever makes them again
+    # versions that produced the recorded values
     versions = {"lm_eval": lm_eval.__version__, "torch": torch.__version__}
     match sys.argv[1:]:
         case ["made-up"]:

@@ -1,24 +1,25 @@
-//! The method on documents whose best loss by position is known: a vanilla and a block model learn
-//! to repeat tokens from 16 and 64 places back, and have no way to learn it from 1024, which is
-//! further than a window. Takes about ten minutes on two cores; `known_answer OUT [STEPS]`.
-
-mod training;
+//! Loss by position on documents whose best possible loss is known: a vanilla and a block model learn
+//! to repeat tokens from 16 and 64 positions back. They cannot learn it from 1024 positions back,
+//! which is more than a window. Takes about ten minutes on two cores.
+//!
+//! Usage: `known_answer OUT [STEPS]`
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use block_transformer_evaluation::documents::{
-    BookRow, BookScorer, CheckpointInfo, Measures, PositionReport, Repeats, Tally, Windows,
+    BookRow, BookScorer, CheckpointInfo, Measures, PositionReport, Tally, Windows,
 };
 use block_transformer_evaluation::{EvalError, Scorer};
 use block_transformer_plot::{Line, Style};
+use block_transformer_testing::repeat_training::{Training, small, train};
+use block_transformer_testing::repeats::Repeats;
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 use burn::tensor::Device;
-use training::{Training, small, train};
 
 const CONTEXT: usize = 256;
 const DISTANCES: [usize; 3] = [16, 64, 1024];
-/// Documents of each kind, and windows of each document.
+/// Documents per kind, and windows per document.
 const DOCUMENTS: usize = 8;
 const WINDOWS: usize = 24;
 const STEPS: u64 = 3000;
@@ -45,7 +46,7 @@ fn main() -> Result<()> {
         println!("| {from}-{} | {:.4} |", to - 1, best / (to - from) as f64);
     }
     let mut plot = report.plot();
-    plot.title = "Tokens that repeat from 16, 64 and 1024 places back".into();
+    plot.title = "Tokens that repeat from 16, 64 and 1024 positions back".into();
     plot.lines.push(Line {
         label: "best possible".into(),
         points: (1..CONTEXT).map(|i| (i as f64, best(&source, i))).collect(),

@@ -1,17 +1,17 @@
-//! Documents whose tokens repeat at known distances, so that the best possible loss at each
-//! position is known.
+//! Documents whose tokens repeat at known distances, so that the best possible loss at each position
+//! has a closed form.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Ids below this end documents and pad.
+/// Number of special ids: EOS and padding.
 const SPECIAL: u32 = 2;
 
-/// A source of documents with a known best loss.
+/// A source of documents whose best possible loss is known.
 ///
-/// There are as many kinds of documents as distances, each with `symbols` ids of its own. A token
-/// of kind `k` is the one `distances[k]` before it with probability `repeated`, and is otherwise
-/// drawn evenly from the kind's ids.
+/// There is one kind of document per distance, each with `symbols` ids of its own. In a document of
+/// kind `k`, a token repeats the one `distances[k]` positions before it with probability `repeated`,
+/// and is drawn uniformly from the ids of the kind otherwise.
 #[derive(Clone, Debug)]
 pub struct Repeats {
     symbols: u32,
@@ -20,9 +20,11 @@ pub struct Repeats {
 }
 
 impl Repeats {
+    /// A source with one kind of document for each of `distances`.
+    ///
     /// # Panics
-    /// When there are less than two symbols or no distance, a distance is 0, or `repeated` is no
-    /// probability.
+    /// When there are fewer than two symbols or no distance, a distance is 0, or `repeated` is not
+    /// between 0 and 1.
     pub fn new(symbols: u32, distances: &[usize], repeated: f64) -> Self {
         assert!(symbols > 1 && !distances.is_empty() && (0.0..=1.0).contains(&repeated));
         assert!(distances.iter().all(|&distance| distance > 0));
@@ -34,12 +36,12 @@ impl Repeats {
         &self.distances
     }
 
-    /// Ids there are, the two special ones included.
+    /// Number of ids, including the two special ones.
     pub fn vocab_size(&self) -> usize {
         (SPECIAL + self.symbols * self.distances.len() as u32) as usize
     }
 
-    /// A document of `length` tokens of kind `kind`.
+    /// A document of kind `kind` with `length` tokens.
     pub fn document(&self, kind: usize, length: usize, seed: u64) -> Vec<u32> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut ids: Vec<u32> = Vec::with_capacity(length);
@@ -54,23 +56,24 @@ impl Repeats {
         ids
     }
 
-    /// The lowest expected loss, in nats, at position `position` (from 0, at least 1) of windows cut
-    /// from documents of kind `kind`.
+    /// The lowest possible expected loss, in nats, at a position (counted from 0, at least 1) of
+    /// windows cut from documents of kind `kind`.
     ///
-    /// Before position `distances[kind]`, everything in the window is independent of the token, and
-    /// [`unknown`](Self::unknown) is the best there is; from there on, the token that is repeated is
-    /// in sight, nothing else tells more, and [`known`](Self::known) is.
+    /// Before position `distances[kind]`, the token does not depend on the tokens before it in the
+    /// window, and the loss is [`unknown`](Self::unknown). From there on, the token that is repeated
+    /// is in the window, and the loss is [`known`](Self::known).
     pub fn best_loss(&self, kind: usize, position: usize) -> f64 {
         if position < self.distances[kind] { self.unknown() } else { self.known() }
     }
 
-    /// `ln symbols`.
+    /// The loss without the repeated token in the window: `ln symbols`.
     pub fn unknown(&self) -> f64 {
         f64::from(self.symbols).ln()
     }
 
-    /// The entropy `-q ln q - (symbols - 1) r ln r` of a token that is the one in sight with
-    /// probability `q = repeated + r` and each other symbol with `r = (1 - repeated) / symbols`.
+    /// The loss with the repeated token in the window: the entropy `-q ln q - (symbols - 1) r ln r`
+    /// of a token that equals it with probability `q = repeated + r`, and each other symbol with
+    /// probability `r = (1 - repeated) / symbols`.
     pub fn known(&self) -> f64 {
         let r = (1.0 - self.repeated) / f64::from(self.symbols);
         let entropy = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
@@ -82,7 +85,7 @@ impl Repeats {
 mod tests {
     use super::*;
 
-    /// The loss of predicting a token by the one `distance` before it, measured by counting.
+    /// The loss of predicting a token from the one `distance` before it, measured by counting.
     fn counted(ids: &[u32], source: &Repeats, distance: usize) -> f64 {
         let pairs: Vec<bool> = ids.iter().zip(&ids[distance..]).map(|(a, b)| a == b).collect();
         let q = pairs.iter().filter(|&&same| same).count() as f64 / pairs.len() as f64;
@@ -91,13 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn the_best_losses_are_those_of_counting() {
+    fn the_best_losses_agree_with_counting() {
         let source = Repeats::new(8, &[5, 12], 0.9);
         for kind in [0, 1] {
             let distance = source.distances()[kind];
             let ids = source.document(kind, 200_000, 3);
             assert!((counted(&ids, &source, distance) - source.known()).abs() < 0.01);
-            // any distance but multiples of the true one tells nothing
+            // tokens at a distance that is no multiple of the true one are independent
             for other in [1, distance - 1, distance + 1] {
                 assert!((counted(&ids, &source, other) - source.unknown()).abs() < 0.001);
             }

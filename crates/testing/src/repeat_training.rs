@@ -1,16 +1,21 @@
-//! Models that learn to repeat.
+//! Training of small models on documents whose tokens repeat.
 
-use block_transformer_evaluation::documents::Repeats;
 use block_transformer_text::Window;
 use block_transformer_training::{Schedule, TrainConfig, Trainer};
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::tensor::Device;
 
-/// A small model of blocks of `block_length` tokens; of a vanilla model, 1.
+use crate::repeats::Repeats;
+
+/// Returns the configuration of a small model with blocks of `block_length` tokens, or of a vanilla
+/// model if `block_length` is 1.
 ///
-/// All of a head is rotated: looking back by a number of tokens, whatever they are, is what has to
-/// be learnt.
+/// All dimensions of a head are rotated, because the model has to learn to attend to a distance
+/// independent of the tokens there.
+///
+/// # Panics
+/// When the sizes do not fit together.
 pub fn small(source: &Repeats, block_length: usize, width: usize, heads: usize) -> ModelConfig {
     let vocab = source.vocab_size();
     let stack = format!(
@@ -31,26 +36,29 @@ pub fn small(source: &Repeats, block_length: usize, width: usize, heads: usize) 
     ModelConfig::from_json(&json, "known answer").expect("a configuration that fits together")
 }
 
-/// How a model is trained.
+/// Settings of a training.
 pub struct Training {
-    /// Tokens a window.
+    /// Tokens per window.
     pub context: usize,
-    /// Windows a step.
+    /// Windows per step.
     pub batch: usize,
-    /// Steps.
+    /// Optimizer steps.
     pub steps: u64,
     /// Peak learning rate.
     pub lr: f64,
 }
 
-/// Trains a model on windows of documents of `source`, of every kind in turn; `heard` is told the
-/// loss of each step.
+/// Trains a model on windows of documents of `source`, of every kind in turn. `observe` gets the
+/// number and the loss of each step.
+///
+/// # Panics
+/// When the preset that the settings start from is missing.
 pub fn train(
     config: &ModelConfig,
     source: &Repeats,
     training: &Training,
     device: &Device,
-    mut heard: impl FnMut(u64, f64),
+    mut observe: impl FnMut(u64, f64),
 ) -> LanguageModel {
     let Training { context, batch, steps, lr } = *training;
     let config_of_run = TrainConfig {
@@ -65,7 +73,7 @@ pub fn train(
     for step in 1..=steps {
         let window = |i: usize| {
             let kind = i % source.distances().len();
-            // so far into a document that every token has one to repeat
+            // every token of the window has one to repeat
             let behind = source.distances()[kind];
             let ids = source.document(kind, behind + context, step << 16 | i as u64);
             Window { ids: ids[behind..].to_vec(), is_token: vec![true; context] }
@@ -73,7 +81,7 @@ pub fn train(
         let windows = (0..batch).map(window).collect();
         let result;
         (trainer, result) = trainer.step(&[windows], schedule.rate(step));
-        heard(step, result.loss);
+        observe(step, result.loss);
     }
     trainer.model().valid()
 }
