@@ -1,10 +1,10 @@
 //! The measurement on documents whose best possible loss by position has a closed form.
 
+use block_transformer_datasets::Window;
 use block_transformer_evaluation::documents::{BookScorer, Measures, Tally, Windows};
 use block_transformer_evaluation::{EvalError, Scorer};
 use block_transformer_testing::repeat_training::{Training, small, train};
 use block_transformer_testing::repeats::Repeats;
-use block_transformer_text::Window;
 use block_transformer_training::token_batch;
 use block_transformer_zoo::{Family, LanguageModel};
 use burn::tensor::Device;

@@ -1,8 +1,9 @@
 //! Losses of books against models that run one window at a time.
 
+use block_transformer_datasets::Window;
 use block_transformer_evaluation::documents::{BookScorer, Measures, Tally, Windows};
 use block_transformer_evaluation::{EvalError, Scorer};
-use block_transformer_text::{EOS, PAD, Window};
+use block_transformer_text::{EOS, PAD};
 use block_transformer_training::token_batch;
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
 use burn::tensor::Device;

@@ -1,6 +1,6 @@
 //! Training of small models on documents whose tokens repeat.
 
-use block_transformer_text::Window;
+use block_transformer_datasets::Window;
 use block_transformer_training::{Schedule, TrainConfig, Trainer};
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;

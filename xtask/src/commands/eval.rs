@@ -154,13 +154,9 @@ fn missing(error: DatasetError, task: Task) -> Error {
         DatasetError::Download { path, .. } => {
             format!("download the file elsewhere to {}, or {remedy}", path.display())
         }
-        DatasetError::Checksum { path, found, expected, .. } => anyhow!(
-            "{}: SHA-256 is {found}, and should be {expected}; delete it to download it again, or \
-             {remedy}",
-            path.display()
-        ),
-        other => anyhow!("{other}; {remedy}"),
-    }
+        _ => remedy,
+    };
+    anyhow!("{:#}; {remedy}", Error::new(error))
 }
 
 /// Evaluates a task with a progress bar.

@@ -64,7 +64,9 @@ impl OpenCheckpoints {
             check_tokenizer(&tokenizer, opened.checkpoint.config.vocab_size())
                 .map_err(|e| EvalError::content(&opened.info.folder, e.to_string()))?;
             match (&common, all.first()) {
-                (Some(other), Some(first)) if other.fingerprint() != tokenizer.fingerprint() => {
+                (Some(other), Some(first))
+                    if other.fingerprint()? != tokenizer.fingerprint()? =>
+                {
                     let first = first.info.folder.clone();
                     return Err(EvalError::Tokenizers { checkpoint: path.clone(), first });
                 }

@@ -52,7 +52,7 @@ pub fn evaluate(
     let begun = Begun {
         settings: settings.clone(),
         checkpoints: checkpoints.all().iter().map(|opened| opened.info.clone()).collect(),
-        tokenizer: checkpoints.tokenizer().fingerprint(),
+        tokenizer: checkpoints.tokenizer().fingerprint()?,
         books: books.iter().map(|book| book.identity.clone()).collect(),
     };
     let folder = EvaluationFolder::new(out);

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use block_transformer_datasets::tasks::{self, TaskFile};
+
 use crate::error::EvalError;
 use crate::tasks::item::Item;
 use crate::tasks::metrics::Metric;
@@ -64,15 +66,15 @@ impl Task {
         })
     }
 
-    /// Names of the files the task is read from.
-    pub fn files(self) -> &'static [&'static str] {
+    /// The files that the task is read from.
+    pub fn files(self) -> &'static [TaskFile] {
         match self {
-            Self::HellaSwag => &["hellaswag_val.jsonl"],
-            Self::Piqa => &["piqa_valid.jsonl", "piqa_valid-labels.lst"],
-            Self::ArcEasy => &["ARC-Easy-test.jsonl"],
-            Self::Lambada => &["lambada_test.jsonl"],
-            Self::Wikitext => &["wiki.test.raw"],
-            Self::Winogrande => &["winogrande_xl_dev.jsonl"],
+            Self::HellaSwag => &[tasks::HELLASWAG],
+            Self::Piqa => &[tasks::PIQA, tasks::PIQA_LABELS],
+            Self::ArcEasy => &[tasks::ARC_EASY],
+            Self::Lambada => &[tasks::LAMBADA],
+            Self::Wikitext => &[tasks::WIKITEXT],
+            Self::Winogrande => &[tasks::WINOGRANDE],
         }
     }
 
@@ -93,11 +95,11 @@ impl Task {
     /// # Errors
     /// When a file is missing or invalid; the error names the file and the line.
     pub fn load(self, dir: &Path, limit: Option<usize>) -> Result<Vec<Item>, EvalError> {
-        let path = dir.join(self.files()[0]);
+        let path = dir.join(self.files()[0].name);
         let limit = limit.unwrap_or(usize::MAX);
         let items = match self {
             Self::HellaSwag => hellaswag::load(&path, limit)?,
-            Self::Piqa => piqa::load(&path, &dir.join(self.files()[1]), limit)?,
+            Self::Piqa => piqa::load(&path, &dir.join(self.files()[1].name), limit)?,
             Self::ArcEasy => arc::load(&path, limit)?,
             Self::Lambada => lambada::load(&path, limit)?,
             Self::Wikitext => wikitext::load(&path, limit)?,
