@@ -54,6 +54,7 @@ fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
                 + stack(&decoder.stack, work.token)
                 + 2 * work.logits * c.vocab_size * h
         }
+        other => panic!("no sizes of {}", other.family()),
     };
     flops as f64
 }
@@ -92,6 +93,7 @@ fn flops_match_the_counts_of_the_engine() {
                 ModelConfig::Block(c) => {
                     2 * c.embeddings_per_block() * c.block_decoder.num_matrix_params()
                 }
+                other => panic!("no sizes of {}", other.family()),
             };
             let read = matrices(prefill(&config, prompt, F32));
             let expected = rows as f64 * (read - one_step as f64) + written;

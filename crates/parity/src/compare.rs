@@ -58,11 +58,16 @@ fn forward(
 ) -> Result<(), ParityError> {
     let batch = case.batch(device)?;
     let is_token = case.is_token()?;
-    let logits = case.golden("out.logits")?;
+    let golden = case.golden("out.logits")?;
+    let (logits, _) = model.predict(&batch);
     let vocab = case.config.vocab_size();
+    let [b, time] = batch.ids.dims();
+    // the first block of each sequence is not predicted
+    let predicted: Vec<bool> =
+        is_token.chunks(time).flat_map(|row| row[batch.block_length..].iter().copied()).collect();
     let (ours, predicted) = match model {
         LanguageModel::Block(model) => {
-            let ([b, time], config) = (batch.ids.dims(), model.config());
+            let config = model.config();
             let (l, e) = (config.block_length, config.embeddings_per_block());
             let width = config.block_decoder.hidden_size;
             let ids = batch.ids.clone().reshape([b, time / l, l]);
@@ -80,15 +85,13 @@ fn forward(
                 let difference = largest(&values(tensor), &golden.values, block_counts);
                 quantities.push(Quantity::new(name.replace('_', " "), difference, VALUES));
             }
-            // the first block of each sequence is not predicted
-            let predicted: Vec<bool> = (0..b)
-                .flat_map(|row| is_token[row * time + l..(row + 1) * time].to_vec())
-                .collect();
-            (values(model.predict(&batch).0), predicted)
+            (values(logits), predicted)
         }
+        // the recorded logits are those of every position
         LanguageModel::Vanilla(model) => (values(model.forward(batch.ids)), is_token),
+        _ => (values(logits), predicted),
     };
-    let difference = largest(&ours, &logits.values, |i| predicted[i / vocab]);
+    let difference = largest(&ours, &golden.values, |i| predicted[i / vocab]);
     quantities.push(Quantity::new("logits", difference, VALUES));
     Ok(())
 }

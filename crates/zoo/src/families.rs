@@ -21,6 +21,7 @@ macro_rules! families {
         /// configurations.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(untagged)]
+        #[non_exhaustive]
         pub enum ModelConfig {
             $($(#[$doc])* $variant(<$model as Family>::Config),)+
         }
@@ -28,6 +29,7 @@ macro_rules! families {
         /// A language model of any family.
         #[derive(Module, Debug)]
         #[expect(clippy::large_enum_variant, reason = "one model lives at a time")]
+        #[non_exhaustive]
         pub enum LanguageModel {
             $($(#[$doc])* $variant($model),)+
         }
