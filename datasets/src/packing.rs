@@ -233,7 +233,7 @@ mod tests {
         }
     }
 
-    /// Documents of the given lengths whose ids tell document and position.
+    /// Documents of the given lengths, with ids that encode document and position.
     fn docs(lengths: &[usize]) -> Arc<dyn Documents> {
         let ids = |(d, &n): (usize, &usize)| (0..n).map(|i| (d * 1000 + i + 2) as u32).collect();
         Arc::new(Docs(lengths.iter().enumerate().map(ids).collect()))
@@ -261,7 +261,7 @@ mod tests {
     }
 
     proptest! {
-        /// An epoch without a remainder holds every document once, aligned and padded as asked.
+        /// With windows of one block, an epoch has each token at most once, and marks its padding.
         #[test]
         fn blocks_hold_each_document_once(
             lengths in prop::collection::vec(0_usize..30, 1..12),
@@ -288,15 +288,15 @@ mod tests {
             let before = seen.len();
             seen.dedup();
             prop_assert_eq!(before, seen.len(), "a token twice");
-            // what an epoch may leave out is what the left paddings added to its end
+            // an epoch omits at most as many tokens as it has padding on the left
             let total: usize = lengths.iter().sum();
             prop_assert!(total - seen.len() <= length * lengths.len());
         }
 
-        /// Windows of any size are the stream that the layout tells, cut: documents start at blocks,
-        /// padding is where it should be, every place of the stream is visited once.
+        /// The windows are the consecutive parts of the stream that the layout describes, each once;
+        /// in the stream, documents start at block boundaries and padding is marked.
         #[test]
-        fn windows_are_the_stream_cut(
+        fn windows_are_the_parts_of_the_stream(
             lengths in prop::collection::vec(0_usize..30, 1..12),
             length in 1_usize..6,
             blocks in 1_usize..5,
@@ -336,7 +336,7 @@ mod tests {
             prop_assert_eq!(visited, cut);
         }
 
-        /// Windows do not depend on what was asked before.
+        /// A window does not depend on the windows read before it.
         #[test]
         fn windows_are_a_function_of_seed_and_index(
             lengths in prop::collection::vec(0_usize..40, 1..10),

@@ -18,7 +18,8 @@ pub const CORPUS_NEEDED: &str = "--corpus: needed outside the project's own fold
 /// Arguments of `prepare`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Recipe, text file, .jsonl file, folder, or Megatron .idx/.bin pair [default: dependencies]
+    /// Recipe, text file, .jsonl file, folder, or Megatron .idx/.bin pair [default inside this
+    /// project: dependencies]
     #[arg(long)]
     corpus: Option<String>,
     #[command(flatten)]
