@@ -141,7 +141,8 @@ fn invalid_settings_are_named() {
     fails(dir.path(), &["train", "--steps", "0"], &["steps"]);
     fails(dir.path(), &["train", "--batch", "0"], &["batch"]);
     fails(dir.path(), &["train", "--context", "30"], &["context", "4"]);
-    fails(dir.path(), &["train", "--device", "cuda"], &["cuda", "--features cuda"]);
+    let cuda = ["train", "--corpus", "text.txt", "--device", "cuda"];
+    fails(dir.path(), &cuda, &["cuda", "--features cuda"]);
     std::fs::write(dir.path().join("run.toml"), "stepz = 3\n").unwrap();
     fails(dir.path(), &["train", "--config", "run.toml"], &["stepz"]);
 }
