@@ -10,4 +10,5 @@ mod eval_pg19;
 mod kill;
 mod parity;
 mod presets;
+mod readme;
 mod support;
