@@ -40,7 +40,7 @@ fn compute(device: &Device) -> Computed {
     let config = &block_transformer_zoo::preset(PRESET).unwrap().model;
     let train = TrainConfig::from_preset(PRESET).unwrap();
     let length = config.block_length();
-    let trainer = Trainer::new(config, &train, device);
+    let mut trainer: Trainer = Trainer::new(config, &train, device);
 
     let prompt = ids(3 * length, config);
     let options = Options {
@@ -60,7 +60,7 @@ fn compute(device: &Device) -> Computed {
     let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
 
     let windows = vec![window(ids(CONTEXT, config))];
-    let (trainer, step) = trainer.step(&[windows.clone()], 1e-3);
+    let step = trainer.step(&[windows.clone()], 1e-3);
     let after = trainer.model().loss(&token_batch(&windows, length, device));
     Computed {
         training: [step.loss, step.grad_norm, after.into_scalar::<f64>()],

@@ -8,6 +8,8 @@ mod dashboard;
 mod eval;
 mod eval_pg19;
 mod kill;
+mod old_run;
+mod own_model;
 mod parity;
 mod presets;
 mod readme;

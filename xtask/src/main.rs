@@ -10,8 +10,6 @@ macro_rules! say {
 
 mod commands;
 mod counts;
-#[cfg(feature = "tui")]
-mod dashboard;
 mod device;
 mod meter;
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use block_transformer_cost::{Machine, Peaks, Sizes, decode};
 use block_transformer_device::DeviceName;
-use block_transformer_training::gradients::clip_global_norm;
+use block_transformer_training::apply_update;
 use block_transformer_zoo::{
     Family, FamilyConfig, LanguageModel, PaddingMask, Precision, TokenBatch,
 };
@@ -169,7 +169,7 @@ fn trained(
     optimizer: &mut ModuleOptimizer,
 ) -> LanguageModel {
     let loss = model.loss(batch);
+    let value = loss.clone().inner();
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
-    let (gradients, _) = clip_global_norm(&model, gradients, 1.0);
-    optimizer.step(1e-4, model, gradients)
+    apply_update(model, optimizer, value, gradients, 1, 1.0, 1e-4).0
 }

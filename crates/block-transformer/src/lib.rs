@@ -15,7 +15,7 @@
 //! | [`weights`] | import and export of published weights | |
 //! | [`device`] | [`DeviceName`](device::DeviceName): devices by name | |
 //! | [`layers`] | the layers of the models | |
-//! | `training` | `Trainer`, and `run` for a whole run | `train` |
+//! | `training` | `Trainer` for single steps, `TrainingRun` for a whole run | `train` |
 //! | `evaluation` | scores of tasks and of long documents | `evaluate` |
 //! | `datasets` | corpora, token files, training windows | `datasets` |
 //!

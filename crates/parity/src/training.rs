@@ -1,6 +1,6 @@
 //! Gradients and optimizer steps on the recorded batch.
 
-use block_transformer_training::gradients::clip_global_norm;
+use block_transformer_training::apply_update;
 use block_transformer_weights::{HostTensors, Source, published_tensors};
 use block_transformer_zoo::Family;
 use burn::optim::{AdamWConfig, GradientsParams};
@@ -8,7 +8,6 @@ use burn::tensor::Device;
 
 use crate::case::Case;
 use crate::error::ParityError;
-use crate::quantity::values;
 
 /// Returns the gradients of the mean loss by published name.
 pub(crate) fn gradients(case: &Case, device: &Device) -> Result<HostTensors, ParityError> {
@@ -34,10 +33,11 @@ pub(crate) fn adamw_losses(
     let mut losses = Vec::with_capacity(steps);
     for _ in 0..steps {
         let loss = model.loss(&batch);
-        losses.extend(values(loss.clone().inner()));
+        let value = loss.clone().inner();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        let (gradients, _) = clip_global_norm(&model, gradients, 1.0);
-        model = optimizer.step(1e-2, model, gradients);
+        let result;
+        (model, result) = apply_update(model, &mut optimizer, value, gradients, 1, 1.0, 1e-2);
+        losses.push(result.loss as f32);
     }
     Ok(losses)
 }

@@ -69,7 +69,7 @@ pub fn train(
         ..TrainConfig::from_preset("debug-block").expect("a preset there is")
     };
     let schedule = Schedule::new(&config_of_run);
-    let mut trainer = Trainer::new(config, &config_of_run, device);
+    let mut trainer: Trainer = Trainer::new(config, &config_of_run, device);
     for step in 1..=steps {
         let window = |i: usize| {
             let kind = i % source.distances().len();
@@ -79,8 +79,7 @@ pub fn train(
             Window { ids: ids[behind..].to_vec(), is_token: vec![true; context] }
         };
         let windows = (0..batch).map(window).collect();
-        let result;
-        (trainer, result) = trainer.step(&[windows], schedule.rate(step));
+        let result = trainer.step(&[windows], schedule.rate(step));
         observe(step, result.loss);
     }
     trainer.model().valid()

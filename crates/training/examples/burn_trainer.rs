@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use block_transformer_datasets::{DocumentSource, Packing, PrepareOptions, Split, prepare};
 use block_transformer_text::Tokenizer;
-use block_transformer_training::{WindowBatcher, model_config};
-use block_transformer_zoo::{FamilyConfig, TokenBatch};
+use block_transformer_training::{Trainable, WindowBatcher, model_config};
+use block_transformer_zoo::{FamilyConfig, TokenBatch, preset};
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::lr_scheduler::constant::ConstantLr;
 use burn::optim::AdamWConfig;
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = PrepareOptions::default();
     let corpus = prepare("fox", &source, &tokenizer, &dir.join("corpus"), options, &mut |_, _| {})?;
 
-    let config = model_config("debug-block", &tokenizer)?;
+    let config = model_config(&preset("debug-block")?.model, &tokenizer)?;
     let length = config.block_length();
     let device = Device::flex();
     let loader =
@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let train = loader(Split::Train, Some(0), device.clone().autodiff())?;
     let validation = loader(Split::Validation, None, device.clone())?;
 
-    let model = config.init(0, &device.autodiff());
+    let model = Trainable { model: config.init(0, &device.autodiff()) };
     let optimizer = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8).with_weight_decay(0.1);
     let learner = Learner::new(model, optimizer.init(), ConstantLr::new(3e-3));
     let result = SupervisedTraining::new(dir.join("run"), train, validation)

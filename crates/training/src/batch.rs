@@ -5,7 +5,7 @@ use block_transformer_zoo::{PaddingMask, TokenBatch};
 use burn::data::dataloader::batcher::Batcher;
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Windows of one length as a batch on `device`.
+/// Uploads windows of one length to `device`, as a batch.
 pub fn token_batch(windows: &[Window], block_length: usize, device: &Device) -> TokenBatch {
     let shape = [windows.len(), windows.first().map_or(0, |window| window.ids.len())];
     let ids: Vec<i32> = windows.iter().flat_map(|w| w.ids.iter().map(|&id| id as i32)).collect();
@@ -17,15 +17,15 @@ pub fn token_batch(windows: &[Window], block_length: usize, device: &Device) -> 
     }
 }
 
-/// Tokens of `windows` that are no padding.
-pub fn real_tokens(windows: &[Window]) -> u64 {
+/// Number of tokens in `windows`, padding not counted.
+pub fn num_tokens(windows: &[Window]) -> u64 {
     windows.iter().flat_map(|window| &window.is_token).filter(|&&is_token| is_token).count() as u64
 }
 
 /// [`token_batch`] for burn's data loader.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowBatcher {
-    /// Tokens a block of the model (`ModelConfig::block_length`).
+    /// Tokens per block of the model (`ModelConfig::block_length`).
     pub block_length: usize,
 }
 

@@ -1,65 +1,136 @@
-//! What can stop a training run.
+//! Errors of training.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-/// A run that cannot start or cannot go on.
+use block_transformer_checkpoint::CheckpointError;
+use block_transformer_datasets::{DatasetError, Split};
+use block_transformer_files::FileError;
+use block_transformer_text::TextError;
+use block_transformer_zoo::{ConfigError, PresetError, family::InvalidConfig};
+use burn::train::TrainingError;
+
+use crate::update::StepResult;
+
+/// A run that cannot start or cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A choice that cannot be trained with; names the flag.
-    #[error("{0}")]
-    Choice(String),
-    /// A file system operation that failed.
-    #[error(transparent)]
-    File(#[from] block_transformer_files::FileError),
-    /// A checkpoint.
-    #[error(transparent)]
-    Checkpoint(#[from] block_transformer_checkpoint::CheckpointError),
-    /// A file that is not what was written.
-    #[error("{path}: {reason}")]
-    Damaged {
-        /// The file or folder.
-        path: PathBuf,
-        /// What is wrong and what to do.
+    /// A value of the configuration that is out of range.
+    #[error("{key} = {value}: must be {range}")]
+    OutOfRange {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// The allowed values.
+        range: String,
+    },
+    /// A key that is not one of the configuration's.
+    #[error("{origin}: {key}: unknown key; did you mean `{nearest}`?")]
+    UnknownKey {
+        /// The file, or "flags".
+        origin: String,
+        /// The key.
+        key: String,
+        /// The key most similar to it.
+        nearest: String,
+    },
+    /// A value of the wrong type.
+    #[error("{origin}: {key}: {reason}")]
+    BadValue {
+        /// The file, or "flags".
+        origin: String,
+        /// The key.
+        key: String,
+        /// The type or the values that are expected.
         reason: String,
     },
-    /// Loss or gradient stopped being a number.
+    /// A file that is not TOML.
+    #[error("{path}: {reason}")]
+    NotToml {
+        /// The file.
+        path: PathBuf,
+        /// The parser's message.
+        reason: String,
+    },
+    /// A resumed run must keep the keys that its results depend on.
     #[error(
-        "step {step}: the {what} is not finite; the weights of step {good} and before are kept in \
-         the checkpoints. Lower --lr or raise --warmup"
+        "{key} is {now}, but the run began with {then}; keep the value of the run, or begin another \
+         run in another folder"
+    )]
+    Changed {
+        /// The key.
+        key: String,
+        /// Its value when the run began.
+        then: String,
+        /// Its value now.
+        now: String,
+    },
+    /// The folder of a new run holds a run already.
+    #[error("{0}: the folder holds a run already; resume that run, or choose another folder")]
+    FolderInUse(PathBuf),
+    /// The folder of a resumed run holds no run.
+    #[error("{0}: there is no run to resume")]
+    NothingToResume(PathBuf),
+    /// The checkpoint was trained on other data than those prepared now.
+    #[error(
+        "{0}: trained on another corpus or tokenizer than is prepared now; prepare the old one \
+         again, or begin another run in another folder"
+    )]
+    OtherCorpus(PathBuf),
+    /// The checkpoint holds imported weights.
+    #[error("{0}: imported weights without optimizer state, which a run cannot be resumed from")]
+    NoOptimizer(PathBuf),
+    /// A split of the corpus that no window can be taken from.
+    #[error("{split} split")]
+    Split {
+        /// The split.
+        split: Split,
+        /// The cause.
+        source: DatasetError,
+    },
+    /// The loss or the norm of the gradient is not finite. The step changed nothing.
+    #[error(
+        "step {step}: the {} is not finite; the checkpoints hold the weights up to step {saved}. \
+         Lower the learning rate or use more warm-up steps",
+        if result.loss.is_finite() { "gradient norm" } else { "loss" }
     )]
     NotFinite {
         /// The step, counted from 1.
         step: u64,
-        /// Loss or gradient norm.
-        what: &'static str,
+        /// Loss and gradient norm.
+        result: StepResult,
         /// The last checkpointed step.
-        good: u64,
+        saved: u64,
     },
+    /// A metric, a logger or a renderer of burn-train failed.
+    #[error("the training stopped")]
+    Burn(#[from] Arc<TrainingError>),
+    /// A file system operation that failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The corpus.
     #[error(transparent)]
-    Dataset(#[from] block_transformer_datasets::DatasetError),
+    Dataset(#[from] DatasetError),
     /// The tokenizer.
     #[error(transparent)]
-    Text(#[from] block_transformer_text::TextError),
+    Text(#[from] TextError),
     /// The model's configuration.
     #[error(transparent)]
-    Model(#[from] block_transformer_zoo::ConfigError),
+    Model(#[from] ConfigError),
     /// A model whose sizes do not fit together.
     #[error(transparent)]
-    Sizes(#[from] block_transformer_zoo::family::InvalidConfig),
+    Sizes(#[from] InvalidConfig),
     /// The preset's name.
     #[error(transparent)]
-    Preset(#[from] block_transformer_zoo::PresetError),
-    /// Tensors the model does not compute with.
-    #[error(transparent)]
-    Weights(#[from] block_transformer_weights::WeightsError),
-    /// The plot.
-    #[error(transparent)]
-    Plot(#[from] block_transformer_plot::PlotError),
-}
-
-impl TrainError {
-    pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Damaged { path: path.into(), reason: reason.into() }
-    }
+    Preset(#[from] PresetError),
+    /// A configuration that cannot be written as JSON.
+    #[error("the configuration cannot be written as JSON")]
+    Json(#[from] serde_json::Error),
+    /// A configuration that cannot be written as TOML.
+    #[error("the configuration cannot be written as TOML")]
+    Toml(#[from] toml::ser::Error),
 }

@@ -1,10 +1,10 @@
-//! Gradients of a whole model: their sum over micro-batches, their norm, their scale.
+//! Gradients of a whole model: sum over micro-batches, norm, scale.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
 
-/// Adds `more` to `sum`, parameter by parameter.
+/// Adds `more` to `sum`, parameter by parameter; `None` is a sum of nothing.
 pub fn add<M: Module>(
     model: &M,
     sum: Option<GradientsParams>,
@@ -20,33 +20,18 @@ pub fn add<M: Module>(
     }
 }
 
-/// Sum of the squares of all gradients in f32, `[1]`, left on the device; none without gradients.
+/// Sum of the squares of all gradients, `[1]` in f32 on the device; `None` without gradients.
 pub fn sum_of_squares<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
     let mut squares = Squares { gradients, sum: None };
     model.visit(&mut squares);
     squares.sum
 }
 
-/// Every gradient times `factor`.
+/// Multiplies every gradient by `factor`.
 pub fn scale<M: Module>(model: &M, gradients: GradientsParams, factor: f64) -> GradientsParams {
     let mut scale = Scale { gradients, factor };
     model.visit(&mut scale);
     scale.gradients
-}
-
-/// Scales the gradients so that their global norm is at most `max`; returns them with the norm they
-/// had. (burn's own clipping takes the norm of each tensor apart.)
-pub fn clip_global_norm<M: Module>(
-    model: &M,
-    gradients: GradientsParams,
-    max: f64,
-) -> (GradientsParams, f64) {
-    let squares = sum_of_squares(model, &gradients).map(|squares| squares.into_scalar::<f64>());
-    let norm = squares.unwrap_or(0.0).sqrt();
-    // 1e-6 as in torch.nn.utils.clip_grad_norm_
-    let factor = max / (norm + 1e-6);
-    let gradients = if factor < 1.0 { scale(model, gradients, factor) } else { gradients };
-    (gradients, norm)
 }
 
 struct Add {

@@ -1,28 +1,38 @@
 //! Training by step: schedule, optimizer, checkpoints, metrics.
 //!
-//! [`run`] trains a preset on a prepared corpus into a run folder and resumes it there; a step is a
-//! function of the weights, the optimizer state and the step number, so an interrupted run ends
-//! where an uninterrupted one does. [`Trainer`] is one step of it, for loops of one's own, and
-//! [`WindowBatcher`] feeds burn's own trainer (`examples/burn_trainer.rs`).
+//! [`TrainingRun`] trains a model on a prepared corpus into a run folder, and resumes it there. A
+//! step is a function of the weights, the optimizer state and the step number, so an interrupted run
+//! ends with the same bits as an uninterrupted one. The run is launched as a training of
+//! [burn-train](burn::train), whose metrics, renderers, interrupter and early stopping serve it.
+//!
+//! [`Trainer`] runs single steps, for a training loop of your own. [`Trainable`] and
+//! [`WindowBatcher`] are for burn's own loop (`examples/burn_trainer.rs`).
 
 mod batch;
 mod config;
 mod error;
-mod figure;
+mod events;
 pub mod gradients;
-mod interrupt;
+mod layers;
 mod metrics;
-mod progress;
 mod run;
 mod schedule;
+mod silent;
+mod speed;
+mod step_metric;
+mod strategy;
+mod trainable;
 mod trainer;
+mod update;
 
-pub use batch::{WindowBatcher, real_tokens, token_batch};
+pub use batch::{WindowBatcher, num_tokens, token_batch};
 pub use config::TrainConfig;
 pub use error::TrainError;
-pub use interrupt::{INTERRUPTED, on_interrupt};
-pub use metrics::Row;
-pub use progress::{Lines, Progress, Reporter, Silent};
-pub use run::{Outcome, check_folder, model_config, run};
+pub use metrics::MetricsRow;
+pub use run::{Outcome, TrainingRun, check_folder, model_config};
 pub use schedule::Schedule;
-pub use trainer::{StepResult, Trainer};
+pub use speed::{RunEvent, StepProgress};
+pub use step_metric::StepMetric;
+pub use trainable::{StepOutput, Trainable};
+pub use trainer::Trainer;
+pub use update::{StepResult, apply_update};

@@ -1,19 +1,19 @@
-//! `metrics.jsonl` and `metrics.csv`: a row a step, on the disk as soon as the step is done.
+//! `metrics.jsonl` and `metrics.csv`: one row per step, in the files as soon as the step is done.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use block_transformer_checkpoint::RunFolder;
 use block_transformer_files::FileError;
 use serde::{Deserialize, Serialize};
 
-/// A step.
+/// The metrics of one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
-    /// Counted from 1.
+pub struct MetricsRow {
+    /// The step, counted from 1.
     pub step: u64,
-    /// Training loss before the step, in nats a token.
+    /// Training loss before the step, in nats per token.
     pub loss: f64,
     /// Learning rate.
     pub lr: f64,
@@ -21,70 +21,57 @@ pub struct Row {
     pub grad_norm: f64,
     /// Tokens trained on so far, padding not counted.
     pub tokens: u64,
-    /// Seconds spent so far.
+    /// Seconds of computation so far.
     pub seconds: f64,
-    /// Validation loss after the step, where it was measured.
+    /// Validation loss after the step, if it was measured, in nats per token.
     pub validation_loss: Option<f64>,
 }
 
 const HEADER: &str = "step,loss,lr,grad_norm,tokens,seconds,validation_loss\n";
 
-impl Row {
-    fn csv(&self) -> String {
-        let Self { step, loss, lr, grad_norm, tokens, seconds, validation_loss } = self;
-        let validation = validation_loss.map_or_else(String::new, |loss| loss.to_string());
-        format!("{step},{loss},{lr},{grad_norm},{tokens},{seconds},{validation}\n")
-    }
+type Encode = fn(&[MetricsRow]) -> io::Result<Vec<u8>>;
 
-    fn json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default() + "\n"
-    }
-}
-
-/// The two files of a run, and what they hold.
+/// The two files of a run, and their rows.
 pub(crate) struct Metrics {
-    jsonl: (PathBuf, File),
-    csv: (PathBuf, File),
-    pub(crate) rows: Vec<Row>,
+    files: [(PathBuf, Encode, File); 2],
+    pub(crate) rows: Vec<MetricsRow>,
 }
 
 impl Metrics {
-    /// Opens the files with the rows up to `step`; later ones, of steps that will be done again,
-    /// are dropped, and so is a row cut short by a kill.
+    /// Opens the files with the rows up to `step`. Later rows are removed, as their steps will be
+    /// repeated, and so is a row that a kill left half written.
     pub(crate) fn open(folder: &RunFolder, step: u64) -> Result<Self, FileError> {
-        let path = folder.file("metrics.jsonl");
-        let text = match std::fs::read(&path) {
+        let (jsonl, csv) = (folder.file("metrics.jsonl"), folder.file("metrics.csv"));
+        let text = match std::fs::read(&jsonl) {
             Ok(bytes) if step > 0 => String::from_utf8_lossy(&bytes).into_owned(),
             _ => String::new(),
         };
-        let rows: Vec<Row> = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Row>(line).ok())
-            .filter(|row| row.step <= step)
-            .collect();
-        let csv = folder.file("metrics.csv");
-        block_transformer_files::write(
-            &path,
-            rows.iter().map(Row::json).collect::<String>().as_bytes(),
-        )?;
-        let table: String =
-            std::iter::once(HEADER.into()).chain(rows.iter().map(Row::csv)).collect();
-        block_transformer_files::write(&csv, table.as_bytes())?;
-        Ok(Self { jsonl: append(path)?, csv: append(csv)?, rows })
+        let rows = text.lines().filter_map(|line| serde_json::from_str::<MetricsRow>(line).ok());
+        let rows: Vec<MetricsRow> = rows.filter(|row| row.step <= step).collect();
+        let file = |path: PathBuf, header: &str, encode: Encode| {
+            let mut bytes = header.as_bytes().to_vec();
+            bytes.extend(encode(&rows).map_err(FileError::write(&path))?);
+            block_transformer_files::write(&path, &bytes)?;
+            let file = OpenOptions::new().append(true).open(&path);
+            let file = file.map_err(FileError::write(&path))?;
+            Ok::<_, FileError>((path, encode, file))
+        };
+        Ok(Self { files: [file(jsonl, "", encode_json)?, file(csv, HEADER, encode_csv)?], rows })
     }
 
-    pub(crate) fn push(&mut self, row: Row) -> Result<(), FileError> {
-        for ((path, file), text) in [(&mut self.jsonl, row.json()), (&mut self.csv, row.csv())] {
-            // one write a row, unbuffered
-            file.write_all(text.as_bytes()).map_err(FileError::write(path))?;
+    pub(crate) fn push(&mut self, row: MetricsRow) -> Result<(), FileError> {
+        for (path, encode, file) in &mut self.files {
+            // one unbuffered write per row
+            let row = encode(std::slice::from_ref(&row));
+            row.and_then(|row| file.write_all(&row)).map_err(FileError::write(path))?;
         }
         self.rows.push(row);
         Ok(())
     }
 
-    /// Puts the rows on the disk, before a checkpoint that counts on them.
+    /// Syncs the rows to the disk, before a checkpoint that counts on them.
     pub(crate) fn sync(&self) -> Result<(), FileError> {
-        for (path, file) in [&self.jsonl, &self.csv] {
+        for (path, _, file) in &self.files {
             file.sync_all().map_err(FileError::write(path))?;
         }
         Ok(())
@@ -98,9 +85,19 @@ impl Metrics {
     }
 }
 
-fn append(path: PathBuf) -> Result<(PathBuf, File), FileError> {
-    let file = OpenOptions::new().append(true).open(&path).map_err(FileError::write(&path))?;
-    Ok((path, file))
+fn encode_json(rows: &[MetricsRow]) -> io::Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for row in rows {
+        serde_json::to_writer(&mut lines, row)?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
+}
+
+fn encode_csv(rows: &[MetricsRow]) -> io::Result<Vec<u8>> {
+    let mut lines = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    rows.iter().try_for_each(|row| lines.serialize(row))?;
+    lines.into_inner().map_err(csv::IntoInnerError::into_error)
 }
 
 #[cfg(test)]
@@ -111,7 +108,7 @@ mod tests {
     fn rows_past_the_checkpoint_and_half_rows_are_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let folder = RunFolder::new(dir.path());
-        let row = |step| Row {
+        let row = |step| MetricsRow {
             step,
             loss: 0.1 + step as f64,
             lr: 1e-3,

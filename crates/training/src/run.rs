@@ -1,129 +1,88 @@
 //! A run from its first step, or from its last checkpoint, to its end.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Instant;
 
-use block_transformer_checkpoint::{Checkpoint, Contents, RunFolder, State};
-use block_transformer_datasets::{
-    CorpusInfo, DatasetError, Packing, PreparedCorpus, Split, Window,
-};
+use block_transformer_checkpoint::{Checkpoint, CheckpointError, Contents, RunFolder, State};
+use block_transformer_datasets::{CorpusInfo, Packing, PreparedCorpus, Split, Window};
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::HostTensors;
-use block_transformer_zoo::{FamilyConfig, ModelConfig};
+use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig};
+use burn::module::Module;
 use burn::tensor::Device;
+use burn::train::TrainingComponents;
 
-use crate::metrics::{Metrics, Row};
-use crate::{
-    Progress, Reporter, Schedule, TrainConfig, TrainError, Trainer, figure, real_tokens, trainer,
-};
+use crate::batch::num_tokens;
+use crate::config::TrainConfig;
+use crate::error::TrainError;
+use crate::events::{Events, to_usize};
+use crate::metrics::{Metrics, MetricsRow};
+use crate::schedule::Schedule;
+use crate::speed::{RunEvent, Speed, StepProgress};
+use crate::trainable::{Learned, StepOutput};
+use crate::trainer::{Trainer, adamw};
+use crate::update::StepResult;
 
-/// Vocabularies are rounded up to a multiple of this, which matrix products like.
+/// Vocabularies are rounded up to a multiple of this, which matrix products are faster with.
 const VOCAB_MULTIPLE: usize = 64;
-/// Steps of a process that its speed does not count: allocators and caches are cold.
-const COLD_STEPS: u64 = 3;
-/// Steps the final training loss is the mean of.
+/// Steps that the final training loss is the mean of.
 const RECENT: usize = 20;
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Steps done.
     pub step: u64,
-    /// Whether a signal stopped it before its last step.
+    /// Whether the run was interrupted before its last step.
     pub interrupted: bool,
-    /// Mean training loss of the last 20 steps.
+    /// Mean training loss of the last 20 steps, in nats per token.
     pub train_loss: Option<f64>,
-    /// The latest validation loss.
+    /// The latest validation loss, in nats per token.
     pub validation_loss: Option<f64>,
-    /// The lowest validation loss and its step.
+    /// The lowest validation loss, with its step.
     pub best: Option<(u64, f64)>,
-    /// Loss of predicting validation tokens by their frequency.
-    pub frequency_loss: f64,
-    /// Real tokens a second of training in this process.
+    /// Tokens per second in this process, padding not counted.
     pub tokens_per_second: Option<f64>,
     /// The newest checkpoint.
     pub checkpoint: PathBuf,
-    /// The model as trained, on the plain device.
-    pub model: block_transformer_zoo::LanguageModel,
-    /// Its shape.
+    /// The metrics of every step.
+    pub metrics: Vec<MetricsRow>,
+    /// The trained model, off the autodiff device.
+    pub model: LanguageModel,
+    /// Its configuration.
     pub config: ModelConfig,
 }
 
-/// The preset's model over the ids of `tokenizer`.
+/// The configuration of `model` over the ids of `tokenizer`.
 ///
 /// # Errors
-/// When there is no such preset.
-pub fn model_config(preset: &str, tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
+/// When the sizes do not fit together.
+pub fn model_config(model: &ModelConfig, tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
     let vocab = tokenizer.vocab_size().next_multiple_of(VOCAB_MULTIPLE);
-    let config = block_transformer_zoo::preset(preset)?.model.clone().with_vocab_size(vocab);
+    let config = model.clone().with_vocab_size(vocab);
     config.check()?;
     Ok(config)
 }
 
-/// Whether a run can begin, or be resumed, in `config.out`; cheap enough to ask before a corpus is
-/// prepared.
+/// Checks that a run can begin, or be resumed, in `config.out`. This is cheap: call it before a
+/// corpus is prepared.
 ///
 /// # Errors
-/// When the folder holds another run, no run, or one begun with another configuration.
+/// When the folder holds another run, no run, or one that began with another configuration.
 pub fn check_folder(config: &TrainConfig, resume: bool) -> Result<(), TrainError> {
     let folder = RunFolder::new(&config.out);
     match (resume, folder.is_used()) {
-        (false, true) => Err(TrainError::damaged(
-            &config.out,
-            "the folder holds a run already; go on with it by --resume, or give another --out",
-        )),
-        (true, false) => {
-            Err(TrainError::damaged(&config.out, "there is no run to resume; leave out --resume"))
-        }
+        (false, true) => Err(TrainError::FolderInUse(config.out.clone())),
+        (true, false) => Err(TrainError::NothingToResume(config.out.clone())),
         (true, true) => TrainConfig::read(&folder.config_path())?.check_resumes(config),
         (false, false) => Ok(()),
     }
 }
 
-/// Trains `config` on `corpus`, in `config.out`; `stop` ends it after the step at hand, with a
-/// checkpoint.
-///
-/// # Errors
-/// When a choice cannot be, the folder is taken, the loss is not finite, or the disk refuses.
-pub fn run(
-    config: &TrainConfig,
-    corpus: &PreparedCorpus,
-    resume: bool,
-    device: &Device,
-    stop: &AtomicBool,
-    reporter: &mut dyn Reporter,
-) -> Result<Outcome, TrainError> {
-    config.check()?;
-    check_folder(config, resume)?;
-    let mut run = Run::open(config, corpus, resume, device, reporter)?;
-    let mut speed = Speed::default();
-    while run.state.step < config.steps && !stop.load(Ordering::SeqCst) {
-        run = run.step(&mut speed, reporter)?;
-    }
-    let interrupted = run.state.step < config.steps;
-    let last = run.folder.checkpoint(run.state.step);
-    if !last.exists() {
-        run.checkpoint(false)?;
-    }
-    let title = format!("{} on {}", config.preset, corpus.info.name);
-    figure::write(&run.folder, &title, &run.metrics.rows, corpus.info.frequency_loss)?;
-    Ok(Outcome {
-        step: run.state.step,
-        interrupted,
-        train_loss: run.metrics.recent_loss(RECENT),
-        validation_loss: run.state.validation_loss,
-        best: run.state.best,
-        frequency_loss: corpus.info.frequency_loss,
-        tokens_per_second: speed.rate(),
-        checkpoint: last,
-        model: burn::module::Module::valid(run.trainer.model()),
-        config: run.model,
-    })
-}
-
-struct Run<'a> {
-    config: &'a TrainConfig,
+/// A run that is ready to train.
+pub struct TrainingRun {
+    config: TrainConfig,
     folder: RunFolder,
     model: ModelConfig,
     tokenizer: Tokenizer,
@@ -135,74 +94,70 @@ struct Run<'a> {
     state: State,
     /// The last checkpointed step.
     saved: u64,
+    speed: Speed,
+    observer: Box<dyn FnMut(&RunEvent)>,
+    skipped: Arc<[CheckpointError]>,
+    interrupted: bool,
 }
 
-impl<'a> Run<'a> {
-    fn open(
-        config: &'a TrainConfig,
+impl TrainingRun {
+    /// Prepares to train `config` on `corpus`, in the folder `config.out`. With `resume` the run
+    /// there continues from its newest checkpoint.
+    ///
+    /// # Errors
+    /// When the configuration is invalid, the folder is in use, or a file cannot be read or written.
+    pub fn open(
+        config: &TrainConfig,
         corpus: &PreparedCorpus,
         resume: bool,
         device: &Device,
-        reporter: &mut dyn Reporter,
     ) -> Result<Self, TrainError> {
+        config.check()?;
+        check_folder(config, resume)?;
         let tokenizer = corpus.tokenizer()?;
-        let model = model_config(&config.preset, &tokenizer)?;
-        let length = model.block_length();
+        let model = model_config(&config.model, &tokenizer)?;
         let packing = |split, seed| {
             let documents = corpus.split(split)?;
-            Packing::new(documents, length, config.context, seed).map_err(|e| match e {
-                DatasetError::LessThanOneWindow { .. } => {
-                    TrainError::Choice(format!("{split} split: {e}; lower --context"))
-                }
-                other => other.into(),
-            })
+            Packing::new(documents, model.block_length(), config.context, seed)
+                .map_err(|source| TrainError::Split { split, source })
         };
         let train = packing(Split::Train, Some(config.seed))?;
         let validation = packing(Split::Validation, None)?;
         let folder = RunFolder::new(&config.out);
         let found = resume && !folder.checkpoints().is_empty();
         let checkpoint = if found { Some(Checkpoint::open(&config.out)?) } else { None };
-        folder.begin(&config.to_toml())?;
-        let mut trainer = Trainer::new(&model, config, device);
-        let mut unused = HostTensors::new();
-        let json = |e: serde_json::Error| TrainError::Choice(e.to_string());
+        folder.begin(&config.to_toml()?)?;
         let mut state = State {
             trained_context: Some(config.context),
-            train: Some(serde_json::to_value(config).map_err(json)?),
-            corpus: Some(serde_json::to_value(&corpus.info).map_err(json)?),
+            train: Some(serde_json::to_value(config)?),
+            corpus: Some(serde_json::to_value(&corpus.info)?),
             ..State::new()
         };
-        if let Some(checkpoint) = &checkpoint {
-            for error in checkpoint.skipped.iter() {
-                reporter.note(&format!("warning: skipping a damaged checkpoint: {error}"));
+        let (trainer, unused, skipped) = match checkpoint {
+            None => (Trainer::new(&model, config, device), HostTensors::new(), Arc::default()),
+            Some(checkpoint) => {
+                let corpus_then = checkpoint.state.corpus.clone().unwrap_or_default();
+                let corpus_then: Option<CorpusInfo> = serde_json::from_value(corpus_then).ok();
+                if checkpoint.config != model || corpus_then.as_ref() != Some(&corpus.info) {
+                    return Err(TrainError::OtherCorpus(checkpoint.dir));
+                }
+                let trainer = resumed(&checkpoint, config, device)?;
+                folder.remove_after(checkpoint.state.step)?;
+                let unused = checkpoint.unused()?;
+                state = State {
+                    trained_context: state.trained_context,
+                    train: state.train,
+                    corpus: state.corpus,
+                    versions: state.versions,
+                    ..checkpoint.state
+                };
+                (trainer, unused, checkpoint.skipped)
             }
-            let of = checkpoint.state.corpus.clone().unwrap_or_default();
-            let of: Option<CorpusInfo> = serde_json::from_value(of).ok();
-            if checkpoint.config != model || of.as_ref() != Some(&corpus.info) {
-                return Err(TrainError::Choice(format!(
-                    "--resume: {} was trained on another corpus or tokenizer than is prepared now; \
-                     prepare the old one again, or begin another run with another --out",
-                    checkpoint.dir.display()
-                )));
-            }
-            state = State {
-                trained_context: state.trained_context,
-                train: state.train,
-                corpus: state.corpus,
-                versions: state.versions,
-                ..checkpoint.state.clone()
-            };
-            trainer = resumed(checkpoint, config, device)?;
-            unused = checkpoint.unused()?;
-            folder.remove_after(state.step)?;
-            reporter.note(&format!("resuming after step {} of {}", state.step, config.steps));
-        } else if resume {
-            reporter.note("the run has no checkpoint yet: starting at its first step");
-        }
+        };
         let metrics = Metrics::open(&folder, state.step)?;
         let saved = state.step;
         Ok(Self {
-            config,
+            config: config.clone(),
             folder,
             model,
             tokenizer,
@@ -213,77 +168,137 @@ impl<'a> Run<'a> {
             metrics,
             state,
             saved,
+            speed: Speed::default(),
+            observer: Box::new(|_| ()),
+            skipped,
+            interrupted: false,
         })
     }
 
-    fn step(mut self, speed: &mut Speed, reporter: &mut dyn Reporter) -> Result<Self, TrainError> {
-        let config = self.config;
-        let begun = Instant::now();
-        let number = self.state.step + 1;
-        let lr = Schedule::new(config).rate(number);
-        let micro_batches = self.windows();
-        let tokens: u64 = micro_batches.iter().map(|windows| real_tokens(windows)).sum();
-        let (trainer, result) = self.trainer.step(&micro_batches, lr);
-        self.trainer = trainer;
-        let what = if result.loss.is_finite() { "gradient norm" } else { "loss" };
-        if !result.loss.is_finite() || !result.grad_norm.is_finite() {
-            return Err(TrainError::NotFinite { step: number, what, good: self.saved });
-        }
-        let spent = begun.elapsed().as_secs_f64();
-        speed.count(tokens, spent);
-        self.state.step = number;
-        self.state.tokens += tokens;
-        self.state.seconds += spent;
-        self.state.train_loss = Some(result.loss);
-        let last = number == config.steps;
-        if number.is_multiple_of(config.log_every) || number == 1 || last {
-            reporter.step(&Progress {
-                step: number,
-                steps: config.steps,
-                loss: result.loss,
-                lr,
-                grad_norm: result.grad_norm,
-                tokens_per_second: speed.rate(),
-                elapsed: self.state.seconds,
-                remaining: speed.remaining(config.steps - number),
-            });
-        }
-        let validate = number.is_multiple_of(config.validate_every) || last;
-        let validation_loss = validate.then(|| self.validate(reporter));
-        let best = validation_loss
-            .is_some_and(|loss| self.state.best.is_none_or(|(_, lowest)| loss < lowest));
-        if let (true, Some(loss)) = (best, validation_loss) {
-            self.state.best = Some((number, loss));
-        }
-        self.metrics.push(Row {
-            step: number,
-            loss: result.loss,
-            lr,
-            grad_norm: result.grad_norm,
-            tokens: self.state.tokens,
-            seconds: self.state.seconds,
-            validation_loss,
-        })?;
-        if best || last || number.is_multiple_of(config.checkpoint_every) {
-            self.checkpoint(best)?;
-        }
-        Ok(self)
+    /// Calls `observer` after steps at the log interval and after validations, on the training
+    /// thread.
+    #[must_use]
+    pub fn observe(self, observer: impl FnMut(&RunEvent) + 'static) -> Self {
+        Self { observer: Box::new(observer), ..self }
     }
 
-    /// The windows of the next step: a function of seed and step.
+    /// Steps done: 0 unless the run was resumed from a checkpoint.
+    pub fn step(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Damaged checkpoints that a resumed run skipped; it repeats their steps.
+    pub fn skipped(&self) -> &[CheckpointError] {
+        &self.skipped
+    }
+
+    /// Epochs done. An epoch is the steps between two validations.
+    pub fn epochs_done(&self) -> usize {
+        to_usize(self.state.step / self.config.validate_every)
+    }
+
+    pub(crate) fn epochs(&self) -> usize {
+        to_usize(self.config.steps.div_ceil(self.config.validate_every))
+    }
+
+    pub(crate) fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    pub(crate) fn block_length(&self) -> usize {
+        self.model.block_length()
+    }
+
+    pub(crate) fn packings(&self) -> (&Packing, &Packing) {
+        (&self.train, &self.validation)
+    }
+
+    pub(crate) fn trainer(&self) -> &Trainer {
+        &self.trainer
+    }
+
+    /// Trains to the last step, or until an interruption or early stopping.
+    pub(crate) fn train(
+        &mut self,
+        components: &mut TrainingComponents<Learned>,
+    ) -> Result<(), TrainError> {
+        let interrupter = components.interrupter.clone();
+        let mut events = Events::new(&self.config, components);
+        let mut stopped_early = false;
+        while self.state.step < self.config.steps && !events.should_stop() && !stopped_early {
+            stopped_early = self.train_step(&mut events)?;
+        }
+        self.interrupted = self.state.step < self.config.steps && events.should_stop();
+        if !self.folder.checkpoint(self.state.step).exists() {
+            self.checkpoint(false)?;
+        }
+        interrupter.error().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Runs one step with its validation and checkpoint. Returns whether early stopping ends the
+    /// run.
+    fn train_step(&mut self, events: &mut Events<'_>) -> Result<bool, TrainError> {
+        let begun = Instant::now();
+        let step = self.state.step + 1;
+        let lr = Schedule::new(&self.config).rate(step);
+        let micro_batches = self.windows();
+        let tokens: u64 = micro_batches.iter().map(|windows| num_tokens(windows)).sum();
+        let result = self.trainer.step(&micro_batches, lr);
+        if !result.is_finite() {
+            return Err(TrainError::NotFinite { step, result, saved: self.saved });
+        }
+        let StepResult { loss, grad_norm } = result;
+        let seconds = begun.elapsed().as_secs_f64();
+        self.speed.count(tokens, seconds);
+        self.state.step = step;
+        self.state.tokens += tokens;
+        self.state.seconds += seconds;
+        self.state.train_loss = Some(loss);
+        events.step(step, StepOutput::new(loss, grad_norm, tokens as f64 / seconds), lr);
+        let (steps, last) = (self.config.steps, step == self.config.steps);
+        if step.is_multiple_of(self.config.log_every) || step == 1 || last {
+            (self.observer)(&RunEvent::Step(StepProgress {
+                step,
+                steps,
+                loss,
+                lr,
+                grad_norm,
+                tokens_per_second: self.speed.rate(),
+                elapsed: self.state.seconds,
+                remaining: self.speed.remaining(steps - step),
+            }));
+        }
+        let validates = step.is_multiple_of(self.config.validate_every) || last;
+        let validation_loss = validates.then(|| self.validate());
+        let lower = |loss: &f64| self.state.best.is_none_or(|(_, lowest)| *loss < lowest);
+        let best = validation_loss.filter(lower);
+        if let Some(loss) = best {
+            self.state.best = Some((step, loss));
+        }
+        let (tokens, seconds) = (self.state.tokens, self.state.seconds);
+        let row = MetricsRow { step, loss, lr, grad_norm, tokens, seconds, validation_loss };
+        self.metrics.push(row)?;
+        if best.is_some() || last || step.is_multiple_of(self.config.checkpoint_every) {
+            self.checkpoint(best.is_some())?;
+        }
+        let output = validation_loss.map(|loss| StepOutput::new(loss, f64::NAN, f64::NAN));
+        Ok(output.is_some_and(|output| events.validation(step, output)))
+    }
+
+    /// The windows of the next step, by micro-batch: a function of seed and step.
     fn windows(&self) -> Vec<Vec<Window>> {
         let k = self.config.accumulate as u64;
         let first = self.state.step * k;
         (first..first + k).map(|i| self.train.batch(i, self.config.batch)).collect()
     }
 
-    fn validate(&mut self, reporter: &mut dyn Reporter) -> f64 {
+    fn validate(&mut self) -> f64 {
         let begun = Instant::now();
         let (windows, batch) = (self.config.validation_windows, self.config.batch);
         let loss = self.trainer.validate(&self.validation, windows, batch);
         self.state.seconds += begun.elapsed().as_secs_f64();
         self.state.validation_loss = Some(loss);
-        reporter.validation(self.state.step, loss);
+        (self.observer)(&RunEvent::Validation { step: self.state.step, loss });
         loss
     }
 
@@ -291,10 +306,10 @@ impl<'a> Run<'a> {
         let step = self.state.step;
         self.metrics.sync()?;
         let contents = Contents {
-            model: &self.trainer.model,
+            model: self.trainer.model(),
             config: &self.model,
             tokenizer: &self.tokenizer,
-            optimizer: Some(&self.trainer.optimizer),
+            optimizer: Some(self.trainer.optimizer()),
             state: &self.state,
             unused: &self.unused,
         };
@@ -305,6 +320,21 @@ impl<'a> Run<'a> {
         }
         Ok(self.folder.prune(self.config.keep)?)
     }
+
+    pub(crate) fn into_outcome(self) -> Outcome {
+        Outcome {
+            step: self.state.step,
+            interrupted: self.interrupted,
+            train_loss: self.metrics.recent_loss(RECENT),
+            validation_loss: self.state.validation_loss,
+            best: self.state.best,
+            tokens_per_second: self.speed.rate(),
+            checkpoint: self.folder.checkpoint(self.state.step),
+            metrics: self.metrics.rows,
+            model: self.trainer.model().valid(),
+            config: self.model,
+        }
+    }
 }
 
 fn resumed(
@@ -314,36 +344,7 @@ fn resumed(
 ) -> Result<Trainer, TrainError> {
     let device = device.clone().autodiff();
     let model = checkpoint.load_model(&device)?;
-    let optimizer = checkpoint.load_optimizer(trainer::optimizer(config))?.ok_or_else(|| {
-        TrainError::damaged(&checkpoint.dir, "imported weights, no optimizer state to resume from")
-    })?;
-    let length = checkpoint.config.block_length();
-    Ok(Trainer::from_parts(model, optimizer, length, config.clip, device))
-}
-
-/// Speed of this process.
-#[derive(Default)]
-struct Speed {
-    steps: u64,
-    tokens: u64,
-    seconds: f64,
-}
-
-impl Speed {
-    fn count(&mut self, tokens: u64, seconds: f64) {
-        self.steps += 1;
-        if self.steps > COLD_STEPS {
-            self.tokens += tokens;
-            self.seconds += seconds;
-        }
-    }
-
-    fn rate(&self) -> Option<f64> {
-        (self.steps > COLD_STEPS).then(|| self.tokens as f64 / self.seconds)
-    }
-
-    fn remaining(&self, steps: u64) -> Option<f64> {
-        let counted = self.steps.checked_sub(COLD_STEPS).filter(|&counted| counted > 0)?;
-        Some(self.seconds / counted as f64 * steps as f64)
-    }
+    let optimizer = checkpoint.load_optimizer(adamw(config))?;
+    let optimizer = optimizer.ok_or_else(|| TrainError::NoOptimizer(checkpoint.dir.clone()))?;
+    Ok(Trainer::from_parts(model, optimizer, config.clip, device))
 }

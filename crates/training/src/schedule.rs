@@ -1,10 +1,10 @@
-//! Learning rate by step.
+//! The learning rate of each step.
 
 use std::f64::consts::PI;
 
-use crate::TrainConfig;
+use crate::config::TrainConfig;
 
-/// Linear warm-up, then half a cosine from the peak to `lr_end` of it.
+/// Linear warm-up, then half a cosine from the peak down to the fraction `lr_end` of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     peak: f64,
@@ -14,7 +14,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a run.
+    /// The schedule of a run with configuration `config`.
     pub fn new(config: &TrainConfig) -> Self {
         let TrainConfig { lr, lr_end, warmup, steps, .. } = *config;
         Self { peak: lr, end: lr * lr_end, warmup, steps }

@@ -1,99 +1,83 @@
 //! A model with its optimizer, one step at a time.
 
 use block_transformer_datasets::{Packing, Window};
-use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig};
-use burn::module::Module;
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 
-use crate::{TrainConfig, gradients, token_batch};
+use crate::batch::token_batch;
+use crate::config::TrainConfig;
+use crate::gradients;
+use crate::update::{StepResult, apply_update, host};
 
-/// What a step did.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepResult {
-    /// Mean loss of the micro-batches before the step.
-    pub loss: f64,
-    /// Global norm of the averaged gradient before clipping.
-    pub grad_norm: f64,
-}
+const HELD: &str = "the optimizer returned the model";
 
-/// A model in training.
-pub struct Trainer {
-    pub(crate) model: LanguageModel,
-    pub(crate) optimizer: ModuleOptimizer,
+/// A model of any family in training.
+pub struct Trainer<M: Family = LanguageModel> {
+    /// Empty only while the optimizer has the model: burn's optimizers take it by value.
+    model: Option<M>,
+    optimizer: ModuleOptimizer,
     block_length: usize,
     device: Device,
     clip: f64,
 }
 
-impl Trainer {
-    /// A new model from the seed of `config`.
-    pub fn new(model: &ModelConfig, config: &TrainConfig, device: &Device) -> Self {
+impl<M: Family> Trainer<M> {
+    /// Creates a trainer of a new model, whose weights depend on the seed of `config`.
+    pub fn new(model: &M::Config, config: &TrainConfig, device: &Device) -> Self {
         let device = device.clone().autodiff();
-        let weights = model.init(config.seed, &device);
-        Self::from_parts(weights, optimizer(config), model.block_length(), config.clip, device)
+        let weights = M::init(model, config.seed, &device);
+        Self::from_parts(weights, adamw(config), config.clip, device)
     }
 
-    /// `model` is on `device`, which is an autodiff device.
-    pub(crate) fn from_parts(
-        model: LanguageModel,
-        optimizer: ModuleOptimizer,
-        block_length: usize,
-        clip: f64,
-        device: Device,
-    ) -> Self {
-        Self { model, optimizer, block_length, device, clip }
+    /// Creates a trainer of `model`, which is on `device`, an autodiff device.
+    pub fn from_parts(model: M, optimizer: ModuleOptimizer, clip: f64, device: Device) -> Self {
+        let block_length = model.config().block_length();
+        Self { model: Some(model), optimizer, block_length, device, clip }
     }
 
     /// The model, on an autodiff device.
-    pub fn model(&self) -> &LanguageModel {
-        &self.model
+    ///
+    /// # Panics
+    /// After a panic inside [`step`](Self::step).
+    pub fn model(&self) -> &M {
+        self.model.as_ref().expect(HELD)
     }
 
-    /// One step over `micro_batches`. When loss or norm is not finite, nothing is changed.
-    ///
-    /// Takes the trainer by value, as burn's optimizers take the model: weights that nobody else
-    /// holds are updated in place.
-    pub fn step(mut self, micro_batches: &[Vec<Window>], lr: f64) -> (Self, StepResult) {
-        let mut sum = None;
-        let mut losses: Option<Tensor<1>> = None;
+    /// The optimizer with its state.
+    pub fn optimizer(&self) -> &ModuleOptimizer {
+        &self.optimizer
+    }
+
+    /// Runs one step over `micro_batches`, whose gradients are averaged. If the loss or the norm of
+    /// the gradient is not finite, nothing changes.
+    pub fn step(&mut self, micro_batches: &[Vec<Window>], lr: f64) -> StepResult {
+        let (mut sum, mut losses) = (None, None::<Tensor<1>>);
         for windows in micro_batches {
             let batch = token_batch(windows, self.block_length, &self.device);
-            let loss = self.model.loss(&batch);
+            let loss = self.model().loss(&batch);
             let value = loss.clone().inner();
             losses = Some(match losses {
                 Some(losses) => losses + value,
                 None => value,
             });
-            let gradients = GradientsParams::from_grads(loss.backward(), &self.model);
-            sum = Some(gradients::add(&self.model, sum, gradients));
+            let gradients = GradientsParams::from_grads(loss.backward(), self.model());
+            sum = Some(gradients::add(self.model(), sum, gradients));
         }
         let (Some(losses), Some(sum)) = (losses, sum) else {
-            return (self, StepResult { loss: f64::NAN, grad_norm: f64::NAN });
+            return StepResult { loss: f64::NAN, grad_norm: f64::NAN };
         };
-        let n = micro_batches.len() as f64;
-        let squares = gradients::sum_of_squares(&self.model, &sum);
-        // the one read from the device in a step
-        let read = match squares {
-            Some(squares) => host(Tensor::cat(vec![losses, squares], 0)),
-            None => host(losses),
-        };
-        let loss = read[0] / n;
-        let grad_norm = read.get(1).map_or(f64::NAN, |squares| squares.sqrt() / n);
-        if loss.is_finite() && grad_norm.is_finite() {
-            let factor = (self.clip / (grad_norm + 1e-6)).min(1.0) / n;
-            let gradients = match factor {
-                1.0 => sum,
-                _ => gradients::scale(&self.model, sum, factor),
-            };
-            self.model = self.optimizer.step(lr, self.model, gradients);
-        }
-        (self, StepResult { loss, grad_norm })
+        let (count, model) = (micro_batches.len(), self.model.take().expect(HELD));
+        let (model, result) =
+            apply_update(model, &mut self.optimizer, losses, sum, count, self.clip, lr);
+        self.model = Some(model);
+        result
     }
 
-    /// Mean loss over `windows` windows spread evenly over `packing`, in batches of `batch`.
+    /// Mean loss in nats per token over `windows` windows spread evenly over `packing`, computed in
+    /// batches of `batch`.
     pub fn validate(&self, packing: &Packing, windows: u64, batch: usize) -> f64 {
-        let model = self.model.valid();
+        let model = self.model().valid();
         let device = self.device.clone().inner();
         let (mut sum, mut count) = (0.0, 0.0);
         let all = packing.windows_per_epoch();
@@ -116,16 +100,12 @@ impl Trainer {
     }
 }
 
-/// AdamW without state.
-pub(crate) fn optimizer(config: &TrainConfig) -> ModuleOptimizer {
+/// AdamW with the hyper-parameters of `config`, without state.
+pub(crate) fn adamw(config: &TrainConfig) -> ModuleOptimizer {
     AdamWConfig::new()
         .with_beta_1(config.beta1 as f32)
         .with_beta_2(config.beta2 as f32)
         .with_epsilon(config.epsilon as f32)
         .with_weight_decay(config.weight_decay as f32)
         .init()
-}
-
-fn host(tensor: Tensor<1>) -> Vec<f64> {
-    tensor.into_data().iter::<f64>().collect()
 }

@@ -4,8 +4,6 @@ mod config;
 mod families;
 mod nearest;
 mod presets;
-#[cfg(feature = "train")]
-mod step;
 
 pub use block_transformer_family as family;
 pub use block_transformer_family::{

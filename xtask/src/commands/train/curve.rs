@@ -1,23 +1,15 @@
 //! The loss curve of a run.
 
-use block_transformer_checkpoint::RunFolder;
 use block_transformer_plot::{Level, Line, Plot, Style, smoothed};
+use block_transformer_training::MetricsRow;
 
-use crate::TrainError;
-use crate::metrics::Row;
-
-/// Writes `loss.svg` and `loss.png`.
-pub(crate) fn write(
-    folder: &RunFolder,
-    title: &str,
-    rows: &[Row],
-    frequency_loss: f64,
-) -> Result<(), TrainError> {
+/// Training and validation loss by step, with the loss of token frequencies as a level.
+pub fn plot(title: &str, rows: &[MetricsRow], frequency_loss: f64) -> Plot {
     let train: Vec<(f64, f64)> = rows.iter().map(|row| (row.step as f64, row.loss)).collect();
     let validation = rows.iter().filter_map(|row| Some((row.step as f64, row.validation_loss?)));
     let window = (rows.len() as f64 / 30.0).max(2.0);
     let line = |label: &str, points, style| Line { label: label.into(), points, style };
-    let plot = Plot {
+    Plot {
         title: title.into(),
         x_label: "step".into(),
         y_label: "loss (nats per token)".into(),
@@ -31,8 +23,5 @@ pub(crate) fn write(
             y: frequency_loss,
         }],
         ..Plot::default()
-    };
-    plot.write(&folder.file("loss.svg"))?;
-    plot.write(&folder.file("loss.png"))?;
-    Ok(())
+    }
 }

@@ -1,0 +1,66 @@
+//! Training speed of this process, and what a run reports while it trains.
+
+/// Steps of a process that its speed does not count: allocators and caches are cold.
+const COLD_STEPS: u64 = 3;
+
+/// An event of a run, for [`TrainingRun::observe`](crate::TrainingRun::observe).
+#[derive(Clone, Copy, Debug)]
+pub enum RunEvent {
+    /// A step at the log interval.
+    Step(StepProgress),
+    /// A validation.
+    Validation {
+        /// The step it followed.
+        step: u64,
+        /// Validation loss in nats per token.
+        loss: f64,
+    },
+}
+
+/// Progress of a run after a step.
+#[derive(Clone, Copy, Debug)]
+pub struct StepProgress {
+    /// Steps done.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Training loss of this step, in nats per token.
+    pub loss: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Global norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Tokens per second, padding not counted; `None` during the first steps of the process, which
+    /// it does not count.
+    pub tokens_per_second: Option<f64>,
+    /// Seconds of computation of the whole run.
+    pub elapsed: f64,
+    /// Seconds to the end at this speed.
+    pub remaining: Option<f64>,
+}
+
+#[derive(Default)]
+pub(crate) struct Speed {
+    steps: u64,
+    tokens: u64,
+    seconds: f64,
+}
+
+impl Speed {
+    pub(crate) fn count(&mut self, tokens: u64, seconds: f64) {
+        self.steps += 1;
+        if self.steps > COLD_STEPS {
+            self.tokens += tokens;
+            self.seconds += seconds;
+        }
+    }
+
+    pub(crate) fn rate(&self) -> Option<f64> {
+        (self.steps > COLD_STEPS).then(|| self.tokens as f64 / self.seconds)
+    }
+
+    pub(crate) fn remaining(&self, steps: u64) -> Option<f64> {
+        let counted = self.steps.checked_sub(COLD_STEPS).filter(|&counted| counted > 0)?;
+        Some(self.seconds / counted as f64 * steps as f64)
+    }
+}

@@ -1,0 +1,97 @@
+//! A run that the program wrote before checkpoints had a format number, and one of a newer format.
+
+use std::path::Path;
+
+use block_transformer_checkpoint::Checkpoint;
+use block_transformer_weights::read_tensors;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{fails, succeeds};
+
+/// A copy of the interrupted run of format 1, and of its corpus.
+fn old_run() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/run-format-1");
+    copy(Path::new(fixture), dir.path());
+    dir
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let place = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &place),
+            false => drop(std::fs::copy(entry.path(), place).unwrap()),
+        }
+    }
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_run_of_format_1_resumes_to_the_weights_of_an_uninterrupted_run() {
+    let dir = old_run();
+    let dir = dir.path();
+    succeeds(dir, &["train", "--resume", "--out", "run"]);
+    let whole = "train --preset debug-block --corpus corpus --steps 8 --checkpoint-every 4 \
+                 --validate-every 4 --validation-windows 4 --batch 2 --context 64 --out whole";
+    succeeds(dir, &whole.split_whitespace().collect::<Vec<_>>());
+    let weights = |run: &str| {
+        let file = format!("{run}.safetensors");
+        succeeds(dir, &["export", "--checkpoint", run, "--out", &file]);
+        read_tensors(&dir.join(file)).unwrap()
+    };
+    let (resumed, expected) = (weights("run"), weights("whole"));
+    assert_eq!(resumed.len(), expected.len());
+    for (name, expected) in &expected {
+        let pairs = resumed[name].values.iter().zip(&expected.values);
+        // equal where the first four steps were rounded as on the machine that wrote the run
+        let difference: f32 = pairs.map(|(a, b)| (a - b).abs()).sum();
+        assert!(difference <= 1e-5 * expected.values.len() as f32, "{name}: {difference}");
+    }
+    let recorded = json(&dir.join("whole-state.json"));
+    let state = Checkpoint::open(&dir.join("run")).unwrap().state;
+    assert_eq!((state.step, Some(state.tokens)), (8, recorded["tokens"].as_u64()));
+    let (ours, theirs) = (state.validation_loss.unwrap(), &recorded["validation_loss"]);
+    assert!((ours - theirs.as_f64().unwrap()).abs() < 1e-5, "{ours} {theirs}");
+    let manifest = json(&dir.join("run/checkpoints/step-000008/manifest.json"));
+    assert_eq!(manifest["format"], 2);
+}
+
+#[test]
+fn a_checkpoint_of_format_1_generates_evaluates_and_exports() {
+    let dir = old_run();
+    let dir = dir.path();
+    let checkpoint = Checkpoint::open(&dir.join("run")).unwrap();
+    assert_eq!((checkpoint.state.step, checkpoint.state.trained_context), (4, Some(64)));
+    let of_run = ["--checkpoint", "run"];
+    let generate = ["generate", "--prompt", "The", "--greedy", "--max-tokens", "8"];
+    succeeds(dir, &[&generate[..], &of_run].concat());
+    std::fs::create_dir(dir.join("books")).unwrap();
+    std::fs::write(dir.join("books/1.txt"), "a book of several windows; ".repeat(20)).unwrap();
+    let evaluate = ["eval-pg19", "--books", "books", "--context", "64", "--out", "evaluation"];
+    succeeds(dir, &[&evaluate[..], &of_run].concat());
+    succeeds(dir, &[&["export", "--out", "weights.safetensors"], &of_run[..]].concat());
+    assert!(dir.join("weights.safetensors").exists());
+}
+
+#[test]
+fn a_checkpoint_of_a_newer_format_is_refused_and_kept() {
+    let dir = old_run();
+    let dir = dir.path();
+    let path = dir.join("run/checkpoints/step-000004/manifest.json");
+    let newer = serde_json::json!({"format": 3, "files": json(&path)});
+    std::fs::write(&path, newer.to_string()).unwrap();
+    for command in [
+        &["generate", "--checkpoint", "run", "--prompt", "The"][..],
+        &["train", "--resume", "--out", "run"],
+    ] {
+        fails(dir, command, &["step-000004", "format 3", "newer"]);
+    }
+    assert_eq!(json(&path), newer);
+}

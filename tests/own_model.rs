@@ -1,0 +1,56 @@
+//! A model whose shape is in the file of `--config`, as no preset has it.
+
+use crate::support::{fails, succeeds};
+
+const CONFIG: &str = r#"
+preset = "debug-block"
+corpus = "text.txt"
+out = "run"
+steps = 4
+context = 32
+batch = 2
+tokenizer = "bytes"
+
+[model]
+vocab_size = 512
+block_length = 2
+max_position_embeddings = 64
+embedder = { cls = "lookup", hidden_size = 24, projection_method = "concat" }
+block_decoder = { hidden_size = 48, num_hidden_layers = 1, num_attention_heads = 3 }
+token_decoder = { cls = "gpt-neo-x", decoding_strategy = "prefix", expansion_ratio = 2, hidden_size = 48, num_hidden_layers = 1, num_attention_heads = 2 }
+"#;
+
+#[test]
+fn a_model_of_the_users_own_shape_trains_resumes_generates_and_exports() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let text: String = (0..600).map(|i| format!("line {i} of a text\n")).collect();
+    std::fs::write(dir.join("text.txt"), text).unwrap();
+    std::fs::write(dir.join("own.toml"), CONFIG).unwrap();
+    let printed = succeeds(dir, &["train", "--config", "own.toml", "--print-config"]);
+    assert!(printed.contains("block_length = 2"), "{printed}");
+    std::fs::write(dir.join("printed.toml"), &printed).unwrap();
+    let again = succeeds(dir, &["train", "--config", "printed.toml", "--print-config"]);
+    assert_eq!(again, printed);
+    // a flag overrides the file, and so does the model of the preset it names
+    let other = ["train", "--config", "own.toml", "--preset", "debug-vanilla", "--print-config"];
+    assert!(!succeeds(dir, &other).contains("block_length"));
+
+    succeeds(dir, &["train", "--config", "own.toml"]);
+    let longer = ["train", "--config", "own.toml", "--resume", "--keep", "2"];
+    succeeds(dir, &longer);
+    let exports = ["export", "--checkpoint", "run", "--out", "own.safetensors"];
+    succeeds(dir, &exports);
+    let config = std::fs::read_to_string(dir.join("config.json")).unwrap();
+    assert!(config.contains("\"block_length\": 2"), "{config}");
+    let generates = ["generate", "--checkpoint", "run", "--prompt", "line", "--max-tokens", "4"];
+    succeeds(dir, &generates);
+
+    let changed = CONFIG.replace("hidden_size = 24", "hidden_size = 48");
+    std::fs::write(dir.join("changed.toml"), changed.replace("concat", "none")).unwrap();
+    fails(dir, &["train", "--config", "changed.toml", "--resume"], &["model."]);
+    let misspelt = CONFIG.replace("block_length", "blok_length");
+    std::fs::write(dir.join("misspelt.toml"), misspelt).unwrap();
+    let misspelt = ["train", "--config", "misspelt.toml", "--print-config"];
+    fails(dir, &misspelt, &["misspelt.toml", "blok_length", "block_length"]);
+}

@@ -1,0 +1,73 @@
+//! burn-train's terminal dashboard, with Ctrl-C as a signal and its "kill" as an exit code.
+
+use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use block_transformer_training::{Outcome, TrainError, TrainingRun};
+use burn::train::Interrupter;
+use burn::train::renderer::tui::TuiMetricsRendererWrapper;
+
+use super::interrupt::INTERRUPTED;
+
+const TICK: Duration = Duration::from_millis(200);
+
+/// Whether there is a terminal to draw on.
+pub fn is_possible() -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    !dumb && std::io::stdout().is_terminal() && std::io::stdin().is_terminal()
+}
+
+/// Trains `run` with the dashboard on the whole terminal.
+pub fn launch(run: TrainingRun, interrupter: Interrupter) -> Result<Outcome, TrainError> {
+    // Before burn sets its own hook, which calls this one for every panic except that of a "kill".
+    let (faulty, hook) = (Arc::new(AtomicBool::new(false)), take_hook());
+    let seen = faulty.clone();
+    set_hook(Box::new(move |panic| {
+        seen.store(true, Ordering::SeqCst);
+        hook(panic);
+    }));
+    let _signals = keep_signals();
+    let screen = TuiMetricsRendererWrapper::new(interrupter.clone(), Some(run.epochs_done()));
+    let train = AssertUnwindSafe(|| {
+        run.launch(|training| training.renderer(Box::new(screen)).with_interrupter(interrupter))
+    });
+    match catch_unwind(train) {
+        Ok(outcome) => outcome,
+        Err(panic) if faulty.load(Ordering::SeqCst) => resume_unwind(panic),
+        Err(_) => std::process::exit(i32::from(INTERRUPTED)),
+    }
+}
+
+/// Keeps Ctrl-C a signal until the guard is dropped: the dashboard reads raw keys, and ignores this
+/// one.
+fn keep_signals() -> Arc<()> {
+    let guard = Arc::new(());
+    let held = Arc::downgrade(&guard);
+    thread::spawn(move || {
+        while held.strong_count() > 0 {
+            enable_signals();
+            thread::sleep(TICK);
+        }
+    });
+    guard
+}
+
+#[cfg(unix)]
+fn enable_signals() {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    if let Ok(mut mode) = tcgetattr(&stdin)
+        && !mode.local_modes.contains(LocalModes::ISIG)
+    {
+        mode.local_modes |= LocalModes::ISIG;
+        // without it the keys of the dashboard still work
+        let _ = tcsetattr(&stdin, OptionalActions::Now, &mode);
+    }
+}
+
+#[cfg(not(unix))]
+fn enable_signals() {}

@@ -1,0 +1,112 @@
+//! Flags of `train` that are keys of its configuration, and its errors in terms of these flags.
+
+use std::path::PathBuf;
+
+use anyhow::{Error, anyhow};
+use block_transformer_datasets::TokenizerChoice;
+use block_transformer_device::DeviceName;
+use block_transformer_training::TrainError;
+use serde::Serialize;
+
+/// Flags that are keys of the configuration. TOML leaves out those that are not given.
+#[derive(clap::Args, Serialize)]
+pub struct Flags {
+    /// Model and its hyper-parameters; `cargo xtask presets` lists them [default: small-block]
+    #[arg(long)]
+    preset: Option<String>,
+    /// Recipe, text file, .jsonl file, folder, Megatron .idx, or prepared folder [default: dependencies]
+    #[arg(long)]
+    corpus: Option<String>,
+    /// Folder of the run [default: runs/PRESET]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Device that computes [default: flex]
+    #[arg(long, value_name = "NAME", value_parser = crate::device::parser())]
+    device: Option<DeviceName>,
+    /// Seed of the initial weights and of the order of windows [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Optimizer steps
+    #[arg(long, value_name = "N", help_heading = "Optimization")]
+    steps: Option<u64>,
+    /// Sequences per micro-batch
+    #[arg(long, value_name = "B", help_heading = "Optimization")]
+    batch: Option<usize>,
+    /// Micro-batches per step; their gradients are averaged [default: 1]
+    #[arg(long, value_name = "K", help_heading = "Optimization")]
+    accumulate: Option<usize>,
+    /// Tokens per sequence
+    #[arg(long, value_name = "T", help_heading = "Optimization")]
+    context: Option<usize>,
+    /// Peak learning rate
+    #[arg(long, help_heading = "Optimization")]
+    lr: Option<f64>,
+    /// Learning rate at the end, as a fraction of the peak [default: 0.1]
+    #[arg(long, value_name = "FRACTION", help_heading = "Optimization")]
+    lr_end: Option<f64>,
+    /// Steps of linear warm-up
+    #[arg(long, value_name = "N", help_heading = "Optimization")]
+    warmup: Option<u64>,
+    /// AdamW's decay of the first moment [default: 0.9]
+    #[arg(long, help_heading = "Optimization")]
+    beta1: Option<f64>,
+    /// AdamW's decay of the second moment [default: 0.95]
+    #[arg(long, help_heading = "Optimization")]
+    beta2: Option<f64>,
+    /// AdamW's epsilon [default: 1e-8]
+    #[arg(long, help_heading = "Optimization")]
+    epsilon: Option<f64>,
+    /// AdamW's weight decay [default: 0.1]
+    #[arg(long, help_heading = "Optimization")]
+    weight_decay: Option<f64>,
+    /// Largest global norm of the gradient; a larger one is scaled down [default: 1]
+    #[arg(long, value_name = "NORM", help_heading = "Optimization")]
+    clip: Option<f64>,
+    /// Steps between validations
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    validate_every: Option<u64>,
+    /// Validation windows, spread evenly over the validation split [default: 32]
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    validation_windows: Option<u64>,
+    /// Steps between checkpoints; the one with the lowest validation loss is written as well
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    checkpoint_every: Option<u64>,
+    /// Newest checkpoints that are kept besides the best [default: 3]
+    #[arg(long, value_name = "K", help_heading = "Output")]
+    keep: Option<usize>,
+    /// Steps between printed lines
+    #[arg(long, value_name = "N", help_heading = "Output")]
+    log_every: Option<u64>,
+    #[arg(skip)]
+    pub tokenizer: Option<TokenizerChoice>,
+}
+
+/// Rewords `error` with the flags of `train` as its remedies.
+pub fn in_flags(error: TrainError) -> Error {
+    match error {
+        // a key of the file that no flag sets
+        TrainError::OutOfRange { key: "precision", .. } => error.into(),
+        TrainError::OutOfRange { key, value, range } => {
+            anyhow!("--{} {value}: must be {range}", key.replace('_', "-"))
+        }
+        TrainError::Changed { key, then, now } => anyhow!(
+            "--resume: {key} is {now}, but the run began with {then}; leave the flag out, or begin \
+             another run with another --out"
+        ),
+        TrainError::FolderInUse(path) => anyhow!(
+            "--out {}: the folder holds a run already; continue it with --resume, or give another \
+             --out",
+            path.display()
+        ),
+        TrainError::NothingToResume(path) => {
+            anyhow!("--out {}: there is no run to resume; leave out --resume", path.display())
+        }
+        TrainError::OtherCorpus(path) => anyhow!(
+            "--resume: {} was trained on another corpus or tokenizer than is prepared now; prepare \
+             the old one again, or begin another run with another --out",
+            path.display()
+        ),
+        TrainError::NotFinite { .. } => anyhow!("{error}: give a lower --lr or a higher --warmup"),
+        other => other.into(),
+    }
+}

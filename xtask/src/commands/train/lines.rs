@@ -1,0 +1,47 @@
+//! Progress of a run as plain lines, for terminals and log files alike.
+
+use std::io::Write;
+
+use block_transformer_training::{RunEvent, StepProgress};
+
+/// Prints one line per event.
+pub struct Lines<W>(pub W);
+
+impl<W: Write> Lines<W> {
+    /// Prints `event`. A closed pipe does not end the run.
+    pub fn print(&mut self, event: &RunEvent) {
+        let line = match event {
+            RunEvent::Step(progress) => step(progress),
+            RunEvent::Validation { step, loss } => {
+                format!("step {step}: validation loss {loss:.4}")
+            }
+        };
+        let _ = writeln!(self.0, "{line}").and_then(|()| self.0.flush());
+    }
+}
+
+fn step(p: &StepProgress) -> String {
+    let width = p.steps.to_string().len();
+    let rate = p.tokens_per_second.map_or_else(|| "-".into(), |rate| format!("{rate:.0}"));
+    let left = p.remaining.map_or_else(|| "-".into(), clock);
+    format!(
+        "step {:>width$}/{} ({:>5.1}%) | loss {:.4} | lr {:.2e} | grad norm {:.3} | {rate} tokens/s | \
+         elapsed {} | remaining {left}",
+        p.step,
+        p.steps,
+        100.0 * p.step as f64 / p.steps as f64,
+        p.loss,
+        p.lr,
+        p.grad_norm,
+        clock(p.elapsed),
+    )
+}
+
+/// Hours, minutes and seconds.
+fn clock(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    match s / 3600 {
+        0 => format!("{}:{:02}", s / 60, s % 60),
+        hours => format!("{hours}:{:02}:{:02}", s / 60 % 60, s % 60),
+    }
+}
