@@ -1,5 +1,7 @@
 //! The tests that need the command's binary, or several crates together.
 
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
+
 mod backends;
 mod bench;
 mod cli;

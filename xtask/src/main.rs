@@ -1,5 +1,7 @@
 //! The commands: `cargo xtask COMMAND` in a checkout, `block-transformer COMMAND` installed.
 
+#![allow(clippy::print_stderr, reason = "commands report on standard error")]
+
 /// Prints a line to stdout. A reader that has closed the pipe, such as `head`, is not an error.
 macro_rules! say {
     ($($line:tt)*) => {{

@@ -4,6 +4,8 @@
 //!
 //! Usage: `known_answer OUT [STEPS]`
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
+
 use std::path::PathBuf;
 
 use anyhow::Result;

@@ -82,7 +82,7 @@ pub enum EvalError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The mistake in it.
         reason: String,
     },
     /// A file or folder with invalid content.
@@ -90,7 +90,7 @@ pub enum EvalError {
     Content {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in it.
         reason: String,
     },
 
@@ -151,7 +151,7 @@ pub enum EvalError {
     Changed {
         /// The folder of the evaluation.
         folder: PathBuf,
-        /// What has changed.
+        /// The setting that changed.
         change: String,
     },
     /// A damaged file of an evaluation.
@@ -159,7 +159,7 @@ pub enum EvalError {
     Damaged {
         /// The file, with the line where it has lines.
         file: String,
-        /// What is wrong with it.
+        /// The mistake in it.
         reason: String,
     },
 

@@ -3,6 +3,8 @@
 //! The texts are not part of this project. The test runs where `BT_EVAL_DATA` names a folder with the
 //! task files and `BT_EVAL_TOKENIZER` names the file of the GPT-NeoX tokenizer.
 
+#![allow(clippy::print_stderr, reason = "a skipped test says so")]
+
 mod common;
 
 use std::path::PathBuf;

@@ -10,6 +10,8 @@
 //! With `-p block-transformer-cli`, burn is built with the features that the rest of the workspace
 //! uses, and not a second time.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
+
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

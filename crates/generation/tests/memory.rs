@@ -1,5 +1,6 @@
 //! Predicted memory against measured memory.
 
+#![allow(clippy::print_stdout, reason = "the measured memory is worth seeing")]
 #![cfg(target_os = "linux")]
 
 use std::process::Command;

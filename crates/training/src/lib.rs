@@ -6,7 +6,7 @@
 //! [burn-train](burn::train), whose metrics, renderers, interrupter and early stopping serve it.
 //!
 //! [`Trainer`] runs single steps, for a training loop of your own. [`Trainable`] and
-//! [`WindowBatcher`] are for burn's own loop (`examples/burn_trainer.rs`).
+//! [`WindowBatcher`] are for burn's own loop (example `burn_trainer` of `block-transformer`).
 
 mod batch;
 mod config;
