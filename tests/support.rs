@@ -5,19 +5,19 @@ use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The path of a file in `tests/golden`.
-pub fn golden(file: &str) -> PathBuf {
+pub(crate) fn golden(file: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden")).join(file)
 }
 
 /// The binary with `args`, to be run in the folder `dir`.
-pub fn command(dir: &Path, args: &[&str]) -> Command {
+pub(crate) fn command(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_block-transformer"));
     command.current_dir(dir).args(args).env("RUST_BACKTRACE", "1");
     command
 }
 
 /// Runs a command that must succeed, and returns what it wrote to stdout.
-pub fn succeeds(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn succeeds(dir: &Path, args: &[&str]) -> String {
     let output = command(dir, args).output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -25,7 +25,7 @@ pub fn succeeds(dir: &Path, args: &[&str]) -> String {
 
 /// Runs a command that must fail with exit code 1 and end with an error that contains every word of
 /// `says`, without a panic. Returns all that it wrote to stderr.
-pub fn fails(dir: &Path, args: &[&str], says: &[&str]) -> String {
+pub(crate) fn fails(dir: &Path, args: &[&str], says: &[&str]) -> String {
     let output = command(dir, args).output().unwrap();
     let written = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{args:?}: {written}");
@@ -39,7 +39,7 @@ pub fn fails(dir: &Path, args: &[&str], says: &[&str]) -> String {
 }
 
 /// Whether `Child::kill` ended the process with this status.
-pub fn was_killed(status: ExitStatus) -> bool {
+pub(crate) fn was_killed(status: ExitStatus) -> bool {
     #[cfg(unix)]
     return std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
     #[cfg(not(unix))]
@@ -48,7 +48,7 @@ pub fn was_killed(status: ExitStatus) -> bool {
 
 /// Keeps the tests that need much memory, or that depend on time, from running side by side: only
 /// one test holds the guard.
-pub fn one_at_a_time() -> MutexGuard<'static, ()> {
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::new(());
     // a test that failed says nothing about the next
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)

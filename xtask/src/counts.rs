@@ -4,11 +4,11 @@ use block_transformer_cost::Lengths;
 use clap::builder::RangedU64ValueParser;
 
 /// Parses a number from 1.
-pub fn positive() -> RangedU64ValueParser<usize> {
+pub(crate) fn positive() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
 /// Parses a number of tokens or sequences, 1 to 16 million.
-pub fn count() -> RangedU64ValueParser<usize> {
+pub(crate) fn count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=Lengths::MOST as u64)
 }

@@ -7,13 +7,13 @@ use burn::tensor::Device;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 /// Parses `--device`, and lists the devices in `--help`.
-pub fn parser() -> impl TypedValueParser<Value = DeviceName> {
+pub(crate) fn parser() -> impl TypedValueParser<Value = DeviceName> {
     let value = |device: DeviceName| PossibleValue::new(device.name()).help(device.description());
     PossibleValuesParser::new(DeviceName::ALL.map(value)).try_map(|name| name.parse::<DeviceName>())
 }
 
 /// Opens the device of `--device`.
-pub fn open(name: DeviceName) -> Result<Device> {
+pub(crate) fn open(name: DeviceName) -> Result<Device> {
     name.open().map_err(|error| {
         let DeviceError::NotBuilt { device } = &error else { return error.into() };
         let (feature, package) = (device.feature(), env!("CARGO_PKG_NAME"));
@@ -29,7 +29,7 @@ pub fn open(name: DeviceName) -> Result<Device> {
 }
 
 /// Parses `--weights`.
-pub fn precision() -> impl TypedValueParser<Value = Precision> {
+pub(crate) fn precision() -> impl TypedValueParser<Value = Precision> {
     let formats = [
         PossibleValue::new("f32").help("4 bytes per value"),
         PossibleValue::new("bf16").help("2 bytes per value of a matrix, half the memory traffic"),
@@ -41,7 +41,7 @@ pub fn precision() -> impl TypedValueParser<Value = Precision> {
 }
 
 /// Checks that the device of `--device` can compute with the weights of `--weights`.
-pub fn check(device: DeviceName, precision: Precision) -> Result<()> {
+pub(crate) fn check(device: DeviceName, precision: Precision) -> Result<()> {
     ensure!(
         precision == Precision::F32 || device != DeviceName::Ndarray,
         "--weights bf16: --device ndarray has no bf16; use --device flex"

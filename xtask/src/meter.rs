@@ -10,7 +10,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// A progress bar with tokens per second and the time left; without a terminal, lines.
-pub struct TokenMeter {
+pub(crate) struct TokenMeter {
     bar: Option<ProgressBar>,
     /// Time and bytes done after the first batch. The time before was spent on loading, and the
     /// bytes before may be the work of another process.
@@ -21,7 +21,7 @@ pub struct TokenMeter {
 
 impl TokenMeter {
     /// A meter at 0.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let style = ProgressStyle::with_template("{bar:40} {percent:>3}% {msg}");
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
@@ -31,7 +31,7 @@ impl TokenMeter {
     }
 
     /// Clears the bar and prints the speed.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -37,7 +37,7 @@ impl Group {
     /// A group of several prompts has at most [`BATCH_INVARIANT_ROWS`] positions, so that each of its
     /// prompts keeps the bits it has alone. Larger groups would hardly be faster: with that many
     /// rows the arithmetic takes longer than reading the weights.
-    pub fn all(prompts: &[NewPrompt], block_length: usize, per_block: usize) -> Vec<Self> {
+    pub(crate) fn all(prompts: &[NewPrompt], block_length: usize, per_block: usize) -> Vec<Self> {
         let blocks = |prompt: &&NewPrompt| prompt.ids.len().div_ceil(block_length);
         let mut by_length: Vec<&NewPrompt> = prompts.iter().collect();
         by_length.sort_by_key(blocks);
@@ -70,7 +70,7 @@ impl Group {
     }
 
     /// Returns the group's blocks in order, in chunks of up to [`PREFILL_CHUNK`] positions per row.
-    pub fn chunks(&self, per_block: usize, device: &Device) -> impl Iterator<Item = Chunk> {
+    pub(crate) fn chunks(&self, per_block: usize, device: &Device) -> impl Iterator<Item = Chunk> {
         let most = (PREFILL_CHUNK / per_block).max(1);
         (0..self.blocks).step_by(most).map(move |start| {
             let n = most.min(self.blocks - start);

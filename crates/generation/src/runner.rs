@@ -17,7 +17,7 @@ pub(crate) struct Runner {
 
 impl Runner {
     /// Allocates the decoding state of `model`.
-    pub fn new<M: Family>(model: &M, limits: Limits, device: &Device) -> Self {
+    pub(crate) fn new<M: Family>(model: &M, limits: Limits, device: &Device) -> Self {
         // under autodiff every step would be recorded
         let device = device.clone().without_autodiff();
         let (slots, blocks) = (limits.max_sequences, limits.cached_blocks(&model.config()));
@@ -25,7 +25,7 @@ impl Runner {
     }
 
     /// Returns the logits `[rows, vocab]` of the next token of every planned row, in slot order.
-    pub fn run(&mut self, plan: &Plan<'_>) -> Tensor<2> {
+    pub(crate) fn run(&mut self, plan: &Plan<'_>) -> Tensor<2> {
         match plan {
             Plan::Start { finished, new } => self.start(finished, new),
             Plan::Continue { kept, ids } => {

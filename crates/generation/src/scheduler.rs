@@ -83,7 +83,7 @@ struct Running {
 }
 
 impl Scheduler {
-    pub fn new(block_length: usize, slots: usize) -> Self {
+    pub(crate) fn new(block_length: usize, slots: usize) -> Self {
         Self {
             block_length,
             free: (0..slots).collect(),
@@ -97,7 +97,12 @@ impl Scheduler {
 
     /// Queues a prompt of at least one token, to be placed after the first `before` blocks of its
     /// slot.
-    pub fn submit(&mut self, prompt: Vec<u32>, before: usize, options: &Options) -> SequenceId {
+    pub(crate) fn submit(
+        &mut self,
+        prompt: Vec<u32>,
+        before: usize,
+        options: &Options,
+    ) -> SequenceId {
         let id = SequenceId(self.next_id);
         self.next_id += 1;
         if options.max_tokens == 0 {
@@ -111,7 +116,7 @@ impl Scheduler {
     }
 
     /// Removes a sequence and frees its slot. Returns false if the sequence has already ended.
-    pub fn cancel(&mut self, id: SequenceId) -> bool {
+    pub(crate) fn cancel(&mut self, id: SequenceId) -> bool {
         let before = (self.waiting.len(), self.running.len(), self.ended.len());
         self.waiting.retain(|waiting| waiting.id != id);
         self.ended.retain(|event| event.id() != id);
@@ -125,28 +130,28 @@ impl Scheduler {
         before != (self.waiting.len(), self.running.len(), self.ended.len())
     }
 
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty() && self.ended.is_empty()
     }
 
     /// Sequences with a slot.
-    pub fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.running.len()
     }
 
     /// Sequences without a slot.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
     /// Returns the events of sequences that ended without a slot.
-    pub fn take_ended(&mut self) -> Vec<Event> {
+    pub(crate) fn take_ended(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.ended)
     }
 
     /// Returns the next step of the model, with one row for each running sequence in slot order;
     /// `None` when no sequence is left. Where a block starts, waiting sequences take free slots.
-    pub fn plan(&mut self) -> Option<Plan<'_>> {
+    pub(crate) fn plan(&mut self) -> Option<Plan<'_>> {
         if !self.running.is_empty() && self.place < self.block_length {
             let kept = self.running.iter().map(|running| running.row).collect();
             let ids = self.running.iter().map(|running| running.block[self.place - 1]).collect();
@@ -159,13 +164,13 @@ impl Scheduler {
     }
 
     /// The samplers of the planned rows.
-    pub fn samplers(&mut self) -> Vec<&mut Sampler> {
+    pub(crate) fn samplers(&mut self) -> Vec<&mut Sampler> {
         self.running.iter_mut().map(|running| &mut running.sampler).collect()
     }
 
     /// Records the tokens `chosen` for the planned rows, and appends what became of them to
     /// `events`. Sequences that end leave their slots.
-    pub fn settle(&mut self, chosen: &[Option<u32>], events: &mut Vec<Event>) {
+    pub(crate) fn settle(&mut self, chosen: &[Option<u32>], events: &mut Vec<Event>) {
         let (starts, free) = (self.place == 0, &mut self.free);
         let mut row = 0;
         self.running.retain_mut(|running| {

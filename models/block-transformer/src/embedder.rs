@@ -14,7 +14,7 @@ pub(crate) const BOS: i64 = 0;
 /// Turns each token of a block into a vector.
 #[derive(Module, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a model has one")]
-pub enum TokenVectors {
+pub(crate) enum TokenVectors {
     /// An embedding table.
     Lookup(Embedding),
     /// A bidirectional encoder over the block.

@@ -12,7 +12,7 @@ use crate::embedder::BOS;
 
 /// A GPT-NeoX stack with its own token embedding and LM head.
 #[derive(Module, Debug)]
-pub struct NeoXTokenStack {
+pub(crate) struct NeoXTokenStack {
     pub(crate) embed_in: Embedding,
     pub(crate) stack: NeoXStack,
     embed_out: Linear,
@@ -20,14 +20,14 @@ pub struct NeoXTokenStack {
 
 /// A T5 stack. One table is the token embedding and the LM head.
 #[derive(Module, Debug)]
-pub struct T5TokenStack {
+pub(crate) struct T5TokenStack {
     pub(crate) shared: Embedding,
     pub(crate) stack: T5Stack,
 }
 
 /// The stack of a token decoder.
 #[derive(Module, Debug)]
-pub enum TokenStack {
+pub(crate) enum TokenStack {
     /// GPT-NeoX, prefix or summation.
     NeoX(NeoXTokenStack),
     /// T5, cross-attention.

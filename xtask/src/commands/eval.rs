@@ -28,7 +28,7 @@ const MARKDOWN: &str = "results.md";
 
 /// Arguments of `eval`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Checkpoint folder, or a run's folder (its newest checkpoint)
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
@@ -65,7 +65,7 @@ pub struct Args {
 
 impl Args {
     /// Evaluates the tasks, writes the report after each of them, and prints it as a table.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         ensure!(
             self.shots == 0,
             "--shots {}: only 0 is supported; examples come from the tasks' training splits, which \

@@ -23,7 +23,7 @@ const BATCH_TOKENS: usize = 2048;
 
 /// Arguments of `eval-pg19`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Checkpoint or run folder; give several to compare them
     #[arg(long, value_name = "DIR")]
     checkpoint: Vec<PathBuf>,
@@ -64,7 +64,7 @@ pub struct Args {
 
 impl Args {
     /// Evaluates the checkpoints and prints the summary.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         let settings = if self.resume { self.resumed()? } else { self.settings()? };
         let device = device::open(self.device)?;
         let books = match &settings.books {

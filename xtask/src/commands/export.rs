@@ -14,7 +14,7 @@ use crate::device;
 
 /// Arguments of `export`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Checkpoint folder, or run folder (its newest checkpoint)
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
@@ -48,7 +48,7 @@ enum Number {
 
 impl Args {
     /// Writes the weights, the configuration and the tokenizer.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         ensure!(

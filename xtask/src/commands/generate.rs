@@ -20,7 +20,7 @@ use crate::device;
 
 /// Arguments of `generate`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Checkpoint folder with the model and its tokenizer
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
@@ -76,7 +76,7 @@ pub struct Args {
 
 impl Args {
     /// Prints the text to stdout and the speed to stderr.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         let options = self.options();
         options.check().map_err(|error| self.explain(error))?;
         device::check(self.device, self.weights)?;

@@ -15,7 +15,7 @@ use crate::device;
 
 /// Arguments of `import`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Published safetensors file (f32, f16 or bf16)
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
@@ -35,7 +35,7 @@ pub struct Args {
 
 impl Args {
     /// Writes the checkpoint, completely or not at all.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         ensure!(!self.out.exists(), "--out {}: already exists", self.out.display());
         let config = self.model()?;
         let beside = self.from.parent().unwrap_or(Path::new(".")).join("tokenizer.json");

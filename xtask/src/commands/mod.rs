@@ -22,7 +22,7 @@ use clap::Subcommand;
 
 /// The commands.
 #[derive(Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Measure the speed and memory of decoding, losses and training steps
     Bench(bench::Args),
     /// Score a checkpoint on zero-shot tasks
@@ -49,7 +49,7 @@ pub enum Command {
 
 impl Command {
     /// Runs the command, and returns its exit code.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
             Self::Bench(args) => args.run(),
             Self::Eval(args) => args.run(),

@@ -11,7 +11,7 @@ use crate::device;
 
 /// Arguments of `parity`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Folder of cases: NAME.json, NAME.model.safetensors, NAME.golden.safetensors
     dir: PathBuf,
     /// Compare only the cases whose name contains this text
@@ -24,7 +24,7 @@ pub struct Args {
 
 impl Args {
     /// Prints the largest difference of each quantity; fails if one is out of tolerance.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         let device = device::open(self.device)?;
         let (mut compared, mut failed) = (0, 0);
         for name in find_cases(&self.dir)? {

@@ -22,7 +22,7 @@ const LENGTHS: [Lengths; 2] =
 
 /// Arguments of `plan`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Presets to plan for
     #[arg(
         long,
@@ -65,7 +65,7 @@ const HEAD: [&str; 11] = [
 
 impl Args {
     /// Prints how each preset would decode.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         let machine = self.machine()?;
         let mut plans = Vec::new();
         for name in &self.preset {

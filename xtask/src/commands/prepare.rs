@@ -12,12 +12,12 @@ use block_transformer_text::TextError;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 /// The error of a missing corpus outside this project.
-pub const CORPUS_NEEDED: &str = "--corpus: needed outside the project's own folder; give a text file, \
+pub(super) const CORPUS_NEEDED: &str = "--corpus: needed outside the project's own folder; give a text file, \
      a folder, or the name of a recipe such as tinyshakespeare";
 
 /// Arguments of `prepare`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Recipe, text file, .jsonl file, folder, or Megatron .idx/.bin pair [default inside this
     /// project: dependencies]
     #[arg(long)]
@@ -35,7 +35,7 @@ pub struct Args {
 /// The choice of a tokenizer.
 #[derive(clap::Args, Default)]
 #[group(multiple = false)]
-pub struct TokenizerArgs {
+pub(super) struct TokenizerArgs {
     /// A `tokenizer.json` with the special ids of the GPT-NeoX tokenizer
     #[arg(long, value_name = "FILE", help_heading = "Tokenizer")]
     tokenizer: Option<PathBuf>,
@@ -49,7 +49,7 @@ pub struct TokenizerArgs {
 
 impl TokenizerArgs {
     /// The tokenizer given by a flag, if any.
-    pub fn choice(&self) -> Option<TokenizerChoice> {
+    pub(super) fn choice(&self) -> Option<TokenizerChoice> {
         let bytes = self.byte_level.then_some(TokenizerChoice::Bytes);
         let file = || self.tokenizer.clone().map(TokenizerChoice::File);
         bytes.or_else(file).or_else(|| self.vocab_size.map(TokenizerChoice::Bpe))
@@ -58,7 +58,7 @@ impl TokenizerArgs {
 
 impl Args {
     /// Prepares the corpus and prints its sizes.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         let tokenizer = self.tokenizer.choice().unwrap_or(TokenizerChoice::Bpe(2048));
         if let Some(out) = &self.out {
             let taken = PreparedCorpus::exists(out);
@@ -78,12 +78,12 @@ impl Args {
 
 /// The corpus to use if none is given: the dependencies of this project, but never those of another
 /// project.
-pub fn default_corpus() -> Option<String> {
+pub(super) fn default_corpus() -> Option<String> {
     inside_project().then(|| "dependencies".into())
 }
 
 /// Describes a corpus in one line.
-pub fn summary(corpus: &PreparedCorpus) -> String {
+pub(super) fn summary(corpus: &PreparedCorpus) -> String {
     let info = &corpus.info;
     format!(
         "corpus {}: {} + {} documents, {} + {} tokens (training + validation); token-frequency loss \
@@ -99,7 +99,7 @@ pub fn summary(corpus: &PreparedCorpus) -> String {
 }
 
 /// Prepares a corpus, with progress on stderr.
-pub fn prepared(request: &CorpusRequest<'_>) -> Result<PreparedCorpus> {
+pub(super) fn prepared(request: &CorpusRequest<'_>) -> Result<PreparedCorpus> {
     let mut draw = progress("");
     let mut announced = false;
     let corpus = prepare_corpus(request, &mut |done, total| {
@@ -113,12 +113,12 @@ pub fn prepared(request: &CorpusRequest<'_>) -> Result<PreparedCorpus> {
 }
 
 /// Whether `corpus` is a folder that was prepared before.
-pub fn is_prepared(corpus: &str) -> bool {
+pub(super) fn is_prepared(corpus: &str) -> bool {
     PreparedCorpus::exists(Path::new(corpus))
 }
 
 /// Adds to the error of a corpus the flag that remedies it.
-pub fn with_flags(error: DatasetError) -> Error {
+pub(super) fn with_flags(error: DatasetError) -> Error {
     let remedy = match &error {
         DatasetError::UnknownRecipe { .. } => "give --corpus one of them, or a path".into(),
         DatasetError::Download { path, .. } => format!(
@@ -143,7 +143,7 @@ pub fn with_flags(error: DatasetError) -> Error {
 }
 
 /// Returns a function that draws a bar of the amount done and the total, if stderr is a terminal.
-pub fn progress(name: &str) -> impl FnMut(u64, u64) + use<> {
+pub(super) fn progress(name: &str) -> impl FnMut(u64, u64) + use<> {
     let bar = std::io::stderr().is_terminal().then(|| {
         let style = ProgressStyle::with_template("{prefix} {bar:40} {percent:>3}%, {eta} left");
         ProgressBar::new(0)

@@ -13,7 +13,7 @@ const KV_BYTES: usize = 2;
 
 /// Arguments of `presets`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Print one preset's configuration as JSON (the form `import --config` takes)
     #[arg(long, value_name = "NAME")]
     show: Option<String>,
@@ -21,7 +21,7 @@ pub struct Args {
 
 impl Args {
     /// Prints the table, or one configuration.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         if let Some(name) = self.show {
             say!("{}", preset(&name)?.model.to_json());
             return Ok(ExitCode::SUCCESS);

@@ -32,7 +32,7 @@ const SAMPLE_TOKENS: usize = 160;
 
 /// Arguments of `train`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     flags: Flags,
     #[command(flatten)]
@@ -56,7 +56,7 @@ pub struct Args {
 
 impl Args {
     /// Trains. The exit code is 130 if the run was interrupted.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         let (resume, data, print) = (self.resume, self.data.clone(), self.print_config);
         let plain = self.plain;
         let own_tokenizer = self.tokenizer.choice().is_some();

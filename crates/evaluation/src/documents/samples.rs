@@ -39,14 +39,14 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    pub fn of_windows(rows: &[BookRow], bootstrap: &Bootstrap) -> Self {
+    pub(super) fn of_windows(rows: &[BookRow], bootstrap: &Bootstrap) -> Self {
         let with_windows = rows.iter().filter(|row| row.tally.windows > 0);
         let book = |row: &BookRow| (row.tally.sums.clone(), row.tally.windows as f64);
         Self { books: with_windows.map(book).collect(), bootstrap: *bootstrap }
     }
 
     /// The losses minus those of the same books in `other`.
-    pub fn minus(&self, other: &Self) -> Self {
+    pub(super) fn minus(&self, other: &Self) -> Self {
         let pairs = self.books.iter().zip(&other.books);
         let books = pairs.map(|((ours, windows), (theirs, _))| {
             (ours.iter().zip(theirs).map(|(ours, theirs)| ours - theirs).collect(), *windows)
@@ -62,7 +62,7 @@ impl Samples {
     }
 
     /// Mean loss over `positions`.
-    pub fn mean(&self, positions: &Range<usize>) -> Option<Estimate> {
+    pub(super) fn mean(&self, positions: &Range<usize>) -> Option<Estimate> {
         match positions.is_empty() {
             true => None,
             false => self.estimate(|sums| mean(&sums[positions.clone()])),
@@ -70,7 +70,7 @@ impl Samples {
     }
 
     /// Mean loss over the positions that are `place` past a multiple of `block_length`.
-    pub fn at_place(
+    pub(super) fn at_place(
         &self,
         positions: &Range<usize>,
         place: usize,
@@ -86,12 +86,16 @@ impl Samples {
     }
 
     /// Mean loss over the positions `early` minus that over `late`.
-    pub fn early_minus_late(&self, early: &Range<usize>, late: &Range<usize>) -> Option<Estimate> {
+    pub(super) fn early_minus_late(
+        &self,
+        early: &Range<usize>,
+        late: &Range<usize>,
+    ) -> Option<Estimate> {
         self.estimate(|sums| mean(&sums[early.clone()]) - mean(&sums[late.clone()]))
     }
 
     /// The loss at each position from `first` on.
-    pub fn curve(&self, first: usize) -> Curve {
+    pub(super) fn curve(&self, first: usize) -> Curve {
         let windows: f64 = self.books.iter().map(|(_, windows)| windows).sum();
         let positions = self.bootstrap.ratios(&self.books).into_iter().enumerate();
         let positions = positions.map(|(i, estimate)| (i >= first).then_some(estimate));
@@ -100,7 +104,12 @@ impl Samples {
 
     /// The loss in bands from `first` to `context`, each at its middle position. From `common` on,
     /// bands are whole blocks.
-    pub fn smoothed(&self, first: usize, common: usize, context: usize) -> Vec<(f64, Estimate)> {
+    pub(super) fn smoothed(
+        &self,
+        first: usize,
+        common: usize,
+        context: usize,
+    ) -> Vec<(f64, Estimate)> {
         let before =
             if first < common { bands(first, common, PER_OCTAVE, first) } else { Vec::new() };
         let rest = bands(common, context, PER_OCTAVE, common);

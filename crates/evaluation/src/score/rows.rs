@@ -17,7 +17,7 @@ pub(crate) struct Input<'a> {
 impl<'a> Input<'a> {
     /// Cuts the context of a request, from the left, to the `context + 1` tokens that a window has.
     /// The last of these is a target only. EOS stands for an empty context.
-    pub fn new(request: &'a Request, context: usize) -> Self {
+    pub(super) fn new(request: &'a Request, context: usize) -> Self {
         let continuation = &request.continuation[..];
         let all = if request.context.is_empty() { &[EOS][..] } else { &request.context };
         let room = context + 1 - continuation.len();
@@ -26,7 +26,7 @@ impl<'a> Input<'a> {
 
     /// Positions that a model reads, padding to whole blocks included. The last block is a target
     /// only.
-    pub fn width(&self, block_length: usize) -> usize {
+    pub(super) fn width(&self, block_length: usize) -> usize {
         let blocks = |tokens: usize| tokens.div_ceil(block_length);
         (blocks(self.context.len()) + blocks(self.continuation.len()) - 1) * block_length
     }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 /// The results of the harness for a task with a model of one family.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Found {
+pub(crate) struct Found {
     pub items: usize,
     /// Scores and standard errors by the harness's names.
     pub scores: std::collections::BTreeMap<String, Option<f64>>,
@@ -22,16 +22,16 @@ pub struct Found {
 }
 
 /// Log-likelihoods of an item may differ by this, in nats.
-pub const TOLERANCE: f64 = 1e-4;
+pub(crate) const TOLERANCE: f64 = 1e-4;
 
-pub const FAMILIES: [&str; 2] = ["vanilla", "block"];
+pub(crate) const FAMILIES: [&str; 2] = ["vanilla", "block"];
 
-pub fn reference(file: &str) -> PathBuf {
+pub(crate) fn reference(file: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference")).join(file)
 }
 
 /// The model of a family that `make.py` uses.
-pub fn model(family: &str, vocab: usize, context: usize, device: &Device) -> LanguageModel {
+pub(crate) fn model(family: &str, vocab: usize, context: usize, device: &Device) -> LanguageModel {
     let stack = r#""hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2"#;
     let sizes = format!(r#""vocab_size": {vocab}, "max_position_embeddings": {context}"#);
     let json = match family {
@@ -76,7 +76,7 @@ fn draw(name: &str, tensor: &mut HostTensor) {
 }
 
 /// The differences between an evaluation and the results of the harness.
-pub fn differences(evaluation: &Evaluation, found: &Found) -> Vec<String> {
+pub(crate) fn differences(evaluation: &Evaluation, found: &Found) -> Vec<String> {
     let mut different = Vec::new();
     let pairs = evaluation.items.iter().zip(&found.log_likelihoods);
     for (i, (item, expected)) in pairs.enumerate() {
@@ -118,7 +118,7 @@ pub fn differences(evaluation: &Evaluation, found: &Found) -> Vec<String> {
 }
 
 /// Whether the harness reports the metrics of a task, and no others.
-pub fn same_metrics(task: Task, found: &Found) -> bool {
+pub(crate) fn same_metrics(task: Task, found: &Found) -> bool {
     let theirs = found.scores.keys().filter(|name| !name.ends_with("_stderr"));
     let mut ours: Vec<&str> = task.metrics().iter().map(|metric| metric.name()).collect();
     ours.sort_unstable();

@@ -6,7 +6,7 @@ use block_transformer_zoo::LanguageModel;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Continues a prompt, recomputing everything for each token.
-pub fn uncached(
+pub(crate) fn uncached(
     model: &LanguageModel,
     prompt: &[u32],
     (sampling, rng_stream): (Sampling, usize),

@@ -24,7 +24,7 @@ const LENGTHS: Lengths = Lengths { prompt: 128, new: 64 };
 
 /// Arguments of `bench decode`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Presets with random weights, measured in turn [default: block-170m,vanilla-160m without
     /// --checkpoint]
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
@@ -67,7 +67,7 @@ pub struct Args {
 
 impl Args {
     /// Measures everything in turn, and prints a table.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(super) fn run(self) -> Result<ExitCode> {
         ensure!(self.seconds > 0.0, "--seconds: must be more than 0");
         device::check(self.device, self.weights)?;
         let bench = self.bench()?;

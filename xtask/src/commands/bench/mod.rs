@@ -14,7 +14,7 @@ use super::preset;
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
 }
@@ -31,7 +31,7 @@ enum What {
 
 impl Args {
     /// Runs the benchmark and prints a table.
-    pub fn run(self) -> Result<ExitCode> {
+    pub(crate) fn run(self) -> Result<ExitCode> {
         match self.what {
             What::Decode(args) => args.run(),
             What::Eval(args) => args.run(Task::Evaluation),

@@ -17,7 +17,7 @@ const MOST: usize = Lengths::MOST;
 
 /// Arguments of `bench train` and `bench eval`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Presets, measured in turn
     #[arg(
         long,
@@ -46,7 +46,7 @@ pub struct Args {
 
 impl Args {
     /// Measures one preset after the other, and prints a table.
-    pub fn run(self, task: Task) -> Result<ExitCode> {
+    pub(super) fn run(self, task: Task) -> Result<ExitCode> {
         ensure!(
             self.batch * self.context <= MOST,
             "--batch: {} sequences of {} tokens are more than {MOST} tokens per step",

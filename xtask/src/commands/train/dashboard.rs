@@ -16,13 +16,13 @@ use super::interrupt::INTERRUPTED;
 const TICK: Duration = Duration::from_millis(200);
 
 /// Whether there is a terminal to draw on.
-pub fn is_possible() -> bool {
+pub(super) fn is_possible() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     !dumb && std::io::stdout().is_terminal() && std::io::stdin().is_terminal()
 }
 
 /// Trains `run` with the dashboard on the whole terminal.
-pub fn launch(run: TrainingRun, interrupter: Interrupter) -> Result<Outcome, TrainError> {
+pub(super) fn launch(run: TrainingRun, interrupter: Interrupter) -> Result<Outcome, TrainError> {
     // Before burn sets its own hook, which calls this one for every panic except that of a "kill".
     let (faulty, hook) = (Arc::new(AtomicBool::new(false)), take_hook());
     let seen = faulty.clone();

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 /// Flags that are keys of the configuration. TOML leaves out those that are not given.
 #[derive(clap::Args, Serialize)]
-pub struct Flags {
+pub(super) struct Flags {
     /// Model and its hyper-parameters; `cargo xtask presets` lists them [default: small-block]
     #[arg(long)]
     preset: Option<String>,
@@ -82,7 +82,7 @@ pub struct Flags {
 }
 
 /// Rewords `error` with the flags of `train` as its remedies.
-pub fn in_flags(error: TrainError) -> Error {
+pub(super) fn in_flags(error: TrainError) -> Error {
     match error {
         // a key of the file that no flag sets
         TrainError::OutOfRange { key: "precision", .. } => error.into(),

@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 use burn::train::Interrupter;
 
 /// Exit code after Ctrl-C.
-pub const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// An interrupter that the first Ctrl-C or SIGTERM triggers. The second ends the process at once,
 /// which costs the steps since the last checkpoint.
-pub fn interrupter_of_signals() -> Result<Interrupter> {
+pub(super) fn interrupter_of_signals() -> Result<Interrupter> {
     let (interrupter, again) = (Interrupter::new(), AtomicBool::new(false));
     let signalled = interrupter.clone();
     let handler = move || {

@@ -5,11 +5,11 @@ use std::io::Write;
 use block_transformer_training::{RunEvent, StepProgress};
 
 /// Prints one line per event.
-pub struct Lines<W>(pub W);
+pub(super) struct Lines<W>(pub W);
 
 impl<W: Write> Lines<W> {
     /// Prints `event`. A closed pipe does not end the run.
-    pub fn print(&mut self, event: &RunEvent) {
+    pub(super) fn print(&mut self, event: &RunEvent) {
         let line = match event {
             RunEvent::Step(progress) => step(progress),
             RunEvent::Validation { step, loss } => {
