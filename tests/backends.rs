@@ -60,7 +60,7 @@ fn compute(device: &Device) -> Computed {
     let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
 
     let windows = vec![window(ids(CONTEXT, config))];
-    let step = trainer.step(&[windows.clone()], 1e-3);
+    let step = trainer.step(std::slice::from_ref(&windows), 1e-3);
     let after = trainer.model().loss(&token_batch(&windows, length, device));
     Computed {
         training: [step.loss, step.grad_norm, after.into_scalar::<f64>()],

@@ -79,6 +79,7 @@ impl TrainingRun {
             .metric_train_numeric(StepMetric::new("Tokens/s", true, |step| step.tokens_per_second));
         let model = Trainable { model: self.trainer().model().clone() };
         let learner = Learner::new(model, adamw(config), ConstantLr::new(config.lr));
+        #[expect(clippy::arc_with_non_send_sync, reason = "burn-train takes an Arc of a strategy")]
         let exact = Arc::new(ExactLoop(Mutex::new(Some((self, Ok(()))))));
         let strategy = TrainingStrategy::Custom(exact.clone());
         // gives the terminal back before the outcome is reported

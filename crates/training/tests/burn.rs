@@ -41,9 +41,12 @@ fn run(dir: &Path, lr: f64, steps: u64) -> TrainingRun {
     TrainingRun::open(&config, &corpus(dir), false, &Device::flex()).unwrap()
 }
 
-/// Names and values of everything that is logged.
+/// Split, epoch, name and value of a metric.
+type Entry = (Split, usize, String, f64);
+
+/// Everything that is logged.
 #[derive(Clone, Default)]
-struct Recorded(Arc<Mutex<Vec<(Split, usize, String, f64)>>>);
+struct Recorded(Arc<Mutex<Vec<Entry>>>);
 
 impl MetricLogger for Recorded {
     fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {
