@@ -92,7 +92,7 @@ fn the_dashboard_shows_the_run_and_ctrl_c_ends_it_in_order() {
     let _alone = one_at_a_time();
     let (drawn, code) = train("Items", &["\u{3}"]);
     assert_eq!(code, Some(130), "{drawn}");
-    assert!(drawn.contains("Tokens/s"), "{drawn}");
+    assert!(drawn.contains("Tokens per second"), "{drawn}");
     // the terminal is given back before the last lines
     let (_, after) = drawn.rsplit_once("\u{1b}[?1049l").unwrap();
     assert!(after.contains("interrupted after step"), "{after}");

@@ -76,7 +76,9 @@ impl TrainingRun {
             .metric_valid_numeric(LossMetric::new())
             .metric_train_numeric(LearningRateMetric::new())
             .metric_train_numeric(StepMetric::new("Gradient norm", false, |step| step.grad_norm))
-            .metric_train_numeric(StepMetric::new("Tokens/s", true, |step| step.tokens_per_second));
+            .metric_train_numeric(StepMetric::new("Tokens per second", true, |step| {
+                step.tokens_per_second
+            }));
         let model = Trainable { model: self.trainer().model().clone() };
         let learner = Learner::new(model, adamw(config), ConstantLr::new(config.lr));
         #[expect(clippy::arc_with_non_send_sync, reason = "burn-train takes an Arc of a strategy")]
