@@ -14,9 +14,9 @@ use crate::report::{BenchReport, BenchRow, Spread};
 /// How many sequences are decoded together.
 #[derive(Clone, Debug)]
 pub enum Batches {
-    /// Each of these numbers, in turn.
+    /// Each of these batch sizes, in turn.
     Sizes(Vec<usize>),
-    /// As many as fit into this many bytes, together with the model.
+    /// The largest batch that fits into this many bytes together with the model.
     Memory(u64),
 }
 
@@ -29,10 +29,10 @@ pub struct DecodeBench {
     pub workloads: Vec<Workload>,
     /// Sequences decoded together.
     pub batches: Batches,
-    /// Seconds that the prompts, and the decoding, of a measurement may take each; the rest is
-    /// extrapolated. `None` measures everything.
+    /// Time limit in seconds for the prompts of a measurement, and the same limit for its decoding.
+    /// The time of the remaining tokens is extrapolated. `None` measures every token.
     pub seconds: Option<f64>,
-    /// How often everything is measured.
+    /// Number of times that everything is measured.
     pub rounds: usize,
     /// How weights are stored.
     pub precision: Precision,
@@ -70,8 +70,8 @@ impl DecodeBench {
     /// Measures everything on `device`, which [`Self::device`] opened.
     ///
     /// # Errors
-    /// Before anything is measured: when a continuation is too short, or a batch does not fit into
-    /// memory. Later: when a checkpoint cannot be loaded, or the device fails.
+    /// Before the first measurement, when a continuation is too short or a batch does not fit into
+    /// memory. During the measurements, when a checkpoint cannot be loaded or the device fails.
     pub fn run(
         &self,
         device: &Device,
@@ -107,7 +107,7 @@ impl DecodeBench {
         })
     }
 
-    /// Returns what is measured, in turn.
+    /// Returns every combination of workload, batch size and model, in the order of measurement.
     fn contests<'a>(&'a self, device: &'a Device) -> Result<Vec<Contest<'a>>, BenchError> {
         let sizes: Vec<Option<usize>> = match &self.batches {
             Batches::Sizes(sizes) => sizes.iter().copied().map(Some).collect(),

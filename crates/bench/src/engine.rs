@@ -30,13 +30,14 @@ pub(crate) struct Measurement {
 pub(crate) struct Setup<'a> {
     pub workload: Workload,
     pub batch: usize,
-    /// Seconds that the prompts, and the decoding, may take each; `None` without a limit.
+    /// Time limit in seconds for the prompts, and the same limit for the decoding; `None` for no
+    /// limit.
     pub seconds: Option<f64>,
     pub precision: Precision,
     pub device: &'a Device,
 }
 
-/// Returns the tokens that a sequence needs room for.
+/// Returns the number of tokens that a slot must hold.
 pub(crate) fn room(workload: Workload) -> usize {
     match workload {
         Workload::Lengths(lengths) => lengths.total(),
@@ -49,7 +50,7 @@ impl Setup<'_> {
         Limits { max_sequences: self.batch, max_tokens: room(self.workload) }
     }
 
-    /// Checks that there is enough to time.
+    /// Checks that the continuation is long enough to be timed.
     pub(crate) fn check(&self, candidate: &Candidate) -> Result<(), BenchError> {
         let (workload, least) = (self.workload, 4 * candidate.config.block_length());
         match (workload, self.seconds) {
@@ -66,7 +67,8 @@ impl Setup<'_> {
         self.limits().memory(&candidate.config, storage)
     }
 
-    /// Returns the predicted speed; after a context, in the middle of the tokens that are decoded.
+    /// Returns the predicted speed. For a workload after a context, it is the speed in the middle
+    /// of the decoded tokens.
     pub(crate) fn predict(&self, candidate: &Candidate, machine: &Machine) -> Prediction {
         let workload = match self.workload {
             Workload::AtContext(context) => Workload::AtContext(context + TOKENS / 2),
@@ -80,7 +82,8 @@ impl Setup<'_> {
         let growth = Growth::start();
         let model = candidate.model(self.device)?.with_precision(self.precision);
         let mut engine = Engine::new(&model, self.limits(), self.device)?;
-        // accesses all the memory of the caches, and gives a context something to attend to
+        // accesses all the memory of the caches, and fills the context of workloads that start
+        // after one
         engine.fill_random();
         let vocab = candidate.config.vocab_size();
         let mut busy = BusyEngine { engine, vocab, submitted: Vec::new() };
@@ -99,8 +102,8 @@ impl Setup<'_> {
         Ok(Measurement { rate, first_token, peak_bytes: growth.bytes() })
     }
 
-    /// Returns the seconds of all prompts and continuations; with a time limit, extrapolated from
-    /// some of the prompts and from tokens in the middle of the continuations.
+    /// Returns the seconds that all prompts and continuations take. With a time limit they are
+    /// extrapolated from some of the prompts and from tokens in the middle of the continuations.
     fn lengths(
         &self,
         busy: &mut BusyEngine,
@@ -121,7 +124,8 @@ impl Setup<'_> {
         Ok(prefill + left as f64 * self.token(busy, middle, block_length)?)
     }
 
-    /// Returns the seconds per token of all sequences together after `context` tokens.
+    /// Returns the seconds that one step takes, which decodes one token of every sequence, after
+    /// `context` tokens.
     fn token(
         &self,
         busy: &mut BusyEngine,
@@ -160,7 +164,7 @@ struct BusyEngine {
 }
 
 impl BusyEngine {
-    /// Decodes `count` sequences, and returns the seconds.
+    /// Decodes `count` sequences, and returns the seconds it took.
     fn run(&mut self, count: usize, prompt: usize, new: usize) -> Result<f64, BenchError> {
         self.submit(count, 0, prompt, new)?;
         let start = Instant::now();

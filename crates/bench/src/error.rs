@@ -28,7 +28,7 @@ pub enum BenchError {
         model: String,
         /// The workload.
         workload: Workload,
-        /// The memory that one sequence takes.
+        /// The error that states the memory of one sequence.
         source: GenerationError,
     },
     /// The batch does not fit into the memory of the machine.
@@ -45,8 +45,8 @@ pub enum BenchError {
         /// Bytes of memory of the machine.
         available: u64,
     },
-    /// The sequences are not a whole number of blocks, at least two.
-    #[error("sequences of {context} tokens are not several blocks of {block_length}")]
+    /// The sequences are not a whole number of blocks, or have fewer than two blocks.
+    #[error("sequences of {context} tokens must be two or more whole blocks of {block_length} tokens")]
     Context {
         /// Tokens per sequence.
         context: usize,

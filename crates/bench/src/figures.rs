@@ -32,8 +32,8 @@ pub fn ratios(rows: &[BenchRow]) -> Vec<String> {
     pairs(rows).map(line).collect()
 }
 
-/// Pairs each row of a model with blocks with the rows of models without blocks at the same workload,
-/// and the same batch where there is one.
+/// Pairs each row of a model with blocks with the rows of models without blocks at the same
+/// workload, and at the same batch if one was measured.
 fn pairs(rows: &[BenchRow]) -> impl Iterator<Item = (&BenchRow, &BenchRow)> {
     rows.iter().filter(|row| row.block_length > 1).flat_map(move |block| {
         let same_work = move |row: &&BenchRow| row.block_length == 1 && row.work == block.work;

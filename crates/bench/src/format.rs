@@ -1,4 +1,4 @@
-//! Tables and numbers as text.
+//! Formats tables and values as text.
 
 use comfy_table::{CellAlignment, Table, presets};
 

@@ -1,6 +1,7 @@
 //! Growth of the memory of the process.
 
-/// Measures by how much the resident memory of the process grows, without unused pages of its heap.
+/// Measures by how much the resident memory of the process grows. Unused pages of the heap do not
+/// count.
 pub(crate) struct Growth {
     before: Option<u64>,
 }
@@ -13,7 +14,7 @@ impl Growth {
         unsafe {
             libc::malloc_trim(0);
         }
-        // 5 resets the peak; where that is not allowed there is nothing to measure from
+        // writing 5 resets the peak; where this is not allowed, the growth cannot be measured
         let reset = std::fs::write("/proc/self/clear_refs", "5");
         Self { before: reset.ok().and_then(|()| peak()) }
     }
@@ -24,7 +25,8 @@ impl Growth {
     }
 }
 
-/// Returns the peak resident memory in bytes, which no crate reads.
+/// Returns the peak resident memory in bytes. It is read from `/proc`, because no dependency
+/// reports it.
 fn peak() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;

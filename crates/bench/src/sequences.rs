@@ -46,7 +46,7 @@ pub struct SequenceBench {
 }
 
 impl SequenceBench {
-    /// Checks that the sequences are a whole number of blocks of every model, at least two.
+    /// Checks that the sequences are two or more whole blocks of every model.
     ///
     /// # Errors
     /// [`BenchError::Context`] when they are not.
@@ -97,8 +97,8 @@ impl SequenceBench {
         peak_bytes: Option<u64>,
     ) -> Option<BenchRow> {
         let tokens = self.batch * self.context;
-        // the matrix products per token are those of decoding; gradients take twice as many more,
-        // and the weights are read once per step, with their gradients and moments
+        // the matrix products per token are those of decoding; with gradients there are three times
+        // as many; the weights are read once per step, with their gradients and moments
         let config = &candidate.config;
         let token = decode(config, tokens, self.context / 2, Sizes::from(machine)).total();
         let (times, name) = match self.task {

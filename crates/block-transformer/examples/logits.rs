@@ -1,5 +1,5 @@
 //! Computes logits and the loss of a model: `logits [DEVICE]`, where DEVICE is `flex`, `ndarray`,
-//! `cuda`, `wgpu` or `cpu`, as far as the features of the build contain it.
+//! `cuda`, `wgpu` or `cpu`, if the features of the build include it.
 
 use std::error::Error;
 

@@ -97,7 +97,8 @@ impl Checkpoint {
         for path in RunFolder::new(dir).checkpoints().iter().rev() {
             match Self::open_folder(path) {
                 Ok(checkpoint) => return Ok(Self { skipped: skipped.into(), ..checkpoint }),
-                // not damaged: an older one must not take its place, nor a resumed run remove it
+                // this checkpoint is not damaged: an older one must not take its place, and a
+                // resumed run must not remove it
                 Err(error @ CheckpointError::NewerFormat { .. }) => return Err(error),
                 Err(error) => skipped.push(error),
             }

@@ -17,9 +17,9 @@ pub enum CheckpointError {
     #[error("{0}: there is no such folder")]
     NoFolder(PathBuf),
     /// The folder is neither a checkpoint nor the folder of a run with one.
-    #[error("{0}: the folder is no checkpoint and holds no run with one")]
+    #[error("{0}: the folder is not a checkpoint and holds no run with a checkpoint")]
     NoCheckpoint(PathBuf),
-    /// No validation of the run has been written as its best checkpoint.
+    /// The run has no best checkpoint yet.
     #[error("{0}: the run has no best checkpoint yet")]
     NoBest(PathBuf),
     /// Every checkpoint of the run is damaged.

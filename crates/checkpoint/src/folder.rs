@@ -31,8 +31,8 @@ impl RunFolder {
         self.config_path().exists() || !self.checkpoints().is_empty()
     }
 
-    /// Creates the folder, removes what killed processes left half written, and writes the run's
-    /// configuration.
+    /// Creates the folder, removes incomplete files that killed processes left, and writes the
+    /// run's configuration.
     ///
     /// # Errors
     /// When the folder is not writable.

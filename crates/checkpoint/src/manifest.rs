@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::error::CheckpointError;
 
-/// The format that is written. Format 1 was the plain map of files, without its number.
+/// The checkpoint format that is written. A manifest of format 1 was a plain map of files and
+/// stated no format.
 pub const FORMAT: u64 = 2;
 
 pub(crate) const NAME: &str = "manifest.json";

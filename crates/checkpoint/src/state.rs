@@ -8,7 +8,7 @@ use serde_json::Value;
 /// burn's version, which the workspace pins; a test compares the two.
 const BURN: &str = "0.22.1";
 
-/// The position of a training run, and what it was started with.
+/// The position of a training run, and the settings that it was started with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Optimizer steps done.

@@ -1,4 +1,4 @@
-//! Work and traffic, and the time they take.
+//! Work and memory traffic of a computation, and the time that they take.
 
 use std::iter::Sum;
 use std::ops::{Add, Mul};
@@ -28,15 +28,15 @@ impl Cost {
         self.matrix_flops + self.attention_flops
     }
 
-    /// Returns the fewest seconds that `machine` can take: those of the arithmetic, or of reading
-    /// weights and caches, whichever are more. Activations may stay on the chip.
+    /// Returns the least time in seconds that `machine` needs: the larger of the time for the
+    /// arithmetic and the time to read weights and caches. Activations may stay on the chip.
     pub fn bound(&self, machine: &Machine) -> f64 {
         let bytes = self.weights + self.caches;
         (self.flops() / machine.flops).max(bytes / machine.bandwidth)
     }
 
-    /// Returns the seconds of the arithmetic, or of reading weights, caches and activations,
-    /// whichever are more.
+    /// Returns the larger of the time for the arithmetic and the time to read weights, caches and
+    /// activations, in seconds.
     fn with_activations(&self, machine: &Machine) -> f64 {
         let bytes = self.weights + self.caches + self.activations;
         (self.flops() / machine.flops).max(bytes / machine.bandwidth)
@@ -77,7 +77,7 @@ impl Sum for Cost {
     }
 }
 
-/// One of the phases that a computation runs one after the other.
+/// One phase of a computation. Phases run one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Phase {
     /// The name.

@@ -16,7 +16,7 @@ use crate::machine::Machine;
 const SIZE: usize = 1024;
 /// Bytes that are read.
 const BYTES: usize = 512 << 20;
-/// Repetitions of each measurement, of which the fastest counts.
+/// Repetitions of each measurement; the fastest one counts.
 const REPETITIONS: usize = 6;
 
 /// The measured peaks of a device.

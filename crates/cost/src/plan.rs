@@ -23,7 +23,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans for `batch` sequences, or for as many as fit into the machine's memory.
+    /// Plans for `batch` sequences, or for the largest number that fits into the machine's memory.
     ///
     /// # Errors
     /// [`GenerationError::Memory`] when not even one sequence fits.
@@ -49,15 +49,15 @@ impl Plan {
     }
 }
 
-/// Returns the bytes of keys and values that a written token reads per token of context.
+/// Returns the bytes of keys and values that decoding one token reads per token of context.
 pub fn cache_bytes_per_context_token(config: &ModelConfig, machine: &Machine) -> f64 {
     let caches = |context| decode(config, 1, context, Sizes::from(machine)).total().caches;
     let context = 1 << 16;
     (caches(context) - caches(0)) / context as f64
 }
 
-/// Returns the limits of an engine with as many sequences of `tokens` tokens as fit into the
-/// machine's memory.
+/// Returns the limits of an engine with the largest number of sequences of `tokens` tokens that
+/// fits into the machine's memory.
 ///
 /// # Errors
 /// [`GenerationError::Memory`] when not even one sequence fits.

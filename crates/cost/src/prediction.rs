@@ -1,4 +1,4 @@
-//! How fast a machine could decode.
+//! The predicted decoding speed of a machine.
 
 use block_transformer_family::FamilyConfig;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use crate::workload::{Lengths, Workload};
 pub struct Prediction {
     /// Seconds until a prompt that is decoded alone has its first token; `None` without a prompt.
     pub first_token: Option<f64>,
-    /// Tokens per second when every phase takes [`Phases::seconds`], prompts included.
+    /// Tokens per second if every phase takes its time in [`Phases::seconds`], prompts included.
     pub rate: f64,
     /// Tokens per second at [`Cost::bound`], prompts included: the limit of the machine.
     pub bound: f64,

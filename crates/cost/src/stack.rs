@@ -12,7 +12,7 @@ pub(crate) struct Batch {
     pub positions: f64,
     /// Positions for which the last layer computes more than keys and values.
     pub finished: f64,
-    /// How often the matrices are read.
+    /// Number of times that the matrices are read.
     pub passes: f64,
 }
 

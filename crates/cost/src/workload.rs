@@ -1,4 +1,4 @@
-//! The work that a decoding speed is predicted for.
+//! Workloads: the tokens that each sequence reads and writes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,7 +59,8 @@ pub enum Workload {
 }
 
 impl Workload {
-    /// Returns the tokens that a sequence has in the end; after a context, one more.
+    /// Returns the number of tokens that a sequence has at its end; after a context, this is one
+    /// token more than the context.
     pub fn tokens(self) -> usize {
         match self {
             Self::Lengths(lengths) => lengths.total(),

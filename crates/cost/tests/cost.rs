@@ -111,7 +111,8 @@ fn the_cost_of_a_token_of_the_85m_models_matches_the_readme_of_the_engine() {
     assert!((block.weights / 1e6 - 368.0).abs() < 0.5, "{}", block.weights);
     assert!((vanilla.matrix_flops / 1e6 - 247.0).abs() < 0.5, "{}", vanilla.matrix_flops);
     assert!((vanilla.weights / 1e6 - 494.0).abs() < 0.5, "{}", vanilla.weights);
-    // with blocks, a layer reads 16 times less keys and values, and half of the layers do
+    // with blocks, a layer reads a sixteenth of the keys and values, and only half of the layers
+    // cache the context
     let read = |name: &str| (token(name, 4096).caches - token(name, 0).caches) / 4096.0;
     assert_eq!((read("block-170m"), read("vanilla-160m")), (2304.0, 73728.0));
 }

@@ -1,15 +1,16 @@
 //! The memory of the process and the machine.
 
 /// Tells glibc to keep the memory that the process frees, and Linux to use large pages for it.
-/// Returns whether it did.
+/// Returns true if the settings were changed.
 ///
-/// Call it first in `main`: the README's speeds were measured with it. Every tensor operation of
-/// burn's backends on the processor allocates its result. By default glibc maps large results from
-/// the system and returns them each time, and clearing the pages again takes a fifth of a training
-/// step; and from pages of 4 KiB, matrices are read at two thirds of the memory's speed.
+/// Call it first in `main`: the speeds in the README were measured with it. Every tensor operation
+/// of burn's CPU backends allocates its result. By default, glibc requests memory from the system
+/// for each large result and returns it afterwards; the system clears these pages each time, which
+/// takes a fifth of a training step. With pages of 4 KiB, matrices are also read at only two thirds
+/// of the memory bandwidth.
 ///
-/// Returns false, and changes nothing, on systems other than Linux with glibc, and when the process
-/// has other threads, because glibc does not allow these settings to change beside them.
+/// Returns false and changes nothing on systems other than Linux with glibc, and when the process
+/// already has other threads, because glibc does not allow these settings to change while they run.
 pub fn keep_freed_memory() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -30,8 +31,8 @@ fn set_malloc_options() {
         libc::mallopt(libc::M_MMAP_MAX, 0);
         libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
         libc::mallopt(libc::M_ARENA_MAX, 1);
-        // The heap is grown once to the size of the machine's memory (addresses only), so that it is
-        // one area for which large pages are requested once.
+        // The heap is grown once to the size of the machine's memory (this reserves addresses
+        // only), so that large pages can be requested once for all of it.
         let page = libc::sysconf(libc::_SC_PAGESIZE).max(1) as usize;
         let mut size = libc::sysconf(libc::_SC_PHYS_PAGES).max(0) as usize * page;
         while size > 1 << 30 {
@@ -47,7 +48,7 @@ fn set_malloc_options() {
     }
 }
 
-/// Returns the bytes of memory of the machine; `None` on systems that do not tell.
+/// Returns the bytes of memory of the machine; `None` on systems that do not report it.
 pub fn machine_memory() -> Option<u64> {
     let mut system = sysinfo::System::new();
     system.refresh_memory_specifics(sysinfo::MemoryRefreshKind::nothing().with_ram());

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceName {
-    /// The processor, with burn-flex and this project's kernels for it: the fastest on a processor.
+    /// The processor, with burn-flex and this project's kernels for it. This is the fastest device
+    /// on a processor.
     #[default]
     Flex,
     /// The processor, with burn-ndarray, which burn deprecates.
@@ -44,7 +45,7 @@ impl DeviceName {
     /// Every device, built in or not.
     pub const ALL: [Self; 5] = [Self::Flex, Self::Ndarray, Self::Cuda, Self::Wgpu, Self::Cpu];
 
-    /// Returns the name, as configurations and [`FromStr`] have it.
+    /// Returns the name that configurations use and [`FromStr`] parses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Flex => "flex",
@@ -79,7 +80,8 @@ impl DeviceName {
         matches!(self, Self::Flex | Self::Ndarray | Self::Cpu)
     }
 
-    /// Returns the bytes of memory of the device; `None` for a GPU and on systems that do not tell.
+    /// Returns the bytes of memory of the device; `None` for a GPU and on systems that do not
+    /// report it.
     pub fn memory(self) -> Option<u64> {
         if self.is_processor() { crate::memory::machine_memory() } else { None }
     }
