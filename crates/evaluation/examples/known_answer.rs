@@ -1,6 +1,6 @@
-//! Loss by position on documents whose best possible loss is known: a vanilla and a block model learn
-//! to repeat tokens from 16 and 64 positions back. They cannot learn it from 1024 positions back,
-//! which is more than a window. Takes about ten minutes on two cores.
+//! Loss by position on documents whose best possible loss is known: a vanilla and a block model
+//! learn to repeat tokens from 16 and 64 positions back. They cannot learn to repeat tokens from
+//! 1024 positions back, because a window is shorter. Takes about ten minutes on two cores.
 //!
 //! Usage: `known_answer OUT [STEPS]`
 

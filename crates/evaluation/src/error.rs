@@ -49,7 +49,8 @@ pub enum EvalError {
         /// Tokens of context.
         context: usize,
     },
-    /// A continuation that the tokenizer merges into the last token of the context.
+    /// A continuation that the tokenizer merges into the last token of the context, so that no
+    /// token is left to score.
     #[error("the tokenizer produces no token for {text:?} after its context: it cannot be scored")]
     NoTokens {
         /// The continuation.
@@ -65,7 +66,7 @@ pub enum EvalError {
     #[error("cannot read log-likelihoods from the device")]
     Device(#[source] ExecutionError),
 
-    /// A name that is not the name of a task.
+    /// The given name is not the name of a task.
     #[error("no task is called `{name}`; did you mean `{nearest}`? Tasks: {known}")]
     UnknownTask {
         /// The name given.
@@ -82,7 +83,7 @@ pub enum EvalError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// The mistake in it.
+        /// The reason why it is invalid.
         reason: String,
     },
     /// A file or folder with invalid content.
@@ -90,16 +91,16 @@ pub enum EvalError {
     Content {
         /// The file or folder.
         path: PathBuf,
-        /// The mistake in it.
+        /// The reason why it is invalid.
         reason: String,
     },
 
     /// An evaluation of documents without a checkpoint.
     #[error("an evaluation needs at least one checkpoint")]
     NoCheckpoints,
-    /// Checkpoints whose losses per token do not compare.
+    /// Checkpoints with different tokenizers, whose losses per token cannot be compared.
     #[error(
-        "{checkpoint} has another tokenizer than {first}; losses per token do not compare between \
+        "{checkpoint} has another tokenizer than {first}; losses per token cannot be compared between \
          them: evaluate each on its own"
     )]
     Tokenizers {
@@ -108,9 +109,9 @@ pub enum EvalError {
         /// The first checkpoint.
         first: PathBuf,
     },
-    /// Windows that are not several blocks of a model.
+    /// Windows that are not two or more whole blocks of a model.
     #[error(
-        "windows of {context} tokens are not several blocks of {block_length} tokens, the block \
+        "windows of {context} tokens must be two or more whole blocks of {block_length} tokens, the block \
          length of {checkpoint}"
     )]
     Windows {
@@ -124,7 +125,7 @@ pub enum EvalError {
     /// Books without text.
     #[error("there is no text in the books")]
     NoText,
-    /// Books that are all shorter than a window, where only windows are measured.
+    /// All books are shorter than a window, and only windows are measured.
     #[error("no book is as long as a window of {context} tokens; use a smaller context")]
     NoWindows {
         /// Tokens per window.
@@ -146,7 +147,7 @@ pub enum EvalError {
     /// A folder that holds an evaluation already.
     #[error("{0}: the folder holds an evaluation already; resume it, or use another folder")]
     AlreadyBegun(PathBuf),
-    /// An evaluation that cannot be resumed, because its input is not the same any more.
+    /// An evaluation that cannot be resumed, because its input has changed.
     #[error("{folder}: {change}; start again in another folder")]
     Changed {
         /// The folder of the evaluation.
@@ -157,9 +158,9 @@ pub enum EvalError {
     /// A damaged file of an evaluation.
     #[error("{file} is damaged: {reason}; start again in another folder")]
     Damaged {
-        /// The file, with the line where it has lines.
+        /// The file, with the line number if it is a text file.
         file: String,
-        /// The mistake in it.
+        /// The reason why it is invalid.
         reason: String,
     },
 

@@ -1,11 +1,11 @@
 //! Evaluation of language models: zero-shot tasks, and the loss in long documents.
 //!
 //! - [`Scorer`] computes log-likelihoods of token ids under a model of any family.
-//! - [`tasks`] asks what the tasks of the EleutherAI evaluation harness ask, and computes its
+//! - [`tasks`] scores models on tasks of the EleutherAI evaluation harness, with its prompts and
 //!   metrics.
 //! - [`documents`] measures the loss by position in long documents (the paper's PG19 figure), and
 //!   the perplexity of whole documents.
-//! - [`statistics`] has the standard errors of both.
+//! - [`statistics`] computes the standard errors for both.
 
 pub mod documents;
 pub mod statistics;

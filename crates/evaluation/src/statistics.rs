@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-/// A value measured on a sample, and how far it would vary on other samples.
+/// A value measured on a sample, with its standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
     /// The value.
@@ -40,7 +40,7 @@ pub struct Bootstrap {
 impl Bootstrap {
     /// Standard errors of the columns that `statistic` returns. It gets the indices of the
     /// observations in one resample: `count` values below `count`. `None` for fewer than two
-    /// observations, which do not tell how observations vary.
+    /// observations, from which no variation can be estimated.
     pub fn standard_errors(
         &self,
         count: usize,
@@ -57,7 +57,7 @@ impl Bootstrap {
             let values = statistic(&drawn);
             means.resize(values.len(), 0.0);
             squares.resize(values.len(), 0.0);
-            // Welford's update, which loses no digits to the square of the mean
+            // Welford's update, which avoids the loss of precision of subtracting squared means
             for ((value, mean), squares) in values.iter().zip(&mut means).zip(&mut squares) {
                 let from_mean = value - *mean;
                 *mean += from_mean / n as f64;
@@ -68,9 +68,10 @@ impl Bootstrap {
         Some(squares.into_iter().map(error).collect())
     }
 
-    /// Estimates each column of `sum of sums / sum of counts`, where every observation is a row of
-    /// sums and its count: means over items that come in clusters, such as the windows of a book.
-    /// Clusters are resampled whole, because items of one cluster are alike.
+    /// Estimates means over items that come in clusters, such as the windows of a book. Each
+    /// observation is a cluster: the sums of its columns, and the number of its items. The estimate
+    /// of a column is the sum of its sums divided by the sum of the counts. Clusters are resampled
+    /// as a whole, because the items of a cluster are similar.
     pub fn ratios(&self, clusters: &[(Vec<f64>, f64)]) -> Vec<Estimate> {
         let columns = clusters.first().map_or(0, |(sums, _)| sums.len());
         let ratios = |times: &[u32]| -> Vec<f64> {
@@ -118,7 +119,8 @@ mod tests {
     #[test]
     fn large_clusters_weigh_more_and_one_cluster_has_no_error() {
         let clusters = [(vec![10.0], 1.0), (vec![0.0], 1e9), (vec![0.0], 1e9)];
-        // only a resample without the large clusters is not near 0: 1 in 27
+        // the mean of a resample is near 0 unless it lacks the large clusters, which happens once
+        // in 27 resamples
         let error = BOOTSTRAP.ratios(&clusters)[0].standard_error.unwrap();
         assert!((1.5..2.4).contains(&error), "{error}");
         let one = Estimate { value: 10.0, standard_error: None };

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use burn::tensor::activation::log_softmax;
 
 const CONTEXT: usize = 32;
-/// One repeat is inside a window, the other is not.
+/// The first distance is inside a window, the second is not.
 const DISTANCES: [usize; 2] = [8, 64];
 /// Windows of each kind.
 const WINDOWS: usize = 320;
@@ -97,7 +97,7 @@ fn mistakes_are_noticed(model: &LanguageModel) {
     let good = measured(model, &ids);
     judge(&good, 0, 1).unwrap();
 
-    // the last window is dropped: the published script drops the whole book
+    // the last window is dropped (the published script drops the whole book)
     let dropped = measured(model, &ids[..ids.len() - CONTEXT]);
     assert!(judge(&dropped, 0, 1).unwrap_err().contains("windows"));
 

@@ -83,8 +83,8 @@ fn log_likelihoods_and_scores_are_those_of_the_harness() {
     }
 }
 
-/// The comparison can fail: every likely mistake is noticed in both families and in every task that
-/// it changes.
+/// The comparison can fail: every likely mistake is noticed in both families, in every task that it
+/// affects.
 #[test]
 fn mistakes_are_noticed() {
     type Mistake = fn(&mut Request);

@@ -98,7 +98,8 @@ fn greedy_generations_are_greedy_and_become_not_greedy_by_one_other_token() {
         let mut other = greedy.clone();
         other.iter_mut().for_each(|r| r.continuation[7] = (r.continuation[7] + 1) % VOCAB);
         assert!(score(&scorer, &other).iter().all(|scored| !scored.greedy), "{name}");
-        // with its padding elsewhere, a prompt is another one: not all continuations are greedy
+        // a prompt with its padding in another place is a different prompt: some continuations are
+        // not greedy
         let mut shifted = greedy;
         shifted.iter_mut().for_each(|r| {
             let first = r.continuation.remove(0);
@@ -126,8 +127,9 @@ fn scores_do_not_depend_on_the_batch() {
             let scorer = scorer.clone().with_batch_tokens(batch_tokens).unwrap();
             let scores = score(&scorer, &requests);
             let most = difference(&together, &scores);
-            // flex sums the products of few rows in another order than those of many; attention
-            // without a scale amplifies this rounding as much as that between flex and ndarray (3e-4)
+            // flex sums products of few rows and of many rows in different orders. Attention
+            // without a scale amplifies this rounding to the size of the difference between flex
+            // and ndarray (3e-4).
             let tolerance = if name == "cls_cross_attention" { 2e-3 } else { 2e-5 };
             assert!(most < tolerance, "{name}, {batch_tokens} tokens: {most}");
             assert!(together.iter().zip(&scores).all(|(a, b)| a.greedy == b.greedy), "{name}");
@@ -166,7 +168,7 @@ fn tokens_beyond_the_context_are_cut_from_the_left() {
         let scorer = Scorer::new(&model).with_context(16).unwrap();
         for continuation in [1, 4, 5, 16] {
             let long = Request { context: ids(50, 1), continuation: ids(continuation, 2) };
-            // context and last target are one more than the model reads
+            // the context and the last target have one token more than the model reads
             let kept = long.context[50 - (17 - continuation)..].to_vec();
             let cut = Request { context: kept, continuation: long.continuation.clone() };
             let wide = scorer.clone().with_context(64).unwrap();

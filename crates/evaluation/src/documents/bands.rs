@@ -4,7 +4,8 @@ use std::ops::Range;
 
 /// Splits `from..to` into bands, `per_octave` per doubling of the position. Each band is a whole
 /// number of `unit` positions, except the last, which ends at `to`. With the block length as the
-/// unit no block is split, because losses differ by the position inside a block.
+/// unit, no band contains a part of a block. This matters because the loss depends on the position
+/// inside a block.
 ///
 /// # Panics
 /// When `from`, `per_octave` or `unit` is 0.

@@ -20,7 +20,7 @@ pub struct Book {
     pub path: PathBuf,
 }
 
-/// The identity of a book: a changed file has another one.
+/// The identity of a book. A changed file has a different identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookIdentity {
     /// The book's name.
@@ -59,7 +59,8 @@ impl Book {
     /// line, relative to the file's own folder.
     ///
     /// # Errors
-    /// When there is no book, or a line of a list names no file or one that is listed before.
+    /// When there is no book, or a line of a list names a file that does not exist or is already
+    /// listed.
     pub fn list(path: &Path) -> Result<Vec<Self>, EvalError> {
         let meta = std::fs::metadata(path).map_err(FileError::read(path))?;
         if !meta.is_dir() {
@@ -115,7 +116,8 @@ impl BookText {
     /// Encodes the book.
     ///
     /// # Errors
-    /// When the tokens do not decode to the text: bits per byte would be those of another text.
+    /// When the tokens do not decode to the text. Bits per byte would then be those of a different
+    /// text.
     pub fn tokens(&self, tokenizer: &Tokenizer) -> Result<BookTokens, EvalError> {
         let Self { book, text, .. } = self;
         let ids = tokenizer.encode(text)?;

@@ -20,7 +20,7 @@ pub struct OpenCheckpoint {
     pub info: CheckpointInfo,
 }
 
-/// The checkpoints of an evaluation, which have one tokenizer.
+/// The checkpoints of an evaluation. All have the same tokenizer.
 #[derive(Clone, Debug)]
 pub struct OpenCheckpoints {
     all: Vec<OpenCheckpoint>,
@@ -44,7 +44,7 @@ pub struct CheckpointInfo {
     pub parameters: usize,
     /// Optimizer steps; 0 for imported weights.
     pub step: u64,
-    /// Tokens of context it was trained with.
+    /// Tokens of context that it was trained with.
     pub trained_context: usize,
 }
 
@@ -54,7 +54,7 @@ impl OpenCheckpoints {
     ///
     /// # Errors
     /// When there is none, one cannot be opened, a tokenizer has more ids than its model, or two
-    /// checkpoints have different tokenizers: their losses per token do not compare.
+    /// checkpoints have different tokenizers, so that their losses per token cannot be compared.
     pub fn open(paths: &[PathBuf]) -> Result<Self, EvalError> {
         let mut all: Vec<OpenCheckpoint> = Vec::new();
         let mut common: Option<Tokenizer> = None;
@@ -117,7 +117,7 @@ impl CheckpointInfo {
     /// Checks that windows can be scored with the checkpoint.
     ///
     /// # Errors
-    /// When they are not several whole blocks.
+    /// When they are not two or more whole blocks.
     pub fn check(&self, windows: &Windows) -> Result<(), EvalError> {
         let (context, block_length) = (windows.context, self.block_length);
         match context.is_multiple_of(block_length) && context > block_length {

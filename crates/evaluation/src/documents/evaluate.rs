@@ -1,4 +1,4 @@
-//! An evaluation of checkpoints on books, from its start or from where it was stopped.
+//! An evaluation of checkpoints on books, from its start or from the point where it was stopped.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,22 +16,23 @@ use crate::documents::report::PositionReport;
 use crate::error::EvalError;
 use crate::score::Scorer;
 
-/// Time between records of the book in progress: the most work that a kill costs, apart from the
+/// Time between records of the book in progress. A kill loses at most this much work, and the
 /// current batch.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 
 /// Receives the progress of an evaluation.
 pub trait Observer {
     /// Called after each batch: `tokens` were run through the model, and `done` of `total` bytes of
-    /// text are evaluated. Text counts once for each checkpoint.
+    /// text are evaluated. The text counts once for each checkpoint.
     fn batch(&mut self, tokens: usize, done: u64, total: u64);
     /// Called after each book.
     fn book(&mut self, row: &BookRow);
 }
 
-/// Evaluates checkpoints on books and writes the results to the folder `out`. The result of every
-/// book is written when it is done. With `resume`, books that are done are not evaluated again, and
-/// the files at the end are the same to the byte. The text of all books is held in memory.
+/// Evaluates checkpoints on books and writes the results to the folder `out`. The result of each
+/// book is written as soon as the book is done. With `resume`, finished books are not evaluated
+/// again, and the files at the end are identical to those of an uninterrupted evaluation. The text
+/// of all books is held in memory.
 ///
 /// # Errors
 /// When the settings are invalid, `out` holds another evaluation, a book or a checkpoint cannot be
@@ -69,7 +70,7 @@ pub fn evaluate(
         observer,
     };
     for (opened, rows) in checkpoints.all().iter().zip(&mut rows) {
-        // a checkpoint whose books are all done is not loaded
+        // a checkpoint is not loaded if all its books are done
         if rows.len() < books.len() {
             session.checkpoint(opened, &books, rows, device)?;
         }
@@ -100,7 +101,7 @@ struct Session<'a> {
     tokenizer: &'a Tokenizer,
     /// The book that was in progress when the evaluation was stopped.
     partial: Option<BookRow>,
-    /// Bytes of the books that are done, and of all.
+    /// Bytes of the finished books, and of all books.
     done: u64,
     total: u64,
     observer: &'a mut dyn Observer,
@@ -144,8 +145,8 @@ impl Session<'_> {
             words: tokens.words,
             tally: Tally::default(),
         };
-        // a kill between appending a row and removing its record leaves the record of a book that is
-        // done
+        // a kill between appending a row and removing the record leaves the record of a finished
+        // book
         let partial = self.partial.take();
         let of_this = |partial: &BookRow| partial.checkpoint == checkpoint && partial.book == *name;
         let tally = partial.filter(of_this).map_or_else(Tally::default, |partial| partial.tally);

@@ -25,13 +25,13 @@ pub struct DocumentSettings {
     pub checkpoints: Vec<PathBuf>,
     /// Folder or list of books; `None` when the caller chose them in another way.
     pub books: Option<PathBuf>,
-    /// Number of books evaluated, from the first; `None` for all.
+    /// Number of books to evaluate, starting with the first; `None` for all.
     pub limit: Option<usize>,
     /// The measurements.
     pub measures: Measures,
 }
 
-/// The input of an evaluation. It can be resumed with the same input only.
+/// The input of an evaluation, which can only be resumed with the same input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Begun {
     pub settings: DocumentSettings,
@@ -79,7 +79,7 @@ impl EvaluationFolder {
             return Err(EvalError::AlreadyBegun(self.dir.clone()));
         }
         fs::create_dir_all(&self.dir).map_err(FileError::write(&self.dir))?;
-        // left over from an evaluation whose settings were deleted
+        // rows that are left from an evaluation whose settings were deleted
         self.remove(ROWS)?;
         self.remove(PARTIAL)?;
         self.write_json(BEGUN, begun)

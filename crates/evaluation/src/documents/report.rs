@@ -30,8 +30,8 @@ pub struct PositionReport {
     pub books: Vec<BookReport>,
     /// The checkpoints, in the order given.
     pub checkpoints: Vec<CheckpointReport>,
-    /// Label of the checkpoint that others are compared with: the first without blocks, or the
-    /// first.
+    /// Label of the checkpoint that the others are compared with: the first one without blocks,
+    /// otherwise the first one.
     pub baseline: String,
     /// Loss by octave of positions, from `common_from` on.
     pub octaves: Vec<Octave>,
@@ -60,7 +60,7 @@ pub struct CheckpointReport {
     /// The checkpoint.
     #[serde(flatten)]
     pub info: CheckpointInfo,
-    /// Whether windows are longer than the context the checkpoint was trained with.
+    /// Whether windows are longer than the context that the checkpoint was trained with.
     pub beyond_trained_context: bool,
     /// Loss over whole books; `None` where it was not measured.
     pub documents: Option<DocumentTotals>,
@@ -82,7 +82,7 @@ pub struct CheckpointReport {
     pub smoothed: Vec<(f64, Estimate)>,
 }
 
-/// Losses at the positions from one to its double.
+/// Losses over the positions from `p` to `2 p`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Octave {
     /// The positions.
@@ -93,7 +93,7 @@ pub struct Octave {
     pub differences: Vec<Estimate>,
 }
 
-/// The positions that all checkpoints are compared over.
+/// The positions over which all checkpoints are compared.
 struct Axis {
     context: usize,
     common_from: usize,
@@ -104,8 +104,8 @@ impl PositionReport {
     /// Summarizes `rows`: for each of `checkpoints`, the same books in the same order.
     ///
     /// # Errors
-    /// When nothing was measured: no book has a token, or no book has a window and only windows were
-    /// measured.
+    /// When nothing was measured: no book has a token, or only windows were measured and no book
+    /// has one.
     pub fn new(
         checkpoints: &[CheckpointInfo],
         measures: &Measures,
@@ -149,7 +149,8 @@ impl Axis {
         Self { context, common_from, octaves: bands(common_from, context, 1, common_from) }
     }
 
-    /// The losses by position of a checkpoint, compared with the baseline by their `difference`.
+    /// The losses by position of a checkpoint. `difference` holds the losses minus those of the
+    /// baseline.
     fn checkpoint(
         &self,
         info: &CheckpointInfo,
@@ -274,7 +275,8 @@ mod tests {
     #[test]
     fn means_differences_and_falls_are_over_the_positions_that_all_predict() {
         let (block, vanilla) = (info("b", 4, CONTEXT), info("v", 1, 8));
-        // the block model is 0.5 worse, and a nat more at the first place of a block
+        // the loss of the block model is 0.5 nats higher, and one nat more at the first place of a
+        // block
         let of_vanilla = |i: usize| if i < 4 { 100.0 } else { 20.0 - i as f64 };
         let of_block = |i: usize| of_vanilla(i) + if i.is_multiple_of(4) { 1.5 } else { 0.5 };
         let of_block = vec![
@@ -291,11 +293,11 @@ mod tests {
         let report = PositionReport::new(&[block, vanilla], &measures(true), &rows).unwrap();
         assert_eq!((report.common_from, report.baseline.as_str()), (4, "v"));
         let [block, vanilla] = &report.checkpoints[..] else { unreachable!() };
-        // positions 4 to 15 have a mean loss of 10.5, and a window in four has 4 more
+        // the mean loss of positions 4 to 15 is 10.5; in one window of four it is 4 higher
         near(vanilla.common_loss, 11.5);
         near(block.common_loss, 12.25);
         near(block.difference, 0.75);
-        // books differ, but the difference between the checkpoints is the same in each
+        // the loss differs between books, but the difference between the checkpoints does not
         assert!(block.common_loss.unwrap().standard_error.unwrap() > 0.5);
         assert!(block.difference.unwrap().standard_error.unwrap() < 1e-12);
         assert_eq!(vanilla.difference, None);
@@ -327,7 +329,7 @@ mod tests {
         assert_eq!((document.tokens, document.total_nats), (37, 111.0));
         assert!((document.bits_per_byte - 111.0 / 148.0 / 2f64.ln()).abs() < 1e-12);
         assert!((document.word_perplexity - (111.0f64 / 18.0).exp()).abs() < 1e-9);
-        // one book does not tell how books differ
+        // one book gives no estimate of how books differ
         assert_eq!(document.loss, Estimate { value: 3.0, standard_error: None });
     }
 

@@ -14,7 +14,7 @@ const PER_OCTAVE: usize = 4;
 /// Loss by position.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curve {
-    /// Windows that the means are over.
+    /// Number of windows that are averaged.
     pub windows: u64,
     /// Mean loss at each position of a window; `None` where nothing is predicted.
     pub positions: Vec<Option<Estimate>>,
@@ -54,7 +54,7 @@ impl Samples {
         Self { books: books.collect(), bootstrap: self.bootstrap }
     }
 
-    /// Mean per window of `statistic`, applied to each book's summed losses.
+    /// Mean per window of `statistic`, which is applied to the summed losses of each book.
     fn estimate(&self, statistic: impl Fn(&[f64]) -> f64) -> Option<Estimate> {
         let book = |(sums, windows): &(Vec<f64>, f64)| (vec![statistic(sums)], *windows);
         let books: Vec<_> = self.books.iter().map(book).collect();

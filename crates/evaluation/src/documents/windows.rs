@@ -24,7 +24,7 @@ impl Windows {
         }
     }
 
-    /// Number of tokens of such a book that are in no window.
+    /// Number of tokens of a book of `tokens` tokens that are in no window.
     pub fn unused(&self, tokens: usize) -> usize {
         match self.count(tokens) {
             0 => tokens,

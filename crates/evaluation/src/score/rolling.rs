@@ -4,11 +4,11 @@ use block_transformer_text::EOS;
 
 use crate::score::request::Request;
 
-/// Splits a document into requests whose continuations, one after another, are `ids`.
+/// Splits a document into requests. Their continuations, joined in order, are `ids`.
 ///
-/// The first request has EOS as its context. Every later one predicts `context` new tokens after one
-/// token of context. The last one, which has fewer new tokens, gets as many tokens of context as
-/// fit. These are the windows of the EleutherAI harness (`get_rolling_token_windows` with
+/// The first request has EOS as its context. Every later one predicts `context` new tokens after
+/// one token of context. The last one has fewer new tokens, and its context fills the rest of the
+/// window. These are the windows of the EleutherAI harness (`get_rolling_token_windows` with
 /// `context_len` 1, then `make_disjoint_window`).
 ///
 /// # Panics

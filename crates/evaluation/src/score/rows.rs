@@ -1,4 +1,4 @@
-//! The hidden states that a batch of continuations is predicted from.
+//! The hidden states from which a batch of continuations is predicted.
 
 use block_transformer_family::{Family, PaddingMask};
 use block_transformer_text::{EOS, PAD};
@@ -24,8 +24,8 @@ impl<'a> Input<'a> {
         Self { context: all[all.len().saturating_sub(room)..].to_vec(), continuation }
     }
 
-    /// Positions that a model reads, padding to whole blocks included. The last block is a target
-    /// only.
+    /// Number of positions that a model reads, including the padding to whole blocks. The last
+    /// block is a target only.
     pub(super) fn width(&self, block_length: usize) -> usize {
         let blocks = |tokens: usize| tokens.div_ceil(block_length);
         (blocks(self.context.len()) + blocks(self.continuation.len()) - 1) * block_length

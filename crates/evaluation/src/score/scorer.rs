@@ -25,8 +25,8 @@ pub struct Scorer<M: Family> {
 }
 
 impl<M: Family> Scorer<M> {
-    /// A scorer of `model`, on the model's device. Its context is the one the model's configuration
-    /// names.
+    /// A scorer of `model`, on the device of the model. Its context is the one in the model's
+    /// configuration.
     pub fn new(model: &M) -> Self {
         // with autodiff, every operation would be recorded
         let (model, config) = (model.valid(), model.config());
@@ -40,7 +40,8 @@ impl<M: Family> Scorer<M> {
         }
     }
 
-    /// Sets the context in tokens: the most a model reads before the last token it predicts.
+    /// Sets the context: the largest number of tokens that the model reads before the last token
+    /// that it predicts.
     ///
     /// # Errors
     /// When it is 0.
@@ -94,7 +95,8 @@ impl<M: Family> Scorer<M> {
         let inputs: Vec<Input<'_>> =
             requests.iter().map(|request| Input::new(request, self.context)).collect();
         let width = |&i: &usize| inputs[i].width(self.block_length);
-        // the longest first, so that a batch too large for the memory fails at once
+        // the longest requests come first, so that a batch that is too large for the memory fails
+        // at once
         let mut order: Vec<usize> = (0..inputs.len()).collect();
         order.sort_by_key(|i| Reverse(width(i)));
         let mut scored = vec![Scored::default(); inputs.len()];

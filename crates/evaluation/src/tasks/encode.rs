@@ -23,7 +23,8 @@ pub fn check_tokenizer(tokenizer: &Tokenizer, vocab_size: usize) -> Result<(), E
 /// context and the rest are the continuation. EOS stands for an empty context.
 ///
 /// # Errors
-/// When the tokenizer rejects a text, or a continuation has no token of its own.
+/// When the tokenizer rejects a text, or merges a continuation completely into the last token of
+/// its context.
 pub fn encode(tokenizer: &Tokenizer, prompts: &[Prompt]) -> Result<Vec<Request>, EvalError> {
     let whole: Vec<String> =
         prompts.iter().map(|prompt| prompt.context.clone() + &prompt.continuation).collect();

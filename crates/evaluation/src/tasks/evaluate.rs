@@ -40,8 +40,8 @@ pub fn evaluate<M: Family>(
     Ok(requests.evaluation(task, items, &scored))
 }
 
-/// The requests that the items of a task are scored with. [`evaluate`] makes them, scores them and
-/// computes metrics of them; each step can be done on its own.
+/// The requests with which the items of a task are scored. [`evaluate`] makes the requests, scores
+/// them and computes metrics; each of these steps can also be called alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ItemRequests {
     /// The requests of all items, item after item.

@@ -29,8 +29,8 @@ pub(crate) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
     })
 }
 
-/// Removes what is left of WikiHow's markup: a title becomes a sentence of its own, and all other
-/// text in brackets is dropped (the harness's `preprocess`).
+/// Removes the rest of WikiHow's markup: a title becomes a sentence of its own, and all other text
+/// in brackets is dropped (the harness's `preprocess`).
 fn clean(text: &str) -> String {
     static BRACKETS: LazyLock<Regex> = LazyLock::new(|| python::pattern(r"\[.*?\]"));
     let text = python::strip(text).replace(" [title]", ". ");
@@ -48,7 +48,7 @@ mod tests {
         assert_eq!(clean("a [b [c] d] e"), "a d] e");
         assert_eq!(clean("a [b\nc] [d] e]"), "a [b\nc] e]");
         assert_eq!(clean("[x][y]z["), "z[");
-        // replaced in one pass, not until none is left
+        // blanks are replaced in one pass only
         assert_eq!(clean("a   b"), "a  b");
     }
 }

@@ -10,8 +10,8 @@ use crate::tasks::item::{DELIMITER, Item};
 pub enum Metric {
     /// Fraction of items whose most likely option, or greedy continuation, is correct.
     Acc,
-    /// Accuracy by log-likelihoods divided by the option's length in characters. The harness's
-    /// `acc_norm` counts characters, not bytes.
+    /// Accuracy when log-likelihoods are divided by the length of the option in characters. The
+    /// harness's `acc_norm` counts characters, not bytes.
     AccNorm,
     /// `exp` of the mean negative log-likelihood per item.
     Perplexity,
@@ -55,8 +55,9 @@ pub struct Score {
     pub metric: Metric,
     /// Its value.
     pub value: f64,
-    /// Its standard error where the harness reports one: of a mean from the deviation of the items,
-    /// of a perplexity from 10,000 bootstrap samples of the items. `None` for fewer than two items.
+    /// Its standard error. For a mean it comes from the standard deviation of the items, for a
+    /// perplexity from 10,000 bootstrap samples of the items. `None` where the harness reports
+    /// none, and for fewer than two items.
     pub stderr: Option<f64>,
 }
 
@@ -114,7 +115,7 @@ fn correct(item: &Item, found: &ItemScore, by_length: bool) -> f64 {
     f64::from(u8::from(right))
 }
 
-/// Index of the largest value, the first of equals (`numpy.argmax`).
+/// Index of the largest value; of equal values, the first (`numpy.argmax`).
 fn first_largest(scores: impl Iterator<Item = f64>) -> Option<usize> {
     let largest = |best: Option<(usize, f64)>, (i, score): (usize, f64)| match best {
         Some((_, most)) if score <= most => best,

@@ -1,10 +1,10 @@
-//! Python's text functions, where the harness's scores depend on their details.
+//! Python's text functions. The scores of the harness depend on their details.
 
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// Whether a character is white space for `str.isspace`, `str.strip` and `\s`.
+/// Returns whether `str.isspace`, `str.strip` and `\s` of Python treat a character as white space.
 pub(crate) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }

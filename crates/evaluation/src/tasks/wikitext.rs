@@ -1,4 +1,4 @@
-//! Task files of WikiText: articles, and the text they were before tokenization.
+//! Task files of WikiText: articles, and their text before tokenization.
 
 use std::path::Path;
 use std::sync::LazyLock;

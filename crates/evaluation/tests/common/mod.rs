@@ -21,7 +21,7 @@ pub(crate) struct Found {
     pub greedy: Option<Vec<bool>>,
 }
 
-/// Log-likelihoods of an item may differ by this, in nats.
+/// The largest difference allowed between log-likelihoods of an item, in nats.
 pub(crate) const TOLERANCE: f64 = 1e-4;
 
 pub(crate) const FAMILIES: [&str; 2] = ["vanilla", "block"];
@@ -81,7 +81,8 @@ pub(crate) fn differences(evaluation: &Evaluation, found: &Found) -> Vec<String>
     let pairs = evaluation.items.iter().zip(&found.log_likelihoods);
     for (i, (item, expected)) in pairs.enumerate() {
         let (ours, theirs) = (&item.log_likelihoods, expected);
-        // a document of thousands of tokens has tens of thousands of nats, which the harness sums in f32
+        // the loss of a document of thousands of tokens is tens of thousands of nats, and the
+        // harness sums it in f32
         let far = |(a, b): (&f64, &f64)| (a - b).abs() > TOLERANCE.max(1e-7 * b.abs());
         if ours.len() != theirs.len() || ours.iter().zip(theirs).any(far) {
             different.push(format!("item {i}: {ours:?} and not {theirs:?}"));
@@ -105,7 +106,7 @@ pub(crate) fn differences(evaluation: &Evaluation, found: &Found) -> Vec<String>
         }
         let (stderr, expected) = (score.stderr, found.scores[&format!("{name}_stderr")]);
         let near = match (stderr, expected) {
-            // a bootstrap with other random numbers
+            // the bootstrap of the harness draws other samples
             (Some(a), Some(b)) if score.metric == Metric::Perplexity => (a / b - 1.0).abs() < 0.05,
             (Some(a), Some(b)) => (a - b).abs() <= 1e-12,
             (a, b) => a == b,
@@ -117,7 +118,7 @@ pub(crate) fn differences(evaluation: &Evaluation, found: &Found) -> Vec<String>
     different
 }
 
-/// Whether the harness reports the metrics of a task, and no others.
+/// Returns whether the harness reports exactly the metrics of a task.
 pub(crate) fn same_metrics(task: Task, found: &Found) -> bool {
     let theirs = found.scores.keys().filter(|name| !name.ends_with("_stderr"));
     let mut ours: Vec<&str> = task.metrics().iter().map(|metric| metric.name()).collect();
