@@ -77,15 +77,15 @@ impl PaddingMask {
 pub struct TokenBatch {
     /// `[batch, time]`; `time` is a multiple of `block_length`.
     pub ids: Tensor<2, Int>,
-    /// Which positions of `ids` hold tokens.
+    /// The positions of `ids` that hold tokens.
     pub is_token: PaddingMask,
     /// Tokens per block; 1 for models without blocks.
     pub block_length: usize,
 }
 
 impl TokenBatch {
-    /// The ids of all tokens that are predicted, `[batch, time - block_length]`: all but those of
-    /// the first block.
+    /// The ids of all tokens that are predicted, `[batch, time - block_length]`: all except those
+    /// of the first block.
     pub fn targets(&self) -> Tensor<2, Int> {
         let [_, time] = self.ids.dims();
         self.ids.clone().narrow(1, self.block_length, time - self.block_length)

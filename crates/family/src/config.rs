@@ -1,4 +1,4 @@
-//! The configuration of a model, as a family states it.
+//! The interface of a family's configuration.
 
 use std::fmt::Debug;
 
@@ -22,7 +22,7 @@ pub trait FamilyConfig: PublishedNames + Clone + Debug + PartialEq + Send + Sync
     /// The same configuration over `vocab_size` token ids.
     fn with_vocab_size(self, vocab_size: usize) -> Self;
 
-    /// Context the model is trained with, in tokens.
+    /// Context that the model is trained with, in tokens.
     fn max_position_embeddings(&self) -> usize;
 
     /// Checks that the sizes fit together.
@@ -43,7 +43,7 @@ pub trait FamilyConfig: PublishedNames + Clone + Debug + PartialEq + Send + Sync
     /// Shapes of the model's layer stacks, for the cost model and memory limits.
     fn stacks(&self) -> Stacks;
 
-    /// Bytes of the parameters stored in `precision`.
+    /// Bytes of the parameters when they are stored in `precision`.
     fn weight_bytes(&self, precision: Precision) -> u64 {
         let (all, in_matrices) = (self.num_params() as u64, self.num_matrix_params() as u64);
         (all - in_matrices) * precision.values().bytes() as u64
@@ -62,7 +62,7 @@ pub trait FamilyConfig: PublishedNames + Clone + Debug + PartialEq + Send + Sync
 /// Checks the vocabulary and the trained context of a model.
 ///
 /// # Errors
-/// When there are fewer than two ids, no context, or too many of either.
+/// When there are fewer than two ids or too many, or the context is 0 or too large.
 pub fn check_ids(vocab_size: usize, max_position_embeddings: usize) -> Result<(), InvalidConfig> {
     if vocab_size < 2 {
         return Err(InvalidConfig::new("vocab_size", format!("{vocab_size} must be at least 2")));
@@ -71,13 +71,14 @@ pub fn check_ids(vocab_size: usize, max_position_embeddings: usize) -> Result<()
     InvalidConfig::check_size("max_position_embeddings", max_position_embeddings, 1 << 30)
 }
 
-/// An entry of a registry of families, beside the types of the family.
+/// The data of a family in a registry of families. The registry names the types of the family
+/// separately.
 #[derive(Clone, Copy, Debug)]
 pub struct Registration {
     /// A key that only the family's configuration tables have.
     pub key: &'static str,
     /// The keys of every configuration table, by its path (empty for the outermost).
     pub keys: &'static [(&'static str, &'static [&'static [&'static str]])],
-    /// The family's presets, TOML.
+    /// The presets of the family, as TOML.
     pub presets: &'static str,
 }

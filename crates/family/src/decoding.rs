@@ -18,8 +18,8 @@ pub trait BlockDecoding {
     /// Positions per block in the cache of the whole sequence.
     fn positions_per_block(&self) -> usize;
 
-    /// Runs new blocks and adds them to the cache. Serves the chunks of a prompt and finished blocks
-    /// alike.
+    /// Runs new blocks and adds them to the cache. The blocks are a chunk of a prompt, or blocks
+    /// that were finished in decoding.
     ///
     /// # Shapes
     /// - `ids`: `[rows, n, block_length]`
@@ -30,7 +30,7 @@ pub trait BlockDecoding {
     fn append(&mut self, ids: Tensor<3, Int>, is_token: &PaddingMask, at: &Positions) -> Tensor<3>;
 
     /// Starts the next block of each row from `states` `[rows, k, width]`; returns the logits
-    /// `[rows, vocab]` of its first token. A block in progress is dropped.
+    /// `[rows, vocab]` of its first token. A block that is still in progress is discarded.
     fn start(&mut self, states: Tensor<3>) -> Tensor<2>;
 
     /// Continues the block in progress for the rows `kept` of the last call, whose chosen tokens are
@@ -43,14 +43,14 @@ pub trait BlockDecoding {
     /// Fills every slot with the same random keys and values, for benchmarks of long contexts.
     fn fill_random(&mut self);
 
-    /// Counts of what has been computed since the caches were made.
+    /// Returns counts of the work done since the caches were created.
     fn work(&self) -> Work;
 }
 
-/// Counts of what a decoder has computed.
+/// Counts of the work that a decoder has done.
 ///
-/// With the sizes of a model they give its work in FLOPs. A vanilla model counts as a token decoder
-/// only.
+/// Together with the sizes of the model they give the work in FLOPs. A vanilla model counts as a
+/// token decoder only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Positions run through the block decoder, including those of prompts.
@@ -68,8 +68,8 @@ pub struct Work {
 pub struct PositionCounts {
     /// All positions.
     pub run: usize,
-    /// Positions for which the last layer computed its output. For the others it computed keys and
-    /// values only.
+    /// Positions for which the last layer computed its output. For all other positions it computed
+    /// keys and values only.
     pub finished: usize,
 }
 

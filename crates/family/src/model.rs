@@ -14,14 +14,14 @@ pub trait Family: Module + 'static {
     /// Configuration of the family's models.
     type Config: FamilyConfig;
 
-    /// A model with first weights drawn from `seed`.
+    /// A model with initial weights drawn from `seed`.
     fn init(config: &Self::Config, seed: u64, device: &Device) -> Self;
 
     /// The model's configuration.
     fn config(&self) -> Self::Config;
 
-    /// Hidden states that the LM head turns into the logits of the predicted tokens: of all tokens
-    /// but those of the first block.
+    /// Hidden states from which the LM head computes the logits of the predicted tokens. These are
+    /// all tokens except those of the first block.
     ///
     /// # Shapes
     /// `[batch * (time - block_length), width]`
@@ -32,8 +32,8 @@ pub trait Family: Module + 'static {
 
     /// Hidden states of the blocks `written`, each of which follows block `before[i]` of `ids`.
     ///
-    /// Padding may stand at the start of a row's first block and after the last block that `before`
-    /// names, where no state depends on it.
+    /// Padding is allowed at the start of a row's first block, and after the last block that
+    /// `before` names, because no returned state depends on it there.
     ///
     /// # Shapes
     /// - `ids`: `[rows, n, block_length]`
@@ -58,8 +58,8 @@ pub trait Family: Module + 'static {
         device: &Device,
     ) -> Box<dyn BlockDecoding + Send>;
 
-    /// The model with its weights stored in `precision`, for inference: in bf16 a decoded token reads
-    /// half the bytes. burn's ndarray backend has no bf16.
+    /// The model with its weights stored in `precision`, for inference. With bf16, decoding a token
+    /// reads half the bytes. burn's ndarray backend has no bf16.
     fn with_precision(self, precision: Precision) -> Self {
         match precision.matrices() {
             FloatFormat::F32 => self,
@@ -72,7 +72,8 @@ pub trait Family: Module + 'static {
         precision::stored_bytes(self)
     }
 
-    /// Logits of the predicted tokens, and those tokens: all but the first block.
+    /// Logits of the predicted tokens, and the ids of these tokens. The tokens of the first block
+    /// are not predicted.
     ///
     /// # Shapes
     /// `[batch, predicted, vocab]`, `[batch, predicted]`
@@ -85,7 +86,7 @@ pub trait Family: Module + 'static {
     }
 
     /// Mean cross-entropy over the predicted tokens without padding, `[1]`, in nats per token: the
-    /// training loss. Holds the logits of a few rows at a time.
+    /// training loss. Only the logits of a few rows are in memory at a time.
     fn loss(&self, batch: &TokenBatch) -> Tensor<1> {
         let hidden = self.hidden(batch);
         let [rows, _] = hidden.dims();

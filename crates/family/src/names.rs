@@ -14,8 +14,9 @@ pub trait PublishedNames {
     fn unused(&self) -> Vec<(String, Vec<usize>)>;
 }
 
-/// Replaces runs of path segments by their published spelling, in the order of `rules`, and burn's
-/// names of norm parameters by PyTorch's. An empty spelling removes the segments.
+/// Replaces sequences of path segments by their published names, in the order of `rules`, and the
+/// names that burn gives to norm parameters by those of PyTorch. An empty name removes the
+/// segments.
 pub fn rename(path: &str, rules: &[(&str, &str)]) -> String {
     let mut name = format!(".{path}.");
     for (ours, published) in rules.iter().chain(&[("gamma", "weight"), ("beta", "bias")]) {
@@ -32,7 +33,7 @@ mod tests {
     fn segments_are_replaced_whole_and_in_order() {
         let rules = [("output", "output.dense"), ("attention", "attention.output"), ("tokens", "")];
         assert_eq!(rename("layer.0.output.weight", &rules), "layer.0.output.dense.weight");
-        // an "output" that a later rule makes stays as it is
+        // an "output" that a later rule produces is not renamed again
         assert_eq!(rename("layer.0.attention.bias", &rules), "layer.0.attention.output.bias");
         assert_eq!(rename("decoder.tokens.norm.gamma", &rules), "decoder.norm.weight");
         assert_eq!(rename("outputs.weight", &rules), "outputs.weight");

@@ -1,4 +1,4 @@
-//! How values are stored.
+//! The formats in which values are stored.
 
 use std::fmt;
 use std::str::FromStr;
@@ -57,7 +57,7 @@ impl FromStr for Precision {
 
 /// A text that names no [`Precision`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no precision; use `f32` or `bf16-weights`")]
+#[error("`{0}` is not a precision; use `f32` or `bf16-weights`")]
 pub struct ParsePrecisionError(pub String);
 
 /// A float format of stored values.

@@ -11,7 +11,7 @@ pub struct StackShape {
     pub layers: usize,
     /// Width of the residual stream.
     pub width: usize,
-    /// Width of the keys of a position in a layer, over all heads; values have the same.
+    /// Width of the keys of a position in a layer, over all heads. The values have the same width.
     pub kv_width: usize,
     /// Inner width of the MLP.
     pub mlp_width: usize,
@@ -31,7 +31,7 @@ impl StackShape {
         self.layers * (attentions * 4 * self.width * self.kv_width + self.mlp_params())
     }
 
-    /// Values that keys and values of one cached position take in all layers.
+    /// Number of cached elements (keys and values) per position, over all layers.
     pub fn kv_values(&self) -> usize {
         2 * self.layers * self.kv_width
     }
@@ -96,7 +96,7 @@ pub struct Stacks {
 pub struct EmbedderShape {
     /// The encoder and the positions it runs per block; `None` for a table lookup.
     pub encoder: Option<(StackShape, usize)>,
-    /// Values per block that are joined to its block embeddings.
+    /// Elements per block that are joined into its block embeddings.
     pub joined: usize,
     /// Parameters of the matrix that joins them to one block embedding; 0 for a concatenation.
     pub projection_params: usize,
@@ -138,8 +138,8 @@ impl TokenDecoderShape {
         self.first_positions() + block_length - 1
     }
 
-    /// Parameters of the matrix that expands one context embedding of width `context_width`, of
-    /// `embeddings` per block.
+    /// Parameters of the matrix that expands one context embedding of width `context_width`, where
+    /// a block has `embeddings` of them.
     pub fn expansion_params(&self, context_width: usize, embeddings: usize) -> usize {
         context_width * self.stack.width * self.vectors / embeddings
     }

@@ -51,7 +51,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     file.commit()
 }
 
-/// A file that takes its name when it is committed; dropped before, it leaves nothing.
+/// A file that gets its name when it is committed. If it is dropped before that, no file remains.
 #[derive(Debug)]
 pub struct NewFile {
     file: BufWriter<NamedTempFile>,
@@ -59,7 +59,7 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Starts the file that will be `path`.
+    /// Starts a file that is renamed to `path` when it is committed.
     ///
     /// # Errors
     /// When its folder is not writable.
@@ -107,7 +107,8 @@ impl Seek for NewFile {
     }
 }
 
-/// A folder that takes its name when it is committed; dropped before, it leaves nothing.
+/// A folder that gets its name when it is committed. If it is dropped before that, no folder
+/// remains.
 #[derive(Debug)]
 pub struct NewFolder {
     temporary: TempDir,
@@ -115,7 +116,8 @@ pub struct NewFolder {
 }
 
 impl NewFolder {
-    /// Starts the folder that will be `path`, and creates the folders above it.
+    /// Starts a folder that is renamed to `path` when it is committed, and creates the folders
+    /// above it.
     ///
     /// # Errors
     /// When the folder above is not writable.
@@ -129,12 +131,12 @@ impl NewFolder {
         Ok(Self { temporary: temporary.map_err(FileError::write(path))?, path: path.into() })
     }
 
-    /// Where the file `name` is written now.
+    /// The path at which the file `name` is written before the commit.
     pub fn temporary_path(&self, name: &str) -> PathBuf {
         self.temporary.path().join(name)
     }
 
-    /// Where the file `name` will be, for error messages.
+    /// The path of the file `name` after the commit, for error messages.
     pub fn final_path(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -155,13 +157,14 @@ impl NewFolder {
             remove_folder(&path)?;
         }
         fs::rename(temporary.path(), &path).map_err(FileError::write(&path))?;
-        // the folder has its final name now; nothing is left to clean up
+        // the folder has its final name now, so there is nothing to remove
         let _ = temporary.keep();
         sync_folder(parent(&path)).map_err(FileError::write(&path))
     }
 }
 
-/// Removes a folder. Under its own name it is never half removed.
+/// Removes a folder. It is renamed first, so that an interruption never leaves an incomplete folder
+/// under its name.
 ///
 /// # Errors
 /// When the folder cannot be renamed or removed.
@@ -174,7 +177,7 @@ pub fn remove_folder(path: &Path) -> Result<(), FileError> {
 }
 
 /// Removes from `folder` the temporary entries of killed processes. Entries that cannot be removed
-/// are left; they do no harm.
+/// stay; they do no harm.
 pub fn sweep(folder: &Path) {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries.filter(|e| e.file_name().to_string_lossy().contains(TEMPORARY)) {
@@ -220,7 +223,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder).and_then(|folder| folder.sync_all())
 }
 
-/// Only Unix opens folders as files.
+/// A folder can be opened as a file on Unix only.
 #[cfg(not(unix))]
 fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())
