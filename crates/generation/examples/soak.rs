@@ -1,6 +1,6 @@
-//! Sends random requests to an engine of each family for a given time; requests arrive, end and are
-//! cancelled at any time. Every token is compared with the one that its request gets alone, and the
-//! memory of the process must not grow.
+//! Sends random requests to an engine of each family for a given time; requests arrive, finish and
+//! are cancelled at any time. Every token is compared with the token that the request gets when it
+//! is decoded alone, and the memory of the process must not grow.
 //!
 //! ```text
 //! cargo build -p block-transformer-cli -p block-transformer-generation --example soak
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! With `-p block-transformer-cli`, burn is built with the features that the rest of the workspace
-//! uses, and not a second time.
+//! uses, so it is not built a second time.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
@@ -24,7 +24,8 @@ use rand_chacha::ChaCha8Rng;
 
 /// Number of different requests.
 const REQUESTS: usize = 120;
-/// With two prefix vectors each, far fewer rows than those from which bits depend on the batch.
+/// Number of sequences. With two prefix vectors each, they have far fewer rows than the number from
+/// which bits depend on the batch.
 const SEQUENCES: usize = 20;
 const LIMITS: Limits = Limits { max_sequences: SEQUENCES, max_tokens: 320 };
 /// Kilobytes by which resident memory may grow after the warm-up.
@@ -82,7 +83,8 @@ impl Soak {
             requests.push(Request { prompt, options, answer });
         }
         let mut engine = Engine::new(&model, LIMITS, device)?;
-        // touches all its memory; a sequence does not attend to older contents of its slot
+        // touches all memory of the caches; a sequence does not attend to older contents of its
+        // slot
         engine.fill_random();
         let (live, tokens, finished, cancelled) = (HashMap::new(), 0, 0, 0);
         Ok(Self { name, engine, requests, live, random, tokens, finished, cancelled })

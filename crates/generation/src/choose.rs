@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use crate::error::GenerationError;
 use crate::sampling::Sampler;
 
-/// Returns the token that each sampler chooses from its row of `logits` `[rows, vocab]`; `None` where
-/// no allowed logit is finite.
+/// Returns the token that each sampler chooses from its row of `logits` `[rows, vocab]`, or `None`
+/// if no allowed logit of the row is finite.
 ///
 /// For greedy samplers the device finds the maximum, and only its value and index are read. The rows
 /// of other samplers are read completely.

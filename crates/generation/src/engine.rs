@@ -12,15 +12,15 @@ use crate::options::Options;
 use crate::runner::Runner;
 use crate::scheduler::Scheduler;
 
-/// Decodes many sequences of token ids together. Sequences can be submitted, end and be cancelled at
-/// any time, and batching never changes what a sequence contains.
+/// Decodes many sequences of token ids together. Sequences can be submitted, finish or be cancelled
+/// at any time, and batching never changes the tokens of a sequence.
 ///
 /// All memory is allocated by [`new`](Self::new). A submitted sequence waits for a free slot and for
 /// the start of a block; a sequence that ends frees its slot at once.
 ///
-/// On burn-flex the logits of a sequence have the same bits whatever else is decoded, while no matrix
-/// product has more than [`BATCH_INVARIANT_ROWS`] rows (sequences times prefix vectors). With more
-/// rows, and on other devices, they differ by rounding.
+/// On burn-flex, the bits of the logits of a sequence do not depend on the other sequences as long
+/// as no matrix product has more than [`BATCH_INVARIANT_ROWS`] rows (sequences times prefix
+/// vectors). With more rows, and on other devices, they differ by rounding.
 ///
 /// [`BATCH_INVARIANT_ROWS`]: block_transformer_layers::BATCH_INVARIANT_ROWS
 ///
@@ -49,8 +49,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Allocates an engine for `model`, which must be on `device`. A model in training is used with
-    /// its current weights and without autodiff.
+    /// Allocates an engine for `model`, which must be on `device`. A model on an autodiff device is
+    /// used with its current weights and without autodiff.
     ///
     /// # Errors
     /// [`GenerationError::NoRoom`] when `limits` leave no room for a sequence.
@@ -83,9 +83,10 @@ impl Engine {
         self.submit_after(0, prompt, options)
     }
 
-    /// Queues a prompt that follows `context` tokens (rounded up to whole blocks) which are not
-    /// computed: the sequence attends to whatever its slot contains. With
-    /// [`fill_random`](Self::fill_random), benchmarks decode at a depth without a prefill.
+    /// Queues a prompt after `context` tokens (rounded up to whole blocks) that are not computed:
+    /// the sequence attends to the present contents of its slot. With
+    /// [`fill_random`](Self::fill_random), benchmarks decode after a long context without a
+    /// prefill.
     ///
     /// # Errors
     /// Those of [`submit`](Self::submit).
@@ -131,7 +132,7 @@ impl Engine {
         Ok(events)
     }
 
-    /// Returns whether every sequence has ended and was reported.
+    /// Returns whether every sequence has ended and its end was reported.
     pub fn is_idle(&self) -> bool {
         self.scheduler.is_idle()
     }
@@ -146,12 +147,12 @@ impl Engine {
         self.scheduler.waiting()
     }
 
-    /// Returns what the engine has computed since it was created.
+    /// Returns counts of the work done since the engine was created.
     pub fn work(&self) -> Work {
         self.runner.decoding.work()
     }
 
-    /// Fills every slot with the same random keys and values, for benchmarks; running sequences
+    /// Fills every slot with the same random keys and values, for benchmarks. Running sequences
     /// lose their contexts.
     pub fn fill_random(&mut self) {
         self.runner.decoding.fill_random();

@@ -47,7 +47,7 @@ pub enum GenerationError {
     /// A prompt that cannot be encoded.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// More new tokens than a cache can hold positions.
+    /// More new tokens than a cache can have positions.
     #[error("max_tokens {0}: a sequence has at most {most} positions", most = i32::MAX)]
     MaxTokens(usize),
     /// A sequence longer than the engine's limit.

@@ -1,6 +1,6 @@
 //! Sequences and the events of a decoding step.
 
-/// Names a sequence of an engine.
+/// Identifies a sequence of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(pub(crate) u64);
 

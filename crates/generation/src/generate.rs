@@ -11,11 +11,11 @@ use crate::event::{Event, Finish};
 use crate::limits::Limits;
 use crate::options::Options;
 
-/// Continues every prompt, all together, and returns the new ids of each, without the EOS that
-/// ended it. Use an [`Engine`] to decode fewer at a time.
+/// Continues all prompts together, and returns the new ids of each prompt without the EOS that
+/// ended it. Use an [`Engine`] to decode fewer prompts at a time.
 ///
 /// `on_token` receives the index of a prompt and its next id; [`ControlFlow::Break`] ends that
-/// sequence. The model must be on `device`; one in training is used without autodiff.
+/// sequence. The model must be on `device`; a model on an autodiff device is used without autodiff.
 ///
 /// # Errors
 /// When an option is out of its range, a prompt does not fit the model, or the logits are not

@@ -1,8 +1,8 @@
 //! Decoding: an engine for many sequences at once, sampling, stop strings and streaming text.
 //!
 //! [`Engine`] and [`generate()`] work on token ids, [`TextEngine`] and [`TextGenerator`] on text.
-//! The engines decode sequences that come and go, as in a server; the other two continue a given
-//! list of prompts. The README gives the cost of a token.
+//! In an engine, sequences can be added and finish at any time, as in a server; the other two
+//! continue a given list of prompts. The README of this crate gives the cost of a token.
 
 mod choose;
 mod engine;

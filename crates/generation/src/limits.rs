@@ -1,4 +1,4 @@
-//! How much an engine may decode at once, and the memory that takes.
+//! The number and length of the sequences of an engine, and the memory that they need.
 
 use block_transformer_family::{FamilyConfig, FloatFormat, Precision, StackShape};
 
@@ -14,7 +14,7 @@ pub struct Limits {
     pub max_tokens: usize,
 }
 
-/// How a model is stored in memory.
+/// The memory of a model's weights, and the format of its caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage {
     /// Bytes of all weights.
@@ -60,20 +60,21 @@ impl Limits {
         Ok(())
     }
 
-    /// Returns the cache capacity per sequence, in blocks (without blocks: in tokens). The last token
-    /// is never an input, hence `max_tokens - 1`.
+    /// Returns the cache capacity per sequence, in blocks (in tokens for models without blocks).
+    /// The last token is never an input, hence `max_tokens - 1`.
     pub fn cached_blocks<C: FamilyConfig>(&self, config: &C) -> usize {
         self.max_tokens.saturating_sub(1).div_ceil(config.block_length())
     }
 
     /// Predicts the memory of an engine with these limits on burn-flex.
     ///
-    /// - Caches, per sequence: `2 * layers * width` values for each of
-    ///   `ceil((max_tokens - 1) / L) * E` positions of the block decoder and `E r + L - 1` positions
-    ///   of the token decoder (`L` without a prefix). Without blocks: for `max_tokens - 1` positions.
-    /// - Activations: the maximum of a prefill chunk in one layer, a step of all sequences in one
-    ///   layer, and twice their logits. A layer holds its input, the output of attention, and the
-    ///   inner vectors of the MLP before and after the activation function.
+    /// - Caches, per sequence: `2 * layers * width` values for each of `ceil((max_tokens - 1) / L)
+    ///   * E` positions of the block decoder and `E r + L - 1` positions of the token decoder (`L`
+    ///   without a prefix). For models without blocks: the same number of values for each of
+    ///   `max_tokens - 1` positions.
+    /// - Activations: the largest of three: a prefill chunk in one layer, a step of all sequences
+    ///   in one layer, and twice the logits of that step. A layer holds its input, the output of
+    ///   attention, and the inner vectors of the MLP before and after the activation function.
     ///
     /// The process itself and the temporary memory of loading the weights are not included; on other
     /// devices the attention scores, `heads * chunk * keys` values, are not included either.

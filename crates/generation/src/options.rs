@@ -5,7 +5,7 @@ use block_transformer_text::EOS;
 use crate::error::GenerationError;
 use crate::sampling::Sampling;
 
-/// How a prompt is continued, and how far.
+/// Sampling and end of a continuation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// How tokens are chosen.
@@ -14,17 +14,18 @@ pub struct Options {
     pub max_tokens: usize,
     /// The id that ends a sequence; it is not part of the output. With `None` no id ends it.
     pub eos: Option<u32>,
-    /// Size of the tokenizer's vocabulary: [`PAD`](crate::PAD) and the ids from this one on, which
-    /// only round up the model's tables, are never chosen. `None` allows every id of the model.
+    /// Size of the tokenizer's vocabulary. [`PAD`](crate::PAD) and the ids from this value on,
+    /// which only round up the size of the model's tables, are never chosen. `None` allows every id
+    /// of the model.
     pub allowed_vocab: Option<usize>,
-    /// Stream of the random number generator: draws depend on it and on [`Sampling::seed`]. Errors
-    /// use it as the index of the prompt. [`generate`](crate::generate()) gives each prompt its own
-    /// stream, counted from this one.
+    /// Stream of the random number generator. The draws depend on it and on [`Sampling::seed`].
+    /// Errors report it as the index of the prompt. [`generate`](crate::generate()) gives prompt
+    /// `i` the stream `rng_stream + i`.
     pub rng_stream: usize,
 }
 
 impl Default for Options {
-    /// Greedy, at most 128 tokens, until [`EOS`].
+    /// Greedy decoding of at most 128 tokens, until [`EOS`].
     fn default() -> Self {
         Self {
             sampling: Sampling::greedy(),

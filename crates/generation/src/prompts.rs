@@ -1,4 +1,4 @@
-//! Prompts as the blocks that a prefill runs.
+//! Groups prompts, and cuts them into the blocks that a prefill runs.
 
 use block_transformer_family::PaddingMask;
 use block_transformer_layers::{BATCH_INVARIANT_ROWS, Positions, int_tensor};
@@ -32,11 +32,11 @@ pub(crate) struct Chunk {
 }
 
 impl Group {
-    /// Groups `prompts` by their number of blocks, of `per_block` positions each.
+    /// Groups `prompts` by their number of blocks. A block has `per_block` positions.
     ///
-    /// A group of several prompts has at most [`BATCH_INVARIANT_ROWS`] positions, so that each of its
-    /// prompts keeps the bits it has alone. Larger groups would hardly be faster: with that many
-    /// rows the arithmetic takes longer than reading the weights.
+    /// A group of several prompts has at most [`BATCH_INVARIANT_ROWS`] positions, so that the bits
+    /// of each prompt are the same as without the others. Larger groups would hardly be faster:
+    /// with that many rows the arithmetic takes longer than reading the weights.
     pub(crate) fn all(prompts: &[NewPrompt], block_length: usize, per_block: usize) -> Vec<Self> {
         let blocks = |prompt: &&NewPrompt| prompt.ids.len().div_ceil(block_length);
         let mut by_length: Vec<&NewPrompt> = prompts.iter().collect();

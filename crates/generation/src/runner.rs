@@ -8,8 +8,8 @@ use crate::limits::Limits;
 use crate::prompts::Group;
 use crate::scheduler::{FinishedBlock, NewPrompt, Plan};
 
-/// Runs what a scheduler plans: groups prompts and splits long ones into chunks, and leaves the
-/// arithmetic and the KV caches to the model's decoding state.
+/// Runs the plans of a scheduler. It groups prompts and splits long ones into chunks. The
+/// arithmetic and the KV caches belong to the decoding state of the model.
 pub(crate) struct Runner {
     pub decoding: Box<dyn BlockDecoding + Send>,
     device: Device,

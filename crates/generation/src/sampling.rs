@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::error::GenerationError;
 
-/// Weights that are summed in f32 before the sum continues in f64.
+/// Number of weights that are summed in f32; these partial sums are added in f64.
 const F32_SUM: usize = 256;
 
 /// How a token is chosen. The temperature is applied first, then `top_k`, then `top_p`.
@@ -18,7 +18,7 @@ pub struct Sampling {
     /// Draws from this many of the most likely tokens; `None` draws from all.
     pub top_k: Option<usize>,
     /// Draws from the smallest set of most likely tokens whose probabilities sum to at least this
-    /// (nucleus sampling, Holtzman et al., arXiv 1904.09751); `None` draws from all.
+    /// value (nucleus sampling, Holtzman et al., arXiv 1904.09751); `None` draws from all tokens.
     pub top_p: Option<f64>,
     /// Seed of the random number generator, whose stream is
     /// [`Options::rng_stream`](crate::Options::rng_stream).
@@ -92,7 +92,7 @@ impl Sampler {
         if self.is_greedy() {
             return weights.iter().position(|&logit| logit == most).map(|id| id as u32);
         }
-        // relative to the largest, so that no exponential overflows; NaN stays NaN
+        // relative to the largest logit, so that no exponential overflows; NaN stays NaN
         softmax_weights(&mut weights, most, self.sampling.temperature.recip() as f32);
         if let Some(k) = self.sampling.top_k {
             keep_largest(&mut weights, k as f64, |_| 1.0);
@@ -108,9 +108,10 @@ impl Sampler {
 /// Keeps the smallest set of largest weights whose `measure` sums to at least `enough`, and sets the
 /// others to 0. Among equal weights, lower ids are kept first.
 ///
-/// This replaces a sort of all weights. The leading bits of a positive float order it, so that one
-/// pass sums the measure of each bucket of equal leading bits; walking down from the largest bucket
-/// finds the one in which the sum reaches `enough`, and only the weights in it are sorted.
+/// This avoids sorting all weights. Positive floats are ordered by their leading bits. One pass
+/// sums the measures of the weights in each bucket of equal leading bits. Then the buckets are
+/// added from the largest one down, until the sum reaches `enough`. Only the weights of the last
+/// bucket are sorted.
 fn keep_largest(weights: &mut [f32], enough: f64, measure: impl Fn(f32) -> f64) {
     // the sign, the exponent and 5 bits of the fraction
     let bucket = |weight: f32| (weight.to_bits() >> 18) as usize;
@@ -180,7 +181,7 @@ fn draw(rng: &mut ChaCha8Rng, weights: &[f32]) -> Option<usize> {
             }
         }
     }
-    // rounding left the draw behind the last weight
+    // rounding put the draw beyond the last weight
     last.or_else(|| weights.iter().rposition(|&weight| weight > 0.0))
 }
 

@@ -1,4 +1,4 @@
-//! Decides which sequence has which slot, and what the model runs in a step.
+//! Assigns slots to sequences, and plans the work of the model in each step.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -6,11 +6,11 @@ use crate::event::{Event, Finish, SequenceId};
 use crate::options::Options;
 use crate::sampling::Sampler;
 
-/// Gives slots to sequences and keeps their progress. It knows no model: a step is
-/// [`plan`](Self::plan), then the work of a runner, then [`settle`](Self::settle).
+/// Gives slots to sequences and keeps their progress. It does not depend on the model. A step
+/// consists of [`plan`](Self::plan), the work of a runner, and [`settle`](Self::settle).
 ///
-/// All running sequences are at the same place of their blocks. A sequence joins where a block
-/// starts, and may leave after any token.
+/// All running sequences are at the same place of their blocks. A sequence joins at the start of a
+/// block, and can leave after any token.
 pub(crate) struct Scheduler {
     block_length: usize,
     free: BTreeSet<usize>,
@@ -19,7 +19,7 @@ pub(crate) struct Scheduler {
     running: Vec<Running>,
     /// Tokens already chosen in the block in progress.
     place: usize,
-    /// Events of sequences that ended without a slot.
+    /// Events of sequences that ended before they got a slot.
     ended: Vec<Event>,
     next_id: u64,
 }
@@ -27,14 +27,14 @@ pub(crate) struct Scheduler {
 /// The work of the model in one step.
 #[derive(Clone, Debug)]
 pub(crate) enum Plan<'a> {
-    /// Starts a block of every sequence: those of the `finished` blocks, and those of the `new`
+    /// Starts a block of every sequence: of the sequences with `finished` blocks, and of the `new`
     /// prompts.
     Start { finished: Vec<FinishedBlock<'a>>, new: Vec<NewPrompt> },
     /// Continues the block in progress with the rows `kept` of the previous step, which chose `ids`.
     Continue { kept: Vec<usize>, ids: Vec<u32> },
 }
 
-/// A block whose tokens are all chosen.
+/// A block in which all tokens have been chosen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FinishedBlock<'a> {
     pub slot: usize,
@@ -144,13 +144,13 @@ impl Scheduler {
         self.waiting.len()
     }
 
-    /// Returns the events of sequences that ended without a slot.
+    /// Returns the events of sequences that ended before they got a slot.
     pub(crate) fn take_ended(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.ended)
     }
 
     /// Returns the next step of the model, with one row for each running sequence in slot order;
-    /// `None` when no sequence is left. Where a block starts, waiting sequences take free slots.
+    /// `None` when no sequence is left. At the start of a block, waiting sequences take free slots.
     pub(crate) fn plan(&mut self) -> Option<Plan<'_>> {
         if !self.running.is_empty() && self.place < self.block_length {
             let kept = self.running.iter().map(|running| running.row).collect();
@@ -168,8 +168,8 @@ impl Scheduler {
         self.running.iter_mut().map(|running| &mut running.sampler).collect()
     }
 
-    /// Records the tokens `chosen` for the planned rows, and appends what became of them to
-    /// `events`. Sequences that end leave their slots.
+    /// Records the tokens `chosen` for the planned rows, and appends the resulting events to
+    /// `events`. Sequences that end free their slots.
     pub(crate) fn settle(&mut self, chosen: &[Option<u32>], events: &mut Vec<Event>) {
         let (starts, free) = (self.place == 0, &mut self.free);
         let mut row = 0;

@@ -27,7 +27,7 @@ impl StopFilter {
         self.stopped
     }
 
-    /// Takes the next piece and returns the text that certainly precedes any stop string. The
+    /// Takes the next piece and returns the text that cannot be part of a stop string. The
     /// concatenated output does not depend on how the text is cut into pieces.
     pub fn push(&mut self, piece: &str) -> String {
         if self.stopped {
@@ -38,7 +38,8 @@ impl StopFilter {
             let start = self.held.find(stop.as_str())?;
             Some((start + stop.len(), start))
         });
-        // the match that ends first is the one found if the text came character by character
+        // the match that ends first is the one that would be found if the text came one character
+        // at a time
         if let Some((_, start)) = matches.min() {
             self.stopped = true;
             self.held.truncate(start);

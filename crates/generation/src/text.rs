@@ -18,7 +18,7 @@ use crate::text_engine::{TextEngine, TextEvent};
 /// Default sampling temperature of text.
 pub const SAMPLE_TEMPERATURE: f64 = 0.8;
 
-/// A model with its tokenizer, and the room that its prompts may take.
+/// A model with its tokenizer, and the limits on prompts decoded together.
 #[derive(Clone, Debug)]
 pub struct TextGenerator<'a, M> {
     model: &'a M,
@@ -35,7 +35,7 @@ pub struct Completion {
     pub text: String,
     /// Tokens decoded, including those of a stop string.
     pub tokens: usize,
-    /// The reason why it ended; `None` if generation was interrupted before.
+    /// The reason why it ended; `None` if generation was interrupted before its end.
     pub finish: Option<Finish>,
 }
 
@@ -46,8 +46,8 @@ impl<'a, M: Family> TextGenerator<'a, M> {
         Self { model, tokenizer, device, max_sequences: usize::MAX, memory: None }
     }
 
-    /// Limits the number of prompts decoded together to `max_sequences`, and to those that fit into
-    /// `memory` bytes. The completions do not depend on either.
+    /// Limits the number of prompts decoded together to `max_sequences`, and to the number that
+    /// fits into `memory` bytes. The completions depend on neither limit.
     pub fn with_room(mut self, max_sequences: usize, memory: Option<u64>) -> Self {
         (self.max_sequences, self.memory) = (max_sequences, memory);
         self
@@ -57,7 +57,7 @@ impl<'a, M: Family> TextGenerator<'a, M> {
     /// `options.allowed_vocab` is replaced by the tokenizer's vocabulary.
     ///
     /// `on_event` receives the index of a prompt and each of its events; [`ControlFlow::Break`]
-    /// ends all prompts, and what they have so far is returned.
+    /// ends all prompts, and the text so far is returned.
     ///
     /// # Errors
     /// When an option is out of its range, a prompt cannot be encoded, the tokenizer does not fit the

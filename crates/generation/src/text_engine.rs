@@ -16,8 +16,8 @@ use crate::stop::StopFilter;
 
 /// Decodes many texts together: an [`Engine`] with a tokenizer, streaming text and stop strings.
 ///
-/// Texts can be submitted, end and be cancelled at any time. The engine owns everything it needs, so
-/// that a server can run it on a thread of its own.
+/// Texts can be submitted, finish or be cancelled at any time. The engine owns everything it needs,
+/// so that a server can run it on a thread of its own.
 ///
 /// ```no_run
 /// # use burn::tensor::Device;
@@ -50,7 +50,8 @@ pub struct TextEngine {
 pub struct TextEvent {
     /// The sequence.
     pub id: SequenceId,
-    /// New text: whole characters that precede any stop string. Empty only in the last event.
+    /// New text: whole characters that are not part of a stop string. Only the last event can have
+    /// an empty text.
     pub text: String,
     /// Tokens decoded so far, including those of a stop string.
     pub tokens: usize,
@@ -136,7 +137,7 @@ impl TextEngine {
         let mut events = std::mem::take(&mut self.cancelled);
         for event in stepped {
             let id = event.id();
-            // the stream is gone when the token before completed a stop string
+            // there is no stream if the token before completed a stop string
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let (text, finish) = match event {
                 Event::Token { token, .. } => {
@@ -158,7 +159,7 @@ impl TextEngine {
         Ok(events)
     }
 
-    /// Returns whether every sequence has ended and was reported.
+    /// Returns whether every sequence has ended and its end was reported.
     pub fn is_idle(&self) -> bool {
         self.engine.is_idle() && self.cancelled.is_empty()
     }
@@ -178,7 +179,7 @@ struct TextStream {
 }
 
 impl TextStream {
-    /// Takes the next token and returns the text that became certain.
+    /// Takes the next token and returns the text that is now complete.
     fn push(&mut self, token: u32) -> String {
         self.tokens += 1;
         let piece = self.decoder.push(token);

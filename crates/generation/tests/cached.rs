@@ -1,4 +1,5 @@
-//! Decoding with caches gives the tokens of decoding without, and batches those of single prompts.
+//! Decoding with caches gives the same tokens as decoding without caches, and a batch the same
+//! tokens as single prompts.
 
 mod common;
 

@@ -287,7 +287,7 @@ fn tokens_are_reported_at_once_and_free_slots_are_reused() {
     assert_eq!((engine.running(), engine.waiting()), (1, 1));
     steps(&mut engine, 2);
     let [a, b, c, d] = ids[..] else { panic!("four") };
-    // no sequence was left after the sixth step, so that the last one started at once
+    // no sequence was running after the sixth step, so the last one started at once
     let expected = [vec![a, b], vec![a, b], vec![a, b], vec![a], vec![a, c], vec![c], vec![d]];
     assert_eq!(seen, expected);
 }

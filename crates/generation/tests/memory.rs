@@ -10,7 +10,7 @@ use block_transformer_generation::{Engine, Limits, Options, Sampling, Storage};
 use block_transformer_zoo::ModelConfig;
 use burn::tensor::Device;
 
-/// Environment variable that names the case to the process that measures it.
+/// Environment variable that tells the measuring process which case to measure.
 const CASE: &str = "MEMORY_CASE";
 
 /// Cases in which different parts dominate: the caches of either family, and weights with logits.
@@ -71,7 +71,8 @@ fn measure(config: &ModelConfig, limits: Limits) -> (u64, u64) {
     for sequence in 0..limits.max_sequences {
         let sampling = Sampling::at([0.0, 1.0][sequence % 2], 1);
         let options = Options { sampling, rng_stream: sequence, ..options.clone() };
-        // one prompt is prefilled from its start; the others follow contexts that are there already
+        // one prompt is prefilled from its start; the others follow a context that counts as cached
+        // already
         let context = if sequence == 0 { 0 } else { last.saturating_sub(30) };
         let context = context / config.block_length() * config.block_length();
         let prompt: Vec<u32> = (context..last).map(|i| 2 + (i % 1000) as u32).collect();
@@ -140,7 +141,7 @@ fn caches_are_sized_exactly() {
     // 6 layers of 768, keys and values, f32: 512 blocks, and 2 + 3 positions of the token decoder
     let position = 6 * 768 * 2 * 4;
     assert_eq!(memory("block-170m", 3, 2048).caches, 3 * (512 + 5) * position);
-    // one token more is one block more; the last token of all is never an input
+    // one more token needs one more block; the last token is never an input
     assert_eq!(memory("block-170m", 3, 2049).caches, 3 * (512 + 5) * position);
     assert_eq!(memory("block-170m", 3, 2050).caches, 3 * (513 + 5) * position);
     assert_eq!(memory("vanilla-160m", 3, 2048).caches, 3 * 2047 * 2 * position);

@@ -111,7 +111,7 @@ fn a_tokenizer_with_too_many_ids_is_refused() {
     assert!(matches!(error, GenerationError::Vocabulary { tokenizer: 258, model: 200 }));
 }
 
-/// A sequence of a [`TextEngine`] and what it has so far.
+/// A sequence of a [`TextEngine`] with its text so far.
 struct Text {
     prompt: usize,
     text: String,

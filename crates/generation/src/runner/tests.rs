@@ -9,10 +9,10 @@ use burn::tensor::{Int, TensorData};
 use super::*;
 use crate::limits::Limits;
 
-/// Tolerance of logits whose sums are added in another order, relative to the largest logit.
+/// Tolerance of logits that are summed in a different order, relative to the largest logit.
 const TOLERANCE: f32 = 2e-4;
 
-/// The token at a place of a sequence, whatever the logits say.
+/// The token at a place of a sequence. It does not depend on the logits.
 fn token(sequence: usize, place: usize) -> u32 {
     2 + ((sequence * 31 + place * 17) % 250) as u32
 }
@@ -35,8 +35,8 @@ struct Row {
     written: usize,
 }
 
-/// The logits of every token of `sequences`, decoded together, except the last one, which starts when
-/// another has ended.
+/// The logits of every token of `sequences`. All of them are decoded together, except the last one,
+/// which starts when another one has ended.
 fn logits(model: &LanguageModel, sequences: &[usize], device: &Device) -> Vec<Vec<Vec<f32>>> {
     let slots = sequences.len().max(2) - 1;
     let limits = Limits { max_sequences: slots, max_tokens: 50 };

@@ -236,7 +236,7 @@ proptest! {
         for act in schedule {
             watched.act(act);
         }
-        // the others end: in the worst case one after the other, each a block late
+        // the others end; in the worst case one after the other, each of them one block late
         let most = (watched.ids.len() + 1) * (12 + block_length);
         for _ in 0..most {
             watched.act(Act::Step);

@@ -1,4 +1,4 @@
-//! Decoding without caches, which the engine is compared with.
+//! Decoding without caches, as the reference for the engine.
 
 use block_transformer_family::{Family, FamilyConfig, PaddingMask, TokenBatch};
 use block_transformer_generation::{EOS, PAD, Sampler, Sampling};
@@ -20,7 +20,7 @@ pub(crate) fn uncached(
     let first = ids.len();
     let mut sampler = Sampler::new(sampling, None, rng_stream);
     while ids.len() < first + count {
-        // the rest of the block in progress is padding, which no token before it sees
+        // the rest of the block in progress is padding, to which no earlier token attends
         let time = (ids.len() + 1).next_multiple_of(l);
         let is_token = (0..time).map(|i| (left..ids.len()).contains(&i)).collect();
         let mut padded: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
