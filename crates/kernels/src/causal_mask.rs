@@ -6,7 +6,7 @@ use burn::tensor::{Bool, Device, Tensor, TensorData};
 
 use crate::{Indices, PerDevice};
 
-/// A mask that is causal by groups of positions and can hide padding keys.
+/// A causal mask by groups of positions, which can also hide padding keys.
 ///
 /// Query `i` of row `b` has position `p = starts[b] + i`. It sees the keys of its row from position
 /// 0 to the last position of `p`'s group of `group` consecutive positions.
@@ -19,9 +19,9 @@ pub struct CausalMask {
 }
 
 impl CausalMask {
-    /// The mask of queries whose first positions are `starts`: one start for all rows, or one per
-    /// row. `group` 1 is the plain causal mask. `key_mask` is `[batch][keys]`, false at keys that
-    /// no query sees.
+    /// The mask of queries that start at the positions `starts`: one position for all rows, or one
+    /// per row. `group` 1 is the plain causal mask. `key_mask` is `[batch][keys]`, and false at
+    /// keys that no query sees.
     pub fn new(starts: Vec<usize>, group: usize, key_mask: Option<Arc<[bool]>>) -> Self {
         Self { starts: starts.into(), group, key_mask, key_mask_tensors: PerDevice::default() }
     }
@@ -60,7 +60,7 @@ impl CausalMask {
         }))
     }
 
-    /// The number of keys, of `keys`, that query `i` of `row` sees before the key mask applies.
+    /// Returns how many of `keys` keys query `i` of `row` sees, without regard to the key mask.
     pub fn visible_keys(&self, row: usize, i: usize, keys: usize) -> usize {
         keys.min(((self.start(row) + i) / self.group + 1) * self.group)
     }

@@ -1,6 +1,6 @@
 //! Arithmetic on the host that needs no backend.
 
-/// The largest value; -inf for an empty slice. NaN is never the largest.
+/// Returns the largest value, or -inf for an empty slice. NaN is ignored.
 #[inline(always)]
 pub fn max_of(x: &[f32]) -> f32 {
     // 16 running maxima, one per lane of the widest vector

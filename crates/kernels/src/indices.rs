@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::PerDevice;
 
-/// Positions or slots, as a slice on the host and as a tensor that is made once per device.
+/// Positions or slots, as a slice on the host and as a tensor that is created once per device.
 #[derive(Clone, Debug)]
 pub struct Indices {
     values: Arc<[usize]>,

@@ -4,9 +4,9 @@
 //! allocates its result and walks its tensors on one thread. The kernels here pass over the memory
 //! once, on all threads, and have their own derivatives.
 //!
-//! Every kernel is optional: a function returns `None` where no kernel applies (another device,
-//! another float type, the feature `flex` left out), and the caller composes the operation from
-//! burn's operations.
+//! Every kernel is optional: a function returns `None` where no kernel applies (on another device,
+//! for another float type, or without the feature `flex`), and the caller then composes the
+//! operation from burn's operations.
 //!
 //! Results do not depend on the number of threads: each task writes its own part of the output, and
 //! its order of summation is fixed.
@@ -85,12 +85,12 @@ pub fn cached_attention(
     imp::cached_attention(qkv, heads, angles, mask, slots, keep, cache)
 }
 
-/// The largest number of rows that [`linear`] multiplies by a matrix of f32. Beyond it burn's packed
-/// product is faster, and it rounds differently.
+/// The largest number of rows that [`linear`] multiplies by a matrix of f32. With more rows, burn's
+/// packed product is faster; it rounds differently.
 pub const MAX_LINEAR_ROWS: usize = 191;
 
-/// `x weight + bias` for a few rows, where the time goes to reading the matrix. The bits of a row
-/// do not depend on the other rows.
+/// `x weight + bias` for a few rows, for which reading the matrix takes most of the time. The bits
+/// of a row do not depend on the other rows.
 ///
 /// # Shapes
 /// - `x`: `[rows, d_in]`; with f32 weights, at most [`MAX_LINEAR_ROWS`] rows

@@ -1,4 +1,4 @@
-//! The functions of a backend folder where no backend with kernels is compiled in.
+//! The functions of a backend folder, for builds that contain no backend with kernels.
 
 use burn::tensor::Tensor;
 

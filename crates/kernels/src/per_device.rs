@@ -1,11 +1,11 @@
-//! Values that are made once for each device.
+//! Values that are created once per device.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
 
-/// Values made from host data, one per device that has asked. Clones share them.
+/// Values created from host data, one per device that has requested one. Clones share them.
 #[derive(Clone)]
 pub struct PerDevice<T>(Arc<Mutex<Vec<(Device, T)>>>);
 
@@ -22,10 +22,11 @@ impl<T> fmt::Debug for PerDevice<T> {
 }
 
 impl<T: Clone> PerDevice<T> {
-    /// Returns the value of `device`, which `make` makes on the first call for that device.
+    /// Returns the value of `device`. On the first call for that device, `make` creates it.
     pub fn get_or_make(&self, device: &Device, make: impl FnOnce() -> T) -> T {
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // a device equals itself with autodiff, but their tensors do not mix
+        // a device with autodiff compares equal to the one without, but their tensors cannot be
+        // mixed
         let same = |(known, _): &&(Device, T)| {
             known == device && known.is_autodiff() == device.is_autodiff()
         };

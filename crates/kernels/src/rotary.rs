@@ -6,8 +6,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{Indices, PerDevice};
 
-/// Cosines and sines for positions from 0 on, computed once: the table grows to the largest position
-/// that was asked for, and clones share it.
+/// Cosines and sines for positions from 0 on, computed once: the table grows to the largest
+/// position that was requested, and clones share it.
 #[derive(Clone, Debug)]
 pub struct RotaryTable {
     rotated: usize,
@@ -15,7 +15,7 @@ pub struct RotaryTable {
     table: Arc<Mutex<Arc<Table>>>,
 }
 
-/// The angles of the positions below a limit.
+/// The angles of all positions below a limit.
 #[derive(Debug)]
 struct Table {
     /// `[positions][half]`
@@ -100,7 +100,7 @@ impl RotaryAngles {
         (&self.table.cos[start..start + half], &self.table.sin[start..start + half])
     }
 
-    /// The positions, `[rows][time]`: rows of [`table`](Self::table).
+    /// The positions, `[rows][time]`. They are row indices of [`table`](Self::table).
     pub fn positions(&self) -> &Indices {
         &self.positions
     }

@@ -1,4 +1,4 @@
-//! Log-probabilities of targets, where a kernel left them.
+//! Log-probabilities of targets, on the host or on the device.
 
 use burn::tensor::{ExecutionError, Int, Tensor, Transaction};
 
@@ -7,7 +7,7 @@ use burn::tensor::{ExecutionError, Int, Tensor, Transaction};
 pub struct TargetScore {
     /// Log-probability of the target in nats.
     pub log_prob: f64,
-    /// The most probable id; of several, the lowest.
+    /// The most probable id; of equally probable ids, the lowest.
     pub top: u32,
 }
 
@@ -23,7 +23,7 @@ pub enum TargetScores {
         target: Tensor<1>,
         /// The sum over the row of `e^(logit - largest logit)`.
         sum: Tensor<1>,
-        /// The most probable id; of several, the lowest.
+        /// The most probable id; of equally probable ids, the lowest.
         top: Tensor<1, Int>,
     },
 }
@@ -42,7 +42,8 @@ impl TargetScores {
         let read = read.try_execute()?;
         let [target, sum, top] = &read[..] else { unreachable!("three tensors were registered") };
         let logits = target.iter::<f64>().zip(sum.iter::<f64>());
-        // the target's logit is below the largest one, and the subtraction in f64 is exact enough
+        // the differences to the largest logit are small, and the subtraction in f64 is precise
+        // enough
         let score = |((target, sum), top): ((f64, f64), u32)| TargetScore {
             log_prob: target - sum.ln(),
             top,

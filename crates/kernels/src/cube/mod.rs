@@ -1,12 +1,12 @@
-//! The place for kernels of the CubeCL backends (CUDA, ROCm, wgpu, CPU). There are none yet: on
+//! The folder for kernels of the CubeCL backends (CUDA, ROCm, wgpu, CPU). It has no kernels yet: on
 //! those devices every layer is composed from burn's operations.
 //!
-//! A kernel here is a function with the name and signature of the one in `lib.rs`, and returns
-//! `None` where it does not apply. Dispatch then tries the backends in turn:
-//! `flex::linear(x, weight, bias).or_else(|| cube::linear(x, weight, bias))`. One implementation
-//! for `burn_cubecl::CubeBackend`, behind `#[backend_extension(Cube, Fusion, Autodiff)]`, serves
-//! all CubeCL devices; look at the device of a tensor before calling it, because an operation
-//! panics on a backend that does not list it.
+//! A kernel in this folder is a function with the same name and signature as in `lib.rs`. It
+//! returns `None` where it does not apply. The function in `lib.rs` then tries the backends in
+//! turn: `flex::linear(x, weight, bias).or_else(|| cube::linear(x, weight, bias))`. One
+//! implementation for `burn_cubecl::CubeBackend`, behind `#[backend_extension(Cube, Fusion,
+//! Autodiff)]`, serves all CubeCL devices; check the device of a tensor before calling the
+//! operation, because it panics on a backend that is not in this list.
 //!
 //! The arguments need no transfer from the device to the host:
 //! - [`RotaryAngles::table`](crate::RotaryAngles::table) stays on the device as long as the model

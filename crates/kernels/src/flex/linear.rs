@@ -1,5 +1,5 @@
-//! The product of a few rows and a large matrix, as in decoding, where the time goes to reading the
-//! matrix.
+//! The product of a few rows and a large matrix, as in decoding. Reading the matrix takes most of
+//! the time.
 
 use std::mem::MaybeUninit;
 
@@ -12,19 +12,19 @@ use crate::MAX_LINEAR_ROWS;
 use super::parts::{DisjointSlices, contiguous, tensor, values};
 use super::simd::vector::{Stored, Vector, Vectorized, dispatch};
 
-/// Rows of the matrix in a tile: as many streams as the hardware prefetches well.
+/// Rows of the matrix in a tile: the number of streams that the hardware prefetches well.
 const DEPTH: usize = 32;
 /// The largest number of columns per task: 4 KiB of each row of the matrix.
 const TASK_COLUMNS: usize = 1024;
-/// Distance in columns from a tile to the columns that it prefetches: enough work to hide the
+/// Distance in columns from a tile to the columns that it prefetches. The work in between hides the
 /// latency of memory.
 const AHEAD: usize = 256;
-/// Vectors of columns in a tile, whose sums stay in registers for up to [`Vector::ROWS`] rows.
+/// Vectors of columns in a tile. The sums of up to [`Vector::ROWS`] rows stay in registers.
 const VECTORS: usize = 3;
 /// Columns of the widest tile: [`VECTORS`] vectors of AVX-512.
 const TILE_COLUMNS: usize = 16 * VECTORS;
-/// Unused columns after each row of a task's sums: rows a power of two apart would compete for the
-/// same sets of the cache.
+/// Unused columns after each row of a task's sums. Without them, the distance of rows could be a
+/// power of two, and rows would compete for the same sets of the cache.
 const PADDING: usize = 16;
 
 /// See [`crate::linear`].
@@ -68,7 +68,7 @@ struct Size {
 fn product<T: Stored>(x: &[f32], weight: &[T], bias: Option<&[f32]>, size: Size) -> Vec<f32> {
     let Size { m, n, k } = size;
     assert!(x.len() == m * k && weight.len() == k * n && bias.is_none_or(|bias| bias.len() == n));
-    // the same number of tasks for each thread, of whole vectors
+    // every thread gets the same number of tasks, and a task has whole vectors of columns
     let tasks = n.div_ceil(TASK_COLUMNS).next_multiple_of(rayon::current_num_threads());
     let task_columns = n.div_ceil(tasks).next_multiple_of(TILE_COLUMNS);
     let mut out = Vec::with_capacity(m * n);
@@ -99,7 +99,7 @@ fn product<T: Stored>(x: &[f32], weight: &[T], bias: Option<&[f32]>, size: Size)
 struct Columns<'a, T> {
     x: &'a [f32],
     weight: &'a [T],
-    /// `[m, width + PADDING]`, the bias at first
+    /// `[m, width + PADDING]`; initially the bias
     sums: &'a mut [f32],
     size: Size,
     start: usize,
@@ -155,8 +155,8 @@ impl<T: Stored> Columns<'_, T> {
     /// of columns.
     ///
     /// # Safety
-    /// The columns and the depth of the tile are inside the matrices; so for the methods below, and
-    /// their rows too.
+    /// The columns and the depth of the tile must be inside the matrices. For the methods below,
+    /// the rows of the tile must be inside them too.
     #[inline(always)]
     unsafe fn all_rows<V: Vector, const N: usize>(&mut self, mut tile: Tile) -> usize {
         let Size { m, n, .. } = self.size;
@@ -165,7 +165,8 @@ impl<T: Stored> Columns<'_, T> {
         let weight = self.weight.as_ptr().wrapping_add(tile.first * n + self.start + tile.column);
         let ahead = self.ahead(tile);
         while tile.row < m {
-            // SAFETY: by the caller's promise; the first rows have filled the copy for the others
+            // SAFETY: by the caller's promise; the first rows have filled the copy that the others
+            // read
             tile.row += unsafe {
                 match (m - tile.row, tile.row) {
                     (8.., 0) if V::ROWS >= 8 => {
@@ -186,8 +187,8 @@ impl<T: Stored> Columns<'_, T> {
         N * V::LANES
     }
 
-    /// The part of the matrix [`AHEAD`] columns after the tile: in the same rows, or at the start of
-    /// the next rows. It may lie outside the matrix.
+    /// Returns the address of the part of the matrix [`AHEAD`] columns after the tile: in the same
+    /// rows, or at the start of the next rows. It may lie outside the matrix.
     #[inline(always)]
     fn ahead(&self, tile: Tile) -> *const T {
         let (mut first, mut column) = (tile.first, tile.column + AHEAD.min(self.width));
@@ -197,9 +198,9 @@ impl<T: Stored> Columns<'_, T> {
         self.weight.as_ptr().wrapping_add(first * self.size.n + self.start + column)
     }
 
-    /// [`rows`](Self::rows) for the first `R` rows, which read the matrix itself. While they are
-    /// multiplied, the part at `ahead` is prefetched, a little at a time as the memory can deliver
-    /// it; if further rows follow, the tile is copied to one place for them.
+    /// Runs [`rows`](Self::rows) for the first `R` rows, which read the matrix itself. At the same
+    /// time it prefetches the part at `ahead` in small portions. If further rows follow, it also
+    /// copies the tile to contiguous memory for them.
     #[inline(always)]
     unsafe fn first_rows<V: Vector, const R: usize, const N: usize>(
         &mut self,

@@ -21,7 +21,7 @@ pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
 }
 
-/// A buffer that several tasks write, each its own part.
+/// A buffer in which each of several tasks writes its own part.
 #[derive(Clone, Copy)]
 pub(crate) struct DisjointSlices<'a> {
     start: *mut f32,
@@ -40,7 +40,8 @@ impl<'a> DisjointSlices<'a> {
         Self { start: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
     }
 
-    /// The spare capacity of `buffer`, for [`write`](Self::write) only: it is not initialized.
+    /// The spare capacity of `buffer`. It is not initialized, so it may only be used with
+    /// [`write`](Self::write).
     pub(crate) fn spare(buffer: &'a mut Vec<f32>) -> Self {
         let spare = buffer.spare_capacity_mut();
         Self { start: spare.as_mut_ptr().cast(), len: spare.len(), buffer: PhantomData }

@@ -20,7 +20,8 @@ pub(crate) fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<Targe
     let logits = contiguous(&logits.clone().try_into_primitive::<Flex>().ok()?)?;
     let score = |(row, &target): (&[f32], &u32)| {
         let (largest, sum) = exp_sum(row);
-        // relative to the largest logit the values are small, so the subtraction loses no precision
+        // both values are small because they are relative to the largest logit, so the subtraction
+        // loses no precision
         let log_prob = f64::from(row[target as usize] - largest) - sum.ln();
         let top = row.iter().position(|&x| x == largest).unwrap_or_default() as u32;
         TargetScore { log_prob, top }

@@ -35,7 +35,7 @@ pub(crate) fn cached_attention(
         |cache: &Tensor<4>| Some(cache.clone().try_into_primitive::<Flex>().ok()?.to_contiguous());
     let [keys, cached_values] = cache;
     let (mut stored_keys, mut stored_values) = (stored(keys)?, stored(cached_values)?);
-    // the tensors give up their references, so that the storage is written without a copy
+    // the cache gives up its references to the tensors, so that they can be written without a copy
     let placeholder = Tensor::<4>::zeros([1, 1, 1, 1], &keys.device());
     *keys = placeholder.clone();
     *cached_values = placeholder;

@@ -1,5 +1,5 @@
-//! Rotary self-attention from the fused projection: over whole sequences, with a derivative, and
-//! over a KV cache.
+//! Rotary self-attention from the fused projection: over whole sequences with a derivative, and
+//! over a KV cache without one.
 
 mod cached;
 mod head;
@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use head::Heads;
 use view::View;
 
-/// Up to this many queries, plain loops are faster than matrix products.
+/// The largest number of queries for which plain loops are faster than matrix products.
 const MAX_LOOP_QUERIES: usize = 16;
 
 /// Buffers of one thread.

@@ -2,8 +2,8 @@
 
 use crate::CausalMask;
 
-/// The score of a padding key: finite, so that a query that sees no key, and its (unused) gradient,
-/// stay finite.
+/// The score of a padding key. It is finite, so that the output of a query that sees no key and its
+/// (unused) gradient are finite too.
 const MASKED_SCORE: f32 = -1e30;
 
 /// Queries, keys and values of one row and head, and the mask.
@@ -29,13 +29,13 @@ impl View<'_> {
         self.k.len() / self.dim
     }
 
-    /// The number of keys that query `i` sees before the key mask applies.
+    /// Returns the number of keys that query `i` sees, without regard to the key mask.
     pub(super) fn visible_keys(&self, i: usize) -> usize {
         self.mask.visible_keys(self.row, i, self.keys())
     }
 
-    /// Replaces the scores of padding keys by a score so low that their probability is 0 beside any
-    /// other key.
+    /// Replaces the scores of padding keys by such a low score that their probability is 0 if the
+    /// query sees any other key.
     pub(super) fn mask_padding(&self, scores: &mut [f32]) {
         if let Some(key_mask) = self.mask.key_mask() {
             let key_mask = &key_mask[self.row * self.keys()..];

@@ -1,5 +1,5 @@
-//! Elementary functions without branches or calls. Inside a function that is compiled for several
-//! instruction sets, the compiler vectorizes them for each.
+//! Elementary functions without branches or calls. The compiler can therefore vectorize them inside
+//! a function that is compiled for several instruction sets.
 
 use multiversion::multiversion;
 

@@ -1,16 +1,16 @@
-//! Explicit vectors of the processor, for loops whose sums must stay in registers.
+//! Explicit vectors of the processor, for loops that must keep their sums in registers.
 
 use burn::tensor::bf16;
 
 /// A vector of f32 of one instruction set.
 ///
 /// # Safety
-/// A method may only run on a processor that has the instruction set: inside a computation that
-/// [`dispatch`] started.
+/// A method may only run on a processor that has the instruction set, that is, inside a computation
+/// that [`dispatch`] started.
 pub(crate) unsafe trait Vector: Copy {
     /// Elements per vector.
     const LANES: usize;
-    /// Rows of three vectors each whose sums fit into the registers.
+    /// Number of rows of three vectors for which all sums fit into the registers.
     const ROWS: usize;
 
     /// A vector with `x` in all lanes.
