@@ -20,7 +20,7 @@ pub fn attend(
     bias: Option<Tensor<4>>,
     mask: &AttentionMask,
 ) -> Tensor<4> {
-    // there are fewer query elements to scale than scores
+    // scaling the queries is cheaper than scaling the scores, which have more elements
     let query = if scale == 1.0 { query } else { query * scale };
     let mut scores = query.matmul(key.swap_dims(2, 3)); // [b, h, q, k]
     if let Some(bias) = bias {

@@ -7,7 +7,7 @@ use crate::attention::{attend, merge_heads, score_scale, split_qkv};
 use crate::mask::AttentionMask;
 use crate::rotary::Rotary;
 
-/// Where the new positions of a batch are written in a cache.
+/// The places in a cache to which the new positions of a batch are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Positions {
     /// Row `i` occupies slot `i`, and every row starts at the same position.
@@ -38,8 +38,8 @@ impl Positions {
         }
     }
 
-    /// The same slots in finer units: one position here is `factor` positions there (blocks to
-    /// embeddings).
+    /// The same slots in smaller units: one position becomes `factor` positions (a block becomes
+    /// its embeddings).
     pub fn scaled(&self, factor: usize) -> Self {
         match self {
             Self::Same(start) => Self::Same(start * factor),
@@ -50,8 +50,8 @@ impl Positions {
         }
     }
 
-    /// The slot of each of `rows` rows. One value serves all layers of a step, so that the slots are
-    /// copied to a device once.
+    /// The slot of each of `rows` rows. All layers of a step share one value, so that the slots are
+    /// copied to a device only once.
     pub(crate) fn slots(&self, rows: usize) -> Indices {
         match self {
             Self::Same(_) => (0..rows).collect::<Vec<_>>().into(),
@@ -80,7 +80,7 @@ impl KvCache {
         device: &Device,
     ) -> Self {
         let shape = [slots, heads, capacity, head_dim];
-        // burn-flex copies the zeros of `Tensor::zeros`, which needs twice the memory for a while
+        // burn-flex copies the zeros of `Tensor::zeros`, which temporarily needs twice the memory
         let empty = || Tensor::full(shape, 0.0, device);
         Self { keys: empty(), values: empty() }
     }
@@ -90,8 +90,8 @@ impl KvCache {
         self.keys.dims()[2]
     }
 
-    /// Fills every slot with the same random keys and values. Only benchmarks use this: it stands
-    /// for a context of any length without running the model over it.
+    /// Fills every slot with the same random keys and values. Only benchmarks use this, to have a
+    /// context of any length without running the model over it.
     pub fn fill_random(&mut self) {
         let [slots, heads, capacity, head_dim] = self.keys.dims();
         let (device, normal) = (self.keys.device(), Distribution::Normal(0.0, 1.0));
@@ -143,8 +143,8 @@ impl KvCache {
         merge_heads(attend(query, keys, values, score_scale(head_dim), None, &mask.last(keep)))
     }
 
-    /// Writes the keys and values of new positions `[rows, heads, time, head_dim]`, and returns what
-    /// the slots of the rows hold from position 0 to the furthest new position.
+    /// Writes the keys and values of new positions `[rows, heads, time, head_dim]`, and returns the
+    /// contents of the slots of the rows from position 0 to the furthest new position.
     ///
     /// # Panics
     /// When the positions exceed the capacity.
@@ -190,8 +190,8 @@ fn put(cache: &mut Tensor<4>, new: Tensor<4>, at: &Positions) {
     });
 }
 
-/// The first `end` positions of the slots. This is a view if they are the first slots in order, else
-/// a copy.
+/// The first `end` positions of the slots. The result is a view if they are the first slots in
+/// order, otherwise a copy.
 fn held(cache: &Tensor<4>, slots: &Indices, end: usize) -> Tensor<4> {
     let held = cache.clone().narrow(2, 0, end);
     if slots.iter().enumerate().all(|(row, &slot)| row == slot) {

@@ -9,9 +9,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use siphasher::sip::SipHasher13;
 
-/// The seed of a model, and the path of the module that is being made.
+/// The seed of a model, and the path of the module that is being created.
 ///
-/// Parameters are drawn on first access, so loading weights over them costs nothing.
+/// Parameters are drawn on first access, so replacing them by loaded weights costs nothing.
 #[derive(Clone, Debug)]
 pub struct Init {
     seed: u64,
@@ -20,7 +20,7 @@ pub struct Init {
 }
 
 impl Init {
-    /// The root of a model whose parameters live on `device`.
+    /// The root of a model with its parameters on `device`.
     pub fn new(seed: u64, device: &Device) -> Self {
         Self { seed, path: String::new(), device: device.clone() }
     }
@@ -106,13 +106,14 @@ fn stable_id(path: &str) -> ParamId {
     ParamId::from(hash(0, path))
 }
 
-/// SipHash-1-3 with zero keys of the seed (little-endian), the path, and a byte 0xff. Checkpoints
-/// and initial weights depend on these values.
+/// SipHash-1-3, with zero keys, of three inputs in order: the seed (little-endian), the path, and a
+/// byte 0xff. Checkpoints and initial weights depend on these values.
 fn hash(seed: u64, path: &str) -> u64 {
     SipHasher13::new().hash(&[&seed.to_le_bytes(), path.as_bytes(), &[0xff]].concat())
 }
 
-/// Draws from N(0, `std`²) by Box-Muller over ChaCha8; another method would change initial weights.
+/// Draws from N(0, `std`²) with the Box-Muller method and ChaCha8. Another method would change the
+/// initial weights.
 fn normal_values(seed: u64, path: &str, count: usize, std: f64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(hash(seed, path));
     let mut values = Vec::with_capacity(count + 1);
@@ -130,7 +131,8 @@ fn normal_values(seed: u64, path: &str, count: usize, std: f64) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    /// Recorded from std's `DefaultHasher` of Rust 1.95, which wrote the first checkpoints.
+    /// Recorded from `DefaultHasher` in the standard library of Rust 1.95, with which the first
+    /// checkpoints were written.
     #[test]
     fn parameter_ids_and_initial_weights_never_change() {
         let path = "stack.layers.0.attention.dense.weight";

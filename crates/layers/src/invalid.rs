@@ -1,4 +1,4 @@
-//! The error of a configuration whose sizes do not fit together.
+//! The error of a configuration with sizes that do not fit together.
 
 /// A configuration value that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,9 +11,10 @@ pub struct InvalidConfig {
 }
 
 impl InvalidConfig {
-    /// Largest width of a layer and largest vocabulary: counts of parameters stay within 64 bits.
+    /// Largest width of a layer, and largest vocabulary. With this limit, counts of parameters fit
+    /// into 64 bits.
     pub const MAX_WIDTH: usize = 1 << 20;
-    /// Most layers of a stack.
+    /// Largest number of layers in a stack.
     pub const MAX_LAYERS: usize = 1 << 10;
 
     /// An error about `key`.
@@ -42,7 +43,7 @@ impl InvalidConfig {
         Self::check_size("num_attention_heads", heads, Self::MAX_WIDTH)
     }
 
-    /// The error with the path of the table that its key is in.
+    /// Adds the path of the table that contains the key.
     pub fn under(self, table: &str) -> Self {
         Self { key: format!("{table}.{}", self.key), ..self }
     }

@@ -1,7 +1,7 @@
 //! Layers that the model families share: rotary embedding, GPT-NeoX, T5 and RoBERTa parts, KV caches.
 //!
-//! Every constructor takes an [`Init`], which names each parameter by its path and draws its initial
-//! value from the seed and that path alone, so weights do not depend on the order of access.
+//! Every constructor takes an [`Init`], which names each parameter by its path. The initial value
+//! depends only on the seed and this path, not on the order of access.
 
 mod attention;
 mod cache;

@@ -14,15 +14,15 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     log_softmax(logits, 1).gather(1, targets.reshape([rows, 1])).reshape([rows]).neg()
 }
 
-/// Logits that [`linear_cross_entropy`] holds at a time: 128 MiB of f32.
+/// Number of logits that [`linear_cross_entropy`] holds at a time: 128 MiB of f32.
 const CHUNK_LOGITS: usize = 1 << 25;
 
 /// The mean cross-entropy of `softmax(hidden weight)` in nats, where `weights` is the weight of each
 /// row in the mean.
 ///
 /// The logits are by far the largest tensor of a small model. They are computed for a few rows at a
-/// time, and on an autodiff device together with their gradient, so that neither the logits nor
-/// their softmax are kept. The gradient of the result is that of the plain formula.
+/// time, on an autodiff device together with their gradient. Neither the logits nor their softmax
+/// are kept. The result has the gradient of the plain formula.
 ///
 /// # Shapes
 /// - `hidden`: `[rows, width]`
@@ -68,7 +68,7 @@ pub fn linear_cross_entropy(
         }
     }
     let Some(d_weight) = d_weight else { return loss };
-    // a sum whose gradients are those computed above, and whose value cancels
+    // a sum with the gradients that are computed above; its value cancels
     let surrogate = (hidden * Tensor::from_inner(Tensor::cat(d_hidden, 0))).sum()
         + (weight * Tensor::from_inner(d_weight)).sum();
     Tensor::from_inner(loss) + surrogate.clone() - surrogate.detach()

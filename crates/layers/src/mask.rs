@@ -7,8 +7,8 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 
 use crate::Positions;
 
-/// The score of a hidden key: finite, so that a query that sees no key, and its (unused) gradient,
-/// stay finite.
+/// The score of a hidden key. It is finite, so that the output of a query that sees no key and its
+/// (unused) gradient are finite too.
 pub(crate) const MASKED_SCORE: f32 = -1e30;
 
 /// The keys that each query may see.
@@ -22,12 +22,12 @@ pub enum AttentionMask {
     Causal(Causal),
 }
 
-/// A causal mask for a number of queries and keys. Its tensor is made only where it is used.
+/// A causal mask for a number of queries and keys. Its tensor is created only when it is needed.
 #[derive(Clone, Debug)]
 pub struct Causal {
     mask: CausalMask,
     queries: usize,
-    /// Keys from position 0 on.
+    /// Number of keys, from position 0 on.
     keys: usize,
     hidden: PerDevice<Option<Tensor<4, Bool>>>,
 }
@@ -60,7 +60,7 @@ impl AttentionMask {
         }
     }
 
-    /// The mask that the kernels take, if it is causal.
+    /// Returns the mask in the form that kernels take, if it is causal.
     pub(crate) fn causal(&self) -> Option<&CausalMask> {
         match self {
             Self::Causal(causal) => Some(&causal.mask),
@@ -103,9 +103,9 @@ impl Causal {
 }
 
 /// The mask of `queries` positions starting at `at`, over keys from position 0 on. A query sees a
-/// key when the key's group of `group` consecutive positions is not after the query's group; `group`
-/// 1 is the plain causal mask. Positions that a row has not written yet are hidden, because they
-/// come after its queries.
+/// key when the key's group of `group` consecutive positions is not after the query's group;
+/// `group` 1 is the plain causal mask. Positions of the cache that a row has not written yet come
+/// after its queries, so they are hidden.
 ///
 /// `key_mask` (`[batch, keys]`, on the host) is false at keys that are padding.
 pub fn causal_by_block(

@@ -26,7 +26,7 @@ impl Rotary {
         Self { angles, factors: PerDevice::default() }
     }
 
-    /// The angles that the kernels take.
+    /// Returns the angles in the form that kernels take.
     pub(crate) fn angles(&self) -> &RotaryAngles {
         &self.angles
     }
@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn pairs_of_dimensions_turn_by_their_angle() {
-        // 4 of 6 dimensions in pairs (0, 2) and (1, 3), whose frequencies are 1 and 0.01
+        // 4 of 6 dimensions are rotated, in the pairs (0, 2) and (1, 3) with the frequencies 1 and
+        // 0.01
         let rotary = Rotary::new(RotaryTable::new(4, 1e4).angles(vec![0, 3, 2, 1], 2));
         // by Python's math.cos and math.sin from [1, 2, 3, 4, 5, 6]
         let expected = [

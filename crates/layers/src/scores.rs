@@ -5,7 +5,7 @@ use burn::tensor::{ExecutionError, Tensor};
 
 use crate::linear::project;
 
-/// Logits held at a time: 64 MiB of f32.
+/// Number of logits in memory at a time: 64 MiB of f32.
 const CHUNK_LOGITS: usize = 1 << 24;
 
 /// Scores one target per row of hidden states. The logits are computed for a few rows at a time, and
@@ -56,8 +56,8 @@ fn composed(logits: Tensor<2>, targets: &[u32]) -> TargetScores {
     let count = targets.len();
     let targets = block_transformer_kernels::int_tensor(targets.iter().copied(), &logits.device());
     let (largest, top) = logits.clone().max_dim_with_indices(1); // [count, 1]
-    // relative to the largest logit the values are small, so the subtraction of the log of the sum
-    // loses no precision
+    // both values are small because they are relative to the largest logit, so subtracting the log
+    // of the sum loses no precision
     let shifted = logits - largest;
     TargetScores::Device {
         target: shifted.clone().gather(1, targets.reshape([count, 1])).reshape([count]),

@@ -33,7 +33,7 @@ pub struct T5Config {
     /// Number of buckets of the relative position bias.
     #[serde(default = "default_buckets")]
     pub relative_attention_num_buckets: usize,
-    /// Distance from which on all positions share the last bucket.
+    /// All positions at this distance or further away share the last bucket.
     #[serde(default = "default_distance")]
     pub relative_attention_max_distance: usize,
 }
@@ -141,7 +141,8 @@ impl T5Attention {
     }
 }
 
-/// One decoder layer: self-attention, cross-attention, ReLU feed-forward, each behind a norm.
+/// One decoder layer: self-attention, cross-attention and a ReLU feed-forward layer, each with a
+/// norm before it.
 #[derive(Module, Debug)]
 pub struct T5Block {
     self_attention: T5Attention,
@@ -210,15 +211,15 @@ impl T5Stack {
         self.block.iter().map(|_| layer()).collect()
     }
 
-    /// Computes the cross-attention keys and values of encoder states `[rows, source, hidden]`, which
-    /// serve all positions.
+    /// Computes the cross-attention keys and values of encoder states `[rows, source, hidden]`. All
+    /// positions attend to them.
     pub fn states(&self, states: &Tensor<3>) -> T5States {
         let of = |block: &T5Block| block.cross_attention.keys_values(states.clone());
         self.block.iter().map(of).collect()
     }
 
     /// Runs new positions at `at`, which start at the same position in every row and attend to
-    /// `states`. With a cache, they are appended to it and also see the cached positions.
+    /// `states`. With a cache, they are appended to it and also attend to the cached positions.
     ///
     /// # Shapes
     /// - `x`: `[rows, time, hidden]`
@@ -286,7 +287,8 @@ mod tests {
 
     #[test]
     fn buckets_are_exact_then_logarithmic() {
-        // distances and buckets as transformers' _relative_position_bucket(bidirectional=False)
+        // distances and buckets from `_relative_position_bucket(bidirectional=False)` of the
+        // library transformers
         for (distance, expected) in [(0, 0), (15, 15), (16, 16), (32, 21), (64, 26), (500, 31)] {
             assert_eq!(bucket(distance, 32, 128), expected, "distance {distance}");
         }

@@ -46,7 +46,7 @@ fn run(case: &AttentionCase, device: &Device) -> [Vec<f32>; 2] {
         seen.collect::<std::sync::Arc<[bool]>>()
     });
     let mask = causal_by_block(&Positions::Same(0), case.time, case.group, seen);
-    // the angles are of other positions than the mask
+    // the angles are those of other positions than the mask has
     let rotary = stack.rotary(&case.starts, case.time);
     let out = stack.forward(x.clone(), &mask, &rotary);
     let gradients = (out.clone() * weight).sum().backward();
@@ -94,14 +94,14 @@ fn self_attention_and_its_gradient_equal_the_composed_layer() {
     }
 }
 
-/// The outputs of a few steps over caches of 4 slots, in which sequences start, end and overwrite
-/// others.
+/// The outputs of a few steps over caches of 4 slots. Sequences start, end and overwrite others.
 fn run_cached(group: usize, device: &Device) -> Vec<Vec<f32>> {
     let config = NeoXConfig::new(HEADS * 16, 2, HEADS);
     let stack = NeoXStack::new(&config, &Init::new(7, device));
     let mut cache = stack.new_cache(4, 60, device);
     let mut random = ChaCha8Rng::seed_from_u64(2);
-    // slots, starts, new positions, kept positions; the kernel has another path for the long ones
+    // slots, starts, new positions, kept positions; the kernel computes the long steps in another
+    // way
     let steps: [(&[usize], &[usize], usize, usize); 6] = [
         (&[0, 1, 2, 3], &[0, 0, 0, 0], 2 * group, 2 * group),
         (&[2, 0], &[2 * group, 2 * group], group, group),

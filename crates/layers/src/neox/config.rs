@@ -25,7 +25,7 @@ pub struct NeoXConfig {
     /// Epsilon of the layer norms, added to the variance.
     #[serde(default = "default_eps")]
     pub layer_norm_eps: f64,
-    /// `x + attn(ln1 x) + mlp(ln2 x)` if true, else the sequential residual of GPT-2.
+    /// If true, `x + attn(ln1 x) + mlp(ln2 x)`; otherwise the sequential residual of GPT-2.
     #[serde(default = "default_true")]
     pub use_parallel_residual: bool,
 }

@@ -17,7 +17,8 @@ use crate::rotary::Rotary;
 /// Standard deviation of every weight matrix at initialisation, as published.
 pub(super) const INIT_STD: f64 = 0.02;
 
-/// The cache of a layer, the places of the new positions in it, and how many of them are queries.
+/// The cache of a layer, the places of the new positions in it, and the number of new positions
+/// that are queries.
 pub(super) struct Cached<'a> {
     pub(super) cache: &'a mut KvCache,
     pub(super) at: &'a Positions,
@@ -108,7 +109,8 @@ impl NeoXLayer {
         }
     }
 
-    /// Runs `[batch, time, hidden]`; with a cache, the output has its last `keep` positions only.
+    /// Runs `[batch, time, hidden]`. With a cache, the output contains the last `keep` positions
+    /// only.
     pub(super) fn forward(
         &self,
         x: Tensor<3>,

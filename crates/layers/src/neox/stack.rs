@@ -54,7 +54,7 @@ impl NeoXStack {
         self.layers.iter().map(|_| layer()).collect()
     }
 
-    /// The rotation for `time` positions from where each row of `at` starts.
+    /// The rotation for `time` positions from the start of each row of `at`.
     pub fn rotary(&self, at: &Positions, time: usize) -> Rotary {
         let starts = at.starts();
         let positions = starts.iter().flat_map(|&start| start..start + time).collect();
@@ -78,9 +78,10 @@ impl NeoXStack {
         self.final_layer_norm.forward(x)
     }
 
-    /// Runs the new positions `at` and appends them to `cache`. They see the cached positions of
-    /// their row, and each other causally by groups of `group` positions. Returns the last `keep`
-    /// positions of each row; for earlier ones the last layer computes keys and values only.
+    /// Runs the new positions `at` and appends them to `cache`. They attend to the cached positions
+    /// of their row, and to each other causally by groups of `group` positions. Returns the last
+    /// `keep` positions of each row; for earlier positions the last layer computes keys and values
+    /// only.
     ///
     /// # Shapes
     /// - `x`: `[rows, time, hidden]`
