@@ -9,8 +9,8 @@ use siphasher::sip::SipHasher13;
 
 use crate::error::DatasetError;
 
-/// Collects what a prepared corpus depends on. The hash is SipHash-1-3 with zero keys; another one
-/// would make all corpora that are already prepared unknown.
+/// Collects everything that a prepared corpus depends on. The hash is SipHash-1-3 with zero keys.
+/// With another hash, corpora that are already prepared would not be found.
 #[derive(Default)]
 pub(crate) struct CacheName(SipHasher13);
 
@@ -51,7 +51,7 @@ mod tests {
         let modified = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
         name.add_version(PathBuf::from("/data/books/text.txt"), 1234, Some(modified));
         name.add(2048_usize);
-        // computed with `std::hash::DefaultHasher` of Rust 1.95, which named them at first
+        // computed with `std::hash::DefaultHasher` of Rust 1.95, which was used before
         assert_eq!(name.folder(Path::new("data"), "text"), Path::new("data/text-c0c097ab5c688db4"));
         name.add(Some(0xDEAD_BEEF_u32));
         assert_eq!(name.folder(Path::new("data"), "text"), Path::new("data/text-95db0446dd298881"));

@@ -39,11 +39,11 @@ pub struct CorpusInfo {
     pub train: SplitInfo,
     /// Validation documents.
     pub validation: SplitInfo,
-    /// Loss on the validation documents of a model that knows only how frequent each token is in
-    /// the training documents (increased by one), in nats per token. A model with a lower loss has
-    /// learned more than frequencies.
+    /// Loss on the validation documents, in nats per token, of a model that knows only the
+    /// frequencies of the tokens in the training documents (each count increased by one). A model
+    /// with a lower loss has learned more than frequencies.
     pub frequency_loss: f64,
-    /// The Megatron pair that holds the ids; `None` if the folder's own token files do.
+    /// The Megatron pair that holds the ids; `None` if they are in the token files of the folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub megatron: Option<MegatronPair>,
 }
@@ -78,7 +78,7 @@ pub struct PreparedCorpus {
 }
 
 impl PreparedCorpus {
-    /// Whether `dir` is a prepared corpus.
+    /// Returns whether `dir` is a prepared corpus.
     pub fn exists(dir: &Path) -> bool {
         dir.join(INFO).exists()
     }
@@ -96,8 +96,8 @@ impl PreparedCorpus {
     }
 
     /// Starts a preparation in `dir`: creates the folder, and removes the `corpus.json` of an
-    /// earlier preparation, so that the folder is not taken for a prepared corpus until
-    /// [`create`](Self::create).
+    /// earlier preparation. The folder is then not a prepared corpus until [`create`](Self::create)
+    /// is called.
     pub(crate) fn begin(dir: &Path) -> Result<(), DatasetError> {
         std::fs::create_dir_all(dir).map_err(FileError::write(dir))?;
         let path = dir.join(INFO);

@@ -14,16 +14,16 @@ use crate::source::DocumentSource;
 /// The size limit of the recipe in bytes.
 pub(crate) const MAX_BYTES: u64 = 12_000_000;
 
-/// Names of the packages, in this order; `*` stands for any end of a name. Their sources are similar
-/// to each other and rich in prose, so that a small model can learn from them.
+/// Names of the packages, in the order of reading. `*` matches any end of a name. Their sources are
+/// similar to each other and rich in prose, so that a small model can learn from them.
 const PACKAGES: [&str; 8] =
     ["burn-*", "tokenizers", "clap_builder", "serde*", "rayon*", "rand*", "regex*", "cubecl-*"];
 
 /// The size limit of a file in bytes; larger files are tables and generated code.
 const MAX_FILE: u64 = 128 << 10;
 
-/// Whether the current package or folder belongs to this project's workspace, for whose commands
-/// the recipe `dependencies` is the default corpus.
+/// Returns whether the current package or folder belongs to this project's workspace. There, the
+/// recipe `dependencies` is the default corpus of the commands.
 pub fn inside_project() -> bool {
     let members = |manifest| {
         let mut command = MetadataCommand::new();
@@ -34,9 +34,9 @@ pub fn inside_project() -> bool {
     })
 }
 
-/// Rust sources and Markdown files of selected packages in the `Cargo.lock` of the current
-/// workspace, one document per file, without duplicates, up to `max_bytes`. They are the same on
-/// every machine.
+/// Returns Rust sources and Markdown files of selected packages in the `Cargo.lock` of the current
+/// workspace: one document per file, without duplicates, up to `max_bytes` in total. They are the
+/// same on every machine.
 ///
 /// # Errors
 /// If there is no workspace, or cargo is missing or cannot fetch the packages.
@@ -59,8 +59,8 @@ pub fn dependencies(max_bytes: u64) -> Result<DocumentSource, DatasetError> {
     Ok(DocumentSource::from_files(selected.files))
 }
 
-/// Reads the packages of all platforms with default features, so that they do not depend on the
-/// current build. Never changes `Cargo.lock`, and uses the network only if sources are missing.
+/// Reads the packages of all platforms with default features, so that the list does not depend on
+/// the current build. Never changes `Cargo.lock`, and uses the network only if sources are missing.
 fn metadata(manifest: &Path) -> Result<Metadata, DatasetError> {
     let run = |options: &[&str]| {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
@@ -71,8 +71,8 @@ fn metadata(manifest: &Path) -> Result<Metadata, DatasetError> {
     })
 }
 
-/// The manifest of the package that cargo runs, otherwise the nearest one in the current folder or
-/// above it.
+/// Returns the manifest of the package that cargo runs, otherwise the nearest manifest in the
+/// current folder or above it.
 fn manifest() -> Result<PathBuf, DatasetError> {
     if let Some(dir) = std::env::var_os("CARGO_MANIFEST_DIR") {
         return Ok(Path::new(&dir).join("Cargo.toml"));
@@ -100,7 +100,8 @@ struct Selected {
 }
 
 impl Selected {
-    /// Adds the text files of the package at `root` in the order of their paths, each if it fits.
+    /// Adds the text files of the package at `root` in the order of their paths, except files that
+    /// would exceed the size limit.
     fn add_package(&mut self, root: &Path) -> Result<(), DatasetError> {
         for entry in WalkDir::new(root).sort_by_file_name() {
             let entry = entry.map_err(|e| FileError::read(root)(e.into()))?;

@@ -8,7 +8,7 @@ pub trait Documents: Send + Sync {
     /// The number of documents.
     fn len(&self) -> usize;
 
-    /// Whether there are no documents.
+    /// Returns whether there are no documents.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

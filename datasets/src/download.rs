@@ -1,4 +1,4 @@
-//! Downloads: continued after an interruption, verified, and kept.
+//! Downloads that are continued after an interruption, verified, and kept.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use ureq::http::{Response, header};
 
 use crate::error::DatasetError;
 
-/// Time limit of a name lookup, of a connection, and of the start of an answer.
+/// Time limit for each of: resolving the name, connecting, and receiving the start of the response.
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(30));
 
 /// A file to download.
@@ -35,9 +35,10 @@ enum TransferError {
     OtherPart(PathBuf),
 }
 
-/// Returns the path of the file in the folder `cache`, and downloads it if it is not there. The part
-/// received before an interruption stays in `FILE.partial`, and the next call continues it. Calls
-/// `progress` with the bytes received and the total, 0 if the server does not tell it.
+/// Returns the path of the file in the folder `cache`, and downloads it if it is not there. The
+/// part received before an interruption stays in `FILE.partial`, and the next call continues it.
+/// Calls `progress` with the bytes received and the total, which is 0 if the server does not report
+/// it.
 ///
 /// # Errors
 /// If the file cannot be downloaded or written, or has another SHA-256.
@@ -78,7 +79,7 @@ pub(crate) fn fetch(
     Ok(path)
 }
 
-/// Downloads the rest of `partial`, which will be `path`.
+/// Downloads the rest of `partial`. The complete file is renamed to `path`.
 fn transfer(
     download: &Download<'_>,
     partial: &Path,
@@ -92,8 +93,9 @@ fn transfer(
     };
     let have = std::fs::metadata(partial).map_or(0, |meta| meta.len());
     let mut response = match request(download.url, have) {
-        // the server has nothing after these bytes: they are complete, or of another file. Not
-        // every file has a checksum to tell, so it is downloaded from the start.
+        // the server has nothing after these bytes: the file is complete, or the bytes are those of
+        // another file. Not every file has a checksum that would show this, so it is downloaded
+        // from the start.
         Err(ureq::Error::StatusCode(416)) if have > 0 => request(download.url, 0),
         other => other,
     }
@@ -139,7 +141,7 @@ fn request(url: &str, from: u64) -> Result<Response<ureq::Body>, ureq::Error> {
         .timeout_connect(TIMEOUT)
         .timeout_recv_response(TIMEOUT);
     let agent = Agent::new_with_config(config.build());
-    // a compressed answer could not be continued after an interruption
+    // a compressed response could not be continued after an interruption
     let request = agent.get(url).header(header::ACCEPT_ENCODING, "identity");
     match from {
         0 => request.call(),
@@ -147,7 +149,7 @@ fn request(url: &str, from: u64) -> Result<Response<ureq::Body>, ureq::Error> {
     }
 }
 
-/// Whether the response is the part of the file from byte `from` to the end.
+/// Returns whether the response is the part of the file from byte `from` to the end.
 fn continues_at(response: &Response<ureq::Body>, from: u64) -> bool {
     let range = response.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok());
     response.status() == 206
@@ -220,7 +222,7 @@ mod tests {
         assert_eq!(std::fs::metadata(dir.path().join("book.txt.partial")).unwrap().len(), 40);
         let path = get(&url, SHA, dir.path()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), BODY);
-        // the file is kept: the server has ended
+        // the file was kept, because the server no longer runs
         assert_eq!(get(&url, SHA, dir.path()).unwrap(), path);
     }
 

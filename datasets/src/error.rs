@@ -67,7 +67,8 @@ pub enum DatasetError {
         /// The check that failed.
         problem: String,
     },
-    /// A file of a prepared corpus belongs to another tokenizer than `corpus.json` records.
+    /// A file of a prepared corpus belongs to a different tokenizer from the one that `corpus.json`
+    /// records.
     #[error("{0} belongs to another tokenizer than the corpus; prepare the corpus again")]
     OtherTokenizer(PathBuf),
     /// The documents of a split are not those that `corpus.json` records.
@@ -83,7 +84,7 @@ pub enum DatasetError {
         /// Documents and tokens in `corpus.json`.
         recorded: (u64, u64),
     },
-    /// A document has an id that the tokenizer does not know.
+    /// A document contains an id that the tokenizer does not have.
     #[error(
         "{path}: document {document} has the id {id}, but the tokenizer has {vocab_size} ids; use \
          the tokenizer that produced the ids"
@@ -134,7 +135,7 @@ pub enum DatasetError {
         /// Tokens per window.
         context: usize,
     },
-    /// An epoch has more windows than can be counted.
+    /// An epoch has more than 2^32 windows.
     #[error("more than 2^32 windows per epoch of {context} tokens each; use a larger window")]
     TooManyWindows {
         /// Tokens per window.
@@ -153,7 +154,7 @@ pub enum DatasetError {
         /// All recipes, separated by commas.
         known: String,
     },
-    /// The corpus or file is only obtained by hand.
+    /// The corpus or file cannot be downloaded automatically.
     #[error("{name} is not downloaded automatically: {instructions}")]
     ByHand {
         /// Name of the recipe, or path of the file.

@@ -1,4 +1,4 @@
-//! The loss of a model that knows token frequencies only.
+//! The loss of a model that knows only the token frequencies.
 
 use block_transformer_text::EOS;
 
@@ -19,8 +19,8 @@ impl Frequencies {
         self.0[EOS as usize] += 1;
     }
 
-    /// Returns the mean negative log-likelihood of `documents` with their EOS, in nats per token,
-    /// under frequencies that are each increased by one.
+    /// Returns the mean negative log-likelihood of `documents` with their EOS, in nats per token.
+    /// Each count is increased by one.
     pub(crate) fn loss(&self, documents: &dyn Documents) -> f64 {
         let total: u64 = self.0.iter().sum::<u64>() + self.0.len() as u64;
         let loss = |id: u32| -(((self.0[id as usize] + 1) as f64) / total as f64).ln();

@@ -23,8 +23,8 @@ const HEADER: usize = 34;
 /// Number of documents examined to find out whether documents end with EOS.
 const SAMPLE: usize = 64;
 
-/// An open pair. If the documents end with EOS, as Megatron's `--append-eod` writes them, the EOS is
-/// left out, as in all [`Documents`]: packing adds it.
+/// An open pair. If the documents end with EOS (Megatron's option `--append-eod`), the EOS is left
+/// out, because [`Documents`] never include it; packing adds it.
 #[derive(Debug)]
 pub struct MegatronFile {
     index: Mmap,
@@ -37,7 +37,7 @@ pub struct MegatronFile {
 }
 
 impl MegatronFile {
-    /// Opens `NAME.idx` and `NAME.bin`, given either path or `NAME`.
+    /// Opens `NAME.idx` and `NAME.bin`. `path` is either of them, or `NAME`.
     ///
     /// # Errors
     /// If a file cannot be read or has another format, or the index refers to bytes or sequences
@@ -45,7 +45,8 @@ impl MegatronFile {
     pub fn open(path: &Path) -> Result<Self, DatasetError> {
         let map = |path: &Path| {
             let file = File::open(path).map_err(FileError::read(path))?;
-            // SAFETY: the map is read only; a file that changes meanwhile is an invalid input.
+            // SAFETY: the map is read only; a file that changes in the meantime is an invalid
+            // input.
             unsafe { Mmap::map(&file) }.map_err(FileError::read(path))
         };
         let with_extension = |extension: &str| match path.extension().and_then(|e| e.to_str()) {
@@ -128,8 +129,8 @@ impl MegatronFile {
         &self.data[self.offset(first)..self.sequence_end(last - 1).unwrap_or_default()]
     }
 
-    /// Whether documents sampled over the whole file end with EOS. `--append-eod` applies to all
-    /// documents or to none.
+    /// Returns whether documents sampled over the whole file end with EOS. `--append-eod` applies
+    /// to all documents or to none.
     fn sampled_documents_end_in_eos(&self) -> bool {
         let step = self.documents.div_ceil(SAMPLE).max(1);
         let mut sample = (0..self.documents).step_by(step).map(|i| self.bytes(i)).peekable();
@@ -167,7 +168,7 @@ pub(crate) mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    /// Writes a pair of these sequences, whose documents lie between these bounds.
+    /// Writes a pair with the given sequences and document bounds.
     pub(crate) fn pair(sequences: &[&[u16]], bounds: &[u64]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pile_0.87_text.idx");
@@ -226,7 +227,7 @@ pub(crate) mod tests {
         let index = std::fs::read(&path).unwrap();
         std::fs::write(&path, &index[..index.len() - 1]).unwrap();
         assert!(error().contains("cut short"), "{}", error());
-        // version, type, counts whose sum overflows, a bound after the last sequence
+        // version, id type, counts with a sum that overflows, a bound after the last sequence
         let changes: [(usize, u8, &str); 4] = [
             (9, 2, "version 2"),
             (17, 6, "id type 6"),

@@ -16,7 +16,7 @@ pub(crate) struct MegatronSplit {
 }
 
 impl MegatronSplit {
-    /// The `split` of `pair` of which the share `validation` is held out.
+    /// The split `split` of `pair`, where the share `validation` of the documents is held out.
     pub(crate) fn new(pair: Arc<MegatronFile>, validation: f64, split: Split) -> Self {
         Self { pair, holdout_interval: holdout_interval(validation), split }
     }
@@ -25,7 +25,7 @@ impl MegatronSplit {
     pub(crate) fn index_in_pair(&self, index: usize) -> usize {
         match self.split {
             Split::Validation => index * self.holdout_interval + 1,
-            // of each interval all documents but its second
+            // all documents of each interval except its second one
             Split::Train => {
                 let per_interval = self.holdout_interval - 1;
                 let (interval, place) = (index / per_interval, index % per_interval);

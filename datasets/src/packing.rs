@@ -22,10 +22,10 @@ pub struct Window {
 
 /// Documents concatenated into a stream, which is cut into windows.
 ///
-/// Each document is its tokens and EOS. In a stream of blocks of `block_length` tokens, a document
-/// starts with a random padding of 0 to `block_length - 1` and is padded at its end to a whole
-/// block, as in the published training; so with a block length of 1 there is no padding. Each epoch
-/// shuffles the documents, draws new paddings, and shuffles the windows.
+/// Each document consists of its tokens and EOS. In a stream of blocks of `block_length` tokens, a
+/// document starts with a random padding of 0 to `block_length - 1` and is padded at its end to a
+/// whole block, as in the published training; so with a block length of 1 there is no padding. Each
+/// epoch shuffles the documents, draws new paddings, and shuffles the windows.
 #[derive(Clone)]
 pub struct Packing {
     documents: Arc<dyn Documents>,
@@ -38,7 +38,7 @@ pub struct Packing {
     layout: Arc<Mutex<CachedLayout>>,
 }
 
-/// The layout of the epoch used last, with the epoch's number.
+/// The number and the layout of the epoch that was used last.
 type CachedLayout = Option<(u64, Arc<Layout>)>;
 
 /// The layout of the stream in one epoch.
@@ -47,7 +47,8 @@ struct Layout {
     order: Vec<(usize, usize)>,
     /// For each document of `order`, the position after its end in the stream.
     ends: Vec<usize>,
-    /// The windows in the order in which they are used; empty for stream order.
+    /// The windows in the order in which they are used. An empty list means the order of the
+    /// stream.
     visits: Vec<u32>,
 }
 
@@ -62,7 +63,7 @@ impl std::fmt::Debug for Packing {
 
 impl Packing {
     /// Packs `documents` into windows of `context` tokens. Without a `seed`, documents and windows
-    /// keep their order and there is no padding on the left, as validation needs it.
+    /// keep their order and there is no padding on the left. Validation uses this.
     ///
     /// # Errors
     /// If `context` is not a positive multiple of `block_length`, or the documents do not fill one
@@ -76,7 +77,8 @@ impl Packing {
         if context == 0 || !context.is_multiple_of(block_length) {
             return Err(DatasetError::Context { context, block_length });
         }
-        // the length of the stream without padding on the left, which varies between epochs
+        // the length of the stream without the padding on the left, because that padding differs
+        // between epochs
         let tokens: usize = (0..documents.len())
             .map(|i| (documents.document_len(i) + 1).next_multiple_of(block_length))
             .sum();
@@ -187,7 +189,7 @@ impl Packing {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(epoch);
             order.shuffle(&mut rng);
-            // a draw from one value would still advance the generator
+            // a draw from a single value would still advance the generator
             if block_length > 1 {
                 order.iter_mut().for_each(|(_, left)| *left = rng.random_range(0..block_length));
             }
@@ -261,7 +263,8 @@ mod tests {
     }
 
     proptest! {
-        /// With windows of one block, an epoch has each token at most once, and marks its padding.
+        /// With windows of one block, an epoch contains each token at most once, and its padding is
+        /// marked.
         #[test]
         fn blocks_hold_each_document_once(
             lengths in prop::collection::vec(0_usize..30, 1..12),
@@ -288,7 +291,8 @@ mod tests {
             let before = seen.len();
             seen.dedup();
             prop_assert_eq!(before, seen.len(), "a token twice");
-            // an epoch omits at most as many tokens as it has padding on the left
+            // the number of tokens that an epoch omits is at most the length of its padding on the
+            // left
             let total: usize = lengths.iter().sum();
             prop_assert!(total - seen.len() <= length * lengths.len());
         }

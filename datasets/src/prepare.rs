@@ -11,7 +11,7 @@ use crate::source::DocumentSource;
 use crate::split::{Split, holdout_interval, split_of};
 use crate::token_file::{TokenFile, TokenFileWriter};
 
-/// Bytes of text tokenized together: enough for all cores, small against the memory.
+/// Bytes of text tokenized together: enough work for all cores, but little memory.
 const BATCH_BYTES: usize = 8 << 20;
 
 /// Options of a preparation.
@@ -39,8 +39,8 @@ impl PrepareOptions {
 /// Tokenizes `source` into the folder `dir`. Calls `progress` with the bytes of text read and the
 /// total.
 ///
-/// Of a single document the end is held out, otherwise every n-th document. `corpus.json` is
-/// removed first and written last, so that a folder with this file is complete.
+/// Every n-th document is held out; if there is only one document, its end is held out.
+/// `corpus.json` is removed first and written last, so that a folder with this file is complete.
 ///
 /// # Errors
 /// If a document cannot be read or tokenized, a split has no text, or `dir` cannot be written.
@@ -210,7 +210,8 @@ mod tests {
         let text = "line\n".repeat(100);
         let (_dir, corpus) = run(&[("a.txt", &text)]).unwrap();
         assert_eq!((corpus.info.train.bytes, corpus.info.validation.bytes), (475, 25));
-        // 25 tokens whose ids occur 95 times each, one EOS that occurs once; 258 counts plus one
+        // 25 tokens with ids that occur 95 times each, one EOS that occurs once; each of 258 counts
+        // is increased by one
         let likelihood = |count: f64| ((count + 1.0) / (476.0 + 258.0)).ln();
         let expected = -(25.0 * likelihood(95.0) + likelihood(1.0)) / 26.0;
         assert!((corpus.info.frequency_loss - expected).abs() < 1e-12);

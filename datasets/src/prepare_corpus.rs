@@ -1,4 +1,4 @@
-//! Preparation of a corpus given by a path or a name, into a cache.
+//! Preparation of a corpus, given by a path or a name, in a cache folder.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::recipes::resolve;
 use crate::source::DocumentSource;
 use crate::tokenizer_choice::TokenizerChoice;
 
-/// Bytes of text, at most, that a tokenizer is trained on; more text changes it little.
+/// Maximum number of bytes of text on which a tokenizer is trained. More text changes it little.
 const TOKENIZER_BYTES: usize = 32 << 20;
 
 /// A corpus to prepare.
@@ -22,17 +22,17 @@ pub struct CorpusRequest<'a> {
     /// A prepared folder, a Megatron `.idx` or `.bin` file, a text file, a `.jsonl` file, a folder
     /// of texts, or the name of a recipe.
     pub corpus: &'a str,
-    /// The tokenizer; a prepared folder has its own instead.
+    /// The tokenizer. It is not used for a prepared folder, which contains its own.
     pub tokenizer: &'a TokenizerChoice,
     /// Folder of prepared corpora, with the subfolder `downloads`.
     pub data: &'a Path,
-    /// Folder to prepare the corpus in; `None` for a folder of `data`, whose name contains a hash of
-    /// the files and the tokenizer.
+    /// Folder to prepare the corpus in; `None` for a subfolder of `data` with a hash of the files
+    /// and the tokenizer in its name.
     pub out: Option<&'a Path>,
 }
 
 /// Prepares a corpus, or opens it if it is prepared already. Calls `progress` with the amount done
-/// and the total: the bytes of a download or of the text, or the documents of a Megatron pair.
+/// and the total: bytes of a download or of the text, or documents of a Megatron pair.
 ///
 /// # Errors
 /// If the corpus cannot be found, downloaded or read, the tokenizer does not fit it, or the folder

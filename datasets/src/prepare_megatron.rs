@@ -1,4 +1,4 @@
-//! Preparation of a Megatron pair, whose ids stay where they are.
+//! Preparation of a Megatron pair. Its ids are not copied.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::megatron_split::MegatronSplit;
 use crate::prepare::PrepareOptions;
 use crate::split::Split;
 
-/// Makes `dir` a prepared corpus of the pair at `path`, whose ids belong to `tokenizer`. Reads all
-/// ids once, to count them and to check that the tokenizer knows them. Calls `progress` with the
+/// Makes `dir` a prepared corpus of the pair at `path`. The ids must belong to `tokenizer`. Reads
+/// all ids once, to count them and to check that the tokenizer has them. Calls `progress` with the
 /// documents read and the total.
 ///
 /// # Errors
-/// If the pair cannot be read, has an id that the tokenizer does not know, has no document for a
+/// If the pair cannot be read, has an id that the tokenizer does not have, has no document for a
 /// split, or `dir` cannot be written.
 pub fn prepare_megatron(
     path: &Path,
@@ -95,7 +95,7 @@ mod tests {
         let mut ids = Vec::new();
         corpus.split(Split::Train).unwrap().read(1, 0..2, &mut ids);
         assert_eq!(ids, [6, 7]);
-        // an id that the tokenizer does not know, and a pair that has changed since
+        // an id that the tokenizer does not have, and a pair that was changed after its preparation
         let (_other, unknown) = pair(&[&[3, 500], &[4]], &[0, 1, 2]);
         let error = prepare(&unknown).unwrap_err();
         assert!(error.to_string().contains("id 500"), "{error}");

@@ -18,15 +18,15 @@ const TINYSHAKESPEARE: Download = Download {
     sha256: Some("86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),
 };
 
-/// The folder of the books of [`PG19_TEST`], which are called `ID.txt`.
+/// The folder of the books of [`PG19_TEST`]. Their names are `ID.txt`.
 const PG19_TEST_URL: &str = "https://storage.googleapis.com/deepmind-gutenberg/test/";
 
 const PG19_TRAIN: &str = "copy the 28,602 books, about 11 GB, with `gcloud storage cp -r \
      gs://deepmind-gutenberg/train DIR`, and use DIR as the corpus";
 
-/// Returns the documents of `corpus`: an existing path, or the name of a recipe, whose files are
-/// downloaded to the folder `cache`. Calls `progress` with the bytes of a file received and the
-/// total.
+/// Returns the documents of `corpus`, which is an existing path or the name of a recipe. The files
+/// of a recipe are downloaded to the folder `cache`. Calls `progress` with the number of bytes of a
+/// file that were received, and the total.
 ///
 /// # Errors
 /// If `corpus` is neither, or its files cannot be downloaded or read.
@@ -54,7 +54,7 @@ pub fn resolve(
             Ok(DocumentSource::from_files(PG19_TEST.lines().map(book).collect::<Result<_, _>>()?))
         }
         "pg19-train" => Err(DatasetError::ByHand { name: corpus.into(), instructions: PG19_TRAIN }),
-        // a name with a separator or an extension is meant as a path
+        // a name with a separator or an extension is treated as a path
         _ if path.components().count() > 1 || path.extension().is_some() => {
             DocumentSource::open(path)
         }

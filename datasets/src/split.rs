@@ -10,7 +10,7 @@ pub enum Split {
 }
 
 impl Split {
-    /// Both splits; their order is that of per-split arrays.
+    /// Both splits, in the order that arrays with one element per split have.
     pub const ALL: [Self; 2] = [Self::Train, Self::Validation];
 
     /// The name, which is also the stem of the token file.
@@ -28,8 +28,8 @@ impl std::fmt::Display for Split {
     }
 }
 
-/// The number of documents of which one is held out, at least 2, for a validation `share` of the
-/// documents.
+/// Returns the interval at which documents are held out, at least 2, for a validation `share` of
+/// the documents.
 pub(crate) fn holdout_interval(share: f64) -> usize {
     (1.0 / share).round().max(2.0) as usize
 }

@@ -28,7 +28,7 @@ pub enum TaskSource {
         /// SHA-256 of the file.
         sha256: &'static str,
     },
-    /// These instructions.
+    /// Instructions to obtain the file by hand.
     ByHand(&'static str),
 }
 

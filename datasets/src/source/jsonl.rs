@@ -43,7 +43,8 @@ impl<'a> JsonlReader<'a> {
             return Ok(Some(String::new()));
         }
         let line: Line = serde_json::from_str(&line).map_err(|e| {
-            // the message ends with the position, whose line is always 1 here
+            // the message ends with a position; its line is always 1, because each line is parsed
+            // alone
             let message = e.to_string();
             let reason = message.split(" at line ").next().unwrap_or_default().to_string();
             let path = self.path.into();

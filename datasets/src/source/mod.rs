@@ -14,7 +14,7 @@ use crate::error::DatasetError;
 use jsonl::JsonlReader;
 use text::{TextReader, utf8};
 
-/// Text files up to this size, in bytes, are only divided at separators.
+/// Text files up to this size, in bytes, are divided at separators only.
 const LARGE_FILE: u64 = 4 << 20;
 
 /// The files that documents are read from.
@@ -26,11 +26,12 @@ pub struct DocumentSource {
 }
 
 impl DocumentSource {
-    /// The documents at `path`: a text file, a `.jsonl` file, or a folder of such files, which are
-    /// read in the order of their paths, without hidden ones.
+    /// Opens the documents at `path`: a text file, a `.jsonl` file, or a folder of such files. The
+    /// files of a folder are read in the order of their paths; hidden files are ignored.
     ///
-    /// A text file is divided at lines `<|endoftext|>`; a file of more than 4 MiB also at the first
-    /// blank line after each MiB. A line of a `.jsonl` file is an object, whose `text` is a document.
+    /// A text file is divided at lines `<|endoftext|>`. A file of more than 4 MiB is also divided
+    /// at the first blank line after each MiB. Each line of a `.jsonl` file is an object, and its
+    /// field `text` is a document.
     ///
     /// # Errors
     /// If the path cannot be read, or is a folder without files.
@@ -56,7 +57,8 @@ impl DocumentSource {
         Ok(Self { files, one_per_file: false })
     }
 
-    /// One document per file, in this order, of any size and extension.
+    /// A source with one document per file, in the given order. Files can have any size and
+    /// extension.
     pub fn from_files(files: Vec<PathBuf>) -> Self {
         Self { files, one_per_file: true }
     }
@@ -77,8 +79,8 @@ impl DocumentSource {
             .sum()
     }
 
-    /// Reads the documents in order, without those that are only whitespace. After an error the
-    /// next file follows.
+    /// Reads the documents in order, without those that contain only whitespace. After an error it
+    /// continues with the next file.
     pub fn documents(&self) -> impl Iterator<Item = Result<String, DatasetError>> + '_ {
         self.files.iter().flat_map(|path| {
             self.file(path).unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))

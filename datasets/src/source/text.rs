@@ -11,8 +11,8 @@ use crate::error::DatasetError;
 /// The minimum size, in bytes, at which a large file is divided at a blank line.
 const MIN_PART: usize = 1 << 20;
 
-/// The size, in bytes, from which a large file without blank lines is divided at a line end, or
-/// without line ends at any whitespace.
+/// If a part of a large file reaches this size, in bytes, without a blank line, it is divided at a
+/// line end; if it has no line end, at any whitespace.
 const MAX_PART: usize = 4 * MIN_PART;
 
 /// An upper bound on the size of a document of a large file, in bytes.
@@ -30,12 +30,12 @@ pub(super) fn utf8(path: &Path, offset: usize, bytes: Vec<u8>) -> Result<String,
     })
 }
 
-/// Reads a text file and divides it into documents, so that none of a large file has to fit into
+/// Reads a text file and divides it into documents, so that a large file does not have to fit into
 /// memory as a whole.
 pub(super) struct TextReader<'a> {
     path: &'a Path,
     reader: BufReader<File>,
-    /// Whether the file is also divided where it has no separator.
+    /// Whether the file is also divided at places without a separator.
     large: bool,
     /// Bytes already read that belong to the next document.
     carry: Vec<u8>,
@@ -59,7 +59,7 @@ impl<'a> TextReader<'a> {
         let mut consumed = bytes.len();
         loop {
             let before = bytes.len();
-            // at most one line, and of a very long line a part
+            // at most one line, or a part of a very long line
             let read = self.reader.by_ref().take(MIN_PART as u64).read_until(b'\n', &mut bytes);
             let read = read.map_err(FileError::read(self.path))?;
             consumed += read;

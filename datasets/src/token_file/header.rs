@@ -5,7 +5,7 @@ pub(super) const SIZE: usize = 64;
 
 const MAGIC: &[u8; 8] = b"ZOOTOK\r\n";
 const VERSION: u32 = 1;
-/// Byte of the header's own checksum.
+/// Offset of the checksum of the header, in bytes.
 const CHECKSUM: usize = SIZE - 4;
 
 /// The fields of a header.

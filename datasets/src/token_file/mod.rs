@@ -28,7 +28,7 @@ pub struct TokenFile {
     header: Header,
     /// Bytes per id.
     width: usize,
-    /// Byte at which the document ends begin.
+    /// Offset of the document ends, in bytes.
     ends_at: usize,
 }
 
@@ -51,7 +51,7 @@ impl TokenFile {
         if checksums != (header.ids_checksum, header.ends_checksum) {
             return Err(invalid("checksums differ: its bytes have changed".into()));
         }
-        // no document may reach beyond the ids, even in a file with valid checksums
+        // even in a file with valid checksums, no document may extend beyond the ids
         let (ends, _) = ends.as_chunks();
         let ends = || ends.iter().map(|end| u64::from_le_bytes(*end));
         if !ends().is_sorted() || ends().next_back().unwrap_or(0) != header.tokens {

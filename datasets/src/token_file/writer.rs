@@ -9,7 +9,8 @@ use crc32fast::Hasher;
 use super::header::{Header, SIZE};
 use crate::error::DatasetError;
 
-/// Writes a token file document by document. Without [`finish`](Self::finish) no file appears.
+/// Writes a token file document by document. The file appears only when [`finish`](Self::finish) is
+/// called.
 #[derive(Debug)]
 pub struct TokenFileWriter {
     path: PathBuf,
@@ -18,7 +19,7 @@ pub struct TokenFileWriter {
     vocab_size: usize,
     tokenizer: u32,
     tokens: u64,
-    /// After each document, the number of ids so far.
+    /// The number of ids up to the end of each document.
     ends: Vec<u64>,
     ids_checksum: Hasher,
 }
