@@ -10,13 +10,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::TrainError;
 
-/// Configuration of a run. Its TOML has every key.
+/// Configuration of a run. As TOML it has every key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Preset that the other keys take their defaults from.
+    /// Preset with the defaults of the other keys.
     pub preset: String,
-    /// Recipe or path of the corpus; a preset has none.
+    /// Recipe or path of the corpus. A preset does not set it.
     pub corpus: String,
     /// Folder of the run.
     pub out: PathBuf,

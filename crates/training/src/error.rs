@@ -25,7 +25,7 @@ pub enum TrainError {
         /// The allowed values.
         range: String,
     },
-    /// A key that is not one of the configuration's.
+    /// A key that the configuration does not have.
     #[error("{origin}: {key}: unknown key; did you mean `{nearest}`?")]
     UnknownKey {
         /// The file, or "flags".
@@ -66,13 +66,13 @@ pub enum TrainError {
         /// Its value now.
         now: String,
     },
-    /// The folder of a new run holds a run already.
+    /// The folder of a new run already contains a run.
     #[error("{0}: the folder holds a run already; resume that run, or choose another folder")]
     FolderInUse(PathBuf),
     /// The folder of a resumed run holds no run.
     #[error("{0}: there is no run to resume")]
     NothingToResume(PathBuf),
-    /// The checkpoint was trained on other data than those prepared now.
+    /// The checkpoint was trained on data other than the prepared corpus.
     #[error(
         "{0}: trained on another corpus or tokenizer than is prepared now; prepare the old one \
          again, or begin another run in another folder"
@@ -81,7 +81,7 @@ pub enum TrainError {
     /// The checkpoint holds imported weights.
     #[error("{0}: imported weights without optimizer state, which a run cannot be resumed from")]
     NoOptimizer(PathBuf),
-    /// A split of the corpus that no window can be taken from.
+    /// A split of the corpus from which no window can be taken.
     #[error("{split} split")]
     Split {
         /// The split.
@@ -121,7 +121,7 @@ pub enum TrainError {
     /// The model's configuration.
     #[error(transparent)]
     Model(#[from] ConfigError),
-    /// A model whose sizes do not fit together.
+    /// The sizes of the model do not fit together.
     #[error(transparent)]
     Sizes(#[from] InvalidConfig),
     /// The preset's name.

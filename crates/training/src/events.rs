@@ -12,8 +12,8 @@ use crate::trainable::{Learned, StepOutput};
 pub(crate) struct Events<'a> {
     components: &'a mut TrainingComponents<Learned>,
     every: u64,
-    /// Steps per epoch, stated alike for a shorter last one: burn's dashboard estimates the time
-    /// left from it.
+    /// Steps per epoch. The same value is reported for a shorter last epoch, because burn's
+    /// dashboard estimates the remaining time from it.
     per_epoch: usize,
     begun: bool,
 }

@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
 
-/// Adds `more` to `sum`, parameter by parameter; `None` is a sum of nothing.
+/// Adds `more` to `sum`, parameter by parameter. `None` is an empty sum.
 pub fn add<M: Module>(
     model: &M,
     sum: Option<GradientsParams>,

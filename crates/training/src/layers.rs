@@ -16,10 +16,10 @@ const DEFAULT_PRESET: &str = "small-block";
 const FREE_ON_RESUME: [&str; 5] = ["out", "device", "checkpoint_every", "keep", "log_every"];
 
 impl TrainConfig {
-    /// The defaults of the preset, overridden by the file at `path`, overridden by `flags`, a struct
-    /// or map of the keys given. The preset is named by the flags, else by the file, else it is
-    /// `small-block`. A `model` table in the file replaces the model of the preset, unless the flags
-    /// name another preset than the file.
+    /// Starts from the defaults of the preset, overrides them by the file at `path`, and overrides
+    /// the result by `flags`, a struct or map of the given keys. The preset is the one in the
+    /// flags, otherwise the one in the file, otherwise `small-block`. A `model` table in the file
+    /// replaces the model of the preset, unless the flags name a different preset from the file.
     ///
     /// # Errors
     /// When the file cannot be read, or a key is unknown or has a value of the wrong type.
@@ -46,11 +46,11 @@ impl TrainConfig {
         self.overridden(Table::try_from(flags)?, "flags")
     }
 
-    /// Reads the file that a run began with. Keys that it lacks, as it is older than they are, have
-    /// the defaults of its preset.
+    /// Reads the file that a run began with. Keys that are missing, because the file is older than
+    /// they are, get the defaults of its preset.
     ///
     /// # Errors
-    /// When the file cannot be read or is no configuration.
+    /// When the file cannot be read or is not a configuration.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         Self::layered(Some(path), &Table::new())
     }
@@ -58,7 +58,7 @@ impl TrainConfig {
     /// Every key, as TOML that [`read`](Self::read) accepts.
     ///
     /// # Errors
-    /// When a value has no form in TOML.
+    /// When a value cannot be written in TOML.
     pub fn to_toml(&self) -> Result<String, TrainError> {
         Ok(toml::to_string(self)?)
     }
@@ -85,7 +85,7 @@ impl TrainConfig {
                 return Err(TrainError::UnknownKey { origin: origin.into(), key, nearest });
             };
             *place = value;
-            // after each key, so that an error names it
+            // checked after each key, so that an error can name the key
             Self::deserialize(base.clone()).map_err(|e| TrainError::BadValue {
                 origin: origin.into(),
                 key,

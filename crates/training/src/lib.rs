@@ -1,9 +1,10 @@
 //! Training by step: schedule, optimizer, checkpoints, metrics.
 //!
 //! [`TrainingRun`] trains a model on a prepared corpus into a run folder, and resumes it there. A
-//! step is a function of the weights, the optimizer state and the step number, so an interrupted run
-//! ends with the same bits as an uninterrupted one. The run is launched as a training of
-//! [burn-train](burn::train), whose metrics, renderers, interrupter and early stopping serve it.
+//! step is a function of the weights, the optimizer state and the step number, so an interrupted
+//! run ends with the same bits as an uninterrupted one. A run is launched as a `SupervisedTraining`
+//! of [burn-train](burn::train), so that burn's metrics, renderers, interrupter and early stopping
+//! can be used with it.
 //!
 //! [`Trainer`] runs single steps, for a training loop of your own. [`Trainable`] and
 //! [`WindowBatcher`] are for burn's own loop (example `burn_trainer` of `block-transformer`).

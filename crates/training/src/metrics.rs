@@ -1,4 +1,5 @@
-//! `metrics.jsonl` and `metrics.csv`: one row per step, in the files as soon as the step is done.
+//! `metrics.jsonl` and `metrics.csv`: one row per step, which is written as soon as the step is
+//! done.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -38,8 +39,8 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the files with the rows up to `step`. Later rows are removed, as their steps will be
-    /// repeated, and so is a row that a kill left half written.
+    /// Opens the files with the rows up to `step`. Later rows are removed, because their steps will
+    /// be repeated. An incomplete row that a kill left is removed as well.
     pub(crate) fn open(folder: &RunFolder, step: u64) -> Result<Self, FileError> {
         let (jsonl, csv) = (folder.file("metrics.jsonl"), folder.file("metrics.csv"));
         let text = match std::fs::read(&jsonl) {
@@ -69,7 +70,8 @@ impl Metrics {
         Ok(())
     }
 
-    /// Syncs the rows to the disk, before a checkpoint that counts on them.
+    /// Syncs the rows to the disk. This is called before a checkpoint is written, which relies on
+    /// the rows.
     pub(crate) fn sync(&self) -> Result<(), FileError> {
         for (path, _, file) in &self.files {
             file.sync_all().map_err(FileError::write(path))?;

@@ -24,9 +24,9 @@ use crate::trainable::{Learned, StepOutput};
 use crate::trainer::{Trainer, adamw};
 use crate::update::StepResult;
 
-/// Vocabularies are rounded up to a multiple of this, which matrix products are faster with.
+/// Vocabularies are rounded up to a multiple of this value, with which matrix products are faster.
 const VOCAB_MULTIPLE: usize = 64;
-/// Steps that the final training loss is the mean of.
+/// Number of last steps over which the final training loss is averaged.
 const RECENT: usize = 20;
 
 /// The result of a run.
@@ -48,7 +48,7 @@ pub struct Outcome {
     pub checkpoint: PathBuf,
     /// The metrics of every step.
     pub metrics: Vec<MetricsRow>,
-    /// The trained model, off the autodiff device.
+    /// The trained model, without autodiff.
     pub model: LanguageModel,
     /// Its configuration.
     pub config: ModelConfig,
@@ -69,7 +69,8 @@ pub fn model_config(model: &ModelConfig, tokenizer: &Tokenizer) -> Result<ModelC
 /// corpus is prepared.
 ///
 /// # Errors
-/// When the folder holds another run, no run, or one that began with another configuration.
+/// When a new run finds a run in the folder, or a resumed run finds none or one that began with
+/// another configuration.
 pub fn check_folder(config: &TrainConfig, resume: bool) -> Result<(), TrainError> {
     let folder = RunFolder::new(&config.out);
     match (resume, folder.is_used()) {
@@ -101,8 +102,8 @@ pub struct TrainingRun {
 }
 
 impl TrainingRun {
-    /// Prepares to train `config` on `corpus`, in the folder `config.out`. With `resume` the run
-    /// there continues from its newest checkpoint.
+    /// Prepares to train `config` on `corpus`, in the folder `config.out`. With `resume`, the run
+    /// in this folder continues from its newest checkpoint.
     ///
     /// # Errors
     /// When the configuration is invalid, the folder is in use, or a file cannot be read or written.

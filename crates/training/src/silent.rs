@@ -1,4 +1,4 @@
-//! The renderer of a run that nobody watches; burn's default prints several lines per step.
+//! A renderer that shows nothing. It replaces burn's default, which prints several lines per step.
 
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
 use burn::train::metric::MetricDefinition;

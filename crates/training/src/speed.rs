@@ -1,6 +1,7 @@
-//! Training speed of this process, and what a run reports while it trains.
+//! Training speed of this process, and the progress reports of a run.
 
-/// Steps of a process that its speed does not count: allocators and caches are cold.
+/// Number of first steps of a process that are not part of its speed, because memory is allocated
+/// and caches are filled in them.
 const COLD_STEPS: u64 = 3;
 
 /// An event of a run, for [`TrainingRun::observe`](crate::TrainingRun::observe).
@@ -10,7 +11,7 @@ pub enum RunEvent {
     Step(StepProgress),
     /// A validation.
     Validation {
-        /// The step it followed.
+        /// The step after which it ran.
         step: u64,
         /// Validation loss in nats per token.
         loss: f64,
@@ -31,7 +32,7 @@ pub struct StepProgress {
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Tokens per second, padding not counted; `None` during the first steps of the process, which
-    /// it does not count.
+    /// are not counted.
     pub tokens_per_second: Option<f64>,
     /// Seconds of computation of the whole run.
     pub elapsed: f64,

@@ -1,4 +1,4 @@
-//! Values of a step as metrics of burn-train, and the logger that early stopping reads.
+//! Metrics of burn-train from the values of a step, and the logger that early stopping reads.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -19,9 +19,10 @@ use crate::trainable::{Learned, Trainable};
 use crate::trainer::adamw;
 
 impl TrainingRun {
-    /// Trains to the last step, as a training of burn-train that `customize` may change: its
-    /// metrics, loggers, renderer, interrupter, early stopping and summary are burn's. Metrics read
-    /// a [`StepOutput`](crate::StepOutput); an epoch is the steps between two validations.
+    /// Trains to the last step, as a `SupervisedTraining` of burn-train that `customize` can
+    /// change: the metrics, loggers, renderer, interrupter, early stopping and summary are those of
+    /// burn. Metrics read a [`StepOutput`](crate::StepOutput); an epoch is the steps between two
+    /// validations.
     ///
     /// ```no_run
     /// # fn train(run: block_transformer_training::TrainingRun) -> Result<(), Box<dyn std::error::Error>> {
@@ -35,16 +36,16 @@ impl TrainingRun {
     ///
     /// These parts of burn's contract are not used, because they would cost exactness or speed:
     ///
-    /// - Data loaders: they start at the first item of an epoch, so a run could not resume inside
-    ///   one. Windows are read from [`Packing`](block_transformer_datasets::Packing) by their index. The
-    ///   loaders that burn requires exist and are not iterated over.
-    /// - `Learner`: it does not give out its optimizer, whose state a checkpoint needs, and shares
-    ///   the model during the update, so that all weights would be copied in each step. The run has
-    ///   a [`Trainer`](crate::Trainer).
+    /// - Data loaders: they start at the first item of an epoch, so a run could not resume in the
+    ///   middle of an epoch. Windows are read from [`Packing`](block_transformer_datasets::Packing)
+    ///   by their index. The loaders that burn requires are created, but never iterated over.
+    /// - `Learner`: it does not give access to its optimizer, although a checkpoint needs the
+    ///   optimizer's state, and it shares the model during the update, so that all weights would be
+    ///   copied in each step. The run uses a [`Trainer`](crate::Trainer).
     /// - `grads_accumulation`: it sums micro-batches instead of averaging them, and burn clips each
     ///   tensor separately. [`apply_update`](crate::apply_update) averages and clips the global norm.
-    /// - Checkpointers: they write at the end of an epoch, to files that a kill leaves half written.
-    ///   The run writes checkpoint folders that are complete or absent.
+    /// - Checkpointers: they write at the end of an epoch only, and a kill can leave incomplete
+    ///   files. The run writes checkpoint folders that are complete or absent.
     /// - `FileMetricLogger`: it cannot return an error and panics when the disk is full. The run
     ///   writes `metrics.jsonl` and `metrics.csv` itself, before the checkpoint of the same step.
     ///   `with_metric_logger` adds burn's logger, which `summary` needs.
@@ -53,8 +54,8 @@ impl TrainingRun {
     /// When the loss is not finite, a file cannot be written, or a metric fails.
     ///
     /// # Panics
-    /// When a renderer or a logger panics. burn's terminal dashboard does so when its user chooses to
-    /// end the program.
+    /// When a renderer or a logger panics. burn's terminal dashboard panics when its user chooses
+    /// to end the program.
     pub fn launch(
         self,
         customize: impl FnOnce(SupervisedTraining<Learned>) -> SupervisedTraining<Learned>,
@@ -84,7 +85,7 @@ impl TrainingRun {
         #[expect(clippy::arc_with_non_send_sync, reason = "burn-train takes an Arc of a strategy")]
         let exact = Arc::new(ExactLoop(Mutex::new(Some((self, Ok(()))))));
         let strategy = TrainingStrategy::Custom(exact.clone());
-        // gives the terminal back before the outcome is reported
+        // the terminal must be restored before the outcome is reported
         drop(customize(training).with_training_strategy(strategy).launch(learner));
         let done = exact.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (run, result) = done.expect("the strategy keeps the run");
@@ -104,7 +105,7 @@ impl SupervisedLearningStrategy<Learned> for ExactLoop {
         _: ValidLoader<Learned>,
         _: usize,
     ) -> (Learned, SupervisedTrainingEventProcessor<Learned>) {
-        // weights that only the trainer holds are updated in place
+        // weights are updated in place if only the trainer holds them
         drop(learner);
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (run, result) = slot.as_mut().expect("a run is launched once");

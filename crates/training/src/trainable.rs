@@ -1,4 +1,4 @@
-//! A language model in the form that burn-train's learner takes.
+//! A language model in the form that the learner of burn-train needs.
 
 use block_transformer_zoo::{Family, LanguageModel, TokenBatch};
 use burn::module::Module;
@@ -29,9 +29,9 @@ pub struct StepOutput {
 }
 
 impl StepOutput {
-    /// The output of a step whose values are on the host.
+    /// Creates the output of a step from values on the host.
     pub(crate) fn new(loss: f64, grad_norm: f64, tokens_per_second: f64) -> Self {
-        // burn-train brings the Flex backend, for which host memory is device memory
+        // burn-train includes the Flex backend, whose device memory is host memory
         let loss = Tensor::from_data([loss as f32], &Device::flex());
         Self { loss, grad_norm, tokens_per_second }
     }
@@ -54,7 +54,7 @@ impl Adaptor<LossInput> for StepOutput {
     }
 }
 
-/// For metrics whose input is the whole output.
+/// For metrics that take the whole output as input.
 impl Adaptor<StepOutput> for StepOutput {
     fn adapt(&self) -> StepOutput {
         self.clone()

@@ -14,7 +14,7 @@ const HELD: &str = "the optimizer returned the model";
 
 /// A model of any family in training.
 pub struct Trainer<M: Family = LanguageModel> {
-    /// Empty only while the optimizer has the model: burn's optimizers take it by value.
+    /// `None` only while the optimizer has the model, because burn's optimizers take it by value.
     model: Option<M>,
     optimizer: ModuleOptimizer,
     block_length: usize,
@@ -23,14 +23,15 @@ pub struct Trainer<M: Family = LanguageModel> {
 }
 
 impl<M: Family> Trainer<M> {
-    /// Creates a trainer of a new model, whose weights depend on the seed of `config`.
+    /// Creates a trainer of a new model. Its initial weights depend on the seed of `config`.
     pub fn new(model: &M::Config, config: &TrainConfig, device: &Device) -> Self {
         let device = device.clone().autodiff();
         let weights = M::init(model, config.seed, &device);
         Self::from_parts(weights, adamw(config), config.clip, device)
     }
 
-    /// Creates a trainer of `model`, which is on `device`, an autodiff device.
+    /// Creates a trainer of `model`, which must be on `device`. `device` must be an autodiff
+    /// device.
     pub fn from_parts(model: M, optimizer: ModuleOptimizer, clip: f64, device: Device) -> Self {
         let block_length = model.config().block_length();
         Self { model: Some(model), optimizer, block_length, device, clip }
@@ -49,7 +50,7 @@ impl<M: Family> Trainer<M> {
         &self.optimizer
     }
 
-    /// Runs one step over `micro_batches`, whose gradients are averaged. If the loss or the norm of
+    /// Runs one step over `micro_batches` and averages their gradients. If the loss or the norm of
     /// the gradient is not finite, nothing changes.
     pub fn step(&mut self, micro_batches: &[Vec<Window>], lr: f64) -> StepResult {
         let (mut sum, mut losses) = (None, None::<Tensor<1>>);

@@ -1,4 +1,4 @@
-//! The update of a training step, which parity tests and benchmarks run as well.
+//! The update of a training step. Parity tests and benchmarks use the same code.
 
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
@@ -16,7 +16,7 @@ pub struct StepResult {
 }
 
 impl StepResult {
-    /// Whether both values are finite; otherwise the step changed nothing.
+    /// Whether both values are finite. If not, the step changed nothing.
     pub fn is_finite(&self) -> bool {
         self.loss.is_finite() && self.grad_norm.is_finite()
     }

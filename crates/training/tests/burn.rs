@@ -44,7 +44,7 @@ fn run(dir: &Path, lr: f64, steps: u64) -> TrainingRun {
 /// Split, epoch, name and value of a metric.
 type Entry = (Split, usize, String, f64);
 
-/// Everything that is logged.
+/// All logged values.
 #[derive(Clone, Default)]
 struct Recorded(Arc<Mutex<Vec<Entry>>>);
 
@@ -101,7 +101,7 @@ fn early_stopping_ends_a_run_that_does_not_improve() {
         Split::Valid,
         StoppingCondition::NoImprovementSince { n_epochs: 1 },
     );
-    // far too high a learning rate: the loss rises
+    // the learning rate is far too high, so the loss rises
     let outcome =
         run(dir.path(), 0.5, 60).launch(|training| training.early_stopping(stopping)).unwrap();
     assert!(outcome.step < 60 && !outcome.interrupted, "{}", outcome.step);

@@ -1,4 +1,4 @@
-//! An interrupted run ends where an uninterrupted one does, to the last bit.
+//! An interrupted run ends with the same bits as an uninterrupted one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -80,7 +80,7 @@ fn bits(model: &LanguageModel) -> BTreeMap<u64, Vec<u32>> {
     bits.0
 }
 
-/// Metrics without the clock.
+/// Metrics without times.
 fn metrics(out: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     let row = |line: &str| {
@@ -102,7 +102,8 @@ fn an_interrupted_run_ends_bit_for_bit_where_an_uninterrupted_one_does() {
     let broken = TrainConfig { log_every: 1, ..config(dir.path().join("broken")) };
     let half = until(3, &broken, &corpus);
     assert_eq!((half.step, half.interrupted), (3, true));
-    // as if the process had gone on a step further and been killed while writing
+    // the state that a later kill leaves: one more row, an incomplete row and an incomplete
+    // checkpoint
     let folder = RunFolder::new(&broken.out);
     let later = folder.file("metrics.jsonl");
     let rows = std::fs::read_to_string(&later).unwrap();
@@ -139,7 +140,7 @@ fn damaged_checkpoints_are_passed_over_and_named() {
     assert!(before.state.step < STEPS);
     let error = Checkpoint::open(&folder.checkpoint(STEPS)).unwrap_err().to_string();
     assert!(error.contains("model.bpk") && error.contains("SHA-256"), "{error}");
-    // the steps from the one before are done again
+    // the steps after the checkpoint before it are repeated
     let again = whole(&TrainConfig { keep: 1, ..config.clone() }, &corpus, true).unwrap();
     assert_eq!(bits(&again.model), bits(&expected.model));
     Checkpoint::open(&folder.checkpoint(STEPS)).unwrap();
@@ -197,7 +198,7 @@ fn micro_batches_average_to_the_large_batch() {
         let rows = metrics(&config.out);
         rows.iter().map(|row| row["loss"].as_f64().unwrap()).collect::<Vec<_>>()
     };
-    // padding differs from window to window, so the means agree only nearly
+    // windows have different amounts of padding, so the means are only approximately equal
     for (a, b) in losses("one", 4, 1).iter().zip(losses("two", 2, 2)) {
         assert!((a - b).abs() < 2e-2 * a, "{a} {b}");
     }
