@@ -109,13 +109,13 @@ pub struct TokenDecoderShape {
     pub stack: StackShape,
     /// Vectors per block that the context embeddings are expanded to.
     pub vectors: usize,
-    /// How those vectors reach the stack.
+    /// The way in which these vectors are passed to the stack.
     pub conditioning: Conditioning,
     /// Whether the LM head is the token table.
     pub tied_head: bool,
 }
 
-/// How a context embedding reaches the token decoder.
+/// The way in which a context embedding is passed to the token decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conditioning {
     /// As vectors before the token embeddings.

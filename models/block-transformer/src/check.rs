@@ -7,7 +7,7 @@ use crate::config::{
     RobertaEmbedderConfig, Strategy, T5TokenDecoderConfig, TokenDecoderConfig,
 };
 
-/// Most tokens per block, and most vectors per block of any kind.
+/// Largest number of tokens per block, and of vectors of any kind per block.
 const MAX_BLOCK: usize = 1 << 12;
 
 impl BlockTransformerConfig {
@@ -20,7 +20,7 @@ impl BlockTransformerConfig {
         let width = self.block_decoder.hidden_size;
         self.embedder.check(l, width).map_err(|error| error.under("embedder"))?;
         self.token_decoder.check().map_err(|error| error.under("token_decoder"))?;
-        // a prefix may have any length; other strategies give each token one vector
+        // a prefix can have any length; with the other strategies each token gets one vector
         if !self.token_decoder.has_prefix() && !l.is_multiple_of(e) {
             let reason = format!("{l} must be a multiple of the {e} embeddings per block");
             return Err(InvalidConfig::new("block_length", reason));

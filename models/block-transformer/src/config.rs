@@ -11,7 +11,7 @@ pub struct BlockTransformerConfig {
     /// Tokens per block (`L`).
     #[serde(default = "default_block_length")]
     pub block_length: usize,
-    /// Context the model is trained with, in tokens. Rotary positions have no hard limit.
+    /// Context that the model is trained with, in tokens. Rotary positions have no hard limit.
     #[serde(default = "default_positions")]
     pub max_position_embeddings: usize,
     /// Turns a block of tokens into block embeddings.
@@ -32,13 +32,13 @@ fn one() -> usize {
     1
 }
 
-/// How the vectors of a block's tokens become block embeddings.
+/// The method by which the vectors of a block's tokens become block embeddings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Projection {
-    /// The vectors side by side.
+    /// The vectors are concatenated.
     Concat,
-    /// One learned linear map of all vectors.
+    /// A learned linear map is applied to all vectors.
     ProjectionLayer,
 }
 
@@ -62,7 +62,7 @@ pub enum EmbedderConfig {
 pub struct LookupConfig {
     /// Width of the table.
     pub hidden_size: usize,
-    /// How the token vectors are joined.
+    /// The method by which the token vectors are joined.
     pub projection_method: Projection,
     /// Embedding vectors per block (`E`).
     #[serde(default = "one")]
@@ -75,7 +75,7 @@ pub struct RobertaEmbedderConfig {
     /// CLS tokens before the block; `roberta_cls` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_cls_tokens: Option<usize>,
-    /// How the token vectors are joined.
+    /// The method by which the token vectors are joined.
     pub projection_method: Projection,
     /// Embedding vectors per block (`E`).
     #[serde(default = "one")]
@@ -97,7 +97,7 @@ pub enum TokenDecoderConfig {
     T5(T5TokenDecoderConfig),
 }
 
-/// How a context embedding reaches the token decoder.
+/// The way in which a context embedding is passed to the token decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
@@ -138,7 +138,7 @@ impl BlockTransformerConfig {
         self.embedder.n_embedding_tokens()
     }
 
-    /// Vectors that the expansion makes of one embedding (`r`).
+    /// Number of vectors into which one embedding is expanded (`r`).
     pub fn expansion(&self) -> usize {
         self.token_decoder.expansion(self.block_length, self.embeddings_per_block())
     }
@@ -153,7 +153,8 @@ impl EmbedderConfig {
         }
     }
 
-    /// Width of one token's vector, how many of them a block has, and how they are joined.
+    /// Width of the vector of one token, number of these vectors per block, and the method by which
+    /// they are joined.
     pub(crate) fn parts(&self, block_length: usize) -> (usize, usize, Projection) {
         match self {
             Self::Lookup(c) => (c.hidden_size, block_length, c.projection_method),
@@ -174,7 +175,7 @@ impl TokenDecoderConfig {
         }
     }
 
-    /// Vectors that the expansion makes of one embedding (`r`).
+    /// Number of vectors into which one embedding is expanded (`r`).
     pub fn expansion(&self, block_length: usize, embeddings: usize) -> usize {
         match self {
             Self::NeoX(c) if c.decoding_strategy == Strategy::Prefix => {

@@ -11,9 +11,9 @@ use crate::token_block::{TokenBlock, TokenCache};
 /// A model with its caches and the block in progress.
 pub(crate) struct DecodingState {
     model: BlockTransformer,
-    /// Of the block decoder, by slot.
+    /// Caches of the block decoder, by slot.
     blocks: BlockCache,
-    /// Of the token decoder, by row of the block in progress.
+    /// Caches of the token decoder, by row of the block in progress.
     tokens: TokenCache,
     in_progress: Option<TokenBlock>,
     work: Work,

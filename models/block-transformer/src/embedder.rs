@@ -8,7 +8,7 @@ use burn::tensor::{Bool, Int, Tensor};
 
 use crate::config::{BlockTransformerConfig, EmbedderConfig, Projection};
 
-/// Token id of CLS and BOS tokens, which is that of EOS.
+/// Token id of CLS and BOS tokens. It is the id of EOS.
 pub(crate) const BOS: i64 = 0;
 
 /// Turns each token of a block into a vector.
@@ -56,7 +56,7 @@ impl Embedder {
 
     /// # Shapes
     /// - `ids`: `[b, n, l]`
-    /// - `is_token`: `[b, n * l]`; the lookup embedder looks padding up like any id
+    /// - `is_token`: `[b, n * l]`; the lookup embedder treats padding like any other id
     /// - output: `[b, n * e, d]`
     pub fn forward(&self, ids: Tensor<3, Int>, is_token: &PaddingMask) -> Tensor<3> {
         let [b, n, l] = ids.dims();
@@ -78,7 +78,7 @@ impl Embedder {
             None => vectors,
         };
         let [_, parts, width] = vectors.dims();
-        // concatenation is a reshape: the parts of one vector lie side by side
+        // concatenation is a reshape, because the parts of one vector are adjacent
         vectors.reshape([b, n * self.per_block, parts * width / self.per_block])
     }
 

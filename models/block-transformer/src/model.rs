@@ -1,4 +1,4 @@
-//! The three parts together.
+//! The model of three parts: embedder, block decoder and token decoder.
 
 use block_transformer_family::{BlockDecoding, Family, PaddingMask, TokenBatch};
 use block_transformer_layers::neox::{NeoXStack, StackCache};
@@ -25,7 +25,7 @@ pub struct BlockTransformer {
 pub type BlockCache = StackCache;
 
 impl BlockTransformer {
-    /// A model whose parameters are drawn at `init`.
+    /// A model with parameters drawn from `init`.
     pub fn new(config: &BlockTransformerConfig, init: &Init) -> Self {
         Self {
             embedder: Embedder::new(config, &init.at("embedder")),
@@ -45,8 +45,7 @@ impl BlockTransformer {
         self.embedder.forward(ids, is_token)
     }
 
-    /// Context embeddings of block embeddings. Blocks that hold padding only in `is_token` are masked
-    /// as keys.
+    /// Context embeddings of block embeddings. Blocks that contain only padding are masked as keys.
     ///
     /// # Shapes
     /// - `embedded`: `[b, n * e, d]`
@@ -142,7 +141,8 @@ impl Family for BlockTransformer {
     ) -> Tensor<3> {
         let ([rows, n, _], device, count) = (ids.dims(), ids.device(), before.len());
         let embedded = self.embed(ids, is_token);
-        // blocks of padding come after all that is read, where causal attention does not look
+        // blocks of padding come after all blocks that are read, so causal attention does not reach
+        // them
         let contexts = self.contexts(embedded, &PaddingMask::full()); // [rows, n * e, d]
         let ([_, _, d], e) = (contexts.dims(), self.embeddings_per_block());
         let before = int_tensor(before, &device);

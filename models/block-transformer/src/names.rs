@@ -13,7 +13,7 @@ const EMBEDDER: &[(&str, &str)] = &[
     ("key", "attention.self.key"),
     ("value", "attention.self.value"),
     ("intermediate", "intermediate.dense"),
-    // before the rules below, whose results contain "output"
+    // this rule must precede those below, which produce "output"
     ("output", "output.dense"),
     ("output_norm", "output.LayerNorm"),
     ("attention_dense", "attention.output.dense"),

@@ -20,7 +20,7 @@ impl EmbedderConfig {
         }
     }
 
-    /// Input values of a projection layer per block embedding; 0 without one.
+    /// Input elements of the projection layer per block embedding; 0 without a projection layer.
     fn projected(&self, block_length: usize) -> usize {
         let (part, parts, projection) = self.parts(block_length);
         match projection {
@@ -45,7 +45,7 @@ impl BlockTransformerConfig {
             EmbedderConfig::Lookup(c) => c.hidden_size,
             EmbedderConfig::Roberta(c) | EmbedderConfig::RobertaCls(c) => c.encoder.hidden_size,
         };
-        // T5 ties its table to its head
+        // T5 uses one table for the embedding and the LM head
         let tables = if matches!(self.token_decoder, TokenDecoderConfig::T5(_)) { 1 } else { 2 };
         self.vocab_size * (embedder + tables * self.token_decoder.hidden_size())
     }
@@ -133,7 +133,7 @@ impl FamilyConfig for BlockTransformerConfig {
                 stack,
                 vectors: e * self.expansion(),
                 conditioning,
-                // T5 ties its table to its head
+                // T5 uses one table for the embedding and the LM head
                 tied_head: conditioning == Conditioning::CrossAttention,
             }),
         }

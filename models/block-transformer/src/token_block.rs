@@ -10,8 +10,8 @@ use crate::config::Strategy;
 use crate::embedder::BOS;
 use crate::token_decoder::{TokenDecoder, TokenStack, scale_for_tied};
 
-/// The KV caches of the token decoder, with a slot for each row of the block in progress. Every block
-/// reuses them.
+/// The KV caches of the token decoder, with a slot for each row of the block in progress. They are
+/// reused for every block.
 #[derive(Clone, Debug)]
 pub enum TokenCache {
     /// Caches of a GPT-NeoX stack.
@@ -86,8 +86,8 @@ impl TokenDecoder {
         }
     }
 
-    /// Starts the blocks that follow `contexts` `[rows, e, d]`, overwriting `cache`. Returns the blocks
-    /// and the logits `[rows, v]` of their first tokens.
+    /// Starts the blocks that follow `contexts` `[rows, e, d]`, and overwrites `cache`. Returns the
+    /// blocks and the logits `[rows, v]` of their first tokens.
     pub fn start(&self, contexts: Tensor<3>, cache: &mut TokenCache) -> (TokenBlock, Tensor<2>) {
         let expanded = self.expand(contexts);
         let ([rows, ..], device) = (expanded.dims(), expanded.device());

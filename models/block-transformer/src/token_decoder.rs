@@ -18,7 +18,7 @@ pub(crate) struct NeoXTokenStack {
     embed_out: Linear,
 }
 
-/// A T5 stack. One table is the token embedding and the LM head.
+/// A T5 stack. The token embedding and the LM head are one table.
 #[derive(Module, Debug)]
 pub(crate) struct T5TokenStack {
     pub(crate) shared: Embedding,
@@ -87,9 +87,10 @@ impl TokenDecoder {
 
     /// Returns the decoder with the rotary positions of the published generation code.
     ///
-    /// When that code generates, it counts the whole prefix as one position. With more than one prefix
-    /// vector its rotary angles then differ from those of training. This crate generates with the
-    /// angles of training; this method reproduces the published outputs.
+    /// During generation, that code counts the whole prefix as one position. With more than one
+    /// prefix vector, its rotary angles therefore differ from those of training. This crate
+    /// generates with the angles of training; this method exists to reproduce the published
+    /// outputs.
     pub fn with_published_positions(mut self) -> Self {
         self.published_positions = true;
         self
@@ -167,7 +168,8 @@ impl TokenDecoder {
     }
 }
 
-/// Scales hidden states by `h^-0.5`, which an LM head tied to the embedding needs (published T5).
+/// Scales hidden states by `h^-0.5`, as published T5 models do before an LM head that is tied to
+/// the embedding.
 pub(crate) fn scale_for_tied(hidden: Tensor<3>) -> Tensor<3> {
     let [_, _, width] = hidden.dims();
     hidden * (width as f64).powf(-0.5)

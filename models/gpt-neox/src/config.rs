@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct GptNeoXConfig {
     /// Rows of the token embedding and columns of the LM head.
     pub vocab_size: usize,
-    /// Context the model is trained with, in tokens. Rotary positions have no hard limit.
+    /// Context that the model is trained with, in tokens. Rotary positions have no hard limit.
     #[serde(default = "default_positions")]
     pub max_position_embeddings: usize,
     /// The decoder stack.

@@ -24,7 +24,7 @@ pub struct GptNeoX {
 }
 
 impl GptNeoX {
-    /// A model whose parameters are drawn at `init`.
+    /// A model with parameters drawn from `init`.
     pub fn new(config: &GptNeoXConfig, init: &Init) -> Self {
         let (vocab, hidden, std) =
             (config.vocab_size, config.stack.hidden_size, NeoXStack::INIT_STD);
@@ -100,8 +100,8 @@ impl Family for GptNeoX {
 
     fn hidden(&self, batch: &TokenBatch) -> Tensor<2> {
         let [b, time] = batch.ids.dims();
-        // the last token is never an input; padding follows the tokens, where causal attention does
-        // not look
+        // the last token is never an input; padding comes after the tokens, so causal attention
+        // does not reach it
         let hidden = self.hidden_states(batch.ids.clone().narrow(1, 0, time - 1));
         let [_, _, width] = hidden.dims();
         hidden.reshape([b * (time - 1), width])
