@@ -72,7 +72,7 @@ impl Case {
         })
     }
 
-    /// Recorded tensors whose name starts with `prefix`, by the rest of the name.
+    /// Returns the recorded tensors with names that start with `prefix`, by the rest of the name.
     pub(crate) fn with_prefix<'a>(
         &'a self,
         prefix: &'a str,

@@ -12,7 +12,7 @@ use crate::{greedy, training};
 const VALUES: f64 = 1e-4;
 /// Absolute tolerance of losses, which are means over many tokens.
 const LOSSES: f64 = 1e-5;
-/// Tolerance of a gradient's largest difference, relative to its largest entry.
+/// Tolerance of the largest difference of a gradient, relative to its largest element.
 const GRADIENTS: f64 = 1e-4;
 
 /// The result of comparing a case.
@@ -31,7 +31,7 @@ impl Comparison {
     }
 }
 
-/// Computes on `device` everything that `case` records, and compares the two.
+/// Computes on `device` every quantity that `case` records, and compares it with the recorded one.
 ///
 /// # Errors
 /// When a file is damaged or a recorded tensor is missing. Differences are not errors.
@@ -73,7 +73,7 @@ fn forward(
             let ids = batch.ids.clone().reshape([b, time / l, l]);
             let embedded = model.embed(ids, &batch.is_token);
             let contexts = model.contexts(embedded.clone(), &batch.is_token);
-            // values of a block of `e` vectors count when the block holds a token
+            // the values of a block (`e` vectors) count if the block holds a token
             let block_counts = |i: usize| {
                 let block = i / (e * width);
                 is_token[block * l..(block + 1) * l].contains(&true)
@@ -87,7 +87,7 @@ fn forward(
             }
             (values(logits), predicted)
         }
-        // the recorded logits are those of every position
+        // logits are recorded for every position
         LanguageModel::Vanilla(model) => (values(model.forward(batch.ids)), is_token),
         _ => (values(logits), predicted),
     };
@@ -125,7 +125,7 @@ fn gradients(case: &Case, device: &Device) -> Result<Quantity, ParityError> {
                 let scale = golden.values.iter().fold(1e-6_f64, |m, v| m.max(f64::from(v.abs())));
                 largest(&tensor.values, &golden.values, |_| true) / scale
             }
-            // a parameter that nothing used has no gradient here and zeros there
+            // an unused parameter has no gradient here, and a recorded gradient of zeros
             None => largest(&vec![0.0; golden.values.len()], &golden.values, |_| true),
             Some(_) => f64::NAN,
         };

@@ -17,7 +17,7 @@ pub(crate) fn compare(
     device: &Device,
     quantities: &mut Vec<Quantity>,
 ) -> Result<(), ParityError> {
-    // the recorded ids come from the published generation code, which has rotary positions of its own
+    // the recorded ids come from the published generation code, which uses other rotary positions
     let model = &match model.clone() {
         LanguageModel::Block(model) => LanguageModel::Block(model.with_published_positions()),
         vanilla => vanilla,
@@ -71,7 +71,7 @@ fn cached(
 }
 
 /// Continues a prompt, recomputing everything for each token. The rest of an unfinished block is
-/// padding, which no earlier token attends to.
+/// padding, to which no earlier token attends.
 fn uncached(
     model: &LanguageModel,
     block_length: usize,
@@ -84,7 +84,7 @@ fn uncached(
     ids.extend(prompt.iter().map(|&id| i64::from(id)));
     let start = ids.len();
     while ids.len() < start + count {
-        // one block more than is known, to have the logits of its tokens
+        // one block more than is known, to get the logits of its tokens
         let time = (ids.len() + 1).next_multiple_of(block_length);
         let mut padded = ids.clone();
         padded.resize(time, PAD);

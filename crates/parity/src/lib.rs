@@ -1,5 +1,6 @@
 //! Compares models with recorded outputs of the published implementation: embeddings, context
-//! embeddings, logits, losses, every gradient, an optimizer's losses, and greedy generation.
+//! embeddings, logits, losses, every gradient, losses during optimizer steps, and greedy
+//! generation.
 
 mod case;
 mod compare;

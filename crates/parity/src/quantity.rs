@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 pub struct Quantity {
     /// Name of the quantity.
     pub name: String,
-    /// Largest difference; for generated ids, how many differ.
+    /// Largest difference; for generated ids, the number of ids that differ.
     pub difference: f64,
     /// Largest difference that is allowed.
     pub tolerance: f64,
@@ -18,14 +18,14 @@ impl Quantity {
         Self { name: name.into(), difference, tolerance }
     }
 
-    /// Whether the difference is within tolerance; NaN is not.
+    /// Whether the difference is within tolerance. NaN is not within tolerance.
     pub fn holds(&self) -> bool {
         self.difference <= self.tolerance
     }
 }
 
-/// The largest difference where `counts` is true; NaN when a compared value is NaN or the lengths
-/// differ.
+/// Returns the largest difference over the elements for which `counts` is true; NaN if a compared
+/// value is NaN or the lengths differ.
 pub(crate) fn largest(ours: &[f32], theirs: &[f32], counts: impl Fn(usize) -> bool) -> f64 {
     if ours.len() != theirs.len() {
         return f64::NAN;

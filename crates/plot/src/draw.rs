@@ -90,7 +90,7 @@ fn draw_chart<B: DrawingBackend>(
         let colour = COLOURS[ribbon.line % COLOURS.len()].mix(0.2);
         chart.draw_series([Polygon::new(plot.outline(ribbon), colour)])?;
     }
-    // the sample of a dashed line in the legend
+    // the short dashed line in the legend
     let dashed = |style: ShapeStyle| {
         move |(x, y): (i32, i32)| {
             let dash = |at: i32| PathElement::new([(x + at, y), (x + at + 9, y)], style);
@@ -191,7 +191,7 @@ fn ranges(plot: &Plot) -> (Range<f64>, Range<f64>) {
     (xs, ys.start - room..ys.end + room)
 }
 
-/// Returns the range from the smallest to the largest value, which is never empty.
+/// Returns a range from the smallest to the largest value. It is never empty.
 fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
     let (low, high) =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));

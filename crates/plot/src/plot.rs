@@ -7,11 +7,11 @@ pub struct Line {
     pub label: String,
     /// x and y; points that are not finite are not drawn.
     pub points: Vec<(f64, f64)>,
-    /// How it is drawn.
+    /// The style in which it is drawn.
     pub style: Style,
 }
 
-/// How a line is drawn.
+/// The style of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Style {
     /// A solid line.
@@ -41,7 +41,7 @@ pub enum Corner {
     /// The corner that falling lines leave free.
     #[default]
     UpperRight,
-    /// The corner that lines leave free which fall from the top.
+    /// The corner that lines falling from the top leave free.
     LowerLeft,
     /// The corner that rising lines leave free.
     LowerRight,

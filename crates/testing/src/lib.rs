@@ -8,7 +8,7 @@ use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
 
-/// The vocabulary of the byte tokenizer, with two rows to spare.
+/// The vocabulary of the byte tokenizer, and two unused rows.
 pub const VOCAB: usize = 260;
 
 const NEOX: &str = r#""hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2"#;
@@ -22,7 +22,7 @@ const CROSS: &str = r#""cls": "t5", "decoding_strategy": "cross_attention", "d_k
 /// Returns a configuration of every shape, with its name.
 ///
 /// # Panics
-/// When a configuration is invalid, which would be an error in this function.
+/// When a configuration is invalid. This would be a bug of this function.
 pub fn shapes() -> Vec<(&'static str, ModelConfig)> {
     let block = |length: usize, embedder: &str, decoder: &str| {
         format!(
@@ -64,7 +64,7 @@ pub fn shape(name: &str) -> ModelConfig {
     shapes().into_iter().find(|(other, _)| *other == name).unwrap().1
 }
 
-/// Returns a random model whose weights are large enough that its output depends on every token.
+/// Returns a random model with weights so large that its output depends on every token.
 pub fn model(config: &ModelConfig, device: &Device) -> LanguageModel {
     struct Larger {
         t5: bool,
@@ -72,7 +72,8 @@ pub fn model(config: &ModelConfig, device: &Device) -> LanguageModel {
     impl ModuleMapper for Larger {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let factor = match param.dims().as_slice() {
-                // with the large initial values of T5's tied table the model only repeats its input
+                // the tied table of T5 has large initial values, with which the model would only
+                // repeat its input
                 [VOCAB, 32] if self.t5 => 0.1,
                 [_] => 1.0,
                 _ => 5.0,

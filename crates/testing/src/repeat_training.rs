@@ -11,8 +11,8 @@ use crate::repeats::Repeats;
 /// Returns the configuration of a small model with blocks of `block_length` tokens, or of a vanilla
 /// model if `block_length` is 1.
 ///
-/// All dimensions of a head are rotated, because the model has to learn to attend to a distance
-/// independent of the tokens there.
+/// All dimensions of a head are rotated, because the model has to learn to attend to a distance,
+/// whatever tokens are there.
 ///
 /// # Panics
 /// When the sizes do not fit together.
@@ -48,11 +48,11 @@ pub struct Training {
     pub lr: f64,
 }
 
-/// Trains a model on windows of documents of `source`, of every kind in turn. `observe` gets the
-/// number and the loss of each step.
+/// Trains a model on windows of documents of `source`, with every kind of document in turn.
+/// `observe` gets the number and the loss of each step.
 ///
 /// # Panics
-/// When the preset that the settings start from is missing.
+/// When the preset that the settings are based on is missing.
 pub fn train(
     config: &ModelConfig,
     source: &Repeats,
@@ -73,7 +73,7 @@ pub fn train(
     for step in 1..=steps {
         let window = |i: usize| {
             let kind = i % source.distances().len();
-            // every token of the window has one to repeat
+            // every token of the window has a token before it that it can repeat
             let behind = source.distances()[kind];
             let ids = source.document(kind, behind + context, step << 16 | i as u64);
             Window { ids: ids[behind..].to_vec(), is_token: vec![true; context] }

@@ -7,11 +7,11 @@ use rand_chacha::ChaCha8Rng;
 /// Number of special ids: EOS and padding.
 const SPECIAL: u32 = 2;
 
-/// A source of documents whose best possible loss is known.
+/// A source of documents with a known best possible loss.
 ///
 /// There is one kind of document per distance, each with `symbols` ids of its own. In a document of
-/// kind `k`, a token repeats the one `distances[k]` positions before it with probability `repeated`,
-/// and is drawn uniformly from the ids of the kind otherwise.
+/// kind `k`, a token repeats the token `distances[k]` positions before it with probability
+/// `repeated`; otherwise it is drawn uniformly from the ids of the kind.
 #[derive(Clone, Debug)]
 pub struct Repeats {
     symbols: u32,
@@ -66,14 +66,14 @@ impl Repeats {
         if position < self.distances[kind] { self.unknown() } else { self.known() }
     }
 
-    /// The loss without the repeated token in the window: `ln symbols`.
+    /// The best loss if the repeated token is not in the window: `ln symbols`.
     pub fn unknown(&self) -> f64 {
         f64::from(self.symbols).ln()
     }
 
-    /// The loss with the repeated token in the window: the entropy `-q ln q - (symbols - 1) r ln r`
-    /// of a token that equals it with probability `q = repeated + r`, and each other symbol with
-    /// probability `r = (1 - repeated) / symbols`.
+    /// The best loss if the repeated token is in the window: the entropy `-q ln q - (symbols - 1) r
+    /// ln r` of a token that equals it with probability `q = repeated + r`, and each other symbol
+    /// with probability `r = (1 - repeated) / symbols`.
     pub fn known(&self) -> f64 {
         let r = (1.0 - self.repeated) / f64::from(self.symbols);
         let entropy = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };
@@ -85,7 +85,8 @@ impl Repeats {
 mod tests {
     use super::*;
 
-    /// The loss of predicting a token from the one `distance` before it, measured by counting.
+    /// The loss of predicting a token from the token `distance` positions before it, measured by
+    /// counting.
     fn counted(ids: &[u32], source: &Repeats, distance: usize) -> f64 {
         let pairs: Vec<bool> = ids.iter().zip(&ids[distance..]).map(|(a, b)| a == b).collect();
         let q = pairs.iter().filter(|&&same| same).count() as f64 / pairs.len() as f64;
@@ -100,7 +101,7 @@ mod tests {
             let distance = source.distances()[kind];
             let ids = source.document(kind, 200_000, 3);
             assert!((counted(&ids, &source, distance) - source.known()).abs() < 0.01);
-            // tokens at a distance that is no multiple of the true one are independent
+            // tokens are independent at a distance that is not a multiple of the true one
             for other in [1, distance - 1, distance + 1] {
                 assert!((counted(&ids, &source, other) - source.unknown()).abs() < 0.001);
             }

@@ -18,7 +18,7 @@ pub enum TextError {
         /// The parser's error.
         source: tokenizers::Error,
     },
-    /// A special token has another id than this project's models use.
+    /// A special token has a different id from the one that this project's models use.
     #[error(
         "{path}: {token} has {}; use a tokenizer that gives it id {expected}, as the GPT-NeoX \
          tokenizer does, or train one", .found.map_or("no id".into(), |id| format!("id {id}"))
@@ -36,7 +36,7 @@ pub enum TextError {
     /// The vocabulary to train is smaller than the alphabet.
     #[error("a vocabulary of {0} ids is too small: 256 bytes and 2 special tokens need 258")]
     VocabularyTooSmall(usize),
-    /// The text has a longer run of whitespace than the tokenizer splits exactly.
+    /// The text has a run of whitespace that is too long for the tokenizer to split exactly.
     #[error(
         "more than {limit} whitespace characters in a row before byte {byte} of a document: too \
          many to tokenize exactly; shorten the run"

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use crate::tokenizer::Tokenizer;
 
 /// Decodes ids one at a time and holds back bytes that do not form a complete character yet. `T` is
-/// a reference to a tokenizer or an `Arc` of one.
+/// a reference to a tokenizer or an `Arc` of a tokenizer.
 #[derive(Debug)]
 pub struct StreamDecoder<T> {
     tokenizer: T,
@@ -13,7 +13,7 @@ pub struct StreamDecoder<T> {
     /// Index of the first id that is still needed as context; the text of the ids before it has
     /// been returned.
     settled: usize,
-    /// Bytes already returned of the text of `ids[settled..]`.
+    /// Number of bytes of the text of `ids[settled..]` that were already returned.
     returned: usize,
 }
 
@@ -23,7 +23,7 @@ impl<T: Deref<Target = Tokenizer>> StreamDecoder<T> {
         Self { tokenizer, ids: Vec::new(), settled: 0, returned: 0 }
     }
 
-    /// Adds the next id and returns the text that is complete now, possibly none.
+    /// Adds the next id and returns the text that is complete now, which can be empty.
     pub fn push(&mut self, id: u32) -> String {
         self.ids.push(id);
         let text = self.tokenizer.decode(&self.ids[self.settled..]);
@@ -31,7 +31,8 @@ impl<T: Deref<Target = Tokenizer>> StreamDecoder<T> {
             return String::new();
         }
         let new = text.get(self.returned..).unwrap_or_default().to_string();
-        // one id of context stays: some tokenizers decode the first id of a text differently
+        // one id is kept as context, because some tokenizers decode the first id of a text
+        // differently
         self.settled = self.ids.len() - 1;
         self.returned = self.tokenizer.decode(&self.ids[self.settled..]).len();
         new

@@ -34,14 +34,14 @@ const BYTES_JSON: &str = "{\n  \"type\": \"bytes\",\n  \"version\": 1\n}\n";
 /// GPT-NeoX tokenizer.
 #[derive(Clone, Debug)]
 pub enum Tokenizer {
-    /// One id per byte: byte `b` has id `b + 2`. Needs no file.
+    /// One id per byte: byte `b` has id `b + 2`. This tokenizer needs no file.
     Bytes,
     /// A Hugging Face tokenizer.
     HuggingFace(Box<HfTokenizer>),
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, either of Hugging Face or written by [`save`](Self::save).
+    /// Reads a `tokenizer.json` of Hugging Face, or a file that [`save`](Self::save) wrote.
     ///
     /// # Errors
     /// If the file cannot be read, is not a tokenizer, or has other ids for [`EOS`] and [`PAD`].
@@ -57,7 +57,8 @@ impl Tokenizer {
         }
         let not_a_tokenizer = |source| TextError::NotATokenizer { path: path.into(), source };
         let mut tokenizer: HfTokenizer = json.parse().map_err(not_a_tokenizer)?;
-        // documents are tokenized completely, whatever lengths are saved in the file
+        // the file can contain a maximum length and padding, but documents are tokenized completely
+        // and without padding
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(not_a_tokenizer)?;
         for (token, expected) in [(EOS_TEXT, EOS), (PAD_TEXT, PAD)] {
@@ -152,7 +153,7 @@ impl Tokenizer {
         }
     }
 
-    /// Whether `ids` decode to `text`, or to `text` as the tokenizer normalizes it.
+    /// Returns whether `ids` decode to `text`, or to `text` after the tokenizer's normalization.
     pub fn decodes_to(&self, ids: &[u32], text: &str) -> bool {
         let decoded = self.decode(ids);
         let Self::HuggingFace(tokenizer) = self else { return decoded == text };
@@ -205,7 +206,7 @@ impl Tokenizer {
     }
 }
 
-/// Refuses text that the tokenizer's splitting rules would not be applied to.
+/// Refuses a text to which the tokenizer would not apply its splitting rules.
 fn check_whitespace(text: &str) -> Result<(), TextError> {
     let mut run = 0;
     for (byte, character) in text.char_indices() {
@@ -300,7 +301,8 @@ mod tests {
         let tokenizer = Tokenizer::train_bpe([TEXT.to_string()].into_iter(), 300).unwrap();
         let text = |blanks: usize| format!("a{}b", "\n".repeat(blanks));
         let longest = tokenizer.encode(&text(MAX_WHITESPACE)).unwrap();
-        // the last newline before a word is a token of its own: the rules applied to the end
+        // the last newline before a word is a separate token, so the rules were applied up to the
+        // end
         let mut parts = tokenizer.encode(&format!("a{}", "\n".repeat(MAX_WHITESPACE - 1))).unwrap();
         parts.extend(tokenizer.encode("\nb").unwrap());
         assert_eq!(longest, parts);

@@ -69,7 +69,7 @@ impl FamilyConfig for BigramConfig {
     }
 }
 
-/// Published files have the names of the module paths.
+/// In published files, parameters have their module paths as names.
 impl PublishedNames for BigramConfig {
     fn published_names(&self, path: &str) -> Vec<String> {
         vec![path.to_string()]

@@ -1,4 +1,4 @@
-//! Decoding without caches: the last token is all that a bigram model attends to.
+//! Decoding without caches: a bigram model reads the last token only.
 
 use block_transformer_family::{BlockDecoding, Family, PaddingMask, Work};
 use block_transformer_layers::{Positions, project};

@@ -1,7 +1,7 @@
-//! The smallest family: bigram models, which predict a token from the one before it.
+//! The smallest family: bigram models, which predict a token from the token before it.
 //!
-//! It is no part of any registry. Its tests show that the two traits are all that a family needs to
-//! be trained, decoded, evaluated, imported and exported.
+//! It is not in any registry. Its tests show that a family needs only the two traits to be trained,
+//! decoded, evaluated, imported and exported.
 
 mod config;
 mod decoding;

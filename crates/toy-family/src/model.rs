@@ -9,7 +9,7 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::config::BigramConfig;
 use crate::decoding::DecodingState;
 
-/// A language model whose hidden state is the embedding of the last token.
+/// A language model that uses the embedding of the last token as its hidden state.
 #[derive(Module, Debug)]
 pub struct Bigram {
     table: Embedding,

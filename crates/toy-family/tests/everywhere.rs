@@ -14,7 +14,7 @@ use burn::tensor::Device;
 
 const CONFIG: BigramConfig = BigramConfig { vocab_size: 12, width: 8 };
 
-/// Tokens 2, 3, ..., 11, 2, 3, ..., from the one at `start`.
+/// Returns `count` tokens of the cycle 2, 3, ..., 11, 2, 3, ..., from index `start` on.
 fn cycle(start: usize, count: usize) -> Vec<u32> {
     (start..start + count).map(|i| 2 + (i % 10) as u32).collect()
 }

@@ -11,7 +11,7 @@ pub enum WeightsError {
     /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The file is no safetensors file.
+    /// The file is not a safetensors file.
     #[error("{path} is not a readable safetensors file")]
     Format {
         /// The file.
@@ -39,7 +39,7 @@ pub enum WeightsError {
         origin: String,
         /// Parameters that the file lacks.
         missing: Vec<String>,
-        /// Tensors that the model has no parameter for.
+        /// Tensors for which the model has no parameter.
         left_over: Vec<String>,
         /// Tensors of another shape, and tied tensors that differ: name and reason.
         wrong: Vec<String>,

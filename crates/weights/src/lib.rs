@@ -1,7 +1,7 @@
 //! Import and export of published weight files.
 //!
-//! A model family names its parameters once, through [`PublishedNames`]. [`import`] and [`export`] both
-//! read that table, so a file that is exported and imported again has the same bits.
+//! A model family names its parameters once, through [`PublishedNames`]. [`import`] and [`export`]
+//! both read that table, so weights that are exported and imported again have the same bits.
 
 mod error;
 mod layout;

@@ -28,8 +28,9 @@ pub fn import<M: Module>(
     load(model, names, read_tensors(path)?, &path.display().to_string())
 }
 
-/// Writes `model` under its published names. `unused` holds the published tensors that the model does
-/// not use, as an import returned them; missing ones are written as zeros, for strict loaders.
+/// Writes `model` under its published names. `unused` holds the published tensors that the model
+/// does not use, as returned by an import. Tensors missing from it are written as zeros, because
+/// strict loaders require them.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -55,7 +56,8 @@ pub fn export<M: Module>(
 /// When the file cannot be read, or holds a tensor of an unsupported format.
 pub fn read_tensors(path: &Path) -> Result<HostTensors, WeightsError> {
     let file = File::open(path).map_err(FileError::read(path))?;
-    // SAFETY: the map is read here and dropped; a file that changes meanwhile is a damaged input.
+    // SAFETY: the map is read here and dropped; a file that changes in the meantime is a damaged
+    // input.
     let map = unsafe { Mmap::map(&file) }.map_err(FileError::read(path))?;
     let file = SafeTensors::deserialize(&map)
         .map_err(|source| WeightsError::Format { path: path.into(), source })?;

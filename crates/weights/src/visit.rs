@@ -14,7 +14,7 @@ use crate::{HostTensor, HostTensors};
 pub struct Entry {
     /// Module path.
     pub path: String,
-    /// Published names; those after the first are tied to it.
+    /// Published names. The tensors of all names after the first are tied to the first.
     pub names: Vec<String>,
     /// Published layout.
     pub layout: Layout,
@@ -110,7 +110,8 @@ pub fn load<M: Module>(
     Ok((model.map(&mut Fill { path: Vec::new(), tensors: placed }), unused))
 }
 
-/// Whether `name` is that of a buffer, which published files may hold beside the parameters.
+/// Returns whether `name` is the name of a buffer. Published files can contain buffers in addition
+/// to parameters.
 fn is_buffer(name: &str) -> bool {
     const BUFFERS: [&str; 4] = [
         "attention.bias",

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::families::{LanguageModel, ModelConfig, REGISTRATIONS};
 use crate::nearest::nearest;
 
-/// A configuration that describes no model.
+/// A configuration that does not describe a model.
 #[derive(Debug, thiserror::Error)]
 #[error("{origin} describes no model")]
 pub struct ConfigError {
@@ -24,7 +24,7 @@ pub enum ConfigProblem {
     /// The text is not JSON.
     #[error("the text is not valid JSON")]
     Json(#[source] serde_json::Error),
-    /// The table is of no family.
+    /// The table belongs to no family.
     #[error("one of the keys {keys} is needed, which tell the families apart")]
     NoFamily {
         /// The keys that tell the families apart.
@@ -35,7 +35,7 @@ pub enum ConfigProblem {
     UnknownKey {
         /// The key with its path.
         key: String,
-        /// The known key most like it.
+        /// The most similar known key.
         nearest: String,
     },
     /// The key belongs to another kind of embedder or token decoder.
@@ -80,7 +80,7 @@ impl ModelConfig {
         format!("{:#}", self.to_value())
     }
 
-    /// A model with first weights drawn from `seed`.
+    /// A model with initial weights drawn from `seed`.
     pub fn init(&self, seed: u64, device: &Device) -> LanguageModel {
         Family::init(self, seed, device)
     }
@@ -103,7 +103,7 @@ fn read(table: Value) -> Result<ModelConfig, ConfigProblem> {
     }
     let config =
         ModelConfig::deserialize_family(family.key, &table).map_err(ConfigProblem::Value)?;
-    // a key of another `cls` is known, but does not survive
+    // a key of another `cls` is known, but is not in the parsed configuration
     if let Some(key) = lost_key(&table, &config.to_value(), "") {
         return Err(ConfigProblem::UnusedKey { key });
     }
@@ -111,7 +111,7 @@ fn read(table: Value) -> Result<ModelConfig, ConfigProblem> {
     Ok(config)
 }
 
-/// The path of a key of `given` that is not in `kept`.
+/// Returns the path of a key that is in `given` but not in `kept`.
 fn lost_key(given: &Value, kept: &Value, at: &str) -> Option<String> {
     given.as_object()?.iter().find_map(|(key, value)| {
         let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };

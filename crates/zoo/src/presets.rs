@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::families::{ModelConfig, REGISTRATIONS};
 use crate::nearest::nearest;
 
-/// A named configuration with the hyperparameters it is trained with.
+/// A named configuration with its training hyperparameters.
 #[derive(Clone, Debug)]
 pub struct Preset {
     /// Name of the preset.
@@ -16,7 +16,8 @@ pub struct Preset {
     pub summary: String,
     /// Parameters of the published model outside embeddings; `None` when none was published.
     pub published_non_embedding: Option<f64>,
-    /// The model. Its vocabulary is that of the published models; a tokenizer may bring another.
+    /// The model. Its vocabulary is that of the published models; a tokenizer with another
+    /// vocabulary changes it.
     pub model: ModelConfig,
     /// Hyperparameters.
     pub train: TrainDefaults,
@@ -38,13 +39,13 @@ pub struct TrainDefaults {
     pub warmup: u64,
 }
 
-/// There is no preset of that name.
+/// The error when no preset has the given name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no preset `{name}`; did you mean `{nearest}`?")]
 pub struct PresetError {
     /// The name that was asked for.
     pub name: String,
-    /// The preset name most like it.
+    /// The most similar name of a preset.
     pub nearest: String,
 }
 
