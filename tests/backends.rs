@@ -15,7 +15,7 @@ use crate::support::one_at_a_time;
 const PRESET: &str = "block-170m";
 const CONTEXT: usize = 64;
 const GENERATED: usize = 8;
-/// The largest difference of a logit between the backends.
+/// The largest allowed difference of a logit between the backends.
 const TOLERANCE: f32 = 1e-4;
 
 /// The results of one backend.
@@ -23,7 +23,7 @@ struct Computed {
     /// The loss before a training step, the global norm of its gradient, the loss after it.
     training: [f64; 3],
     generated: Vec<u32>,
-    /// The logits that each generated token was chosen from.
+    /// The logits from which each generated token was chosen.
     logits: Vec<Vec<f32>>,
 }
 
@@ -82,7 +82,7 @@ fn a_model_of_85m_parameters_trains_and_generates_equally_on_flex_and_ndarray() 
     for (token, (a, b)) in flex.logits.iter().zip(&ndarray.logits).enumerate() {
         let difference = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(difference <= TOLERANCE, "{difference}");
-        // without a near-tie, rounding cannot change the choice
+        // rounding cannot change the choice if the two largest logits are not nearly equal
         let mut sorted = a.clone();
         sorted.sort_by(|a, b| b.total_cmp(a));
         assert!(sorted[0] - sorted[1] > 10.0 * TOLERANCE, "token {token}: {:?}", &sorted[..2]);

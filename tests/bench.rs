@@ -1,4 +1,5 @@
-//! `bench` and `plan` through the real binary, on small models. No test depends on speed.
+//! `bench` and `plan` through the real binary, on small models. No test depends on the measured
+//! speed.
 
 use std::path::Path;
 
@@ -39,7 +40,7 @@ fn decoding_after_a_context_is_measured_compared_and_drawn() {
         let share = rate("rate") / rate("roofline");
         assert!(rate("share") < 4.0 * share && share < 4.0 * rate("share"));
     }
-    // four times the context, a quarter of the sequences
+    // with four times the context, a quarter of the sequences fit
     assert!(rows[0]["batch"].as_u64() > rows[2]["batch"].as_u64());
     let file = |name: &str| std::fs::read_to_string(dir.path().join("out").join(name)).unwrap();
     assert_eq!(file("results.csv").lines().count(), 5);

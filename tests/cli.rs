@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::support::{command, fails, golden, succeeds};
 
-/// Creates a folder with a text of some tens of kilobytes.
+/// Creates a folder with a text of tens of kilobytes.
 fn with_text() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let text: String =
@@ -28,7 +28,7 @@ const TINY: [&str; 10] = [
     "2",
 ];
 
-/// Returns the arguments of a run that takes seconds, by default of three steps.
+/// Returns the arguments of a run that takes seconds. By default it has three steps.
 fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
     let steps: &[&str] = if more.contains(&"--steps") { &[] } else { &["--steps", "3"] };
     TINY.iter().chain(steps).chain(more).copied().collect()
@@ -67,7 +67,7 @@ fn the_dependencies_of_another_project_are_not_a_default_corpus() {
     assert!(!dir.path().join("data").exists() && !dir.path().join("runs").exists());
 }
 
-/// Root may read every file; the command then runs as another user.
+/// Root can read every file, so if the test runs as root, the command runs as another user.
 #[cfg(unix)]
 #[test]
 fn a_file_without_read_permission_is_named() {
@@ -94,7 +94,7 @@ fn a_file_without_read_permission_is_named() {
     assert_eq!(error.matches("Permission denied").count(), 1, "{error}");
 }
 
-/// Writes a Megatron pair of documents, with a token id per byte.
+/// Writes a Megatron pair of documents, with one token id per byte.
 fn write_pair(dir: &Path, documents: &[String]) {
     let lengths = || documents.iter().map(String::len);
     let mut index = b"MMIDIDX\0\0".to_vec();
@@ -189,7 +189,7 @@ fn a_checkpoint_of_another_tokenizer_is_refused() {
     );
 }
 
-/// Trains on a file system of 6 MB, which has room for one checkpoint, in a mount namespace.
+/// Trains on a file system of 6 MB in a mount namespace. It has room for one checkpoint.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_named_and_loses_nothing() {
@@ -271,7 +271,7 @@ fn weights_that_do_not_fit_are_listed_and_nothing_is_written() {
     let lost = tensors.remove("embedder.embeddings.weight").unwrap();
     tensors.insert("embedder.embedings.weight".into(), lost);
     tensors.get_mut("token_decoder.embed_out.weight").unwrap().shape = vec![64, 96];
-    // a buffer that published files may hold is no error
+    // published files can contain this buffer, so it is not an error
     let buffer = block_transformer_weights::HostTensor { shape: vec![1], values: vec![0.0] };
     tensors.insert("block_decoder.gpt_neox.layers.0.attention.rotary_emb.inv_freq".into(), buffer);
     let bad = dir.path().join("bad.safetensors");

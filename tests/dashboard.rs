@@ -13,7 +13,7 @@ use crate::support::{command, one_at_a_time};
 fn terminal() -> (File, OwnedFd) {
     let size = libc::winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
     let (mut ours, mut theirs) = (0, 0);
-    // SAFETY: out-parameters that live long enough; null where a default is meant
+    // SAFETY: the output parameters live long enough; null pointers select defaults
     let opened = unsafe {
         libc::openpty(
             &raw mut ours,
@@ -24,12 +24,12 @@ fn terminal() -> (File, OwnedFd) {
         )
     };
     assert_eq!(opened, 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: just opened, and nobody else's
+    // SAFETY: both were just opened, and no other value owns them
     unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) }
 }
 
-/// Trains on a terminal until the dashboard shows `shown`, types `keys`, and returns all that was
-/// drawn with the exit code.
+/// Trains on a terminal until the dashboard shows `shown`, types `keys`, and returns everything
+/// that was drawn and the exit code.
 fn train(shown: &str, keys: &[&str]) -> (String, Option<i32>) {
     let dir = tempfile::tempdir().unwrap();
     let text: String = (0..4000).map(|i| format!("line {i} of a text\n")).collect();
@@ -41,10 +41,11 @@ fn train(shown: &str, keys: &[&str]) -> (String, Option<i32>) {
     let mut command = command(dir.path(), &[&train[..], &endless].concat());
     command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
     let theirs_fd = theirs.as_raw_fd();
-    // SAFETY: calls that are allowed between fork and exec
+    // SAFETY: these calls are allowed between fork and exec
     unsafe {
         command.pre_exec(move || {
-            // a session of its own with the terminal in control, so that Ctrl-C finds it
+            // a new session with this terminal as its controlling terminal, so that Ctrl-C reaches
+            // the process
             libc::setsid();
             match libc::ioctl(theirs_fd, libc::TIOCSCTTY, 0) {
                 -1 => Err(std::io::Error::last_os_error()),
@@ -93,7 +94,7 @@ fn the_dashboard_shows_the_run_and_ctrl_c_ends_it_in_order() {
     let (drawn, code) = train("Items", &["\u{3}"]);
     assert_eq!(code, Some(130), "{drawn}");
     assert!(drawn.contains("Tokens per second"), "{drawn}");
-    // the terminal is given back before the last lines
+    // the terminal is restored before the last lines
     let (_, after) = drawn.rsplit_once("\u{1b}[?1049l").unwrap();
     assert!(after.contains("interrupted after step"), "{after}");
 }

@@ -16,8 +16,8 @@ fn fails(dir: &Path, args: &[&str], says: &[&str]) {
     assert_eq!(written.lines().count(), 1, "{written}");
 }
 
-/// A folder with a checkpoint of 260 ids in `fits`, and one of 96 in `small`, both of the byte
-/// tokenizer.
+/// A folder with two checkpoints of the byte tokenizer: `fits` with 260 ids, and `small` with 96
+/// ids.
 fn checkpoints() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let text: String = (0..2000).map(|i| format!("line {i} of a text\n")).collect();

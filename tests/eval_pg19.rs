@@ -1,4 +1,4 @@
-//! `eval-pg19` through the real binary: its results, its errors, and kills.
+//! `eval-pg19` through the real binary: its results, its errors, and resuming after kills.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{command, fails, golden, one_at_a_time, succeeds, was_killed};
 
-/// Text of `bytes` bytes that no two books share.
+/// A text of `bytes` bytes, which is different for each seed.
 fn text(seed: usize, bytes: usize) -> String {
     let word = |i: usize| format!("word {} of {seed}; ", (i * 7919 + seed) % 1013);
     let mut text: String = (0..bytes / 10 + 1).map(word).collect();
@@ -147,7 +147,7 @@ fn invalid_settings_and_checkpoints_are_named() {
     fails(dir, &["eval-pg19", "--books", "books"], &["--checkpoint"]);
     train(dir, "bpe", "debug-vanilla", 2, &["--vocab-size", "300"]);
     fails(dir, &eval(&["--checkpoint", "bpe"]), &["--checkpoint bpe", "another tokenizer"]);
-    // the golden model has 64 ids, the byte tokenizer 258
+    // the golden model has 64 ids, the byte tokenizer has 258
     let golden = |kind| golden(&format!("vanilla.{kind}")).display().to_string();
     let (weights, config) = (golden("model.safetensors"), golden("json"));
     succeeds(dir, &["import", "--from", &weights, "--config", &config, "--out", "wrong"]);
@@ -230,7 +230,7 @@ fn ten_kills_change_no_byte() {
         let args = if resume { resume_args } else { begin("killed") };
         command(dir, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
-    // once in the middle of a book, which the next process continues
+    // one kill in the middle of a book, which the next process continues
     let mut child = start(false);
     for _ in 0..6000 {
         if out.join("partial.json").exists() {
@@ -243,7 +243,8 @@ fn ten_kills_change_no_byte() {
     let partial = json(dir, "killed/partial.json");
     let windows = partial["tally"]["windows"].as_u64().unwrap();
     assert!(windows > 0);
-    // the book is continued and not begun again: a change of its sums is in the results
+    // shows that the book is continued and not begun again: a change of its saved sums appears in
+    // the results
     let tampered = dir.join("tampered");
     std::fs::create_dir(&tampered).unwrap();
     for (name, content) in files(&out) {
@@ -267,7 +268,7 @@ fn ten_kills_change_no_byte() {
             break;
         }
         kills += 1;
-        // a line that is cut off in the middle, as after a kill during a write
+        // a line that is cut off in the middle, as a kill during a write leaves it
         let rows = out.join("books.jsonl");
         if let (true, Ok(text)) = (kills == 5, std::fs::read(&rows)) {
             let cut = [&text[..], &text[..text.len().min(40)]].concat();

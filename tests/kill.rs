@@ -1,4 +1,5 @@
-//! SIGKILL at random moments: the resumed run ends where one that was never interrupted does.
+//! SIGKILL at random moments: the resumed run ends with the same result as a run that was never
+//! interrupted.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -35,7 +36,7 @@ fn twenty_kills_change_nothing() {
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(20);
     let (mut kills, mut longest) = (0, 300);
     while kills < KILLS {
-        // killed before it wrote its configuration, a run is begun anew
+        // a run that was killed before it wrote its configuration is started again
         let resume = dir.join("killed/train.toml").exists();
         let mut child = train(dir, "killed", resume);
         std::thread::sleep(Duration::from_millis(rng.random_range(0..longest)));
@@ -45,7 +46,7 @@ fn twenty_kills_change_nothing() {
             kills += 1;
         } else {
             assert!(status.success(), "{status}");
-            // done before twenty kills: begin anew, and kill sooner
+            // the run ended before twenty kills: start it again, and kill it sooner
             std::fs::remove_dir_all(dir.join("killed")).unwrap();
             (kills, longest) = (0, longest / 2);
             assert!(longest > 10, "the run is too short to be killed {KILLS} times");
@@ -58,7 +59,7 @@ fn twenty_kills_change_nothing() {
         std::fs::read(checkpoint.join("model.bpk")).unwrap()
     };
     assert!(model("straight") == model("killed"));
-    // what the metrics say is the same too, and no step is there twice
+    // the metrics are the same too, and contain no step twice
     let losses = |run: &str| -> Vec<(u64, u64)> {
         let rows = std::fs::read_to_string(dir.join(run).join("metrics.jsonl")).unwrap();
         let rows = rows.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap());
@@ -76,7 +77,7 @@ fn an_interrupt_ends_with_a_checkpoint_and_130() {
     std::fs::write(dir.join("text.txt"), "another bottle of beer on the wall\n".repeat(3000))
         .unwrap();
     let mut child = train(dir, "run", false);
-    // the first checkpoint says that the run is under way
+    // the run has started when its first checkpoint exists
     for _ in 0..600 {
         if dir.join("run/checkpoints/step-000005").exists() {
             break;

@@ -1,4 +1,5 @@
-//! A run that the program wrote before checkpoints had a format number, and one of a newer format.
+//! A run that the program wrote before checkpoints had a format number, and a run of a newer
+//! format.
 
 use std::path::Path;
 
@@ -50,7 +51,8 @@ fn a_run_of_format_1_resumes_to_the_weights_of_an_uninterrupted_run() {
     assert_eq!(resumed.len(), expected.len());
     for (name, expected) in &expected {
         let pairs = resumed[name].values.iter().zip(&expected.values);
-        // equal where the first four steps were rounded as on the machine that wrote the run
+        // the difference is 0 if the first four steps are rounded as on the machine that wrote the
+        // run
         let difference: f32 = pairs.map(|(a, b)| (a - b).abs()).sum();
         assert!(difference <= 1e-5 * expected.values.len() as f32, "{name}: {difference}");
     }

@@ -1,4 +1,4 @@
-//! A model whose shape is in the file of `--config`, as no preset has it.
+//! A model with its own shape, given in the file of `--config`.
 
 use crate::support::{fails, succeeds};
 
@@ -32,7 +32,7 @@ fn a_model_of_the_users_own_shape_trains_resumes_generates_and_exports() {
     std::fs::write(dir.join("printed.toml"), &printed).unwrap();
     let again = succeeds(dir, &["train", "--config", "printed.toml", "--print-config"]);
     assert_eq!(again, printed);
-    // a flag overrides the file, and so does the model of the preset it names
+    // a flag overrides the file; a preset that a flag names overrides the model in the file
     let other = ["train", "--config", "own.toml", "--preset", "debug-vanilla", "--print-config"];
     assert!(!succeeds(dir, &other).contains("block_length"));
 

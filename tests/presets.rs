@@ -7,7 +7,7 @@ use burn::tensor::Device;
 fn parameter_counts_match_the_modules_and_the_published_sizes() {
     for preset in block_transformer_zoo::presets() {
         let config = &preset.model;
-        // weights are drawn at first access, so that even the largest model needs no memory here
+        // weights are drawn at first access, so even the largest model needs no memory here
         let model = config.init(0, &Device::flex());
         let mut counted = 0;
         for entry in block_transformer_weights::entries(&model, config) {
@@ -16,7 +16,7 @@ fn parameter_counts_match_the_modules_and_the_published_sizes() {
         assert_eq!(counted, config.num_params(), "{}", preset.name);
         if let Some(published) = preset.published_non_embedding {
             let ratio = config.num_params_non_embedding() as f64 / published;
-            // published sizes are rounded, and leave out T5's cross-attention and RoBERTa
+            // published sizes are rounded, and do not include T5's cross-attention and RoBERTa
             let most = if preset.name.contains("cls") { 1.25 } else { 1.09 };
             assert!((0.94..most).contains(&ratio), "{}: {ratio}", preset.name);
         }
@@ -60,7 +60,7 @@ fn weights_depend_on_the_seed_and_not_on_the_order_of_access() {
         )
     };
     let whole = tensors(7);
-    // accessing one parameter first changes no parameter
+    // the order of access does not change any parameter
     let model = config.init(7, &Device::flex());
     let _ = model.head();
     let again = block_transformer_weights::published_tensors(

@@ -1,4 +1,4 @@
-//! The program in the README is the example of that name.
+//! The program in the README is the same as the example `generate`.
 
 #[test]
 fn the_readme_contains_the_example_word_for_word() {

@@ -24,7 +24,7 @@ pub(crate) fn succeeds(dir: &Path, args: &[&str]) -> String {
 }
 
 /// Runs a command that must fail with exit code 1 and end with an error that contains every word of
-/// `says`, without a panic. Returns all that it wrote to stderr.
+/// `says`, without a panic. Returns everything that it wrote to stderr.
 pub(crate) fn fails(dir: &Path, args: &[&str], says: &[&str]) -> String {
     let output = command(dir, args).output().unwrap();
     let written = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -38,7 +38,7 @@ pub(crate) fn fails(dir: &Path, args: &[&str], says: &[&str]) -> String {
     written
 }
 
-/// Whether `Child::kill` ended the process with this status.
+/// Returns whether the status is that of a process ended by `Child::kill`.
 pub(crate) fn was_killed(status: ExitStatus) -> bool {
     #[cfg(unix)]
     return std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
@@ -46,10 +46,10 @@ pub(crate) fn was_killed(status: ExitStatus) -> bool {
     return status.code() == Some(1);
 }
 
-/// Keeps the tests that need much memory, or that depend on time, from running side by side: only
-/// one test holds the guard.
+/// Prevents tests that need much memory or depend on time from running at the same time: only one
+/// test can hold the guard.
 pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::new(());
-    // a test that failed says nothing about the next
+    // the failure of another test does not matter here
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }

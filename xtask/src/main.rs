@@ -28,7 +28,7 @@ struct Cli {
     command: commands::Command,
 }
 
-/// Returns how the user calls this program.
+/// Returns the name by which the user calls this program.
 fn program() -> &'static str {
     // cargo sets the variable for the programs that it runs
     let by_cargo = std::env::var("CARGO_PKG_NAME");
@@ -39,14 +39,14 @@ fn program() -> &'static str {
     }
 }
 
-/// Bytes of stack per thread, as many as a main thread has.
+/// Bytes of stack per thread. A main thread has the same size.
 const STACK: usize = 8 << 20;
 
 fn main() -> ExitCode {
     keep_freed_memory();
     let command = Cli::parse().command;
-    // A thread of the pool starts its share of a parallel operation at once. Any other thread would
-    // first wake a thread of the pool, and then wait to be woken.
+    // The command runs on a thread of the pool, which starts its share of a parallel operation at
+    // once. Any other thread would first wake a thread of the pool, and then wait to be woken.
     let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
     rayon::scope(|_| command.run()).unwrap_or_else(|error| {
         eprintln!("error: {}", with_causes(&error));

@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 use block_transformer_evaluation::documents::{BookRow, Observer};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Time between lines without a terminal.
+/// Time between two lines if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// A progress bar with tokens per second and the time left; without a terminal, lines.
+/// Shows tokens per second and the time left, as a progress bar on a terminal and as lines
+/// elsewhere.
 pub(crate) struct TokenMeter {
     bar: Option<ProgressBar>,
-    /// Time and bytes done after the first batch. The time before was spent on loading, and the
-    /// bytes before may be the work of another process.
+    /// Time and bytes done after the first batch. Earlier time was spent on loading, and earlier
+    /// bytes can be the work of a previous process.
     since: Option<(Instant, u64)>,
     tokens: usize,
     line: Instant,
 }
 
 impl TokenMeter {
-    /// A meter at 0.
+    /// Creates a meter at 0.
     pub(crate) fn new() -> Self {
         let style = ProgressStyle::with_template("{bar:40} {percent:>3}% {msg}");
         let bar = std::io::stderr().is_terminal().then(|| {

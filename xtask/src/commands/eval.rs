@@ -21,7 +21,7 @@ use super::prepare::progress;
 use crate::counts::positive;
 use crate::device;
 
-/// Folder of task files without --data.
+/// Folder of task files if --data is not given.
 const DATA: &str = "data/eval";
 const JSON: &str = "results.json";
 const MARKDOWN: &str = "results.md";
@@ -29,7 +29,7 @@ const MARKDOWN: &str = "results.md";
 /// Arguments of `eval`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Checkpoint folder, or a run's folder (its newest checkpoint)
+    /// Checkpoint folder, or run folder (its newest checkpoint)
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
     /// Tasks, separated by commas
@@ -40,7 +40,7 @@ pub(crate) struct Args {
         default_value = "hellaswag,piqa,arc-easy,lambada,wikitext,winogrande"
     )]
     tasks: Vec<String>,
-    /// Folder of task files [default: data/eval, to which files with a known address are downloaded]
+    /// Folder of task files [default: data/eval; missing files are downloaded to it if possible]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Evaluate only the first N items of each task
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Solved examples before each prompt; only 0 is supported
     #[arg(long, value_name = "N", default_value_t = 0)]
     shots: usize,
-    /// Tokens of context [default: those the model was trained with]
+    /// Tokens of context [default: the context that the model was trained with]
     #[arg(long, value_name = "N", value_parser = positive())]
     context: Option<usize>,
     /// Tokens per batch; scores do not depend on it
@@ -184,7 +184,7 @@ fn timed(
     Ok(TimedEvaluation { evaluation, seconds })
 }
 
-/// Adds the flag that is the remedy of an error.
+/// Adds to an error the flag that remedies it.
 fn with_flag(error: EvalError) -> Error {
     match error {
         EvalError::TooLong { context, .. } => {

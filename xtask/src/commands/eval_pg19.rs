@@ -18,7 +18,8 @@ use crate::meter::TokenMeter;
 
 const RECIPE: &str = "pg19-test";
 const CONTEXT: usize = 2048;
-/// Tokens per batch: with fewer the processor is not busy, with more its caches are too small.
+/// Tokens per batch. With fewer tokens the processor is not fully used, with more its caches are
+/// too small.
 const BATCH_TOKENS: usize = 2048;
 
 /// Arguments of `eval-pg19`.
@@ -30,7 +31,7 @@ pub(crate) struct Args {
     /// Folder of books (.txt), or a file that lists one book per line
     #[arg(long, value_name = "PATH", conflicts_with = "download")]
     books: Option<PathBuf>,
-    /// Use the 100 books of PG19's test split, downloaded (41 MB) unless they are there
+    /// Use the 100 books of PG19's test split; missing ones are downloaded (41 MB)
     #[arg(long)]
     download: bool,
     /// Tokens per window [default: 2048]
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     /// Evaluate the first N books only
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Windows per batch [default: as many as have 2048 tokens together]
+    /// Windows per batch [default: the number of windows that have 2048 tokens together]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Leave out the loss of whole books, which takes half of the time
@@ -159,7 +160,7 @@ impl Args {
     }
 }
 
-/// Adds the flag that causes an error, or that is its remedy.
+/// Adds to an error the flag that causes or remedies it.
 fn with_flag(error: EvalError) -> Error {
     let flag = match &error {
         EvalError::Zero(setting) => format!("--{setting}"),

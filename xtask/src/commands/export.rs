@@ -31,7 +31,8 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Format {
-    /// safetensors with the published names and layouts, which the published Python code loads
+    /// A safetensors file with the published names and layouts, which the published Python code
+    /// loads
     #[default]
     Safetensors,
     /// burn's own format

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// Checkpoint folder with the model and its tokenizer
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
-    /// Text to continue; may be empty, and may be given several times
+    /// Text to continue; can be empty, and can be given several times
     #[arg(
         long,
         value_name = "TEXT",
@@ -35,8 +35,8 @@ pub(crate) struct Args {
     /// File with more texts to continue, one per line; empty lines are skipped
     #[arg(long, value_name = "FILE")]
     prompts_file: Option<PathBuf>,
-    /// Divides the logits: below 1 for likelier text, above 1 for more varied text, 0 for --greedy
-    /// [default: 0.8]
+    /// Sampling temperature: below 1 for more likely text, above 1 for more varied text, 0 for
+    /// --greedy [default: 0.8]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Draw only from this many of the most likely tokens
@@ -54,10 +54,10 @@ pub(crate) struct Args {
     /// Maximum number of new tokens per prompt
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_tokens: usize,
-    /// String that ends the text, which does not contain it; may be given several times
+    /// String that ends the text and is not printed; can be given several times
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
-    /// Continue when the model ends the document
+    /// Continue after the model has ended the document
     #[arg(long)]
     ignore_eos: bool,
     /// Maximum number of prompts decoded together
@@ -66,10 +66,10 @@ pub(crate) struct Args {
     /// Maximum memory, such as 4GiB or 500MB; fewer prompts are decoded together if necessary
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
-    /// How matrices are stored
+    /// Storage format of the matrices
     #[arg(long, value_name = "FORMAT", value_parser = device::precision(), default_value = "f32")]
     weights: Precision,
-    /// Device that computes
+    /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }
@@ -90,7 +90,8 @@ impl Args {
             TextGenerator::new(&model, tokenizer, &device).with_room(self.batch, memory);
         let start = Instant::now();
         let mut out = Output::default();
-        // a single prompt streams; several are printed in order, each as soon as all before it ended
+        // the text of a single prompt is streamed; several texts are printed in order, each as soon
+        // as it and all texts before it are complete
         let streaming = prompts.len() == 1;
         let (mut texts, mut ended) =
             (vec![String::new(); prompts.len()], vec![false; prompts.len()]);
@@ -118,7 +119,7 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Names the option that an error is about.
+    /// Adds the option that caused an error.
     fn explain(&self, error: GenerationError) -> anyhow::Error {
         let option = match &error {
             GenerationError::Temperature(_) => "--temperature".into(),
@@ -135,7 +136,8 @@ impl Args {
         anyhow::Error::new(error).context(option)
     }
 
-    /// The memory that may be used: the given size, or all memory of the device where it is known.
+    /// The memory that may be used: the given size, otherwise all memory of the device if its size
+    /// is known.
     fn memory(&self) -> Result<Option<u64>> {
         let (given, available) = (self.memory, self.device.memory().map(ByteSize));
         if let (Some(given), Some(available)) = (given, available)
@@ -175,7 +177,7 @@ impl Args {
     }
 }
 
-/// Stdout, until its reader is gone (`generate | head`).
+/// Stdout. When its reader has closed the pipe (`generate | head`), nothing more is printed.
 #[derive(Default)]
 struct Output {
     error: Option<std::io::Error>,

@@ -14,10 +14,10 @@ use crate::device;
 pub(crate) struct Args {
     /// Folder of cases: NAME.json, NAME.model.safetensors, NAME.golden.safetensors
     dir: PathBuf,
-    /// Compare only the cases whose name contains this text
+    /// Compare only cases with this text in their name
     #[arg(long)]
     case: Option<String>,
-    /// Device that computes
+    /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }

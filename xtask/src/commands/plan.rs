@@ -16,7 +16,7 @@ use super::preset;
 use crate::counts::count;
 use crate::device;
 
-/// The workloads without `--lengths` and `--context`.
+/// The workloads if neither `--lengths` nor `--context` is given.
 const LENGTHS: [Lengths; 2] =
     [Lengths { prompt: 2048, new: 128 }, Lengths { prompt: 128, new: 2048 }];
 
@@ -35,13 +35,13 @@ pub(crate) struct Args {
     /// bandwidth, memory, and f32, bf16 or f16 for weights and values
     #[arg(long, value_name = "SPEC", default_value = "cpu")]
     device_spec: PathBuf,
-    /// Tokens of prompt and continuation [default: 2048:128,128:2048 without --context]
+    /// Tokens of prompt and continuation [default without --context: 2048:128,128:2048]
     #[arg(long, value_delimiter = ',', value_name = "PROMPT:NEW,..")]
     lengths: Vec<Lengths>,
     /// Tokens of context to decode after
     #[arg(long, value_delimiter = ',', value_name = "TOKENS,..", value_parser = count())]
     context: Vec<usize>,
-    /// Sequences decoded together [default: as many as fit into memory]
+    /// Sequences decoded together [default: the largest number that fits into memory]
     #[arg(long, value_name = "N", value_parser = count())]
     batch: Option<usize>,
     /// Memory to use [default: all of the machine's]
@@ -64,7 +64,7 @@ const HEAD: [&str; 11] = [
 ];
 
 impl Args {
-    /// Prints how each preset would decode.
+    /// Prints the predicted batch, memory and speed of each preset.
     pub(crate) fn run(self) -> Result<ExitCode> {
         let machine = self.machine()?;
         let mut plans = Vec::new();
@@ -158,14 +158,15 @@ fn compare(name: &str, plan: &Plan) -> Option<String> {
     ))
 }
 
-/// Compares what the first preset with blocks and the first without read per token of context.
+/// Compares the bytes per token of context that the first preset with blocks and the first preset
+/// without blocks read.
 fn traffic(presets: &[&Preset], machine: &Machine) -> Option<String> {
     let first = |blocks: bool| presets.iter().find(|p| (p.model.block_length() > 1) == blocks);
     let (block, vanilla) = (first(true)?, first(false)?);
     let [ours, theirs] =
         [block, vanilla].map(|preset| cache_bytes_per_context_token(&preset.model, machine));
     Some(format!(
-        "bytes of keys and values that a written token reads per token of context: {} {}, {} {}, {} times less",
+        "bytes of keys and values that decoding a token reads per token of context: {} {}, {} {}, {} times less",
         block.name,
         number(ours),
         vanilla.name,

@@ -18,13 +18,13 @@ pub(super) const CORPUS_NEEDED: &str = "--corpus: needed outside the project's o
 /// Arguments of `prepare`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Recipe, text file, .jsonl file, folder, or Megatron .idx/.bin pair [default inside this
-    /// project: dependencies]
+    /// Recipe, text file, .jsonl file, folder, or Megatron .idx/.bin pair [default in this project:
+    /// dependencies]
     #[arg(long)]
     corpus: Option<String>,
     #[command(flatten)]
     tokenizer: TokenizerArgs,
-    /// Folder to write [default: data/NAME-HASH, which is used again if it exists]
+    /// Folder to write [default: data/NAME-HASH; an existing one is used again]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Folder of prepared corpora and downloads
@@ -112,12 +112,12 @@ pub(super) fn prepared(request: &CorpusRequest<'_>) -> Result<PreparedCorpus> {
     corpus.map_err(with_flags)
 }
 
-/// Whether `corpus` is a folder that was prepared before.
+/// Returns whether `corpus` is a prepared folder.
 pub(super) fn is_prepared(corpus: &str) -> bool {
     PreparedCorpus::exists(Path::new(corpus))
 }
 
-/// Adds to the error of a corpus the flag that remedies it.
+/// Adds to an error about a corpus the flag that remedies it.
 pub(super) fn with_flags(error: DatasetError) -> Error {
     let remedy = match &error {
         DatasetError::UnknownRecipe { .. } => "give --corpus one of them, or a path".into(),
@@ -142,7 +142,8 @@ pub(super) fn with_flags(error: DatasetError) -> Error {
     anyhow!("{:#}; {remedy}", Error::new(error))
 }
 
-/// Returns a function that draws a bar of the amount done and the total, if stderr is a terminal.
+/// Returns a function that draws a progress bar from the amount done and the total, if stderr is a
+/// terminal.
 pub(super) fn progress(name: &str) -> impl FnMut(u64, u64) + use<> {
     let bar = std::io::stderr().is_terminal().then(|| {
         let style = ProgressStyle::with_template("{prefix} {bar:40} {percent:>3}%, {eta} left");

@@ -14,7 +14,7 @@ const KV_BYTES: usize = 2;
 /// Arguments of `presets`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Print one preset's configuration as JSON (the form `import --config` takes)
+    /// Print the configuration of one preset as JSON, as `import --config` reads it
     #[arg(long, value_name = "NAME")]
     show: Option<String>,
 }

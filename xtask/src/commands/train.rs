@@ -98,7 +98,8 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// The configuration from preset, file and flags; for a resumed run, from its own file and flags.
+    /// The configuration from preset, file and flags; for a resumed run, from the file of the run
+    /// and flags.
     fn effective(mut self) -> Result<TrainConfig> {
         self.flags.tokenizer = self.tokenizer.choice();
         let mut config =

@@ -17,19 +17,19 @@ use crate::commands::open_checkpoint;
 use crate::counts::{count, positive};
 use crate::device;
 
-/// The batch without `--batch` and `--memory`.
+/// The batch if neither `--batch` nor `--memory` is given.
 const BATCH: usize = 16;
-/// The workload without `--lengths` and `--at`.
+/// The workload if neither `--lengths` nor `--at` is given.
 const LENGTHS: Lengths = Lengths { prompt: 128, new: 64 };
 
 /// Arguments of `bench decode`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Presets with random weights, measured in turn [default: block-170m,vanilla-160m without
-    /// --checkpoint]
+    /// Presets with random weights, measured in turn [default without --checkpoint:
+    /// block-170m,vanilla-160m]
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     preset: Vec<String>,
-    /// Checkpoint folders to measure too, with their validation losses
+    /// More models to measure: checkpoint folders, reported with their validation losses
     #[arg(long, value_name = "DIR")]
     checkpoint: Vec<PathBuf>,
     /// Tokens of prompt and continuation, such as 2048:128 [default: 128:64]
@@ -41,11 +41,11 @@ pub(super) struct Args {
     /// Sequences decoded together [default: 16]
     #[arg(long, value_delimiter = ',', value_name = "N,..", value_parser = count())]
     batch: Vec<usize>,
-    /// Decode as many sequences together as fit into this much memory (16GiB)
+    /// Decode the largest batch that fits into this much memory, such as 16GiB
     #[arg(long, value_name = "SIZE", conflicts_with = "batch")]
     memory: Option<ByteSize>,
-    /// Seconds that the prompts, and the decoding, of a measurement may take each; the time of the
-    /// other tokens is extrapolated
+    /// Time limit in seconds for the prompts of a measurement, and the same limit for its decoding;
+    /// the time of the remaining tokens is extrapolated
     #[arg(long, value_name = "S", default_value_t = 10.0)]
     seconds: f64,
     /// Measure every token of every prompt and continuation, however long it takes
@@ -54,13 +54,13 @@ pub(super) struct Args {
     /// Number of times that everything is measured
     #[arg(long, value_name = "N", default_value = "3", value_parser = positive())]
     rounds: usize,
-    /// How matrices are stored
+    /// Storage format of the matrices
     #[arg(long, value_name = "FORMAT", value_parser = device::precision(), default_value = "f32")]
     weights: Precision,
     /// Folder for results.json, results.csv, summary.md and plots
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Device that computes
+    /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }

@@ -21,11 +21,11 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Decoding: of prompts and continuations, or after a context, of several models in turn
+    /// Decoding of several models in turn: prompts with continuations, or decoding after a context
     Decode(Box<decode::Args>),
     /// The loss of whole sequences, without gradients
     Eval(sequences::Args),
-    /// Whole training steps: forward, backward, clipping, AdamW
+    /// Whole training steps: forward pass, backward pass, clipping, AdamW
     Train(sequences::Args),
 }
 

@@ -12,7 +12,7 @@ use super::{command_line, create, presets, print};
 use crate::counts::{count, positive};
 use crate::device;
 
-/// The most tokens per step.
+/// The largest number of tokens per step.
 const MOST: usize = Lengths::MOST;
 
 /// Arguments of `bench train` and `bench eval`.
@@ -39,13 +39,13 @@ pub(super) struct Args {
     /// Folder for results.json, results.csv and summary.md
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Device that computes
+    /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }
 
 impl Args {
-    /// Measures one preset after the other, and prints a table.
+    /// Measures the presets one after the other, and prints a table.
     pub(super) fn run(self, task: Task) -> Result<ExitCode> {
         ensure!(
             self.batch * self.context <= MOST,

@@ -1,4 +1,5 @@
-//! burn-train's terminal dashboard, with Ctrl-C as a signal and its "kill" as an exit code.
+//! burn-train's terminal dashboard. Ctrl-C stays a signal, and the command "kill" of the dashboard
+//! ends the program with an exit code.
 
 use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
@@ -15,7 +16,7 @@ use super::interrupt::INTERRUPTED;
 
 const TICK: Duration = Duration::from_millis(200);
 
-/// Whether there is a terminal to draw on.
+/// Returns whether there is a terminal to draw on.
 pub(super) fn is_possible() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     !dumb && std::io::stdout().is_terminal() && std::io::stdin().is_terminal()
@@ -23,7 +24,8 @@ pub(super) fn is_possible() -> bool {
 
 /// Trains `run` with the dashboard on the whole terminal.
 pub(super) fn launch(run: TrainingRun, interrupter: Interrupter) -> Result<Outcome, TrainError> {
-    // Before burn sets its own hook, which calls this one for every panic except that of a "kill".
+    // This hook must be set before burn sets its own. burn's hook calls this one for every panic
+    // except that of a "kill".
     let (faulty, hook) = (Arc::new(AtomicBool::new(false)), take_hook());
     let seen = faulty.clone();
     set_hook(Box::new(move |panic| {
@@ -42,8 +44,8 @@ pub(super) fn launch(run: TrainingRun, interrupter: Interrupter) -> Result<Outco
     }
 }
 
-/// Keeps Ctrl-C a signal until the guard is dropped: the dashboard reads raw keys, and ignores this
-/// one.
+/// Keeps Ctrl-C a signal until the guard is dropped. The dashboard switches the terminal to raw
+/// keys, and ignores the key Ctrl-C.
 fn keep_signals() -> Arc<()> {
     let guard = Arc::new(());
     let held = Arc::downgrade(&guard);
@@ -64,7 +66,7 @@ fn enable_signals() {
         && !mode.local_modes.contains(LocalModes::ISIG)
     {
         mode.local_modes |= LocalModes::ISIG;
-        // without it the keys of the dashboard still work
+        // if this fails, the keys of the dashboard still work
         let _ = tcsetattr(&stdin, OptionalActions::Now, &mode);
     }
 }

@@ -8,10 +8,11 @@ use block_transformer_device::DeviceName;
 use block_transformer_training::TrainError;
 use serde::Serialize;
 
-/// Flags that are keys of the configuration. TOML leaves out those that are not given.
+/// Flags that are keys of the configuration. Flags that are not given are left out of the TOML.
 #[derive(clap::Args, Serialize)]
 pub(super) struct Flags {
-    /// Model and its hyper-parameters; `cargo xtask presets` lists them [default: small-block]
+    /// Preset of the model and its hyper-parameters; `cargo xtask presets` lists them [default:
+    /// small-block]
     #[arg(long)]
     preset: Option<String>,
     /// Recipe, text file, .jsonl file, folder, Megatron .idx, or prepared folder [default: dependencies]
@@ -20,7 +21,7 @@ pub(super) struct Flags {
     /// Folder of the run [default: runs/PRESET]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Device that computes [default: flex]
+    /// Device to compute on [default: flex]
     #[arg(long, value_name = "NAME", value_parser = crate::device::parser())]
     device: Option<DeviceName>,
     /// Seed of the initial weights and of the order of windows [default: 0]
@@ -84,7 +85,7 @@ pub(super) struct Flags {
 /// Rewords `error` with the flags of `train` as its remedies.
 pub(super) fn in_flags(error: TrainError) -> Error {
     match error {
-        // a key of the file that no flag sets
+        // this key is set in the file only; there is no flag for it
         TrainError::OutOfRange { key: "precision", .. } => error.into(),
         TrainError::OutOfRange { key, value, range } => {
             anyhow!("--{} {value}: must be {range}", key.replace('_', "-"))

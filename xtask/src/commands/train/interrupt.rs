@@ -8,8 +8,8 @@ use burn::train::Interrupter;
 /// Exit code after Ctrl-C.
 pub(super) const INTERRUPTED: u8 = 130;
 
-/// An interrupter that the first Ctrl-C or SIGTERM triggers. The second ends the process at once,
-/// which costs the steps since the last checkpoint.
+/// An interrupter that the first Ctrl-C or SIGTERM triggers. The second one ends the process at
+/// once, and the steps since the last checkpoint are lost.
 pub(super) fn interrupter_of_signals() -> Result<Interrupter> {
     let (interrupter, again) = (Interrupter::new(), AtomicBool::new(false));
     let signalled = interrupter.clone();

@@ -1,4 +1,4 @@
-//! Progress of a run as plain lines, for terminals and log files alike.
+//! Progress of a run as plain lines, for terminals and for log files.
 
 use std::io::Write;
 
