@@ -46,7 +46,9 @@ pub enum BenchError {
         available: u64,
     },
     /// The sequences are not a whole number of blocks, or have fewer than two blocks.
-    #[error("sequences of {context} tokens must be two or more whole blocks of {block_length} tokens")]
+    #[error(
+        "sequences of {context} tokens must be two or more whole blocks of {block_length} tokens"
+    )]
     Context {
         /// Tokens per sequence.
         context: usize,

@@ -221,9 +221,10 @@ impl BenchReport {
     pub fn legend(&self) -> &'static str {
         "tokens/s: the median of the rounds, and the slowest and fastest. Roofline: the larger of the \
          FLOPs divided by the matmul peak and the bytes of weights and caches divided by the memory \
-         peak. Predicted: the sum of the same over the phases of a step (matrix products, attention, \
-         LM head), which run one after the other on a processor, with activations in memory. Memory: \
-         the growth of the process; predicted: weights, caches and activations by formula."
+         peak. Predicted: the same maximum for each phase of a step (matrix products, attention, LM \
+         head), with activations in memory, summed because the phases run one after the other on a \
+         processor. Memory: the growth of the process; predicted: weights, caches and activations by \
+         formula."
     }
 }
 

@@ -52,7 +52,7 @@ pub enum GenerationError {
     MaxTokens(usize),
     /// A sequence longer than the engine's limit.
     #[error(
-        "prompt {prompt}: {tokens} tokens with its continuation, and a sequence may have {limit}; \
+        "prompt {prompt}: {tokens} tokens with its continuation, but a sequence can have {limit}; \
          shorten the prompt or generate fewer tokens"
     )]
     TooLong {

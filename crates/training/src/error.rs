@@ -74,7 +74,7 @@ pub enum TrainError {
     NothingToResume(PathBuf),
     /// The checkpoint was trained on data other than the prepared corpus.
     #[error(
-        "{0}: trained on another corpus or tokenizer than is prepared now; prepare the old one \
+        "{0}: trained on a different corpus or tokenizer from the prepared one; prepare the old one \
          again, or begin another run in another folder"
     )]
     OtherCorpus(PathBuf),

@@ -135,7 +135,7 @@ impl Args {
         for (flag, same) in same {
             ensure!(
                 same,
-                "{flag}: the evaluation in {} was begun with another; leave the flag out to resume \
+                "{flag}: the evaluation in {} was begun with another value; leave the flag out to resume \
                  it, or give another --out",
                 self.out.display()
             );

@@ -177,7 +177,8 @@ impl Args {
     }
 }
 
-/// Stdout. When its reader has closed the pipe (`generate | head`), nothing more is printed.
+/// Stdout. When its reader has closed the pipe (`generate | head`), generation ends without an
+/// error.
 #[derive(Default)]
 struct Output {
     error: Option<std::io::Error>,

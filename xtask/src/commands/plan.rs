@@ -88,9 +88,9 @@ impl Args {
         let rows = plans.iter().map(|(preset, plan)| cells(&preset.name, plan));
         say!("{}\n", table(&HEAD, 2, rows).trim_fmt());
         say!(
-            "tokens/s: the phases of a step run one after the other, each at the peaks. At most: either all \
-             arithmetic, or all reading of weights and caches, whichever takes longer. First token: of a \
-             prompt that is decoded alone."
+            "tokens/s: predicted; the phases of a step run one after the other, each at the peaks. At most: the \
+             limit given by all arithmetic or by all reading of weights and caches, whichever takes longer. \
+             First token: the time to the first token of a prompt that is decoded alone."
         );
         if self.device_spec == Path::new("h100") {
             for line in plans.iter().filter_map(|(preset, plan)| compare(&preset.name, plan)) {

@@ -41,7 +41,8 @@ pub(crate) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
             Question::Published { stem, choices } => {
                 let answer = line.answer.ok_or("missing field `answerKey`")?;
                 let gold = choices.iter().position(|choice| choice.label == answer);
-                let gold = gold.ok_or_else(|| format!("answerKey {answer:?} is no choice"))?;
+                let gold = gold
+                    .ok_or_else(|| format!("answerKey {answer:?} is not the label of a choice"))?;
                 (stem, choices.into_iter().map(|choice| choice.text).collect(), gold)
             }
         };

@@ -103,7 +103,7 @@ pub(super) fn in_flags(error: TrainError) -> Error {
             anyhow!("--out {}: there is no run to resume; leave out --resume", path.display())
         }
         TrainError::OtherCorpus(path) => anyhow!(
-            "--resume: {} was trained on another corpus or tokenizer than is prepared now; prepare \
+            "--resume: {} was trained on a different corpus or tokenizer from the prepared one; prepare \
              the old one again, or begin another run with another --out",
             path.display()
         ),
