@@ -1,8 +1,8 @@
 //! Benchmarks of decoding, evaluation and training.
 //!
-//! [`DecodeBench`] and [`SequenceBench`] measure several models in turn. The peaks of the device are
-//! measured before and after each measurement, and a [`BenchReport`] compares every speed with what
-//! they allow.
+//! [`DecodeBench`] and [`SequenceBench`] measure several models in turn. The peaks of the device
+//! are measured before and after each measurement, and a [`BenchReport`] compares every speed with
+//! the limit that they set.
 
 mod candidate;
 mod decode;

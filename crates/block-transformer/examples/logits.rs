@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         block_length: config.block_length(),
     };
 
-    // all tokens but those of the first block are predicted
+    // all tokens except those of the first block are predicted
     let (logits, targets) = model.predict(&batch);
     println!("logits {:?} for targets {:?}", logits.dims(), targets.dims());
     let loss: f32 = model.loss(&batch).into_scalar();

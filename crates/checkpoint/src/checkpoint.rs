@@ -88,7 +88,7 @@ impl Checkpoint {
     /// Opens a checkpoint folder, or the newest undamaged checkpoint of a run folder.
     ///
     /// # Errors
-    /// When there is none, or a newer version of the program wrote it.
+    /// When there is no undamaged checkpoint, or a newer version of the program wrote it.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         if dir.join(manifest::NAME).exists() || dir.join(MODEL).exists() {
             return Self::open_folder(dir);
@@ -115,7 +115,7 @@ impl Checkpoint {
     /// Opens the checkpoint with the lowest validation loss of the run folder `dir`.
     ///
     /// # Errors
-    /// When there is none, or it is damaged.
+    /// When the run has no best checkpoint, or it is damaged.
     pub fn open_best(dir: &Path) -> Result<Self, CheckpointError> {
         let best = RunFolder::new(dir).best();
         Self::open_folder(&best.ok_or_else(|| CheckpointError::NoBest(dir.into()))?)

@@ -31,7 +31,7 @@ pub enum CheckpointError {
         #[source]
         newest: Box<CheckpointError>,
     },
-    /// A file differs from what was written.
+    /// The content of a file is not the content that was written.
     #[error("{path}: {reason}; the checkpoint is damaged, use another one")]
     Damaged {
         /// The file.

@@ -1,9 +1,9 @@
 //! Checkpoints: folders that hold a model, its tokenizer, and everything a training run needs to
 //! continue.
 //!
-//! A checkpoint folder is complete or absent, at whatever moment the writing process dies, and its
-//! manifest holds the SHA-256 of every file. [`Checkpoint::open`] accepts a checkpoint folder or the
-//! folder of a training run ([`RunFolder`]); it needs no trainer.
+//! A checkpoint folder is complete or absent, even if the writing process is killed. Its manifest
+//! holds the SHA-256 of every file. [`Checkpoint::open`] accepts a checkpoint folder or the folder
+//! of a training run ([`RunFolder`]); it needs no trainer.
 
 mod checkpoint;
 mod error;

@@ -91,7 +91,7 @@ fn labels_that_do_not_match_their_questions_are_named() {
     let labels = dir.path().join("piqa_valid-labels.lst");
     for (text, says) in [
         ("0\n1\n0\n", "piqa_valid.jsonl:4: no label"),
-        ("0\n1\n0\n1\n1\n", "labels.lst: 1 labels more"),
+        ("0\n1\n0\n1\n1\n", "labels.lst: 1 more labels"),
         ("0\n1\n2\n1\n", "labels.lst:3: a label must be 0 or 1, not \"2\""),
     ] {
         fs::write(&labels, text).unwrap();

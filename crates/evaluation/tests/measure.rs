@@ -95,7 +95,7 @@ fn whole_books_count_every_token_once() {
             let mut done = 0;
             while done < tokens {
                 let end = (done + CONTEXT).min(tokens);
-                // EOS before the first window; then as many tokens as fit
+                // EOS before the first window; before the others, the largest context that fits
                 let context = match done {
                     0 => vec![EOS],
                     _ => ids[end - CONTEXT - 1..done].to_vec(),

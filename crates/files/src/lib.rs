@@ -1,4 +1,4 @@
-//! Files and folders that are complete or absent, at whatever moment the process dies.
+//! Files and folders that are complete or absent, even if the process is killed.
 //!
 //! Everything is written under a temporary name in the target's own folder, synced to the disk, and
 //! then renamed. A killed process can leave temporary entries behind; [`sweep`] removes them.

@@ -44,7 +44,7 @@ struct Soak {
     name: &'static str,
     engine: Engine,
     requests: Vec<Request>,
-    /// The request of each live sequence, and the number of its tokens so far.
+    /// The request of each unfinished sequence, and the number of its tokens so far.
     live: HashMap<SequenceId, (usize, usize)>,
     random: ChaCha8Rng,
     tokens: u64,

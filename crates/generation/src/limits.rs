@@ -88,8 +88,8 @@ impl Limits {
         }
     }
 
-    /// Returns the limits with the most sequences of `max_tokens` tokens that fit into `bytes`, but
-    /// no more than `max_sequences`.
+    /// Returns the limits with the largest number of sequences of `max_tokens` tokens that fits
+    /// into `bytes`, but at most `max_sequences`.
     ///
     /// # Errors
     /// [`GenerationError::Memory`] when not even one sequence fits.

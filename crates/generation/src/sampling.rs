@@ -13,7 +13,7 @@ const F32_SUM: usize = 256;
 /// How a token is chosen. The temperature is applied first, then `top_k`, then `top_p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; 0 chooses the most likely token.
+    /// Divides the logits. With 0, the most likely token is chosen.
     pub temperature: f64,
     /// Draws from this many of the most likely tokens; `None` draws from all.
     pub top_k: Option<usize>,
@@ -26,7 +26,7 @@ pub struct Sampling {
 }
 
 impl Sampling {
-    /// Always chooses the most likely token; among equals, the one with the lowest id.
+    /// Always chooses the most likely token; of equally likely tokens, the one with the lowest id.
     pub fn greedy() -> Self {
         Self::at(0.0, 0)
     }

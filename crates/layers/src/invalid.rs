@@ -25,7 +25,7 @@ impl InvalidConfig {
     /// Checks that a size is between 1 and `most`.
     ///
     /// # Errors
-    /// When it is not.
+    /// When it is out of this range.
     pub fn check_size(key: &str, value: usize, most: usize) -> Result<(), Self> {
         if (1..=most).contains(&value) {
             return Ok(());

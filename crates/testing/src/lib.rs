@@ -59,7 +59,7 @@ pub fn shapes() -> Vec<(&'static str, ModelConfig)> {
 /// Returns the configuration of [`shapes`] called `name`.
 ///
 /// # Panics
-/// When there is none.
+/// When there is no such configuration.
 pub fn shape(name: &str) -> ModelConfig {
     shapes().into_iter().find(|(other, _)| *other == name).unwrap().1
 }

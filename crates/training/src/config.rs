@@ -20,7 +20,7 @@ pub struct TrainConfig {
     pub corpus: String,
     /// Folder of the run.
     pub out: PathBuf,
-    /// Device that computes.
+    /// Device to compute on.
     pub device: DeviceName,
     /// Format of the weights in training: only [`Precision::F32`] so far.
     pub precision: Precision,

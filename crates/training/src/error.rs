@@ -79,7 +79,7 @@ pub enum TrainError {
     )]
     OtherCorpus(PathBuf),
     /// The checkpoint holds imported weights.
-    #[error("{0}: imported weights without optimizer state, which a run cannot be resumed from")]
+    #[error("{0}: a run cannot be resumed from imported weights, which have no optimizer state")]
     NoOptimizer(PathBuf),
     /// A split of the corpus from which no window can be taken.
     #[error("{split} split")]

@@ -38,7 +38,7 @@ impl TrainConfig {
         Self::from_preset(&preset)?.overridden(file, &origin)?.overridden(flags, "flags")
     }
 
-    /// This configuration with the keys of `flags` in place of its own.
+    /// This configuration, with the values of `flags` in place of its own.
     ///
     /// # Errors
     /// When a key is unknown or has a value of the wrong type.

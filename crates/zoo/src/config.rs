@@ -25,9 +25,9 @@ pub enum ConfigProblem {
     #[error("the text is not valid JSON")]
     Json(#[source] serde_json::Error),
     /// The table belongs to no family.
-    #[error("one of the keys {keys} is needed, which tell the families apart")]
+    #[error("one of the keys {keys} is needed to identify the family")]
     NoFamily {
-        /// The keys that tell the families apart.
+        /// The keys that identify the families.
         keys: String,
     },
     /// The family's tables have no such key.

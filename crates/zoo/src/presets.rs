@@ -87,7 +87,7 @@ pub fn presets() -> &'static [Preset] {
 /// The preset called `name`.
 ///
 /// # Errors
-/// When there is none; the error holds the nearest name.
+/// When there is no such preset. The error contains the most similar name.
 pub fn preset(name: &str) -> Result<&'static Preset, PresetError> {
     presets().iter().find(|preset| preset.name == name).ok_or_else(|| {
         let names = presets().iter().map(|preset| preset.name.as_str());

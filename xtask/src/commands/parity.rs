@@ -48,7 +48,11 @@ impl Args {
             compared += 1;
             failed += usize::from(!report.holds());
         }
-        anyhow::ensure!(compared > 0, "--case: {} has no case of that name", self.dir.display());
+        anyhow::ensure!(
+            compared > 0,
+            "--case: {} has no case with this text in its name",
+            self.dir.display()
+        );
         say!("{} of {compared} cases within tolerance", compared - failed);
         Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -76,8 +76,8 @@ impl Args {
     }
 }
 
-/// The corpus to use if none is given: the dependencies of this project, but never those of another
-/// project.
+/// The corpus if none is given: the dependencies of this project. In another project there is no
+/// default, so that its dependencies are never used.
 pub(super) fn default_corpus() -> Option<String> {
     inside_project().then(|| "dependencies".into())
 }

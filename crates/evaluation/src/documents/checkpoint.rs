@@ -53,8 +53,9 @@ impl OpenCheckpoints {
     /// checkpoint is opened.
     ///
     /// # Errors
-    /// When there is none, one cannot be opened, a tokenizer has more ids than its model, or two
-    /// checkpoints have different tokenizers, so that their losses per token cannot be compared.
+    /// When `paths` is empty, a checkpoint cannot be opened, a tokenizer has more ids than its
+    /// model, or two checkpoints have different tokenizers, so that their losses per token cannot
+    /// be compared.
     pub fn open(paths: &[PathBuf]) -> Result<Self, EvalError> {
         let mut all: Vec<OpenCheckpoint> = Vec::new();
         let mut common: Option<Tokenizer> = None;

@@ -31,7 +31,7 @@ pub(crate) fn load(path: &Path, labels: &Path, limit: usize) -> Result<Vec<Item>
     match rest.len() {
         0 => Ok(items),
         more => {
-            let reason = format!("{more} labels more than {} has questions", path.display());
+            let reason = format!("{more} more labels than questions in {}", path.display());
             Err(EvalError::content(labels, reason))
         }
     }

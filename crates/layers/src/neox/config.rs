@@ -101,7 +101,8 @@ impl NeoXConfig {
         if !(0.0..=1.0).contains(&self.rotary_pct) || !self.rotated().is_multiple_of(2) {
             let (rotary_pct, head_dim) = (self.rotary_pct, self.head_dim());
             let reason = format!(
-                "{rotary_pct} of the {head_dim} dimensions of a head must be an even number of them"
+                "{rotary_pct} must be between 0 and 1, and select an even number of the {head_dim} \
+                 dimensions of a head"
             );
             return Err(InvalidConfig::new("rotary_pct", reason));
         }
