@@ -68,10 +68,10 @@ impl Limits {
 
     /// Predicts the memory of an engine with these limits on burn-flex.
     ///
-    /// - Caches, per sequence: `2 * layers * width` values for each of `ceil((max_tokens - 1) / L)
-    ///   * E` positions of the block decoder and `E r + L - 1` positions of the token decoder (`L`
-    ///   without a prefix). For models without blocks: the same number of values for each of
-    ///   `max_tokens - 1` positions.
+    /// - Caches, per sequence: `2 * layers * width` values for each of
+    ///   `ceil((max_tokens - 1) / L) * E` positions of the block decoder and `E r + L - 1` positions
+    ///   of the token decoder (`L` without a prefix). For models without blocks: the same number of
+    ///   values for each of `max_tokens - 1` positions.
     /// - Activations: the largest of three: a prefill chunk in one layer, a step of all sequences
     ///   in one layer, and twice the logits of that step. A layer holds its input, the output of
     ///   attention, and the inner vectors of the MLP before and after the activation function.
