@@ -71,9 +71,9 @@ impl Repeats {
         f64::from(self.symbols).ln()
     }
 
-    /// The best loss if the repeated token is in the window: the entropy `-q ln q - (symbols - 1) r
-    /// ln r` of a token that equals it with probability `q = repeated + r`, and each other symbol
-    /// with probability `r = (1 - repeated) / symbols`.
+    /// The best loss if the repeated token is in the window: the entropy
+    /// `-q ln q - (symbols - 1) r ln r` of a token that equals it with probability `q = repeated + r`,
+    /// and each other symbol with probability `r = (1 - repeated) / symbols`.
     pub fn known(&self) -> f64 {
         let r = (1.0 - self.repeated) / f64::from(self.symbols);
         let entropy = |p: f64| if p > 0.0 { -p * p.ln() } else { 0.0 };

@@ -3,10 +3,11 @@
 //!
 //! A kernel in this folder is a function with the same name and signature as in `lib.rs`. It
 //! returns `None` where it does not apply. The function in `lib.rs` then tries the backends in
-//! turn: `flex::linear(x, weight, bias).or_else(|| cube::linear(x, weight, bias))`. One
-//! implementation for `burn_cubecl::CubeBackend`, behind `#[backend_extension(Cube, Fusion,
-//! Autodiff)]`, serves all CubeCL devices; check the device of a tensor before calling the
-//! operation, because it panics on a backend that is not in this list.
+//! turn: `flex::linear(x, weight, bias).or_else(|| cube::linear(x, weight, bias))`.
+//!
+//! One implementation for `burn_cubecl::CubeBackend` serves all CubeCL devices. It is declared with
+//! `#[backend_extension(Cube, Fusion, Autodiff)]`. Check the device of a tensor before calling it,
+//! because the operation panics on a backend that is not in this list.
 //!
 //! The arguments need no transfer from the device to the host:
 //! - [`RotaryAngles::table`](crate::RotaryAngles::table) stays on the device as long as the model
