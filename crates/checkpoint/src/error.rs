@@ -8,8 +8,6 @@ use block_transformer_weights::WeightsError;
 use block_transformer_zoo::ConfigError;
 use burn::store::RecordError;
 
-use crate::manifest::FORMAT;
-
 /// A checkpoint that cannot be written, found or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -41,7 +39,7 @@ pub enum CheckpointError {
     },
     /// A newer version of the program wrote the checkpoint.
     #[error(
-        "{path}: checkpoint format {found}, but this version reads formats up to {FORMAT}; use the \
+        "{path}: checkpoint format {found}, but this version reads formats up to {supported}; use the \
          version of the program that wrote it, or a newer one"
     )]
     NewerFormat {
@@ -49,6 +47,8 @@ pub enum CheckpointError {
         path: PathBuf,
         /// The format that its manifest states.
         found: u64,
+        /// The newest format that this version reads.
+        supported: u64,
     },
     /// A file of weights or optimizer state that burn cannot write.
     #[error("cannot write {path}")]

@@ -56,7 +56,7 @@ impl Manifest {
             }
             Some(format) => match format.as_u64() {
                 Some(found) if found > FORMAT => {
-                    Err(CheckpointError::NewerFormat { path: dir.into(), found })
+                    Err(CheckpointError::NewerFormat { path: dir.into(), found, supported: FORMAT })
                 }
                 _ => serde_json::from_value(value).map_err(damaged),
             },

@@ -5,6 +5,7 @@
 
 mod config;
 mod decoding;
+mod family;
 mod model;
 
 pub use config::BigramConfig;

@@ -10,6 +10,7 @@ mod check;
 mod config;
 mod decoding;
 mod embedder;
+mod family;
 mod model;
 mod names;
 mod size;

@@ -1,14 +1,12 @@
 //! Token embedding, GPT-NeoX stack, untied LM head.
 
-use block_transformer_family::{BlockDecoding, Family, PaddingMask, TokenBatch};
 use block_transformer_layers::neox::{NeoXStack, StackCache};
-use block_transformer_layers::{Init, Positions, causal_by_block, int_tensor, project};
+use block_transformer_layers::{Init, Positions, causal_by_block, project};
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::config::GptNeoXConfig;
-use crate::decoding::DecodingState;
 
 /// The KV caches of [`GptNeoX`], one position per token.
 pub type GptNeoXCache = StackCache;
@@ -18,9 +16,9 @@ pub type GptNeoXCache = StackCache;
 pub struct GptNeoX {
     embed_in: Embedding,
     stack: NeoXStack,
-    embed_out: Linear,
+    pub(crate) embed_out: Linear,
     #[module(skip)]
-    config: GptNeoXConfig,
+    pub(crate) config: GptNeoXConfig,
 }
 
 impl GptNeoX {
@@ -78,59 +76,11 @@ impl GptNeoX {
 
     /// The LM head: `[batch, time, hidden] -> [batch, time, vocab]`.
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        project(hidden, self.head(), None)
+        project(hidden, self.embed_out.weight.val(), None)
     }
 
     /// Empty caches of `slots` sequences of up to `capacity` tokens.
     pub fn new_cache(&self, slots: usize, capacity: usize, device: &Device) -> GptNeoXCache {
         self.stack.new_cache(slots, capacity, device)
-    }
-}
-
-impl Family for GptNeoX {
-    type Config = GptNeoXConfig;
-
-    fn init(config: &GptNeoXConfig, seed: u64, device: &Device) -> Self {
-        Self::new(config, &Init::new(seed, device))
-    }
-
-    fn config(&self) -> GptNeoXConfig {
-        self.config.clone()
-    }
-
-    fn hidden(&self, batch: &TokenBatch) -> Tensor<2> {
-        let [b, time] = batch.ids.dims();
-        // the last token is never an input; padding comes after the tokens, so causal attention
-        // does not reach it
-        let hidden = self.hidden_states(batch.ids.clone().narrow(1, 0, time - 1));
-        let [_, _, width] = hidden.dims();
-        hidden.reshape([b * (time - 1), width])
-    }
-
-    fn head(&self) -> Tensor<2> {
-        self.embed_out.weight.val()
-    }
-
-    fn continuation_hidden(
-        &self,
-        ids: Tensor<3, Int>,
-        _is_token: &PaddingMask,
-        before: Vec<i64>,
-        _written: Tensor<2, Int>,
-    ) -> Tensor<3> {
-        let ([rows, time, _], device, count) = (ids.dims(), ids.device(), before.len());
-        let hidden = self.hidden_states(ids.reshape([rows, time]));
-        let [_, _, width] = hidden.dims();
-        let before = int_tensor(before, &device);
-        hidden.reshape([rows * time, width]).select(0, before).reshape([count, 1, width])
-    }
-
-    fn decoder(
-        &self,
-        slots: usize,
-        blocks: usize,
-        device: &Device,
-    ) -> Box<dyn BlockDecoding + Send> {
-        Box::new(DecodingState::new(self.clone(), slots, blocks, device))
     }
 }
