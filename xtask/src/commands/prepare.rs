@@ -118,7 +118,7 @@ pub(super) fn is_prepared(corpus: &str) -> bool {
 }
 
 /// Adds to an error about a corpus the flag that remedies it.
-pub(super) fn with_flags(error: DatasetError) -> Error {
+pub(crate) fn with_flags(error: DatasetError) -> Error {
     let remedy = match &error {
         DatasetError::UnknownRecipe { .. } => "give --corpus one of them, or a path".into(),
         DatasetError::Download { path, .. } => format!(

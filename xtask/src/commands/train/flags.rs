@@ -8,6 +8,8 @@ use block_transformer_device::DeviceName;
 use block_transformer_training::TrainError;
 use serde::Serialize;
 
+use crate::commands::prepare::with_flags;
+
 /// Flags that are keys of the configuration. Flags that are not given are left out of the TOML.
 #[derive(clap::Args, Serialize)]
 pub(super) struct Flags {
@@ -15,7 +17,8 @@ pub(super) struct Flags {
     /// small-block]
     #[arg(long)]
     preset: Option<String>,
-    /// Recipe, text file, .jsonl file, folder, Megatron .idx, or prepared folder [default: dependencies]
+    /// Recipe, text file, .jsonl file, folder, Megatron .idx, or prepared folder [default, inside this
+    /// project only: dependencies]
     #[arg(long)]
     corpus: Option<String>,
     /// Folder of the run [default: runs/PRESET]
@@ -107,6 +110,8 @@ pub(super) fn in_flags(error: TrainError) -> Error {
              the old one again, or begin another run with another --out",
             path.display()
         ),
+        TrainError::Split { split, source } => with_flags(source).context(format!("{split} split")),
+        TrainError::Dataset(source) => with_flags(source),
         TrainError::NotFinite { .. } => anyhow!("{error}: give a lower --lr or a higher --warmup"),
         other => other.into(),
     }
