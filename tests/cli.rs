@@ -140,6 +140,8 @@ fn invalid_settings_are_named() {
     fails(dir.path(), &["train", "--preset", "block-170n"], &["block-170n", "`block-170m`"]);
     fails(dir.path(), &["train", "--steps", "0"], &["steps"]);
     fails(dir.path(), &["train", "--batch", "0"], &["batch"]);
+    fails(dir.path(), &["train", "--batch", "16000000"], &["--batch 16000000", "tokens"]);
+    fails(dir.path(), &["train", "--accumulate", "16000000"], &["--accumulate", "tokens"]);
     fails(dir.path(), &["train", "--context", "30"], &["context", "4"]);
     let cuda = ["train", "--corpus", "text.txt", "--device", "cuda"];
     fails(dir.path(), &cuda, &["cuda", "--features cuda"]);
@@ -154,6 +156,12 @@ fn another_run_is_not_overwritten() {
     let weights = std::fs::read(dir.path().join("run/checkpoints/step-000003/model.bpk")).unwrap();
     fails(dir.path(), &tiny(&["--out", "run"]), &["run", "--resume"]);
     fails(dir.path(), &tiny(&["--out", "run", "--resume", "--seed", "9"]), &["seed"]);
+    let inside = "run/checkpoints/step-000003/w.safetensors";
+    fails(
+        dir.path(),
+        &["export", "--checkpoint", "run", "--out", inside],
+        &["--out", "checkpoint"],
+    );
     let after = std::fs::read(dir.path().join("run/checkpoints/step-000003/model.bpk")).unwrap();
     assert!(weights == after);
 }

@@ -12,3 +12,13 @@ pub(crate) fn positive() -> RangedU64ValueParser<usize> {
 pub(crate) fn count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=Lengths::MOST as u64)
 }
+
+/// Parses a number from 0 to 16 million.
+pub(crate) fn up_to_most() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(..=Lengths::MOST as u64)
+}
+
+/// Parses a whole number that TOML can state.
+pub(crate) fn toml_integer() -> RangedU64ValueParser<u64> {
+    RangedU64ValueParser::new().range(..=i64::MAX as u64)
+}

@@ -7,7 +7,7 @@
 //!
 //! | module | contents | feature |
 //! |---|---|---|
-//! | [`zoo`] | [`LanguageModel`], [`ModelConfig`], [presets](presets) | |
+//! | [`zoo`] | [`LanguageModel`], [`ModelConfig`], [`presets`] | |
 //! | [`family`] | the traits that a model implements, batches, [`Precision`] | |
 //! | [`checkpoint`] | [`Checkpoint`](checkpoint::Checkpoint): a model with its tokenizer on the disk | |
 //! | [`generation`] | [`Engine`](generation::Engine), sampling, streaming text | |

@@ -112,15 +112,6 @@ impl Checkpoint {
         })
     }
 
-    /// Opens the checkpoint with the lowest validation loss of the run folder `dir`.
-    ///
-    /// # Errors
-    /// When the run has no best checkpoint, or it is damaged.
-    pub fn open_best(dir: &Path) -> Result<Self, CheckpointError> {
-        let best = RunFolder::new(dir).best();
-        Self::open_folder(&best.ok_or_else(|| CheckpointError::NoBest(dir.into()))?)
-    }
-
     fn open_folder(dir: &Path) -> Result<Self, CheckpointError> {
         Manifest::read(dir)?.verify(dir, &[MODEL, CONFIG, TOKENIZER, STATE])?;
         let path = dir.join(CONFIG);

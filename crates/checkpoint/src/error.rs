@@ -17,9 +17,6 @@ pub enum CheckpointError {
     /// The folder is neither a checkpoint nor the folder of a run with one.
     #[error("{0}: the folder is not a checkpoint and holds no run with a checkpoint")]
     NoCheckpoint(PathBuf),
-    /// The run has no best checkpoint yet.
-    #[error("{0}: the run has no best checkpoint yet")]
-    NoBest(PathBuf),
     /// Every checkpoint of the run is damaged.
     #[error("{path}: every checkpoint of the run is damaged")]
     AllDamaged {

@@ -68,6 +68,11 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
+    /// Largest number of tokens in a micro-batch, padding included.
+    pub const MAX_BATCH_TOKENS: usize = 1 << 24;
+    /// Largest number of tokens in a step, padding included.
+    pub const MAX_STEP_TOKENS: usize = 1 << 28;
+
     /// The defaults of `preset`.
     ///
     /// # Errors
@@ -138,6 +143,20 @@ impl TrainConfig {
         ] {
             if !fits || !value.is_finite() {
                 return out_of_range(key, value.to_string(), range);
+            }
+        }
+        for (key, tokens, most) in [
+            ("batch", self.batch.saturating_mul(self.context), Self::MAX_BATCH_TOKENS),
+            (
+                "accumulate",
+                self.batch.saturating_mul(self.context).saturating_mul(self.accumulate),
+                Self::MAX_STEP_TOKENS,
+            ),
+        ] {
+            if tokens > most {
+                let value = if key == "batch" { self.batch } else { self.accumulate };
+                let range = format!("so small that it makes at most {most} tokens, not {tokens}");
+                return out_of_range(key, value.to_string(), &range);
             }
         }
         if self.precision != Precision::F32 {

@@ -89,13 +89,13 @@ impl TrainConfig {
             Self::deserialize(base.clone()).map_err(|e| TrainError::BadValue {
                 origin: origin.into(),
                 key,
-                reason: e.to_string().trim().into(),
+                reason: e.message().into(),
             })?;
         }
         Self::deserialize(base).map_err(|e| TrainError::BadValue {
             origin: origin.into(),
             key: "configuration".into(),
-            reason: e.to_string().trim().into(),
+            reason: e.message().into(),
         })
     }
 }

@@ -58,6 +58,12 @@ impl Args {
             self.out.display(),
             folder.display()
         );
+        ensure!(
+            !folder.join("manifest.json").exists(),
+            "--out {}: {} is a checkpoint, whose files must stay as they are; write to another folder",
+            self.out.display(),
+            folder.display()
+        );
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let device = device::open(DeviceName::default())?;
         let model = checkpoint.load_model(&device)?;

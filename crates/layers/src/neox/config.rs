@@ -106,6 +106,13 @@ impl NeoXConfig {
             );
             return Err(InvalidConfig::new("rotary_pct", reason));
         }
+        for (key, value) in
+            [("rotary_emb_base", self.rotary_emb_base), ("layer_norm_eps", self.layer_norm_eps)]
+        {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(InvalidConfig::new(key, format!("{value} must be above 0")));
+            }
+        }
         Ok(())
     }
 

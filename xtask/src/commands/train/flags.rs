@@ -9,6 +9,7 @@ use block_transformer_training::TrainError;
 use serde::Serialize;
 
 use crate::commands::prepare::with_flags;
+use crate::counts;
 
 /// Flags that are keys of the configuration. Flags that are not given are left out of the TOML.
 #[derive(clap::Args, Serialize)]
@@ -28,19 +29,19 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME", value_parser = crate::device::parser())]
     device: Option<DeviceName>,
     /// Seed of the initial weights and of the order of windows [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = counts::toml_integer())]
     seed: Option<u64>,
     /// Optimizer steps
-    #[arg(long, value_name = "N", help_heading = "Optimization")]
+    #[arg(long, value_name = "N", help_heading = "Optimization", value_parser = counts::toml_integer())]
     steps: Option<u64>,
     /// Sequences per micro-batch
-    #[arg(long, value_name = "B", help_heading = "Optimization")]
+    #[arg(long, value_name = "B", help_heading = "Optimization", value_parser = counts::up_to_most())]
     batch: Option<usize>,
     /// Micro-batches per step; their gradients are averaged [default: 1]
-    #[arg(long, value_name = "K", help_heading = "Optimization")]
+    #[arg(long, value_name = "K", help_heading = "Optimization", value_parser = counts::up_to_most())]
     accumulate: Option<usize>,
     /// Tokens per sequence
-    #[arg(long, value_name = "T", help_heading = "Optimization")]
+    #[arg(long, value_name = "T", help_heading = "Optimization", value_parser = counts::up_to_most())]
     context: Option<usize>,
     /// Peak learning rate
     #[arg(long, help_heading = "Optimization")]
@@ -49,7 +50,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "FRACTION", help_heading = "Optimization")]
     lr_end: Option<f64>,
     /// Steps of linear warm-up
-    #[arg(long, value_name = "N", help_heading = "Optimization")]
+    #[arg(long, value_name = "N", help_heading = "Optimization", value_parser = counts::toml_integer())]
     warmup: Option<u64>,
     /// AdamW's decay of the first moment [default: 0.9]
     #[arg(long, help_heading = "Optimization")]
@@ -67,19 +68,19 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NORM", help_heading = "Optimization")]
     clip: Option<f64>,
     /// Steps between validations
-    #[arg(long, value_name = "N", help_heading = "Output")]
+    #[arg(long, value_name = "N", help_heading = "Output", value_parser = counts::toml_integer())]
     validate_every: Option<u64>,
     /// Validation windows, spread evenly over the validation split [default: 32]
-    #[arg(long, value_name = "N", help_heading = "Output")]
+    #[arg(long, value_name = "N", help_heading = "Output", value_parser = counts::toml_integer())]
     validation_windows: Option<u64>,
     /// Steps between checkpoints; the one with the lowest validation loss is written as well
-    #[arg(long, value_name = "N", help_heading = "Output")]
+    #[arg(long, value_name = "N", help_heading = "Output", value_parser = counts::toml_integer())]
     checkpoint_every: Option<u64>,
     /// Newest checkpoints that are kept besides the best [default: 3]
-    #[arg(long, value_name = "K", help_heading = "Output")]
+    #[arg(long, value_name = "K", help_heading = "Output", value_parser = counts::up_to_most())]
     keep: Option<usize>,
     /// Steps between printed lines
-    #[arg(long, value_name = "N", help_heading = "Output")]
+    #[arg(long, value_name = "N", help_heading = "Output", value_parser = counts::toml_integer())]
     log_every: Option<u64>,
     #[arg(skip)]
     pub tokenizer: Option<TokenizerChoice>,
@@ -93,7 +94,7 @@ pub(super) fn in_flags(error: TrainError) -> Error {
         TrainError::OutOfRange { key, value, range } => {
             anyhow!("--{} {value}: must be {range}", key.replace('_', "-"))
         }
-        TrainError::Changed { key, then, now } => anyhow!(
+        TrainError::Changed { key, then, now } if !key.starts_with("model.") => anyhow!(
             "--resume: {key} is {now}, but the run began with {then}; leave the flag out, or begin \
              another run with another --out"
         ),
@@ -112,7 +113,6 @@ pub(super) fn in_flags(error: TrainError) -> Error {
         ),
         TrainError::Split { split, source } => with_flags(source).context(format!("{split} split")),
         TrainError::Dataset(source) => with_flags(source),
-        TrainError::NotFinite { .. } => anyhow!("{error}: give a lower --lr or a higher --warmup"),
         other => other.into(),
     }
 }
