@@ -33,8 +33,6 @@ pub struct Packing {
     context: usize,
     seed: Option<u64>,
     windows_per_epoch: u64,
-    #[cfg(feature = "burn-dataset")]
-    epochs: u64,
     layout: Arc<Mutex<CachedLayout>>,
 }
 
@@ -95,16 +93,8 @@ impl Packing {
             context,
             seed,
             windows_per_epoch,
-            #[cfg(feature = "burn-dataset")]
-            epochs: 1,
             layout: Arc::default(),
         })
-    }
-
-    /// Sets the number of epochs that the `Dataset` consists of, 1 by default.
-    #[cfg(feature = "burn-dataset")]
-    pub fn with_epochs(self, epochs: u64) -> Self {
-        Self { epochs, ..self }
     }
 
     /// The number of windows per epoch.
@@ -212,7 +202,7 @@ impl burn::data::dataset::Dataset<Window> for Packing {
     }
 
     fn len(&self) -> usize {
-        (self.windows_per_epoch * self.epochs) as usize
+        self.windows_per_epoch as usize
     }
 }
 
