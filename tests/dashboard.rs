@@ -77,8 +77,9 @@ fn train(shown: &str, keys: &[&str]) -> (String, Option<i32>) {
             waiting = false;
         }
         if !waiting && let Some(key) = keys.next() {
-            input.write_all(key.as_bytes()).unwrap();
+            // a person needs this long
             std::thread::sleep(Duration::from_millis(500));
+            input.write_all(key.as_bytes()).unwrap();
         }
     }
     if waiting || Instant::now() >= deadline {

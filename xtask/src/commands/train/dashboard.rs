@@ -14,7 +14,9 @@ use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 
 use super::interrupt::INTERRUPTED;
 
-const TICK: Duration = Duration::from_millis(200);
+/// Time between two looks at the terminal's mode: until the dashboard has switched to raw keys, and
+/// afterwards.
+const TICKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(200)];
 
 /// Returns whether there is a terminal to draw on.
 pub(super) fn is_possible() -> bool {
@@ -50,26 +52,31 @@ fn keep_signals() -> Arc<()> {
     let guard = Arc::new(());
     let held = Arc::downgrade(&guard);
     thread::spawn(move || {
+        let mut corrected = false;
         while held.strong_count() > 0 {
-            enable_signals();
-            thread::sleep(TICK);
+            corrected |= enable_signals();
+            thread::sleep(TICKS[usize::from(corrected)]);
         }
     });
     guard
 }
 
+/// Returns whether the signals were off.
 #[cfg(unix)]
-fn enable_signals() {
+fn enable_signals() -> bool {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
-    if let Ok(mut mode) = tcgetattr(&stdin)
-        && !mode.local_modes.contains(LocalModes::ISIG)
-    {
+    let Ok(mut mode) = tcgetattr(&stdin) else { return false };
+    let off = !mode.local_modes.contains(LocalModes::ISIG);
+    if off {
         mode.local_modes |= LocalModes::ISIG;
         // if this fails, the keys of the dashboard still work
         let _ = tcsetattr(&stdin, OptionalActions::Now, &mode);
     }
+    off
 }
 
 #[cfg(not(unix))]
-fn enable_signals() {}
+fn enable_signals() -> bool {
+    true
+}
