@@ -3,12 +3,10 @@
 use std::iter::Sum;
 use std::ops::{Add, Mul};
 
-use serde::Serialize;
-
 use crate::machine::Machine;
 
 /// The work and memory traffic of a computation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
     /// FLOPs of products with weights.
     pub matrix_flops: f64,
@@ -31,15 +29,7 @@ impl Cost {
     /// Returns the least time in seconds that `machine` needs: the larger of the time for the
     /// arithmetic and the time to read weights and caches. Activations may stay on the chip.
     pub fn bound(&self, machine: &Machine) -> f64 {
-        let bytes = self.weights + self.caches;
-        (self.flops() / machine.flops).max(bytes / machine.bandwidth)
-    }
-
-    /// Returns the larger of the time for the arithmetic and the time to read weights, caches and
-    /// activations, in seconds.
-    fn with_activations(&self, machine: &Machine) -> f64 {
-        let bytes = self.weights + self.caches + self.activations;
-        (self.flops() / machine.flops).max(bytes / machine.bandwidth)
+        (self.flops() / machine.flops).max((self.weights + self.caches) / machine.bandwidth)
     }
 }
 
@@ -77,40 +67,24 @@ impl Sum for Cost {
     }
 }
 
-/// One phase of a computation. Phases run one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Phase {
-    /// The name.
-    pub name: &'static str,
-    /// Its cost.
-    pub cost: Cost,
-}
-
-/// The phases of a computation, in order.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Phases(pub Vec<Phase>);
+/// The costs of the phases of a computation. Phases run one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Phases(pub Vec<Cost>);
 
 impl Phases {
     /// Returns the cost of all phases together.
     pub fn total(&self) -> Cost {
-        self.0.iter().map(|phase| phase.cost).sum()
+        self.0.iter().copied().sum()
     }
 
     /// Returns the seconds of all phases if they do not overlap and each is as fast as the peaks of
     /// `machine` allow: arithmetic in one phase does not hide memory traffic in another.
+    /// Activations are read from memory.
     pub fn seconds(&self, machine: &Machine) -> f64 {
-        self.0.iter().map(|phase| phase.cost.with_activations(machine)).sum()
-    }
-
-    pub(crate) fn push(&mut self, name: &'static str, cost: Cost) {
-        self.0.push(Phase { name, cost });
-    }
-
-    /// Multiplies the cost of every phase.
-    pub(crate) fn times(mut self, factor: f64) -> Self {
-        for phase in &mut self.0 {
-            phase.cost = phase.cost * factor;
-        }
-        self
+        let seconds = |cost: &Cost| {
+            let bytes = cost.weights + cost.caches + cost.activations;
+            (cost.flops() / machine.flops).max(bytes / machine.bandwidth)
+        };
+        self.0.iter().map(seconds).sum()
     }
 }

@@ -15,7 +15,7 @@ mod sizes;
 mod stack;
 mod workload;
 
-pub use cost::{Cost, Phase, Phases};
+pub use cost::{Cost, Phases};
 pub use machine::{Machine, MachineError};
 pub use peaks::Peaks;
 pub use phases::{decode, prefill};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use block_transformer_family::FloatFormat;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// A machine, as the cost model describes it. As a file it is TOML with these keys.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// The name.
@@ -39,23 +39,13 @@ pub enum MachineError {
         /// The error of reading the file.
         source: std::io::Error,
     },
-    /// The file is not TOML with the keys of [`Machine`].
-    #[error("{path}")]
-    File {
+    /// The file is not TOML with the keys of [`Machine`], or a peak is not positive.
+    #[error("{path}: {reason}")]
+    Invalid {
         /// The file.
         path: PathBuf,
         /// The key and the problem.
-        source: Box<toml::de::Error>,
-    },
-    /// A peak is not a positive number.
-    #[error("{path}: {key}: {value} must be positive")]
-    NotPositive {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: f64,
+        reason: String,
     },
 }
 
@@ -70,19 +60,18 @@ impl Machine {
             return Ok(machine);
         }
         let known = named.into_keys().collect::<Vec<_>>().join(", ");
-        let path = || name.into();
         let text = std::fs::read_to_string(name).map_err(|source| MachineError::Unknown {
-            name: path(),
+            name: name.into(),
             known,
             source,
         })?;
-        let machine: Self = toml::from_str(&text)
-            .map_err(|error| MachineError::File { path: path(), source: Box::new(error) })?;
+        let invalid = |reason| MachineError::Invalid { path: name.into(), reason };
+        let machine: Self = toml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
         for (key, value) in
             [("flops", machine.flops), ("bandwidth", machine.bandwidth), ("memory", machine.memory)]
         {
             if !(value.is_finite() && value > 0.0) {
-                return Err(MachineError::NotPositive { path: path(), key, value });
+                return Err(invalid(format!("{key}: {value} must be positive")));
             }
         }
         Ok(machine)
@@ -95,8 +84,6 @@ fn named() -> BTreeMap<String, Machine> {
 
 #[cfg(test)]
 mod tests {
-    use std::error::Error;
-
     use super::*;
 
     #[test]
@@ -113,9 +100,7 @@ mod tests {
             ("name = \"mine\"".into(), "flops"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = Machine::open(&path).unwrap_err();
-            let cause = error.source().map(ToString::to_string).unwrap_or_default();
-            let error = format!("{error}: {cause}");
+            let error = Machine::open(&path).unwrap_err().to_string();
             assert!(error.contains(said) && error.contains("mine.toml"), "{error}");
         }
         let error = Machine::open(Path::new("h1000")).unwrap_err().to_string();

@@ -6,7 +6,7 @@ use block_transformer_family::{
 
 use crate::cost::{Cost, Phases};
 use crate::sizes::Sizes;
-use crate::stack::{Batch, KeysRead, attention, encoder, matrices, t5};
+use crate::stack::{DecodingBatch, KeysRead, attention, encoder, matrices, t5};
 
 /// Positions of a prompt that the engine runs together.
 const CHUNK: usize = block_transformer_generation::PREFILL_CHUNK;
@@ -15,20 +15,17 @@ const CHUNK: usize = block_transformer_generation::PREFILL_CHUNK;
 /// blocks, the mean over the tokens of a block.
 pub fn decode<C: FamilyConfig>(config: &C, batch: usize, context: usize, sizes: Sizes) -> Phases {
     let (stacks, rows, context) = (config.stacks(), batch as f64, context as f64);
-    match &stacks.token {
-        Some(token) => block(&stacks, token, rows, context, sizes),
-        None => {
-            let mut phases = Phases::default();
-            let batch = Batch { positions: rows, finished: rows, passes: 1.0 };
-            let keys = rows * (context + 1.0);
-            let keys_read = KeysRead { keys, finished_keys: keys, read: rows * context };
-            phases.push("decoder", matrices(&stacks.context, batch, sizes));
-            phases.push("attention", attention(&stacks.context, batch, keys_read, sizes));
-            let width = stacks.context.width;
-            phases.push("LM head", head(stacks.vocab_size, width, rows, sizes, sizes.weights));
-            phases
-        }
+    if let Some(token) = &stacks.token {
+        return block(&stacks, token, rows, context, sizes);
     }
+    let batch = DecodingBatch { positions: rows, finished: rows, passes: 1.0 };
+    let keys = rows * (context + 1.0);
+    let keys_read = KeysRead { keys, finished_keys: keys, read: rows * context };
+    Phases(vec![
+        matrices(&stacks.context, batch, sizes),
+        attention(&stacks.context, batch, keys_read, sizes),
+        head(stacks.vocab_size, stacks.context.width, rows, sizes, sizes.weights),
+    ])
 }
 
 /// Returns the cost of decoding one block of each of `rows` sequences, divided by its length.
@@ -40,31 +37,24 @@ fn block(
     sizes: Sizes,
 ) -> Phases {
     let (e, l) = (stacks.embeddings_per_block as f64, stacks.block_length as f64);
-    let mut phases = Phases::default();
-    phases.push("embedder", embedder(stacks, rows, sizes));
-    let batch = Batch { positions: rows * e, finished: rows * e, passes: 1.0 };
+    let batch = DecodingBatch { positions: rows * e, finished: rows * e, passes: 1.0 };
     let keys = rows * e * (context / l * e + e);
     let keys_read = KeysRead { keys, finished_keys: keys, read: rows * context / l * e };
-    phases.push("block decoder", matrices(&stacks.context, batch, sizes));
-    phases.push("block attention", attention(&stacks.context, batch, keys_read, sizes));
     let (d, h) = (stacks.context.width, token.stack.width);
     let vectors = token.vectors as f64;
     let expansion = token.expansion_params(d, stacks.embeddings_per_block) as f64;
-    phases.push(
-        "expansion",
-        Cost {
-            matrix_flops: 2.0 * rows * e * expansion,
-            weights: expansion * sizes.weights,
-            activations: rows * (e * d as f64 + vectors * h as f64) * sizes.values,
-            ..Cost::default()
-        },
-    );
-    let [products, attention] = match token.conditioning {
+    let expansion = Cost {
+        matrix_flops: 2.0 * rows * e * expansion,
+        weights: expansion * sizes.weights,
+        activations: rows * (e * d as f64 + vectors * h as f64) * sizes.values,
+        ..Cost::default()
+    };
+    let [token_matrices, token_attention] = match token.conditioning {
         Conditioning::CrossAttention => t5(&token.stack, rows, l, vectors, sizes),
         Conditioning::Prefix | Conditioning::Summation => {
             let first = token.first_positions() as f64;
-            let batch =
-                Batch { positions: rows * (first + l - 1.0), finished: rows * l, passes: l };
+            let positions = rows * (first + l - 1.0);
+            let batch = DecodingBatch { positions, finished: rows * l, passes: l };
             // the prefix attends to itself causally; token i attends to the prefix and to i - 1 tokens
             let next = (l - 1.0) * first + l * (l - 1.0) / 2.0;
             let keys_read = KeysRead {
@@ -75,35 +65,40 @@ fn block(
             [matrices(&token.stack, batch, sizes), attention(&token.stack, batch, keys_read, sizes)]
         }
     };
-    phases.push("token decoder", products);
-    phases.push("token attention", attention);
     // a token table is always stored like activations
     let head_bytes = if token.tied_head { sizes.values } else { sizes.weights };
-    phases.push("LM head", head(stacks.vocab_size, h, rows, sizes, head_bytes) * l);
-    phases.times(1.0 / l)
+    let phases = [
+        embedder(stacks, rows, sizes),
+        matrices(&stacks.context, batch, sizes),
+        attention(&stacks.context, batch, keys_read, sizes),
+        expansion,
+        token_matrices,
+        token_attention,
+        head(stacks.vocab_size, h, rows, sizes, head_bytes) * l,
+    ];
+    Phases(phases.map(|cost| cost * (1.0 / l)).into())
 }
 
 /// Returns the cost of prefilling a prompt of `tokens` tokens, up to its last hidden state.
 pub fn prefill<C: FamilyConfig>(config: &C, tokens: usize, sizes: Sizes) -> Phases {
     let stacks = config.stacks();
-    let mut phases = Phases::default();
     let blocks = tokens.div_ceil(stacks.block_length);
     let (batch, keys_read) = chunks(blocks, stacks.embeddings_per_block);
-    if stacks.embedder.is_some() {
-        let mut embedder = embedder(&stacks, blocks as f64, sizes);
-        embedder.weights *= batch.passes;
-        phases.push("embedder", embedder);
-    }
-    phases.push("context decoder", matrices(&stacks.context, batch, sizes));
-    phases.push("context attention", attention(&stacks.context, batch, keys_read, sizes));
-    phases
+    let mut embedder = embedder(&stacks, blocks as f64, sizes);
+    embedder.weights *= batch.passes;
+    Phases(vec![
+        embedder,
+        matrices(&stacks.context, batch, sizes),
+        attention(&stacks.context, batch, keys_read, sizes),
+    ])
 }
 
 /// Returns the positions of a prompt of `blocks` blocks of `e` positions, run in chunks, and the keys
 /// that they attend to: those of their own block and of the blocks before it.
-fn chunks(blocks: usize, e: usize) -> (Batch, KeysRead) {
+fn chunks(blocks: usize, e: usize) -> (DecodingBatch, KeysRead) {
     let most = (CHUNK / e).max(1);
-    let mut batch = Batch { positions: (blocks * e) as f64, finished: 0.0, passes: 0.0 };
+    let positions = (blocks * e) as f64;
+    let mut batch = DecodingBatch { positions, finished: 0.0, passes: 0.0 };
     let mut keys_read = KeysRead { keys: 0.0, finished_keys: 0.0, read: 0.0 };
     for start in (0..blocks).step_by(most) {
         let end = blocks.min(start + most);

@@ -1,16 +1,15 @@
 //! The predicted decoding speed of a machine.
 
 use block_transformer_family::FamilyConfig;
-use serde::Serialize;
 
-use crate::cost::{Cost, Phases};
+use crate::cost::Cost;
 use crate::machine::Machine;
 use crate::phases::{decode, prefill};
 use crate::sizes::Sizes;
 use crate::workload::{Lengths, Workload};
 
 /// The predicted speed of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
     /// Seconds until a prompt that is decoded alone has its first token; `None` without a prompt.
     pub first_token: Option<f64>,
@@ -56,7 +55,7 @@ impl Prediction {
         let prompt = prefill(config, lengths.prompt, sizes);
         let mut seconds = prompt.seconds(machine) * rows;
         let mut least = prompt.total().bound(machine) * rows;
-        let step = |context: usize| -> Phases { decode(config, batch, context, sizes) };
+        let step = |context| decode(config, batch, context, sizes);
         let block_length = config.block_length();
         for written in (0..lengths.new).step_by(block_length) {
             let tokens = block_length.min(lengths.new - written) as f64;

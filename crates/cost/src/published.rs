@@ -17,23 +17,12 @@ pub struct Published {
     pub memory: f64,
 }
 
-#[derive(Deserialize)]
-struct File {
-    model: Vec<Model>,
-}
-
-#[derive(Deserialize)]
-struct Model {
-    preset: String,
-    #[serde(flatten)]
-    measured: BTreeMap<String, Published>,
-}
-
 /// Returns the published measurement of a preset; `None` where there is none.
 pub fn published(preset: &str, lengths: Lengths) -> Option<Published> {
-    static FILE: LazyLock<File> = LazyLock::new(|| {
+    /// By preset, then by lengths.
+    type PublishedFigures = BTreeMap<String, BTreeMap<String, Published>>;
+    static FIGURES: LazyLock<PublishedFigures> = LazyLock::new(|| {
         toml::from_str(include_str!("../published.toml")).expect("a test reads it")
     });
-    let model = FILE.model.iter().find(|model| model.preset == preset)?;
-    model.measured.get(&lengths.to_string()).copied()
+    FIGURES.get(preset)?.get(&lengths.to_string()).copied()
 }

@@ -7,7 +7,7 @@ use crate::sizes::Sizes;
 
 /// Positions run through a causal stack together.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Batch {
+pub(crate) struct DecodingBatch {
     /// All positions.
     pub positions: f64,
     /// Positions for which the last layer computes more than keys and values.
@@ -16,7 +16,7 @@ pub(crate) struct Batch {
     pub passes: f64,
 }
 
-/// The keys that the positions of a [`Batch`] attend to.
+/// The keys that the positions of a [`DecodingBatch`] attend to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeysRead {
     /// Keys, summed over the positions.
@@ -28,7 +28,7 @@ pub(crate) struct KeysRead {
 }
 
 /// Returns the cost of the matrix products of a causal stack.
-pub(crate) fn matrices(stack: &StackShape, batch: Batch, sizes: Sizes) -> Cost {
+pub(crate) fn matrices(stack: &StackShape, batch: DecodingBatch, sizes: Sizes) -> Cost {
     let (h, m) = (stack.width as f64, stack.mlp_width as f64);
     let (layers, matrices) = (stack.layers as f64, stack.matrix_params() as f64);
     // the output projection and the MLP of the last layer run for finished positions only
@@ -46,7 +46,7 @@ pub(crate) fn matrices(stack: &StackShape, batch: Batch, sizes: Sizes) -> Cost {
 /// Returns the cost of attention in a causal stack.
 pub(crate) fn attention(
     stack: &StackShape,
-    batch: Batch,
+    batch: DecodingBatch,
     keys_read: KeysRead,
     sizes: Sizes,
 ) -> Cost {

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use block_transformer_cost::{
-    Lengths, Machine, Prediction, Sizes, Workload, decode, largest_batch, prefill, published,
+    Lengths, Machine, Phases, Prediction, Sizes, Workload, decode, largest_batch, prefill,
+    published,
 };
 use block_transformer_family::FloatFormat;
-use block_transformer_generation::{Engine, Limits, Options, Work};
+use block_transformer_generation::{Engine, Limits, Options, PositionCounts, Work};
 use block_transformer_layers::neox::NeoXConfig;
+use block_transformer_testing::shape;
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 use burn::tensor::Device;
 
@@ -17,24 +19,9 @@ fn preset(name: &str) -> &'static ModelConfig {
     &block_transformer_zoo::preset(name).unwrap().model
 }
 
-fn small(block_length: usize, e: usize, decoder: &str) -> ModelConfig {
-    let stack =
-        r#""hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "rotary_pct": 0.5"#;
-    let part = 16 * e / block_length;
-    let json = format!(
-        r#"{{ "vocab_size": 60, "block_length": {block_length},
-            "embedder": {{ "cls": "lookup", "hidden_size": {part}, "n_embedding_tokens": {e},
-                "projection_method": "concat" }},
-            "block_decoder": {{ {stack} }},
-            "token_decoder": {{ "cls": "gpt-neo-x", {decoder}, "hidden_size": 8,
-                "num_hidden_layers": 3, "num_attention_heads": 2, "rotary_pct": 0.5 }} }}"#
-    );
-    ModelConfig::from_json(&json, "test").unwrap()
-}
-
 /// Returns the FLOPs of the matrix products that an engine has counted.
 fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
-    let stack = |stack: &NeoXConfig, positions: block_transformer_generation::PositionCounts| {
+    let stack = |stack: &NeoXConfig, positions: PositionCounts| {
         let (h, m) = (stack.hidden_size, stack.intermediate());
         let all = positions.run * stack.num_matrix_params();
         2 * (all - (positions.run - positions.finished) * (h * h + 2 * h * m))
@@ -61,17 +48,9 @@ fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
 
 #[test]
 fn flops_match_the_counts_of_the_engine() {
-    let prefix = |r: usize| format!(r#""decoding_strategy": "prefix", "expansion_ratio": {r}"#);
-    let vanilla = r#"{ "vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3,
-        "num_attention_heads": 2 }"#;
     let device = Device::flex();
-    for config in [
-        small(4, 1, &prefix(2)),
-        small(4, 2, &prefix(3)),
-        small(1, 1, &prefix(1)),
-        small(4, 1, r#""decoding_strategy": "summation""#),
-        ModelConfig::from_json(vanilla, "test").unwrap(),
-    ] {
+    for name in ["prefix", "two embeddings", "length 1", "summation", "vanilla"] {
+        let config = shape(name);
         let model = config.init(0, &device);
         let length = config.block_length();
         // the last block is never an input, but the formulas count it
@@ -86,7 +65,7 @@ fn flops_match_the_counts_of_the_engine() {
             while !engine.is_idle() {
                 engine.step().unwrap();
             }
-            let matrices = |phases: block_transformer_cost::Phases| phases.total().matrix_flops;
+            let matrices = |phases: Phases| phases.total().matrix_flops;
             let written = matrices(decode(&config, rows, prompt, F32)) * (blocks * length) as f64;
             let one_step = match &config {
                 ModelConfig::Vanilla(c) => 2 * c.stack.num_matrix_params(),

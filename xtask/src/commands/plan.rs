@@ -114,7 +114,7 @@ impl Args {
     fn machine(&self) -> Result<Machine> {
         let mut machine = if self.device_spec == Path::new("cpu") {
             let name = DeviceName::Flex;
-            Peaks::measure(name, &device::open(name)?)?.machine(Precision::F32)
+            Peaks::measure(name, &device::open(name)?)?.machine(Precision::default())
         } else {
             Machine::open(&self.device_spec).context("--device-spec")?
         };
