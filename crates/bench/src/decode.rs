@@ -61,7 +61,6 @@ pub struct DecodeRound<'a> {
 
 /// A model at one workload, measured once per round.
 struct Contest<'a> {
-    candidate: &'a Candidate,
     setup: Setup<'a>,
     rounds: Vec<(Measurement, Prediction)>,
 }
@@ -80,14 +79,14 @@ impl DecodeBench {
         let mut contests = self.contests(device)?;
         let mut all_peaks = Vec::new();
         for round in 1..=self.rounds {
-            for Contest { candidate, setup, rounds } in &mut contests {
+            for Contest { setup, rounds } in &mut contests {
                 let before = Peaks::measure(self.device, device)?;
-                let measurement = setup.measure(candidate)?;
+                let measurement = setup.measure()?;
                 let peaks = before.max(Peaks::measure(self.device, device)?);
-                let prediction = setup.predict(candidate, &peaks.machine(self.precision));
+                let prediction = setup.predict(&peaks.machine(self.precision));
                 progress(DecodeRound {
                     round,
-                    model: &candidate.name,
+                    model: &setup.candidate.name,
                     workload: setup.workload,
                     batch: setup.batch,
                     rate: measurement.rate,
@@ -122,10 +121,10 @@ impl DecodeBench {
                         None => self.largest_batch(candidate, workload)?,
                     };
                     let (seconds, precision) = (self.seconds, self.precision);
-                    let setup = Setup { workload, batch, seconds, precision, device };
-                    setup.check(candidate)?;
-                    self.check_memory(candidate, &setup)?;
-                    contests.push(Contest { candidate, setup, rounds: Vec::new() });
+                    let setup = Setup { candidate, workload, batch, seconds, precision, device };
+                    setup.check()?;
+                    self.check_memory(&setup)?;
+                    contests.push(Contest { setup, rounds: Vec::new() });
                 }
             }
         }
@@ -140,23 +139,21 @@ impl DecodeBench {
     ) -> Result<usize, BenchError> {
         let Batches::Memory(bytes) = self.batches else { return Ok(1) };
         let storage = Storage::of(&candidate.config, self.precision);
-        let limits =
-            Limits::that_fit(&candidate.config, storage, room(workload), usize::MAX, bytes);
-        let model = || candidate.name.clone();
-        limits.map(|limits| limits.max_sequences).map_err(|source| BenchError::NoBatch {
-            model: model(),
-            workload,
-            source,
-        })
+        Limits::that_fit(&candidate.config, storage, room(workload), usize::MAX, bytes)
+            .map(|limits| limits.max_sequences)
+            .map_err(|source| {
+                let model = candidate.name.clone();
+                BenchError::NoBatch { model, workload, source }
+            })
     }
 
     /// Checks that a batch fits into the memory of the machine.
-    fn check_memory(&self, candidate: &Candidate, setup: &Setup<'_>) -> Result<(), BenchError> {
-        let needed = setup.memory(candidate).total();
+    fn check_memory(&self, setup: &Setup<'_>) -> Result<(), BenchError> {
+        let needed = setup.memory().total();
         match machine_memory() {
             Some(available) if self.device.is_processor() && needed > available => {
                 Err(BenchError::Memory {
-                    model: candidate.name.clone(),
+                    model: setup.candidate.name.clone(),
                     workload: setup.workload,
                     batch: setup.batch,
                     needed,
@@ -174,21 +171,22 @@ impl Contest<'_> {
             Spread::of(self.rounds.iter().map(value))
         };
         let (last, prediction) = self.rounds.last()?;
-        let memory = self.setup.memory(self.candidate);
+        let Setup { candidate, workload, batch, .. } = self.setup;
+        let memory = self.setup.memory();
         let first_token = |round: &(Measurement, _)| round.0.first_token.unwrap_or(f64::NAN);
         Some(BenchRow {
-            model: self.candidate.name.clone(),
-            family: self.candidate.config.family(),
-            block_length: self.candidate.config.block_length(),
-            work: self.setup.workload.to_string(),
-            context: match self.setup.workload {
+            model: candidate.name.clone(),
+            family: candidate.config.family(),
+            block_length: candidate.config.block_length(),
+            work: workload.to_string(),
+            context: match workload {
                 Workload::AtContext(context) => Some(context),
                 Workload::Lengths(_) => None,
             },
-            batch: self.setup.batch,
+            batch,
             rate: spread(&|round| round.0.rate)?,
             first_token: last.first_token.and(spread(&first_token)),
-            sequence_bytes: Some(memory.caches / self.setup.batch as u64),
+            sequence_bytes: Some(memory.caches / batch as u64),
             predicted_bytes: Some(memory.total()),
             peak_bytes: self.rounds.iter().filter_map(|round| round.0.peak_bytes).max(),
             token_flops: prediction.token.flops(),
@@ -197,7 +195,7 @@ impl Contest<'_> {
             predicted: spread(&|round| round.1.rate)?,
             share: spread(&|round| round.0.rate / round.1.bound)?,
             predicted_share: spread(&|round| round.0.rate / round.1.rate)?,
-            loss: self.candidate.loss,
+            loss: candidate.loss,
         })
     }
 }

@@ -10,6 +10,7 @@ use burn::tensor::Device;
 use crate::candidate::Candidate;
 use crate::error::BenchError;
 use crate::memory::Growth;
+use crate::prompt::token_ids;
 
 /// The most tokens that are decoded after a context.
 const TOKENS: usize = 64;
@@ -25,9 +26,10 @@ pub(crate) struct Measurement {
     pub peak_bytes: Option<u64>,
 }
 
-/// How a model is measured.
+/// A model and how it is measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup<'a> {
+    pub candidate: &'a Candidate,
     pub workload: Workload,
     pub batch: usize,
     /// Time limit in seconds for the prompts, and the same limit for the decoding; `None` for no
@@ -50,9 +52,13 @@ impl Setup<'_> {
         Limits { max_sequences: self.batch, max_tokens: room(self.workload) }
     }
 
+    fn block_length(&self) -> usize {
+        self.candidate.config.block_length()
+    }
+
     /// Checks that the continuation is long enough to be timed.
-    pub(crate) fn check(&self, candidate: &Candidate) -> Result<(), BenchError> {
-        let (workload, least) = (self.workload, 4 * candidate.config.block_length());
+    pub(crate) fn check(&self) -> Result<(), BenchError> {
+        let (workload, least) = (self.workload, 4 * self.block_length());
         match (workload, self.seconds) {
             (Workload::Lengths(lengths), Some(_)) if lengths.new < least => {
                 Err(BenchError::TooShort { workload, least })
@@ -62,40 +68,39 @@ impl Setup<'_> {
     }
 
     /// Returns the predicted memory.
-    pub(crate) fn memory(&self, candidate: &Candidate) -> Memory {
-        let storage = Storage::of(&candidate.config, self.precision);
-        self.limits().memory(&candidate.config, storage)
+    pub(crate) fn memory(&self) -> Memory {
+        let config = &self.candidate.config;
+        self.limits().memory(config, Storage::of(config, self.precision))
     }
 
     /// Returns the predicted speed. For a workload after a context, it is the speed in the middle
     /// of the decoded tokens.
-    pub(crate) fn predict(&self, candidate: &Candidate, machine: &Machine) -> Prediction {
+    pub(crate) fn predict(&self, machine: &Machine) -> Prediction {
         let workload = match self.workload {
             Workload::AtContext(context) => Workload::AtContext(context + TOKENS / 2),
             lengths => lengths,
         };
-        Prediction::new(&candidate.config, machine, workload, self.batch)
+        Prediction::new(&self.candidate.config, machine, workload, self.batch)
     }
 
     /// Creates an engine and measures it.
-    pub(crate) fn measure(&self, candidate: &Candidate) -> Result<Measurement, BenchError> {
+    pub(crate) fn measure(&self) -> Result<Measurement, BenchError> {
         let growth = Growth::start();
-        let model = candidate.model(self.device)?.with_precision(self.precision);
+        let model = self.candidate.model(self.device)?.with_precision(self.precision);
         let mut engine = Engine::new(&model, self.limits(), self.device)?;
         // accesses all the memory of the caches, and fills the context of workloads that start
         // after one
         engine.fill_random();
-        let vocab = candidate.config.vocab_size();
-        let mut busy = BusyEngine { engine, vocab, submitted: Vec::new() };
-        let block_length = candidate.config.block_length();
+        let vocab_size = self.candidate.config.vocab_size();
+        let mut busy = BusyEngine { engine, vocab_size, submitted: Vec::new() };
         let (rate, first_token) = match self.workload {
             Workload::AtContext(context) => {
-                (self.batch as f64 / self.token(&mut busy, context, block_length)?, None)
+                (self.batch as f64 / self.token(&mut busy, context)?, None)
             }
             Workload::Lengths(lengths) => {
                 busy.run(1, lengths.prompt, 1)?; // warm-up
                 let first_token = busy.run(1, lengths.prompt, 1)?;
-                let seconds = self.lengths(&mut busy, lengths, first_token, block_length)?;
+                let seconds = self.lengths(&mut busy, lengths, first_token)?;
                 ((self.batch * lengths.new) as f64 / seconds, Some(first_token))
             }
         };
@@ -109,7 +114,6 @@ impl Setup<'_> {
         busy: &mut BusyEngine,
         lengths: Lengths,
         first_token: f64,
-        block_length: usize,
     ) -> Result<f64, BenchError> {
         let Some(seconds) = self.seconds else {
             return busy.run(self.batch, lengths.prompt, lengths.new);
@@ -121,17 +125,13 @@ impl Setup<'_> {
             return Ok(prefill);
         };
         let middle = lengths.prompt + (lengths.new / 2).saturating_sub(TOKENS / 2);
-        Ok(prefill + left as f64 * self.token(busy, middle, block_length)?)
+        Ok(prefill + left as f64 * self.token(busy, middle)?)
     }
 
     /// Returns the seconds that one step takes, which decodes one token of every sequence, after
     /// `context` tokens.
-    fn token(
-        &self,
-        busy: &mut BusyEngine,
-        context: usize,
-        block_length: usize,
-    ) -> Result<f64, BenchError> {
+    fn token(&self, busy: &mut BusyEngine, context: usize) -> Result<f64, BenchError> {
+        let block_length = self.block_length();
         // the tokens that fit after the context and a prompt of one block
         let start = context.next_multiple_of(block_length) + block_length;
         let tokens = room(self.workload).saturating_sub(start).min(TOKENS + block_length);
@@ -151,7 +151,9 @@ impl Setup<'_> {
             }
         }
         let seconds = start.elapsed().as_secs_f64();
-        busy.clear();
+        for id in busy.submitted.drain(..) {
+            busy.engine.cancel(id);
+        }
         Ok(seconds / steps as f64)
     }
 }
@@ -159,7 +161,7 @@ impl Setup<'_> {
 /// An engine with the sequences that it decodes.
 struct BusyEngine {
     engine: Engine,
-    vocab: usize,
+    vocab_size: usize,
     submitted: Vec<SequenceId>,
 }
 
@@ -185,18 +187,9 @@ impl BusyEngine {
     ) -> Result<(), BenchError> {
         let options = Options { max_tokens: new, eos: None, ..Options::default() };
         for sequence in 0..count {
-            // ids that differ within a prompt and between prompts, as in text
-            let id = |i: usize| ((sequence * 7919 + i * 104_729 + 17) % self.vocab) as u32;
-            let prompt: Vec<u32> = (0..prompt).map(id).collect();
+            let prompt = token_ids(sequence, prompt, self.vocab_size);
             self.submitted.push(self.engine.submit_after(context, &prompt, &options)?);
         }
         Ok(())
-    }
-
-    /// Cancels all sequences.
-    fn clear(&mut self) {
-        for id in self.submitted.drain(..) {
-            self.engine.cancel(id);
-        }
     }
 }

@@ -2,9 +2,8 @@
 
 use block_transformer_checkpoint::CheckpointError;
 use block_transformer_cost::Workload;
-use block_transformer_files::FileError;
 use block_transformer_generation::GenerationError;
-use block_transformer_plot::PlotError;
+use block_transformer_training::TrainError;
 use burn::tensor::ExecutionError;
 
 /// A benchmark that cannot be run, or whose results cannot be written.
@@ -64,16 +63,7 @@ pub enum BenchError {
     /// The device failed.
     #[error("the device failed")]
     Device(#[from] ExecutionError),
-    /// A file of the results cannot be written.
+    /// The configuration of a training step is invalid.
     #[error(transparent)]
-    File(#[from] FileError),
-    /// A plot cannot be written.
-    #[error(transparent)]
-    Plot(#[from] PlotError),
-    /// The results cannot be converted to JSON.
-    #[error("cannot convert the results to JSON")]
-    Json(#[from] serde_json::Error),
-    /// The results cannot be converted to CSV.
-    #[error("cannot convert the results to CSV")]
-    Csv(#[from] csv::Error),
+    Training(#[from] TrainError),
 }

@@ -1,11 +1,9 @@
 //! Plots of decoding speed, and comparisons of models with and without blocks.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use block_transformer_plot::{Corner, Line, Plot, Scale, Style};
+use block_transformer_plot::{Corner, Line, Plot, PlotError, Scale, Style};
 
-use crate::error::BenchError;
 use crate::format::number;
 use crate::report::BenchRow;
 
@@ -50,7 +48,7 @@ fn pairs(rows: &[BenchRow]) -> impl Iterator<Item = (&BenchRow, &BenchRow)> {
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn draw(rows: &[BenchRow], dir: &Path) -> Result<Vec<&'static str>, BenchError> {
+pub fn draw(rows: &[BenchRow], dir: &Path) -> Result<Vec<&'static str>, PlotError> {
     let mut drawn = Vec::new();
     let plots = [
         ("throughput-over-batch", over_batch(rows)),
@@ -68,32 +66,28 @@ pub fn draw(rows: &[BenchRow], dir: &Path) -> Result<Vec<&'static str>, BenchErr
     Ok(drawn)
 }
 
-/// Returns a line per key with the speed, and one with the roofline.
-fn lines(
-    rows: &[BenchRow],
-    key: impl Fn(&BenchRow) -> Option<String>,
-    x: impl Fn(&BenchRow) -> f64,
-) -> Vec<Line> {
-    let mut keys: Vec<String> = rows.iter().filter_map(&key).collect();
-    let mut seen = Vec::new();
-    keys.retain(|key| {
-        let new = !seen.contains(key);
-        seen.push(key.clone());
-        new
-    });
-    let mut lines = Vec::new();
-    for of in keys {
-        let mut of_key: Vec<&BenchRow> =
-            rows.iter().filter(|row| key(row).as_ref() == Some(&of)).collect();
-        of_key.sort_by(|a, b| x(a).total_cmp(&x(b)));
-        let points = |y: fn(&BenchRow) -> f64| of_key.iter().map(|row| (x(row), y(row))).collect();
-        let measured = points(|row| row.rate.median);
-        let most = points(|row| row.roofline.median);
-        lines.push(Line { label: of.clone(), points: measured, style: Style::Marked });
-        lines.push(Line { label: format!("{of}, roofline"), points: most, style: Style::Dashed });
+/// Returns two lines per label: the measured values, and their limits. A point is its label, its
+/// `x`, its measured value and its limit.
+fn lines(points: impl Iterator<Item = (String, f64, [f64; 2])>) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::new();
+    for (label, x, [measured, limit]) in points {
+        let roofline = format!("{label}, roofline");
+        for (label, y, style) in
+            [(label, measured, Style::Marked), (roofline, limit, Style::Dashed)]
+        {
+            match lines.iter_mut().find(|line| line.label == label) {
+                Some(line) => line.points.push((x, y)),
+                None => lines.push(Line { label, points: vec![(x, y)], style }),
+            }
+        }
     }
     lines.retain(|line| line.points.len() > 1);
+    lines.iter_mut().for_each(|line| line.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
     lines
+}
+
+fn speeds(row: &BenchRow) -> [f64; 2] {
+    [row.rate.median, row.roofline.median]
 }
 
 /// Returns whether a model was measured after one context with several batches.
@@ -118,56 +112,43 @@ fn throughput(title: &str, x_label: &str, lines: Vec<Line>, legend: Corner) -> O
 }
 
 fn over_batch(rows: &[BenchRow]) -> Option<Plot> {
-    let several = |row: &BenchRow| {
+    let several = |row: &&BenchRow| {
         let like = |other: &&BenchRow| other.model == row.model && other.work == row.work;
         rows.iter().filter(like).count() > 1
     };
-    let key = |row: &BenchRow| several(row).then(|| format!("{}, {}", row.model, row.work));
-    let lines = lines(rows, key, |row| row.batch as f64);
+    let point =
+        |row: &BenchRow| (format!("{}, {}", row.model, row.work), row.batch as f64, speeds(row));
+    let lines = lines(rows.iter().filter(several).map(point));
     throughput("Decoding, by batch", "sequences together", lines, Corner::LowerRight)
 }
 
 fn over_context(rows: &[BenchRow]) -> Option<Plot> {
     let batches = has_batches(rows);
-    let key = |row: &BenchRow| {
-        row.context?;
-        Some(if batches { format!("{} x {}", row.batch, row.model) } else { row.model.clone() })
+    let point = |row: &BenchRow| {
+        let batch = if batches { format!("{} x ", row.batch) } else { String::new() };
+        Some((format!("{batch}{}", row.model), row.context? as f64, speeds(row)))
     };
-    let lines = lines(rows, key, |row| row.context.unwrap_or(0) as f64);
+    let lines = lines(rows.iter().filter_map(point));
     throughput("Decoding, by context", "tokens of context", lines, Corner::LowerLeft)
 }
 
 fn ratio_over_context(rows: &[BenchRow]) -> Option<Plot> {
     let batches = has_batches(rows);
-    // per pair of models, the measured ratio and the ratio of the rooflines
-    let mut all: BTreeMap<String, [Vec<(f64, f64)>; 2]> = BTreeMap::new();
-    for (block, vanilla) in pairs(rows) {
-        let Some(context) = block.context else { continue };
+    let point = |(block, vanilla): (&BenchRow, &BenchRow)| {
         let batch = if batches { format!("batch {}, ", block.batch) } else { String::new() };
-        let label = format!("{batch}{} over {}", block.model, vanilla.model);
-        let [measured, allowed] = all.entry(label).or_default();
-        measured.push((context as f64, block.rate.median / vanilla.rate.median));
-        allowed.push((context as f64, block.roofline.median / vanilla.roofline.median));
-    }
-    let mut lines = Vec::new();
-    for (label, [measured, allowed]) in all {
-        let sorted = |mut points: Vec<(f64, f64)>| {
-            points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            points
-        };
-        let allow = format!("{label}, roofline");
-        lines.push(Line { label, points: sorted(measured), style: Style::Marked });
-        lines.push(Line { label: allow, points: sorted(allowed), style: Style::Dashed });
-    }
-    lines.retain(|line| line.points.len() > 1);
-    (!lines.is_empty()).then(|| Plot {
-        title: "Block over vanilla, by context".into(),
-        x_label: "tokens of context".into(),
+        let ([rate, roofline], [of_rate, of_roofline]) = (speeds(block), speeds(vanilla));
+        Some((
+            format!("{batch}{} over {}", block.model, vanilla.model),
+            block.context? as f64,
+            [rate / of_rate, roofline / of_roofline],
+        ))
+    };
+    let lines = lines(pairs(rows).filter_map(point));
+    let title = "Block over vanilla, by context";
+    Some(Plot {
         y_label: "ratio of tokens per second".into(),
-        x_scale: Scale::Log2,
-        lines,
-        legend: Corner::LowerRight,
-        ..Plot::default()
+        y_scale: Scale::Linear,
+        ..throughput(title, "tokens of context", lines, Corner::LowerRight)?
     })
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod figures;
 mod format;
 mod memory;
+mod prompt;
 mod report;
 mod sequences;
 
@@ -20,4 +21,4 @@ pub use error::BenchError;
 pub use figures::{draw, ratios};
 pub use format::{number, size, table};
 pub use report::{BenchReport, BenchRow, Spread};
-pub use sequences::{SequenceBench, Task};
+pub use sequences::{SequenceBench, StepKind};

@@ -1,14 +1,15 @@
 //! The results of a benchmark, as a table, JSON, CSV and Markdown.
 
+use std::io;
 use std::path::Path;
 
 use block_transformer_cost::Peaks;
 use block_transformer_device::DeviceName;
+use block_transformer_files::{FileError, write};
 use block_transformer_zoo::Precision;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use crate::error::BenchError;
 use crate::format::{number, table};
 
 /// The median and range of repeated measurements.
@@ -89,46 +90,32 @@ pub struct BenchReport {
     pub rows: Vec<BenchRow>,
 }
 
-const HEAD: [&str; 14] = [
-    "model",
-    "work",
-    "batch",
-    "tokens/s",
-    "min",
-    "max",
-    "first token s",
-    "KV MB/seq",
-    "memory MiB",
-    "predicted MiB",
-    "MFLOP/token",
-    "MB/token",
-    "of roofline",
-    "of predicted",
-];
-
 impl BenchRow {
-    fn cells(&self) -> Vec<String> {
+    /// Returns the columns of the table and their values in this row.
+    fn cells(&self) -> [(&'static str, String); 14] {
         let mib = |bytes: Option<u64>| bytes.map_or("-".into(), |b| (b >> 20).to_string());
-        vec![
-            self.model.clone(),
-            self.work.clone(),
-            self.batch.to_string(),
-            number(self.rate.median),
-            number(self.rate.min),
-            number(self.rate.max),
-            self.first_token.map_or("-".into(), |seconds| format!("{:.3}", seconds.median)),
-            self.sequence_bytes.map_or("-".into(), |bytes| number(bytes as f64 / 1e6)),
-            mib(self.peak_bytes),
-            mib(self.predicted_bytes),
-            number(self.token_flops / 1e6),
-            number(self.token_bytes / 1e6),
-            format!("{:.0}%", 100.0 * self.share.median),
-            format!("{:.0}%", 100.0 * self.predicted_share.median),
+        let first_token = self.first_token.map(|seconds| format!("{:.3}", seconds.median));
+        let cache_megabytes = self.sequence_bytes.map(|bytes| number(bytes as f64 / 1e6));
+        [
+            ("model", self.model.clone()),
+            ("work", self.work.clone()),
+            ("batch", self.batch.to_string()),
+            ("tokens/s", number(self.rate.median)),
+            ("min", number(self.rate.min)),
+            ("max", number(self.rate.max)),
+            ("first token s", first_token.unwrap_or("-".into())),
+            ("KV MB/seq", cache_megabytes.unwrap_or("-".into())),
+            ("memory MiB", mib(self.peak_bytes)),
+            ("predicted MiB", mib(self.predicted_bytes)),
+            ("MFLOP/token", number(self.token_flops / 1e6)),
+            ("MB/token", number(self.token_bytes / 1e6)),
+            ("of roofline", format!("{:.0}%", 100.0 * self.share.median)),
+            ("of predicted", format!("{:.0}%", 100.0 * self.predicted_share.median)),
         ]
     }
 
     /// Returns the columns of `results.csv` and their values in this row.
-    fn columns(&self) -> [(&'static str, String); 19] {
+    fn csv_cells(&self) -> [(&'static str, String); 19] {
         fn optional<T: ToString>(value: Option<T>) -> String {
             value.map_or_else(String::new, |value| value.to_string())
         }
@@ -162,36 +149,45 @@ impl BenchReport {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn write(&self, dir: &Path, command: &str) -> Result<(), BenchError> {
-        let json = serde_json::to_string_pretty(self)? + "\n";
-        let write =
-            |name: &str, bytes: &[u8]| block_transformer_files::write(&dir.join(name), bytes);
-        write("results.json", json.as_bytes())?;
-        write("results.csv", &self.csv()?)?;
-        write("summary.md", self.markdown(command).as_bytes())?;
-        Ok(())
+    pub fn write(&self, dir: &Path, command: &str) -> Result<(), FileError> {
+        let write = |name: &str, content: io::Result<Vec<u8>>| {
+            let path = dir.join(name);
+            write(&path, &content.map_err(FileError::write(&path))?)
+        };
+        let json = serde_json::to_string_pretty(self).map(|json| json + "\n");
+        write("results.json", json.map(String::into_bytes).map_err(Into::into))?;
+        write("results.csv", self.csv().map_err(Into::into))?;
+        write("summary.md", Ok(self.markdown(command).into_bytes()))
     }
 
     /// Returns the rows as a table.
     pub fn table(&self) -> String {
-        table(&HEAD, 2, self.rows.iter().map(BenchRow::cells)).trim_fmt()
+        let (head, rows) = self.columns(BenchRow::cells);
+        table(&head, 2, rows).trim_fmt()
     }
 
-    fn csv(&self) -> Result<Vec<u8>, csv::Error> {
+    /// Returns the names of columns, and their values in each row.
+    fn columns<const N: usize>(
+        &self,
+        of_row: fn(&BenchRow) -> [(&'static str, String); N],
+    ) -> (Vec<&'static str>, Vec<Vec<String>>) {
+        let rows = || self.rows.iter().map(of_row);
+        let head = rows().take(1).flatten().map(|(name, _)| name).collect();
+        (head, rows().map(|row| row.map(|(_, value)| value).into()).collect())
+    }
+
+    fn csv(&self) -> csv::Result<Vec<u8>> {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        if let Some(row) = self.rows.first() {
-            writer.write_record(row.columns().map(|(name, _)| name))?;
-        }
-        for row in &self.rows {
-            writer.write_record(row.columns().map(|(_, value)| value))?;
-        }
+        let (head, rows) = self.columns(BenchRow::csv_cells);
+        writer.write_record(head)?;
+        rows.iter().try_for_each(|row| writer.write_record(row))?;
         writer.into_inner().map_err(|error| error.into_error().into())
     }
 
     fn markdown(&self, command: &str) -> String {
         let mut table = Table::new();
-        table.load_style(presets::ASCII_MARKDOWN).set_header(HEAD);
-        table.add_rows(self.rows.iter().map(BenchRow::cells));
+        let (head, rows) = self.columns(BenchRow::cells);
+        table.load_style(presets::ASCII_MARKDOWN).set_header(head).add_rows(rows);
         format!(
             "# {}\n\n`{command}`\n\n{table}\n\n{}\n\n{}\n",
             self.title,

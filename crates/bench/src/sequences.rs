@@ -3,44 +3,42 @@
 use std::time::Instant;
 
 use block_transformer_cost::{Machine, Peaks, Sizes, decode};
+use block_transformer_datasets::Window;
 use block_transformer_device::DeviceName;
-use block_transformer_training::apply_update;
-use block_transformer_zoo::{
-    Family, FamilyConfig, LanguageModel, PaddingMask, Precision, TokenBatch,
-};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use block_transformer_training::{Schedule, TrainConfig, Trainer, token_batch};
+use block_transformer_zoo::{Family, FamilyConfig, Precision, Preset};
+use burn::tensor::Device;
 
-use crate::candidate::Candidate;
 use crate::error::BenchError;
 use crate::memory::Growth;
+use crate::prompt::token_ids;
 use crate::report::{BenchReport, BenchRow, Spread};
 
 /// Steps that are not counted: the process allocates its memory in them.
-const WARM_UP: usize = 2;
+const WARM_UP: u64 = 2;
 
 /// The computation for a batch of whole sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
+pub enum StepKind {
     /// The loss is computed, without gradients.
     Evaluation,
-    /// The loss and its gradients are computed, and the weights are updated.
+    /// A step of [`Trainer`]: the loss and its gradients are computed, and the weights are updated.
     Training,
 }
 
 /// A benchmark of whole sequences: several models in turn.
 #[derive(Clone, Debug)]
 pub struct SequenceBench {
-    /// The models.
-    pub candidates: Vec<Candidate>,
+    /// The models, with random weights.
+    pub presets: Vec<&'static Preset>,
     /// The computation for each batch.
-    pub task: Task,
+    pub kind: StepKind,
     /// Sequences per batch.
     pub batch: usize,
     /// Tokens per sequence.
     pub context: usize,
     /// Counted steps of each model.
-    pub steps: usize,
+    pub steps: u64,
     /// The device.
     pub device: DeviceName,
 }
@@ -51,8 +49,8 @@ impl SequenceBench {
     /// # Errors
     /// [`BenchError::Context`] when they are not.
     pub fn check(&self) -> Result<(), BenchError> {
-        for candidate in &self.candidates {
-            let (context, block_length) = (self.context, candidate.config.block_length());
+        for preset in &self.presets {
+            let (context, block_length) = (self.context, preset.model.block_length());
             if !context.is_multiple_of(block_length) || context <= block_length {
                 return Err(BenchError::Context { context, block_length });
             }
@@ -66,32 +64,28 @@ impl SequenceBench {
     /// Those of [`Self::check`], and when the device fails.
     pub fn run(&self, device: &Device) -> Result<BenchReport, BenchError> {
         self.check()?;
+        let precision = Precision::default();
         let (mut all_peaks, mut rows) = (Vec::new(), Vec::new());
-        for candidate in &self.candidates {
+        for preset in &self.presets {
             let before = Peaks::measure(self.device, device)?;
             let growth = Growth::start();
-            let seconds = self.measure(candidate, device)?;
+            let seconds = self.measure(preset, precision, device)?;
             let bytes = growth.bytes();
             let peaks = before.max(Peaks::measure(self.device, device)?);
-            rows.extend(self.row(candidate, &peaks.machine(Precision::F32), &seconds, bytes));
+            rows.extend(self.row(preset, &peaks.machine(precision), &seconds, bytes));
             all_peaks.push(peaks);
         }
-        let title = match self.task {
-            Task::Evaluation => "Loss of whole sequences",
-            Task::Training => "Training steps",
+        let title = match self.kind {
+            StepKind::Evaluation => "Loss of whole sequences",
+            StepKind::Training => "Training steps",
         };
-        Ok(BenchReport {
-            title: title.into(),
-            device: self.device,
-            precision: Precision::F32,
-            peaks: all_peaks,
-            rows,
-        })
+        let (title, device) = (title.into(), self.device);
+        Ok(BenchReport { title, device, precision, peaks: all_peaks, rows })
     }
 
     fn row(
         &self,
-        candidate: &Candidate,
+        preset: &Preset,
         machine: &Machine,
         seconds: &[f64],
         peak_bytes: Option<u64>,
@@ -99,19 +93,19 @@ impl SequenceBench {
         let tokens = self.batch * self.context;
         // the matrix products per token are those of decoding; with gradients there are three times
         // as many; the weights are read once per step, with their gradients and moments
-        let config = &candidate.config;
-        let token = decode(config, tokens, self.context / 2, Sizes::from(machine)).total();
-        let (times, name) = match self.task {
-            Task::Evaluation => (1.0, "loss"),
-            Task::Training => (3.0, "training"),
+        let token = decode(&preset.model, tokens, self.context / 2, Sizes::from(machine)).total();
+        let (times, name) = match self.kind {
+            StepKind::Evaluation => (1.0, "loss"),
+            StepKind::Training => (3.0, "training"),
         };
         let token_flops = times * token.flops() / tokens as f64;
         let bound = machine.flops / token_flops;
         let rates = || seconds.iter().map(|seconds| tokens as f64 / seconds);
+        let share = Spread::of(rates().map(|rate| rate / bound))?;
         Some(BenchRow {
-            model: candidate.name.clone(),
-            family: config.family(),
-            block_length: config.block_length(),
+            model: preset.name.clone(),
+            family: preset.model.family(),
+            block_length: preset.model.block_length(),
             work: format!("{name} of {}", self.context),
             context: None,
             batch: self.batch,
@@ -124,52 +118,49 @@ impl SequenceBench {
             token_bytes: times * token.weights / tokens as f64,
             roofline: Spread::of([bound])?,
             predicted: Spread::of([bound])?,
-            share: Spread::of(rates().map(|rate| rate / bound))?,
-            predicted_share: Spread::of(rates().map(|rate| rate / bound))?,
+            share,
+            predicted_share: share,
             loss: None,
         })
     }
 
     /// Returns the seconds of each counted step.
-    fn measure(&self, candidate: &Candidate, device: &Device) -> Result<Vec<f64>, BenchError> {
-        let device = match self.task {
-            Task::Evaluation => device.clone(),
-            Task::Training => device.clone().autodiff(),
-        };
-        let (shape, config) = ([self.batch, self.context], &candidate.config);
-        let uniform = Distribution::Uniform(2.0, config.vocab_size() as f64);
-        let batch = TokenBatch {
-            ids: Tensor::<2, Int>::random(shape, uniform, &device),
-            is_token: PaddingMask::full(),
-            block_length: config.block_length(),
-        };
-        let mut model = candidate.model(&device)?;
-        let adam = AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8).with_weight_decay(0.1);
-        let mut optimizer = adam.init();
-        let mut seconds = Vec::new();
-        for step in 0..self.steps + WARM_UP {
-            let start = Instant::now();
-            match self.task {
-                Task::Evaluation => drop(model.loss(&batch)),
-                Task::Training => model = trained(model, &batch, &mut optimizer),
+    fn measure(
+        &self,
+        preset: &Preset,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<Vec<f64>, BenchError> {
+        let (model, length) = (&preset.model, self.context);
+        let windows = (0..self.batch).map(|i| Window {
+            ids: token_ids(i, length, model.vocab_size()),
+            is_token: vec![true; length],
+        });
+        let windows: Vec<Window> = windows.collect();
+        let mut run: Box<dyn FnMut(u64)> = match self.kind {
+            StepKind::Evaluation => {
+                let batch = token_batch(&windows, model.block_length(), device);
+                let model = model.init(0, device).with_precision(precision);
+                Box::new(move |_| drop(model.loss(&batch)))
             }
+            StepKind::Training => {
+                let config = TrainConfig { precision, ..TrainConfig::from_preset(&preset.name)? };
+                let schedule = Schedule::new(&config);
+                let mut trainer: Trainer = Trainer::new(model, &config, device);
+                Box::new(move |step| {
+                    trainer.step(std::slice::from_ref(&windows), schedule.rate(step));
+                })
+            }
+        };
+        let mut seconds = Vec::new();
+        for step in 1..=WARM_UP + self.steps {
+            let start = Instant::now();
+            run(step);
             device.sync()?;
-            if step >= WARM_UP {
+            if step > WARM_UP {
                 seconds.push(start.elapsed().as_secs_f64());
             }
         }
         Ok(seconds)
     }
-}
-
-/// Returns the model after a training step.
-fn trained(
-    model: LanguageModel,
-    batch: &TokenBatch,
-    optimizer: &mut ModuleOptimizer,
-) -> LanguageModel {
-    let loss = model.loss(batch);
-    let value = loss.clone().inner();
-    let gradients = GradientsParams::from_grads(loss.backward(), &model);
-    apply_update(model, optimizer, value, gradients, 1, 1.0, 1e-4).0
 }

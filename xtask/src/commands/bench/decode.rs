@@ -108,7 +108,8 @@ impl Args {
         if names.is_empty() && self.checkpoint.is_empty() {
             names = vec!["block-170m".into(), "vanilla-160m".into()];
         }
-        let mut candidates = presets(&names)?;
+        let mut candidates: Vec<Candidate> =
+            presets(&names)?.into_iter().map(Candidate::preset).collect();
         for folder in &self.checkpoint {
             let checkpoint = open_checkpoint(folder).context("--checkpoint")?;
             candidates.push(Candidate::checkpoint(&folder.display().to_string(), checkpoint));

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use block_transformer_bench::{BenchReport, Candidate, Task};
+use block_transformer_bench::{BenchReport, StepKind};
+use block_transformer_zoo::Preset;
 use clap::Subcommand;
 
 use super::preset;
@@ -34,14 +35,14 @@ impl Args {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self.what {
             What::Decode(args) => args.run(),
-            What::Eval(args) => args.run(Task::Evaluation),
-            What::Train(args) => args.run(Task::Training),
+            What::Eval(args) => args.run(StepKind::Evaluation),
+            What::Train(args) => args.run(StepKind::Training),
         }
     }
 }
 
-fn presets(names: &[String]) -> Result<Vec<Candidate>> {
-    names.iter().map(|name| Ok(Candidate::preset(preset(name)?))).collect()
+fn presets(names: &[String]) -> Result<Vec<&'static Preset>> {
+    names.iter().map(|name| preset(name)).collect()
 }
 
 /// Creates the folder of `--out`, before anything is measured.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use block_transformer_bench::{SequenceBench, Task};
+use block_transformer_bench::{SequenceBench, StepKind};
 use block_transformer_cost::Lengths;
 use block_transformer_device::DeviceName;
 
@@ -46,7 +46,7 @@ pub(super) struct Args {
 
 impl Args {
     /// Measures the presets one after the other, and prints a table.
-    pub(super) fn run(self, task: Task) -> Result<ExitCode> {
+    pub(super) fn run(self, kind: StepKind) -> Result<ExitCode> {
         ensure!(
             self.batch * self.context <= MOST,
             "--batch: {} sequences of {} tokens are more than {MOST} tokens per step",
@@ -54,11 +54,11 @@ impl Args {
             self.context
         );
         let bench = SequenceBench {
-            candidates: presets(&self.preset)?,
-            task,
+            presets: presets(&self.preset)?,
+            kind,
             batch: self.batch,
             context: self.context,
-            steps: self.steps,
+            steps: self.steps as u64,
             device: self.device,
         };
         bench.check().context("--context")?;
