@@ -51,11 +51,8 @@ pub enum EvalError {
     },
     /// A continuation that the tokenizer merges into the last token of the context, so that no
     /// token is left to score.
-    #[error("the tokenizer produces no token for {text:?} after its context: it cannot be scored")]
-    NoTokens {
-        /// The continuation.
-        text: String,
-    },
+    #[error("the tokenizer produces no token for {0:?} after its context: it cannot be scored")]
+    NoTokens(String),
     /// Logits that are infinite or not a number.
     #[error(
         "the model's logits are not finite; its weights are damaged or its training diverged: use \
@@ -76,21 +73,11 @@ pub enum EvalError {
         /// The names of all tasks.
         known: String,
     },
-    /// An invalid line of a task file or of a list of books.
-    #[error("{path}:{line}: {reason}")]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// The reason why it is invalid.
-        reason: String,
-    },
     /// A file or folder with invalid content.
-    #[error("{path}: {reason}")]
+    #[error("{place}: {reason}")]
     Content {
-        /// The file or folder.
-        path: PathBuf,
+        /// The file or folder, with the line number if a line is invalid.
+        place: String,
         /// The reason why it is invalid.
         reason: String,
     },
@@ -126,11 +113,8 @@ pub enum EvalError {
     #[error("there is no text in the books")]
     NoText,
     /// All books are shorter than a window, and only windows are measured.
-    #[error("no book is as long as a window of {context} tokens; use a smaller context")]
-    NoWindows {
-        /// Tokens per window.
-        context: usize,
-    },
+    #[error("no book is as long as a window of {0} tokens; use a smaller context")]
+    NoWindows(usize),
     /// A book that cannot be scored.
     #[error("book {book}, checkpoint {checkpoint}")]
     Book {
@@ -147,20 +131,12 @@ pub enum EvalError {
     /// A folder that holds an evaluation already.
     #[error("{0}: the folder holds an evaluation already; resume it, or use another folder")]
     AlreadyBegun(PathBuf),
-    /// An evaluation that cannot be resumed, because its input has changed.
-    #[error("{folder}: {change}; start again in another folder")]
-    Changed {
-        /// The folder of the evaluation.
-        folder: PathBuf,
-        /// The setting that changed.
-        change: String,
-    },
-    /// A damaged file of an evaluation.
-    #[error("{file} is damaged: {reason}; start again in another folder")]
-    Damaged {
-        /// The file, with the line number if it is a text file.
-        file: String,
-        /// The reason why it is invalid.
+    /// An evaluation that cannot be resumed, because its input has changed or a file is damaged.
+    #[error("{place}: {reason}; start again in another folder")]
+    NotResumable {
+        /// The folder of the evaluation, or the file, with the line number if it is a text file.
+        place: String,
+        /// The setting that changed, or the damage.
         reason: String,
     },
 
@@ -177,10 +153,10 @@ pub enum EvalError {
 
 impl EvalError {
     pub(crate) fn content(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Content { path: path.into(), reason: reason.into() }
+        Self::Content { place: path.display().to_string(), reason: reason.into() }
     }
 
     pub(crate) fn line(path: &Path, line: usize, reason: impl Into<String>) -> Self {
-        Self::Line { path: path.into(), line, reason: reason.into() }
+        Self::Content { place: format!("{}:{line}", path.display()), reason: reason.into() }
     }
 }

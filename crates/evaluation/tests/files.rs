@@ -1,20 +1,19 @@
 //! Errors about invalid task files name the file and the line.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
 use block_transformer_evaluation::tasks::{Item, Task};
-use common::reference;
 use tempfile::TempDir;
+
+const MADE_UP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/made-up");
 
 /// A copy of the made-up files.
 fn files() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for task in Task::all() {
+    for task in Task::ALL {
         for file in task.files() {
-            fs::copy(reference("made-up").join(file.name), dir.path().join(file.name)).unwrap();
+            fs::copy(Path::new(MADE_UP).join(file.name), dir.path().join(file.name)).unwrap();
         }
     }
     dir
@@ -35,10 +34,9 @@ fn error(task: Task, change: impl FnOnce(String) -> Vec<u8>) -> String {
 #[test]
 fn valid_files_are_read() {
     let dir = files();
-    let counts: Vec<usize> =
-        Task::all().iter().map(|&task| load(dir.path(), task).unwrap()).collect();
+    let counts: Vec<usize> = Task::ALL.map(|task| load(dir.path(), task).unwrap()).into();
     assert_eq!(counts, [5, 4, 4, 5, 2, 4]);
-    for &task in Task::all() {
+    for task in Task::ALL {
         let first = task.load(dir.path(), Some(1)).unwrap();
         assert_eq!(first, task.load(dir.path(), None).unwrap()[..1]);
     }
@@ -57,10 +55,6 @@ fn broken_lines_are_named() {
         let error = error(task, cut);
         assert!(error.contains(&format!("{}:4: ", task.files()[0].name)), "{error}");
     }
-    let missing = error(Task::HellaSwag, |text| text.replacen("ctx_a", "ctx", 1).into());
-    assert!(missing.contains(".jsonl:1: missing field `ctx_a`"), "{missing}");
-    let missing = error(Task::ArcEasy, |text| text.replacen("gold", "label", 1).into());
-    assert!(missing.contains(".jsonl:1: missing field `gold`"), "{missing}");
     for task in [Task::Lambada, Task::Wikitext] {
         let error = error(task, |text| [text.as_bytes(), b"caf\xe9\n"].concat());
         let line = if task == Task::Lambada { 6 } else { 17 };
@@ -70,19 +64,23 @@ fn broken_lines_are_named() {
 
 #[test]
 fn invalid_items_are_named() {
-    let out = error(Task::HellaSwag, |text| text.replace("\"label\": 3", "\"label\": 4").into());
-    assert!(
-        out.contains(":5: ") && out.contains("number 4 ") && out.contains("4 options"),
-        "{out}"
-    );
-    let blank = error(Task::Winogrande, |text| text.replacen('_', "it", 1).into());
-    assert!(blank.contains(":1: the sentence has no blank"), "{blank}");
-    let answer = error(Task::Winogrande, |text| text.replacen("\"1\"", "\"\"", 1).into());
-    assert!(answer.contains(":1: the answer must be 1 or 2"), "{answer}");
-    let key = error(Task::ArcEasy, |text| text.replace("Key\": \"C", "Key\": \"D").into());
-    assert!(key.contains(":4: answerKey \"D\""), "{key}");
-    let empty = error(Task::Piqa, |text| text.replacen("\"a\"", "\"\"", 1).into());
-    assert!(empty.contains(":4: an option is empty"), "{empty}");
+    for (task, from, to, says) in [
+        (Task::HellaSwag, "ctx_a", "ctx", ".jsonl:1: missing field `ctx_a`"),
+        (Task::ArcEasy, "gold", "label", ".jsonl:1: missing field `gold`"),
+        (
+            Task::HellaSwag,
+            "\"label\": 3",
+            "\"label\": 4",
+            "number 4 (counted from 0), and there are 4 options",
+        ),
+        (Task::Winogrande, "_", "it", ":1: the sentence has no blank"),
+        (Task::Winogrande, "\"1\"", "\"\"", ":1: the answer must be 1 or 2"),
+        (Task::ArcEasy, "Key\": \"C", "Key\": \"D", ":4: answerKey \"D\""),
+        (Task::Piqa, "\"a\"", "\"\"", ":4: an option is empty"),
+    ] {
+        let error = error(task, |text| text.replacen(from, to, 1).into());
+        assert!(error.contains(says), "{error}");
+    }
 }
 
 #[test]
@@ -104,7 +102,7 @@ fn labels_that_do_not_match_their_questions_are_named() {
 
 #[test]
 fn empty_and_missing_files_are_named() {
-    for &task in Task::all() {
+    for task in Task::ALL {
         let none = error(task, |_| Vec::new());
         assert!(none.contains(task.files()[0].name), "{none}");
         let dir = files();

@@ -1,8 +1,8 @@
 //! The measurement on documents whose best possible loss by position has a closed form.
 
 use block_transformer_datasets::Window;
+use block_transformer_evaluation::Scorer;
 use block_transformer_evaluation::documents::{BookScorer, Measures, Tally, Windows};
-use block_transformer_evaluation::{EvalError, Scorer};
 use block_transformer_testing::repeat_training::{Training, small, train};
 use block_transformer_testing::repeats::Repeats;
 use block_transformer_training::token_batch;
@@ -29,7 +29,7 @@ fn measured(model: &LanguageModel, ids: &[u32]) -> Tally {
     let windows = Windows { context: CONTEXT, stride: CONTEXT };
     let measures = Measures { windows, documents: true, batch: 64 };
     let scorer = BookScorer::new(Scorer::new(model), measures).unwrap();
-    scorer.score(ids, Tally::default(), |_, _| Ok::<(), EvalError>(())).unwrap()
+    scorer.score(ids, Tally::default(), |_, _| Ok(())).unwrap()
 }
 
 /// Checks a measurement of documents of kind `kind` against the best possible loss.

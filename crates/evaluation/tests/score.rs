@@ -1,66 +1,16 @@
-//! The scorer compared with generation, with the training loss, and with itself in batches of other
-//! sizes.
+//! The scorer compared with generation, and with itself in batches of other sizes.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
-use block_transformer_evaluation::{EvalError, Request, Scored, Scorer, rolling_windows};
+use block_transformer_evaluation::{EvalError, Request, Scored, Scorer};
 use block_transformer_generation::{Options, Sampling, generate};
-use block_transformer_zoo::{
-    Family, FamilyConfig, LanguageModel, ModelConfig, PaddingMask, TokenBatch,
-};
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use block_transformer_testing::{VOCAB, model, prompts_of, shape, shapes};
+use block_transformer_zoo::{FamilyConfig, LanguageModel};
+use burn::tensor::Device;
 
-/// One model for each kind of embedder and token decoder, and a vanilla one.
-const CASES: [&str; 6] = [
-    "vanilla",
-    "lookup_prefix",
-    "lookup_prefix_two_embeddings",
-    "roberta_prefix",
-    "cls_cross_attention",
-    "lookup_prefix_b1",
-];
-const VOCAB: u32 = 96;
-
-/// The model of a recorded case. Its matrices are enlarged so that every token has an effect.
-fn golden(name: &str, device: &Device) -> (LanguageModel, ModelConfig) {
-    let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden"));
-    let json = std::fs::read_to_string(dir.join(format!("{name}.json"))).unwrap();
-    let config = ModelConfig::from_json(&json, name).unwrap();
-    let weights = dir.join(format!("{name}.model.safetensors"));
-    let (model, _) =
-        block_transformer_weights::import(config.init(0, device), &config, &weights).unwrap();
-    (model.map(&mut Larger), config)
-}
-
-struct Larger;
-
-impl ModuleMapper for Larger {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let factor = if D > 1 { 4.0 } else { 1.0 };
-        param.map(|value| value * factor)
-    }
-}
-
-/// Pseudo-random ids.
-fn ids(count: usize, salt: u32) -> Vec<u32> {
-    let mut state = salt.wrapping_mul(2_654_435_761).wrapping_add(12_345);
-    let next = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        2 + (state >> 16) % (VOCAB - 2)
-    };
-    (0..count).map(next).collect()
-}
-
-/// Requests with contexts and continuations of many lengths.
-fn requests() -> Vec<Request> {
-    let lengths = (0..40).map(|i| (i * 7 % 19, 1 + i * 5 % 11));
-    let request = |(salt, (context, continuation)): (usize, (usize, usize))| Request {
-        context: ids(context, salt as u32),
-        continuation: ids(continuation, 1000 + salt as u32),
-    };
-    lengths.enumerate().map(request).collect()
+fn request(context: usize, continuation: usize) -> Request {
+    let [context, continuation] = [context, continuation].map(|n| prompts_of([n]).remove(0));
+    Request { context, continuation }
 }
 
 fn score(scorer: &Scorer<LanguageModel>, requests: &[Request]) -> Vec<Scored> {
@@ -80,15 +30,11 @@ fn difference(a: &[Scored], b: &[Scored]) -> f64 {
 #[test]
 fn greedy_generations_are_greedy_and_become_not_greedy_by_one_other_token() {
     let device = Device::flex();
-    for name in CASES {
-        let (model, config) = golden(name, &device);
-        let prompts: Vec<Vec<u32>> = (0..9).map(|length| ids(length, length as u32)).collect();
-        let options = Options {
-            sampling: Sampling::at(0.0, 0),
-            max_tokens: 10,
-            eos: None,
-            ..Options::default()
-        };
+    for (name, config) in shapes() {
+        let model = model(&config, &device);
+        let prompts = prompts_of(0..9);
+        let sampling = Sampling::at(0.0, 0);
+        let options = Options { sampling, max_tokens: 10, eos: None, ..Options::default() };
         let go_on = |_: usize, _: u32| ControlFlow::Continue(());
         let written = generate(&model, &prompts, &options, &device, go_on).unwrap();
         let request = |(context, continuation)| Request { context, continuation };
@@ -96,7 +42,7 @@ fn greedy_generations_are_greedy_and_become_not_greedy_by_one_other_token() {
         let scorer = Scorer::new(&model);
         assert!(score(&scorer, &greedy).iter().all(|scored| scored.greedy), "{name}");
         let mut other = greedy.clone();
-        other.iter_mut().for_each(|r| r.continuation[7] = (r.continuation[7] + 1) % VOCAB);
+        other.iter_mut().for_each(|r| r.continuation[7] = (r.continuation[7] + 1) % VOCAB as u32);
         assert!(score(&scorer, &other).iter().all(|scored| !scored.greedy), "{name}");
         // a prompt with its padding in another place is a different prompt: some continuations are
         // not greedy
@@ -114,11 +60,9 @@ fn greedy_generations_are_greedy_and_become_not_greedy_by_one_other_token() {
 
 #[test]
 fn scores_do_not_depend_on_the_batch() {
-    let device = Device::flex();
-    let requests = requests();
-    for name in CASES {
-        let (model, _) = golden(name, &device);
-        let scorer = Scorer::new(&model);
+    let requests: Vec<Request> = (0..40).map(|i| request(i * 7 % 19, 1 + i * 5 % 11)).collect();
+    for (name, config) in shapes() {
+        let scorer = Scorer::new(&model(&config, &Device::flex()));
         let mut last = (0, 0);
         let progress = &mut |done, total| last = (done, total);
         let together = scorer.score(&requests, progress).unwrap();
@@ -128,9 +72,8 @@ fn scores_do_not_depend_on_the_batch() {
             let scores = score(&scorer, &requests);
             let most = difference(&together, &scores);
             // flex sums products of few rows and of many rows in different orders. Attention
-            // without a scale amplifies this rounding to the size of the difference between flex
-            // and ndarray (3e-4).
-            let tolerance = if name == "cls_cross_attention" { 2e-3 } else { 2e-5 };
+            // without a scale amplifies this rounding.
+            let tolerance = if name == "cross-attention" { 2e-3 } else { 2e-5 };
             assert!(most < tolerance, "{name}, {batch_tokens} tokens: {most}");
             assert!(together.iter().zip(&scores).all(|(a, b)| a.greedy == b.greedy), "{name}");
         }
@@ -138,78 +81,34 @@ fn scores_do_not_depend_on_the_batch() {
 }
 
 #[test]
-fn log_probabilities_of_a_window_are_the_negated_training_losses() {
-    let device = Device::flex();
-    for name in CASES {
-        let (model, config) = golden(name, &device);
-        let (l, window) = (config.block_length(), ids(48, 7));
-        let request = Request { context: window[..l].to_vec(), continuation: window[l..].to_vec() };
-        let scorer = Scorer::new(&model);
-        let scored = score(&scorer, &[request]).remove(0);
-        let ids: Vec<i64> = window.iter().map(|&id| i64::from(id)).collect();
-        let losses = model.losses(&TokenBatch {
-            ids: Tensor::<2, Int>::from_data(TensorData::new(ids, [1, 48]), &device),
-            is_token: PaddingMask::full(),
-            block_length: l,
-        });
-        let losses: Vec<f64> = losses.losses.into_data().iter::<f64>().collect();
-        assert_eq!(losses.len(), scored.log_probs.len());
-        for (loss, log_prob) in losses.iter().zip(&scored.log_probs) {
-            assert!((loss + log_prob).abs() < 2e-5, "{name}: {loss}, {log_prob}");
-        }
-    }
-}
-
-#[test]
 fn tokens_beyond_the_context_are_cut_from_the_left() {
-    let device = Device::flex();
-    for name in ["vanilla", "lookup_prefix"] {
-        let (model, _) = golden(name, &device);
-        let scorer = Scorer::new(&model).with_context(16).unwrap();
+    for name in ["vanilla", "prefix"] {
+        let wide = Scorer::new(&model(&shape(name), &Device::flex())).with_context(64).unwrap();
+        let scorer = wide.clone().with_context(16).unwrap();
         for continuation in [1, 4, 5, 16] {
-            let long = Request { context: ids(50, 1), continuation: ids(continuation, 2) };
+            let long = request(50, continuation);
             // the context and the last target have one token more than the model reads
             let kept = long.context[50 - (17 - continuation)..].to_vec();
-            let cut = Request { context: kept, continuation: long.continuation.clone() };
-            let wide = scorer.clone().with_context(64).unwrap();
-            assert_eq!(
-                difference(&score(&scorer, std::slice::from_ref(&long)), &score(&wide, &[cut])),
-                0.0
-            );
-            assert!(
-                difference(&score(&scorer, std::slice::from_ref(&long)), &score(&wide, &[long]))
-                    > 1e-3
-            );
+            let cut = Request { context: kept, ..long.clone() };
+            let [long, cut] = [[long], [cut]];
+            let scored = score(&scorer, &long);
+            assert_eq!(difference(&scored, &score(&wide, &cut)), 0.0);
+            assert!(difference(&scored, &score(&wide, &long)) > 1e-3);
         }
-    }
-}
-
-#[test]
-fn rolling_windows_score_every_token() {
-    let device = Device::flex();
-    let document = ids(70, 3);
-    for name in ["vanilla", "lookup_prefix"] {
-        let (model, _) = golden(name, &device);
-        let scorer = Scorer::new(&model).with_context(32).unwrap();
-        let windows = rolling_windows(&document, scorer.context());
-        let scores = score(&scorer, &windows);
-        let tokens: usize = scores.iter().map(|scored| scored.log_probs.len()).sum();
-        assert_eq!((windows.len(), tokens), (3, 70));
     }
 }
 
 #[test]
 fn invalid_requests_are_rejected() {
-    let device = Device::flex();
-    let (model, _) = golden("lookup_prefix", &device);
+    let model = model(&shape("prefix"), &Device::flex());
     let scorer = Scorer::new(&model).with_context(8).unwrap();
     let error = |context: Vec<u32>, continuation: Vec<u32>| {
         scorer.score(&[Request { context, continuation }], &mut |_, _| ()).unwrap_err()
     };
     assert!(matches!(error(vec![], vec![]), EvalError::EmptyContinuation));
-    assert!(matches!(error(vec![96], vec![2]), EvalError::TokenId { id: 96, vocab_size: 96 }));
-    assert!(matches!(error(vec![2], vec![100]), EvalError::TokenId { id: 100, .. }));
-    assert!(matches!(error(vec![2], ids(9, 0)), EvalError::TooLong { tokens: 9, context: 8 }));
+    assert!(matches!(error(vec![260], vec![2]), EvalError::TokenId { id: 260, vocab_size: VOCAB }));
+    assert!(matches!(error(vec![2], vec![300]), EvalError::TokenId { id: 300, .. }));
+    assert!(matches!(error(vec![2], vec![2; 9]), EvalError::TooLong { tokens: 9, context: 8 }));
     assert!(matches!(scorer.clone().with_context(0), Err(EvalError::Zero("context"))));
     assert!(score(&scorer, &[]).is_empty());
 }

@@ -74,7 +74,7 @@ impl Args {
         };
         let mut meter = TokenMeter::new();
         let report = OpenCheckpoints::open(&settings.checkpoints).and_then(|checkpoints| {
-            let skipped = checkpoints.all().iter().flat_map(|opened| &*opened.checkpoint.skipped);
+            let skipped = checkpoints.all.iter().flat_map(|opened| &*opened.checkpoint.skipped);
             super::warn_of_skipped(skipped);
             let (out, resume) = (&self.out, self.resume);
             evaluate(&settings, &checkpoints, &books, out, resume, &device, &mut meter)
@@ -164,7 +164,7 @@ impl Args {
 fn with_flag(error: EvalError) -> Error {
     let flag = match &error {
         EvalError::Zero(setting) => format!("--{setting}"),
-        EvalError::Windows { context, .. } | EvalError::NoWindows { context } => {
+        EvalError::Windows { context, .. } | EvalError::NoWindows(context) => {
             format!("--context {context}")
         }
         EvalError::Tokenizers { checkpoint, .. } => {
@@ -173,7 +173,7 @@ fn with_flag(error: EvalError) -> Error {
         EvalError::NoText => "--books".into(),
         EvalError::NotBegun(_) => return anyhow!("{error}; leave out --resume"),
         EvalError::AlreadyBegun(_) => return anyhow!("{error} (--resume, --out)"),
-        EvalError::Changed { .. } | EvalError::Damaged { .. } => return anyhow!("{error} (--out)"),
+        EvalError::NotResumable { .. } => return anyhow!("{error} (--out)"),
         _ => return error.into(),
     };
     Error::new(error).context(flag)

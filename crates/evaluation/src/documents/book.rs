@@ -34,23 +34,12 @@ pub struct BookIdentity {
 /// A book's text.
 #[derive(Clone, Debug)]
 pub struct BookText {
-    /// The book.
-    pub book: Book,
+    /// Its file.
+    pub path: PathBuf,
     /// The identity of the file that was read.
     pub identity: BookIdentity,
     /// The text; empty when the file has white space only.
     pub text: String,
-}
-
-/// A book's text as a model reads it.
-#[derive(Clone, Debug)]
-pub struct BookTokens {
-    /// Token ids, without special ids at either end.
-    pub ids: Vec<u32>,
-    /// Bytes of the text in UTF-8.
-    pub bytes: u64,
-    /// Whitespace-separated words, the unit of PG19's word perplexity.
-    pub words: u64,
 }
 
 impl Book {
@@ -108,33 +97,38 @@ impl Book {
             EvalError::content(&self.path, reason)
         })?;
         let text = if text.trim().is_empty() { String::new() } else { text };
-        Ok(BookText { book: self.clone(), identity, text })
+        Ok(BookText { path: self.path.clone(), identity, text })
     }
 }
 
 impl BookText {
-    /// Encodes the book.
+    /// Returns the token ids of the text, without special ids at either end.
     ///
     /// # Errors
     /// When the tokens do not decode to the text. Bits per byte would then be those of a different
     /// text.
-    pub fn tokens(&self, tokenizer: &Tokenizer) -> Result<BookTokens, EvalError> {
-        let Self { book, text, .. } = self;
-        let ids = tokenizer.encode(text)?;
-        if !tokenizer.decodes_to(&ids, text) {
-            let reason = "the tokens of the book do not decode to its text; evaluate with a \
-                tokenizer that has an id for every byte";
-            return Err(EvalError::content(&book.path, reason));
+    pub fn tokens(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>, EvalError> {
+        let ids = tokenizer.encode(&self.text)?;
+        match tokenizer.decodes_to(&ids, &self.text) {
+            true => Ok(ids),
+            false => Err(EvalError::content(
+                &self.path,
+                "the tokens of the book do not decode to its text; evaluate with a tokenizer that \
+                 has an id for every byte",
+            )),
         }
-        let words = text.split_whitespace().count() as u64;
-        Ok(BookTokens { ids, bytes: text.len() as u64, words })
+    }
+
+    /// Number of words separated by white space, the unit of PG19's word perplexity.
+    pub fn words(&self) -> u64 {
+        self.text.split_whitespace().count() as u64
     }
 }
 
 /// A book's name: its path without `.txt`.
 fn name(path: &Path) -> String {
-    let name = path.to_string_lossy().into_owned();
-    name.strip_suffix(".txt").map(String::from).unwrap_or(name)
+    let name = path.to_string_lossy();
+    name.strip_suffix(".txt").unwrap_or(&name).into()
 }
 
 /// The books of a list.
@@ -152,18 +146,14 @@ fn listed(path: &Path) -> Result<Vec<Book>, EvalError> {
         if line.is_empty() {
             continue;
         }
+        let invalid = |reason| Err(EvalError::line(path, i + 1, reason));
         let book = Book { name: name(Path::new(line)), path: folder.join(line) };
         if !book.path.is_file() {
             let shown: String = line.chars().take(80).collect();
-            let reason = format!("there is no file {shown:?} in the list's folder; {remedy}");
-            return Err(EvalError::line(path, i + 1, reason));
+            return invalid(format!("there is no file {shown:?} in the list's folder; {remedy}"));
         }
         if !seen.insert(book.path.clone()) {
-            return Err(EvalError::line(
-                path,
-                i + 1,
-                format!("{line} is listed twice; remove one"),
-            ));
+            return invalid(format!("{line} is listed twice; remove one"));
         }
         books.push(book);
     }
@@ -185,10 +175,6 @@ mod tests {
             std::fs::write(path, content).unwrap();
         }
         dir
-    }
-
-    fn error(result: Result<impl std::fmt::Debug, EvalError>) -> String {
-        result.unwrap_err().to_string()
     }
 
     #[test]
@@ -216,32 +202,37 @@ mod tests {
             ("blank", b"\n"),
             ("a.txt", b"a book, not a list"),
         ]);
-        let at = |name: &str| error(Book::list(&dir.path().join(name)));
-        assert!(at("empty").contains("no .txt file"), "{}", at("empty"));
-        assert!(at("lost").contains("lost:2") && at("lost").contains("missing.txt"));
-        assert!(at("twice").contains("twice:2"));
-        assert!(at("blank").contains("empty"));
-        assert!(at("a.txt").contains("a folder of .txt files"));
-        assert!(at("nowhere").contains("nowhere"));
+        let at = |name: &str| Book::list(&dir.path().join(name)).unwrap_err().to_string();
+        for (name, says) in [
+            ("empty", "no .txt file"),
+            ("lost", "lost:2: there is no file \"missing.txt\""),
+            ("twice", "twice:2"),
+            ("blank", "empty"),
+            ("a.txt", "a folder of .txt files"),
+            ("nowhere", "nowhere"),
+        ] {
+            assert!(at(name).contains(says), "{}", at(name));
+        }
     }
 
     #[test]
     fn words_bytes_and_tokens_are_counted() {
         let dir = folder(&[("a.txt", "Two\n  wörds\n".as_bytes()), ("b.txt", b" \n")]);
         let books = Book::list(dir.path()).unwrap();
-        let tokens = books[0].read().unwrap().tokens(&Tokenizer::Bytes).unwrap();
-        assert_eq!((tokens.ids.len(), tokens.bytes, tokens.words), (13, 13, 2));
-        assert!(books[1].read().unwrap().tokens(&Tokenizer::Bytes).unwrap().ids.is_empty());
+        let [text, blank] = [&books[0], &books[1]].map(|book| book.read().unwrap());
+        let tokens = |text: &BookText| text.tokens(&Tokenizer::Bytes).unwrap().len();
+        assert_eq!((tokens(&text), text.text.len(), text.words()), (13, 13, 2));
+        assert_eq!((tokens(&blank), blank.words()), (0, 0));
     }
 
     #[test]
     fn invalid_utf8_and_texts_that_tokens_do_not_decode_to_are_named() {
         let dir = folder(&[("a.txt", b"caf\xE9"), ("b.txt", b"one<|endoftext|>two")]);
         let books = Book::list(dir.path()).unwrap();
-        let invalid = error(books[0].read());
+        let invalid = books[0].read().unwrap_err().to_string();
         assert!(invalid.contains("a.txt") && invalid.contains("byte 3"), "{invalid}");
         let bpe = Tokenizer::train_bpe(["one two".to_string()].into_iter(), 260).unwrap();
-        let lost = error(books[1].read().unwrap().tokens(&bpe));
+        let lost = books[1].read().unwrap().tokens(&bpe).unwrap_err().to_string();
         assert!(lost.contains("b.txt") && lost.contains("do not decode to its text"), "{lost}");
     }
 }

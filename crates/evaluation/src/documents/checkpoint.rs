@@ -7,7 +7,6 @@ use block_transformer_family::FamilyConfig;
 use block_transformer_text::Tokenizer;
 use serde::{Deserialize, Serialize};
 
-use crate::documents::windows::Windows;
 use crate::error::EvalError;
 use crate::tasks::check_tokenizer;
 
@@ -23,8 +22,10 @@ pub struct OpenCheckpoint {
 /// The checkpoints of an evaluation. All have the same tokenizer.
 #[derive(Clone, Debug)]
 pub struct OpenCheckpoints {
-    all: Vec<OpenCheckpoint>,
-    tokenizer: Tokenizer,
+    /// The checkpoints, in the order given.
+    pub all: Vec<OpenCheckpoint>,
+    /// The tokenizer of all checkpoints.
+    pub tokenizer: Tokenizer,
 }
 
 /// The description of a checkpoint in results.
@@ -60,74 +61,36 @@ impl OpenCheckpoints {
         let mut all: Vec<OpenCheckpoint> = Vec::new();
         let mut common: Option<Tokenizer> = None;
         for path in paths {
-            let mut opened = OpenCheckpoint::open(path)?;
-            let tokenizer = opened.checkpoint.tokenizer()?;
-            check_tokenizer(&tokenizer, opened.checkpoint.config.vocab_size())
-                .map_err(|e| EvalError::content(&opened.info.folder, e.to_string()))?;
-            match (&common, all.first()) {
-                (Some(other), Some(first))
-                    if other.fingerprint()? != tokenizer.fingerprint()? =>
-                {
-                    let first = first.info.folder.clone();
-                    return Err(EvalError::Tokenizers { checkpoint: path.clone(), first });
-                }
-                _ => common = Some(tokenizer),
+            let checkpoint = Checkpoint::open(path)?;
+            let (config, state) = (&checkpoint.config, &checkpoint.state);
+            let tokenizer = checkpoint.tokenizer()?;
+            check_tokenizer(&tokenizer, config.vocab_size())
+                .map_err(|e| EvalError::content(&checkpoint.dir, e.to_string()))?;
+            if let (Some(other), Some(first)) = (&common, all.first())
+                && other.fingerprint()? != tokenizer.fingerprint()?
+            {
+                let first = first.info.folder.clone();
+                return Err(EvalError::Tokenizers { checkpoint: path.clone(), first });
             }
-            let label = opened.info.label.clone();
+            let label = label(&checkpoint.dir);
             let taken = |label: &String| all.iter().any(|other| other.info.label == *label);
             let numbered = (2..).map(|n| format!("{label} {n}"));
             let free = std::iter::once(label.clone()).chain(numbered).find(|label| !taken(label));
-            opened.info.label = free.unwrap_or(label);
-            all.push(opened);
+            let info = CheckpointInfo {
+                label: free.unwrap_or(label),
+                folder: checkpoint.dir.clone(),
+                weights: checkpoint.weights_sha256()?,
+                family: config.family().into(),
+                block_length: config.block_length(),
+                parameters: config.num_params(),
+                step: state.step,
+                trained_context: state.trained_context.unwrap_or(config.max_position_embeddings()),
+            };
+            common = Some(tokenizer);
+            all.push(OpenCheckpoint { checkpoint, info });
         }
         let tokenizer = common.ok_or(EvalError::NoCheckpoints)?;
         Ok(Self { all, tokenizer })
-    }
-
-    /// The checkpoints, in the order given.
-    pub fn all(&self) -> &[OpenCheckpoint] {
-        &self.all
-    }
-
-    /// The tokenizer of all checkpoints.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
-    }
-}
-
-impl OpenCheckpoint {
-    fn open(path: &Path) -> Result<Self, EvalError> {
-        let checkpoint = Checkpoint::open(path)?;
-        let config = &checkpoint.config;
-        let trained_context = checkpoint.state.trained_context;
-        let info = CheckpointInfo {
-            label: label(&checkpoint.dir),
-            folder: checkpoint.dir.clone(),
-            weights: checkpoint.weights_sha256()?,
-            family: config.family().into(),
-            block_length: config.block_length(),
-            parameters: config.num_params(),
-            step: checkpoint.state.step,
-            trained_context: trained_context.unwrap_or(config.max_position_embeddings()),
-        };
-        Ok(Self { checkpoint, info })
-    }
-}
-
-impl CheckpointInfo {
-    /// Checks that windows can be scored with the checkpoint.
-    ///
-    /// # Errors
-    /// When they are not two or more whole blocks.
-    pub fn check(&self, windows: &Windows) -> Result<(), EvalError> {
-        let (context, block_length) = (windows.context, self.block_length);
-        match context.is_multiple_of(block_length) && context > block_length {
-            true => Ok(()),
-            false => {
-                let checkpoint = self.folder.clone();
-                Err(EvalError::Windows { context, block_length, checkpoint })
-            }
-        }
     }
 }
 

@@ -9,10 +9,11 @@ use burn::tensor::Device;
 
 use crate::documents::book::{Book, BookText};
 use crate::documents::checkpoint::{OpenCheckpoint, OpenCheckpoints};
-use crate::documents::folder::{Begun, DocumentSettings, EvaluationFolder};
-use crate::documents::measure::{BookRow, BookScorer, Tally};
+use crate::documents::folder::{Begun, DocumentSettings, EvaluationFolder, PARTIAL};
+use crate::documents::measure::{BookRow, BookScorer, Measures, Tally};
 use crate::documents::output;
 use crate::documents::report::PositionReport;
+use crate::documents::windows::Windows;
 use crate::error::EvalError;
 use crate::score::Scorer;
 
@@ -46,14 +47,14 @@ pub fn evaluate(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<PositionReport, EvalError> {
-    check(settings, checkpoints.all())?;
+    check(settings, checkpoints)?;
     let limit = settings.limit.unwrap_or(usize::MAX);
     let books: Vec<BookText> =
         books.iter().take(limit).map(Book::read).collect::<Result<_, _>>()?;
     let begun = Begun {
         settings: settings.clone(),
-        checkpoints: checkpoints.all().iter().map(|opened| opened.info.clone()).collect(),
-        tokenizer: checkpoints.tokenizer().fingerprint()?,
+        checkpoints: checkpoints.all.iter().map(|opened| opened.info.clone()).collect(),
+        tokenizer: checkpoints.tokenizer.fingerprint()?,
         books: books.iter().map(|book| book.identity.clone()).collect(),
     };
     let folder = EvaluationFolder::new(out);
@@ -63,13 +64,13 @@ pub fn evaluate(
     let mut session = Session {
         settings,
         folder: &folder,
-        tokenizer: checkpoints.tokenizer(),
-        partial: folder.partial()?,
+        tokenizer: &checkpoints.tokenizer,
+        partial: folder.read(PARTIAL)?,
         done: rows.iter().map(|rows| bytes(&books[..rows.len()])).sum(),
-        total: bytes(&books) * checkpoints.all().len() as u64,
+        total: bytes(&books) * checkpoints.all.len() as u64,
         observer,
     };
-    for (opened, rows) in checkpoints.all().iter().zip(&mut rows) {
+    for (opened, rows) in checkpoints.all.iter().zip(&mut rows) {
         // a checkpoint is not loaded if all its books are done
         if rows.len() < books.len() {
             session.checkpoint(opened, &books, rows, device)?;
@@ -80,19 +81,22 @@ pub fn evaluate(
     Ok(report)
 }
 
-fn check(settings: &DocumentSettings, checkpoints: &[OpenCheckpoint]) -> Result<(), EvalError> {
-    let DocumentSettings { measures, limit, .. } = settings;
-    for (name, value) in [
-        ("context", measures.windows.context),
-        ("stride", measures.windows.stride),
-        ("batch", measures.batch),
-        ("limit", limit.unwrap_or(1)),
-    ] {
-        if value == 0 {
-            return Err(EvalError::Zero(name));
+fn check(settings: &DocumentSettings, checkpoints: &OpenCheckpoints) -> Result<(), EvalError> {
+    let DocumentSettings { measures: Measures { windows, batch, .. }, limit, .. } = *settings;
+    let Windows { context, stride } = windows;
+    let limit = limit.unwrap_or(1);
+    let counts = [("context", context), ("stride", stride), ("batch", batch), ("limit", limit)];
+    if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+        return Err(EvalError::Zero(name));
+    }
+    for OpenCheckpoint { info, .. } in &checkpoints.all {
+        let block_length = info.block_length;
+        if !context.is_multiple_of(block_length) || context <= block_length {
+            let checkpoint = info.folder.clone();
+            return Err(EvalError::Windows { context, block_length, checkpoint });
         }
     }
-    checkpoints.iter().try_for_each(|opened| opened.info.check(&measures.windows))
+    Ok(())
 }
 
 struct Session<'a> {
@@ -122,7 +126,7 @@ impl Session<'_> {
             let row = self.book(&opened.info.label, book, &scorer)?;
             self.observer.book(&row);
             self.folder.append(&row)?;
-            self.folder.clear_partial()?;
+            self.folder.remove(PARTIAL)?;
             rows.push(row);
             self.done += book.identity.bytes;
         }
@@ -136,13 +140,13 @@ impl Session<'_> {
         scorer: &BookScorer<M>,
     ) -> Result<BookRow, EvalError> {
         let name = &book.identity.name;
-        let tokens = book.tokens(self.tokenizer)?;
+        let ids = book.tokens(self.tokenizer)?;
         let mut row = BookRow {
             checkpoint: checkpoint.into(),
             book: name.clone(),
-            tokens: tokens.ids.len(),
-            bytes: tokens.bytes,
-            words: tokens.words,
+            tokens: ids.len(),
+            bytes: book.text.len() as u64,
+            words: book.words(),
             tally: Tally::default(),
         };
         // a kill between appending a row and removing the record leaves the record of a finished
@@ -158,21 +162,20 @@ impl Session<'_> {
             self.observer.batch(tokens, done, self.total);
             if saved.is_none_or(|saved| saved.elapsed() >= SAVE_EVERY) {
                 row.tally = tally.clone();
-                self.folder.save_partial(&row)?;
+                self.folder.write_json(PARTIAL, &row)?;
                 saved = Some(Instant::now());
             }
             Ok(())
         };
-        let tally =
-            scorer.score(&tokens.ids, tally, step).map_err(|error: EvalError| match error {
-                EvalError::File(_) => error,
-                error => EvalError::Book {
-                    book: name.clone(),
-                    checkpoint: checkpoint.into(),
-                    source: Box::new(error),
-                },
-            })?;
-        row.tally = tally;
+        let scored = scorer.score(&ids, tally, step);
+        row.tally = scored.map_err(|error| match error {
+            EvalError::File(_) => error,
+            error => EvalError::Book {
+                book: name.clone(),
+                checkpoint: checkpoint.into(),
+                source: Box::new(error),
+            },
+        })?;
         Ok(row)
     }
 }

@@ -15,7 +15,8 @@ use crate::error::EvalError;
 
 const BEGUN: &str = "evaluation.json";
 const ROWS: &str = "books.jsonl";
-const PARTIAL: &str = "partial.json";
+/// The record of the book in progress.
+pub(crate) const PARTIAL: &str = "partial.json";
 
 /// Settings of an evaluation on documents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +88,9 @@ impl EvaluationFolder {
 
     fn check(&self, now: &Begun) -> Result<(), EvalError> {
         let then = self.begun()?;
-        let refuse = |change: String| Err(EvalError::Changed { folder: self.dir.clone(), change });
+        let refuse = |reason: String| {
+            Err(EvalError::NotResumable { place: self.dir.display().to_string(), reason })
+        };
         if then.settings != now.settings {
             return refuse("the evaluation was begun with other settings".into());
         }
@@ -103,13 +106,8 @@ impl EvaluationFolder {
         if let Some((then, _)) = then.books.iter().zip(&now.books).find(|(then, now)| then != now) {
             return refuse(format!("book {} has changed since the evaluation began", then.name));
         }
-        if then != *now {
-            return refuse(
-                "the tokenizer or the number of books has changed since the evaluation began"
-                    .into(),
-            );
-        }
-        Ok(())
+        let others = "the tokenizer or the number of books has changed since the evaluation began";
+        if then == *now { Ok(()) } else { refuse(others.into()) }
     }
 
     /// The rows of the books that are done, by checkpoint. A row that a kill cut off is removed from
@@ -165,20 +163,6 @@ impl EvaluationFolder {
         Ok(append().map_err(FileError::write(&path))?)
     }
 
-    /// The book that was in progress.
-    pub(crate) fn partial(&self) -> Result<Option<BookRow>, EvalError> {
-        self.read(PARTIAL)
-    }
-
-    pub(crate) fn save_partial(&self, row: &BookRow) -> Result<(), EvalError> {
-        self.write_json(PARTIAL, row)
-    }
-
-    /// Removes the record of the book in progress, after its row was appended.
-    pub(crate) fn clear_partial(&self) -> Result<(), EvalError> {
-        self.remove(PARTIAL)
-    }
-
     /// Writes a file of the folder completely or not at all.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), EvalError> {
         Ok(write(&self.file(name), bytes)?)
@@ -191,7 +175,7 @@ impl EvaluationFolder {
         self.write(name, text.as_bytes())
     }
 
-    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, EvalError> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, EvalError> {
         let path = self.file(name);
         if !path.exists() {
             return Ok(None);
@@ -200,16 +184,16 @@ impl EvaluationFolder {
         serde_json::from_str(&text).map(Some).map_err(|e| self.damaged(name, &e.to_string()))
     }
 
-    fn remove(&self, name: &str) -> Result<(), EvalError> {
+    pub(crate) fn remove(&self, name: &str) -> Result<(), EvalError> {
         let path = self.file(name);
-        match path.exists() {
-            true => Ok(fs::remove_file(&path).map_err(FileError::write(&path))?),
-            false => Ok(()),
+        if path.exists() {
+            fs::remove_file(&path).map_err(FileError::write(&path))?;
         }
+        Ok(())
     }
 
     fn damaged(&self, name: &str, reason: &str) -> EvalError {
-        let file = self.file(name).display().to_string();
-        EvalError::Damaged { file, reason: reason.into() }
+        let place = self.file(name).display().to_string();
+        EvalError::NotResumable { place, reason: format!("damaged: {reason}") }
     }
 }

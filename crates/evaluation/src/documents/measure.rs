@@ -87,12 +87,12 @@ impl<M: Family> BookScorer<M> {
     ///
     /// # Errors
     /// When an id is outside the model's vocabulary, a loss is not finite, or `step` fails.
-    pub fn score<E: From<EvalError>>(
+    pub fn score(
         &self,
         ids: &[u32],
         mut tally: Tally,
-        mut step: impl FnMut(&Tally, usize) -> Result<(), E>,
-    ) -> Result<Tally, E> {
+        mut step: impl FnMut(&Tally, usize) -> Result<(), EvalError>,
+    ) -> Result<Tally, EvalError> {
         let Measures { windows, documents, batch } = self.measures;
         // the first block of a window is not predicted
         let first = self.scorer.block_length();

@@ -21,7 +21,7 @@ mod samples;
 mod totals;
 mod windows;
 
-pub use book::{Book, BookIdentity, BookText, BookTokens};
+pub use book::{Book, BookIdentity, BookText};
 pub use checkpoint::{CheckpointInfo, OpenCheckpoint, OpenCheckpoints};
 pub use evaluate::{Observer, evaluate};
 pub use folder::{DocumentSettings, EvaluationFolder};

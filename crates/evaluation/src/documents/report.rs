@@ -114,7 +114,13 @@ impl PositionReport {
         let first = rows.first().ok_or(EvalError::NoCheckpoints)?;
         let windows = measures.windows;
         let books: Vec<BookReport> = first.iter().map(|row| book(row, &windows)).collect();
-        check(&books, measures)?;
+        let has_windows = books.iter().any(|book| book.windows > 0);
+        if books.iter().all(|book| book.tokens == 0) {
+            return Err(EvalError::NoText);
+        }
+        if !measures.documents && !has_windows {
+            return Err(EvalError::NoWindows(windows.context));
+        }
         let axis = Axis::new(checkpoints, windows.context);
         let baseline = checkpoints.iter().position(|info| info.block_length == 1).unwrap_or(0);
         let samples: Vec<Samples> =
@@ -122,10 +128,10 @@ impl PositionReport {
         let differences: Vec<Samples> =
             samples.iter().map(|sample| sample.minus(&samples[baseline])).collect();
         let checkpoint = |(i, info): (usize, &CheckpointInfo)| CheckpointReport {
-            documents: match measures.documents {
-                true => DocumentTotals::new(&rows[i], &BOOTSTRAP),
-                false => None,
-            },
+            documents: measures
+                .documents
+                .then(|| DocumentTotals::new(&rows[i], &BOOTSTRAP))
+                .flatten(),
             ..axis.checkpoint(info, &samples[i], (i != baseline).then(|| &differences[i]))
         };
         Ok(Self {
@@ -134,7 +140,7 @@ impl PositionReport {
             common_from: axis.common_from,
             checkpoints: checkpoints.iter().enumerate().map(checkpoint).collect(),
             baseline: checkpoints[baseline].label.clone(),
-            octaves: match books.iter().any(|book| book.windows > 0) {
+            octaves: match has_windows {
                 true => axis.octaves.iter().map(|o| octave(o, &samples, &differences)).collect(),
                 false => Vec::new(),
             },
@@ -205,22 +211,13 @@ fn book(row: &BookRow, windows: &Windows) -> BookReport {
     }
 }
 
-fn check(books: &[BookReport], measures: &Measures) -> Result<(), EvalError> {
-    if books.iter().all(|book| book.tokens == 0) {
-        return Err(EvalError::NoText);
-    }
-    if !measures.documents && books.iter().all(|book| book.windows == 0) {
-        return Err(EvalError::NoWindows { context: measures.windows.context });
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
     use super::*;
     use crate::documents::measure::Tally;
+    use crate::documents::notes::notes;
 
     const CONTEXT: usize = 16;
 
@@ -229,7 +226,7 @@ mod tests {
             label: label.into(),
             folder: PathBuf::new(),
             weights: String::new(),
-            family: if block_length > 1 { "block" } else { "vanilla" }.into(),
+            family: String::new(),
             block_length,
             parameters: 1,
             step: 1,
@@ -237,17 +234,12 @@ mod tests {
         }
     }
 
-    /// A book of `windows` windows with the loss `loss` at each position of each.
-    fn row(
-        info: &CheckpointInfo,
-        book: &str,
-        windows: usize,
-        loss: impl Fn(usize) -> f64,
-    ) -> BookRow {
+    /// A book of `windows` windows with the loss `loss` at each position of each, from `first` on.
+    fn row(first: usize, book: &str, windows: usize, loss: impl Fn(usize) -> f64) -> BookRow {
         let tokens = windows * CONTEXT + 5;
-        let sum = |i| if i < info.block_length { 0.0 } else { loss(i) * windows as f64 };
+        let sum = |i| if i < first { 0.0 } else { loss(i) * windows as f64 };
         BookRow {
-            checkpoint: info.label.clone(),
+            checkpoint: String::new(),
             book: book.into(),
             tokens,
             bytes: 4 * tokens as u64,
@@ -279,18 +271,22 @@ mod tests {
         // block
         let of_vanilla = |i: usize| if i < 4 { 100.0 } else { 20.0 - i as f64 };
         let of_block = |i: usize| of_vanilla(i) + if i.is_multiple_of(4) { 1.5 } else { 0.5 };
-        let of_block = vec![
-            row(&block, "long", 3, of_block),
-            row(&block, "short", 0, of_block),
-            row(&block, "other", 1, |i| of_block(i) + 4.0),
-        ];
-        let of_vanilla = vec![
-            row(&vanilla, "long", 3, of_vanilla),
-            row(&vanilla, "short", 0, of_vanilla),
-            row(&vanilla, "other", 1, |i| of_vanilla(i) + 4.0),
-        ];
-        let rows = [of_block, of_vanilla];
+        let rows = |first, loss: &dyn Fn(usize) -> f64| {
+            let other = row(first, "other", 1, |i| loss(i) + 4.0);
+            vec![row(first, "long", 3, loss), row(first, "short", 0, loss), other]
+        };
+        let rows = [rows(4, &of_block), rows(1, &of_vanilla)];
         let report = PositionReport::new(&[block, vanilla], &measures(true), &rows).unwrap();
+        let notes = notes(&report).join("\n");
+        for part in [
+            "v was trained with 8 tokens of context",
+            "b predicts nothing for the first 4 positions",
+            "positions 4 to 15",
+            "1 of 3 books",
+            "short.",
+        ] {
+            assert!(notes.contains(part) && !notes.contains("b was trained"), "{notes}");
+        }
         assert_eq!((report.common_from, report.baseline.as_str()), (4, "v"));
         let [block, vanilla] = &report.checkpoints[..] else { unreachable!() };
         // the mean loss of positions 4 to 15 is 10.5; in one window of four it is 4 higher
@@ -312,8 +308,8 @@ mod tests {
         assert_eq!((&fall.early, &fall.late), (&(4..8), &(8..16)));
         near(Some(fall.by), 6.0);
         near(block.fall_difference, 0.0);
-        assert_eq!(vanilla.curve.windows, 4);
-        assert_eq!(block.curve.positions.iter().filter(|p| p.is_none()).count(), 4);
+        let unpredicted = block.curve.positions.iter().filter(|p| p.is_none()).count();
+        assert_eq!((vanilla.curve.windows, unpredicted), (4, 4));
         near(vanilla.curve.positions[1], 101.0);
         near(Some(vanilla.smoothed[0].1), 101.0);
         assert!(block.smoothed[0].0 > 4.0);
@@ -322,7 +318,7 @@ mod tests {
     #[test]
     fn whole_books_give_bits_per_byte_and_perplexity_per_word() {
         let info = info("v", 1, CONTEXT);
-        let rows = [vec![row(&info, "a", 2, |_| 1.0)]];
+        let rows = [vec![row(1, "a", 2, |_| 1.0)]];
         let report = PositionReport::new(&[info], &measures(true), &rows).unwrap();
         let document = report.checkpoints[0].documents.unwrap();
         // 37 tokens of 3 nats, 148 bytes, 18 words
@@ -336,9 +332,9 @@ mod tests {
     #[test]
     fn an_evaluation_that_measured_nothing_is_an_error() {
         let info = info("v", 1, CONTEXT);
-        let short = [vec![row(&info, "a", 0, |_| 1.0)]];
+        let short = [vec![row(1, "a", 0, |_| 1.0)]];
         let new = |measures| PositionReport::new(std::slice::from_ref(&info), &measures, &short);
-        assert!(matches!(new(measures(false)), Err(EvalError::NoWindows { context: CONTEXT })));
+        assert!(matches!(new(measures(false)), Err(EvalError::NoWindows(CONTEXT))));
         let report = new(measures(true)).unwrap();
         assert!(report.octaves.is_empty() && report.checkpoints[0].common_loss.is_none());
     }

@@ -50,7 +50,7 @@ pub fn encode(tokenizer: &Tokenizer, prompts: &[Prompt]) -> Result<Vec<Request>,
             length => length.max(1),
         };
         if ids.len() <= context_length {
-            return Err(EvalError::NoTokens { text: prompt.continuation.clone() });
+            return Err(EvalError::NoTokens(prompt.continuation.clone()));
         }
         let continuation = ids.split_off(context_length);
         requests.push(Request { context: ids, continuation });
@@ -77,8 +77,8 @@ mod tests {
         assert_eq!(one("a b", " c").unwrap(), (bytes("a b"), bytes(" c")));
         assert_eq!(one("a \n", "c").unwrap(), (bytes("a"), bytes(" \nc")));
         assert_eq!(one("", " c").unwrap(), (vec![EOS], bytes(" c")));
-        assert!(matches!(one("a", ""), Err(EvalError::NoTokens { .. })));
-        assert!(matches!(one("", ""), Err(EvalError::NoTokens { .. })));
+        assert!(matches!(one("a", ""), Err(EvalError::NoTokens(_))));
+        assert!(matches!(one("", ""), Err(EvalError::NoTokens(_))));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Reading task files line by line.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use block_transformer_files::FileError;
@@ -16,22 +14,15 @@ pub(crate) fn read<T>(
     limit: usize,
     mut parse: impl FnMut(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, EvalError> {
-    let mut file = BufReader::new(File::open(path).map_err(FileError::read(path))?);
-    let (mut items, mut bytes, mut line) = (Vec::new(), Vec::new(), 0);
-    while items.len() < limit {
-        bytes.clear();
-        if file.read_until(b'\n', &mut bytes).map_err(FileError::read(path))? == 0 {
-            break;
-        }
-        line += 1;
-        let error = |reason| EvalError::line(path, line, reason);
-        let text = str::from_utf8(&bytes).map_err(|e| error(format!("not UTF-8 ({e})")))?;
-        let text = text.trim_end_matches(['\n', '\r']);
-        if !text.trim().is_empty() {
-            items.push(parse(text).map_err(error)?);
-        }
-    }
-    Ok(items)
+    let bytes = std::fs::read(path).map_err(FileError::read(path))?;
+    let item = |(i, bytes): (usize, &[u8])| {
+        let error = |reason| EvalError::line(path, i + 1, reason);
+        let text = str::from_utf8(bytes).map_err(|e| error(format!("not UTF-8 ({e})")))?;
+        let text = text.trim_end_matches('\r');
+        (!text.trim().is_empty()).then(|| parse(text).map_err(error)).transpose()
+    };
+    let items = bytes.split(|&byte| byte == b'\n').enumerate().map(item);
+    items.filter_map(Result::transpose).take(limit).collect()
 }
 
 /// Parses the first `limit` lines of a file of JSON objects.

@@ -139,21 +139,18 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_names_of_the_harness() {
-        let json: Value = serde_json::from_str(&report().to_json()).unwrap();
+    fn json_has_the_names_of_the_harness_and_the_columns_of_the_table_are_aligned() {
+        let report = report();
+        let json: Value = serde_json::from_str(&report.to_json()).unwrap();
         assert_eq!(json["tasks"]["piqa"]["acc_norm_stderr"], 0.0101);
         assert_eq!(json["tasks"]["wikitext"]["word_perplexity_stderr"], Value::Null);
         assert_eq!((&json["limit"], &json["family"]), (&json!(20), &json!("block")));
-    }
-
-    #[test]
-    fn the_columns_of_the_table_are_aligned() {
-        let table = report().table();
+        let table = report.table();
         let widths: Vec<usize> = table.lines().map(|line| line.chars().count()).collect();
         assert_eq!(widths.len(), 5, "{table}");
         assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
         assert!(table.contains(" 0.5000 |") && table.contains("1.235e7"), "{table}");
-        let markdown = report().to_markdown();
+        let markdown = report.to_markdown();
         assert!(markdown.contains("the first 20 items") && markdown.contains(&table));
     }
 }

@@ -28,15 +28,16 @@ pub enum Task {
     Winogrande,
 }
 
-/// All tasks, in the order they are listed.
-const ALL: [Task; 6] =
-    [Task::HellaSwag, Task::Piqa, Task::ArcEasy, Task::Lambada, Task::Wikitext, Task::Winogrande];
-
 impl Task {
-    /// All tasks.
-    pub fn all() -> &'static [Self] {
-        &ALL
-    }
+    /// All tasks, in the order they are listed.
+    pub const ALL: [Self; 6] = [
+        Self::HellaSwag,
+        Self::Piqa,
+        Self::ArcEasy,
+        Self::Lambada,
+        Self::Wikitext,
+        Self::Winogrande,
+    ];
 
     /// The name of the task.
     pub fn name(self) -> &'static str {
@@ -58,11 +59,13 @@ impl Task {
         let plain = name.trim().to_lowercase().replace('_', "-");
         let plain = plain.strip_suffix("-openai").unwrap_or(&plain);
         let likeness = |task: &&Self| (strsim::jaro_winkler(plain, task.name()) * 1e6) as u64;
-        let nearest = ALL.iter().max_by_key(likeness).map_or("", |task| task.name());
-        ALL.into_iter().find(|task| task.name() == plain).ok_or_else(|| EvalError::UnknownTask {
-            name: name.into(),
-            nearest: nearest.into(),
-            known: ALL.map(Self::name).join(", "),
+        let nearest = Self::ALL.iter().max_by_key(likeness).map_or("", |task| task.name());
+        Self::ALL.into_iter().find(|task| task.name() == plain).ok_or_else(|| {
+            EvalError::UnknownTask {
+                name: name.into(),
+                nearest: nearest.into(),
+                known: Self::ALL.map(Self::name).join(", "),
+            }
         })
     }
 
@@ -128,8 +131,6 @@ mod tests {
         }
         let error = Task::from_name("helaswag").unwrap_err().to_string();
         assert!(error.contains("did you mean `hellaswag`") && error.contains("piqa"), "{error}");
-        Task::all()
-            .iter()
-            .for_each(|&task| assert_eq!(Task::from_name(task.name()).unwrap(), task));
+        Task::ALL.iter().for_each(|&task| assert_eq!(Task::from_name(task.name()).unwrap(), task));
     }
 }
