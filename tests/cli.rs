@@ -2,31 +2,9 @@
 
 use std::path::Path;
 
-use tempfile::TempDir;
+use block_transformer_weights::{FloatFormat, HostTensor, read_tensors, write_tensors};
 
-use crate::support::{command, fails, golden, succeeds};
-
-/// Creates a folder with a text of tens of kilobytes.
-fn with_text() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let text: String =
-        (0..2000).map(|i| format!("line {i} of a text, {} more\n", 2000 - i)).collect();
-    std::fs::write(dir.path().join("text.txt"), text).unwrap();
-    dir
-}
-
-const TINY: [&str; 10] = [
-    "train",
-    "--preset",
-    "debug-block",
-    "--corpus",
-    "text.txt",
-    "--byte-level",
-    "--context",
-    "32",
-    "--batch",
-    "2",
-];
+use crate::support::{TINY, command, fails, golden, succeeds, with_text};
 
 /// Returns the arguments of a run that takes seconds. By default it has three steps.
 fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
@@ -37,17 +15,20 @@ fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn a_missing_or_unreadable_corpus_is_named() {
     let dir = with_text();
-    let corpus = |name| vec!["train", "--preset", "debug-block", "--byte-level", "--corpus", name];
-    fails(dir.path(), &corpus("lost/text.txt"), &["lost/text.txt"]);
-    fails(dir.path(), &corpus("dependancies"), &["dependancies", "did you mean `dependencies`"]);
-    std::fs::write(dir.path().join("empty.txt"), "").unwrap();
-    fails(dir.path(), &corpus("empty.txt"), &["no text"]);
-    std::fs::write(dir.path().join("latin.txt"), b"caf\xE9 au lait\n".repeat(100)).unwrap();
-    fails(dir.path(), &corpus("latin.txt"), &["latin.txt", "invalid UTF-8 at byte 3"]);
-    std::fs::write(dir.path().join("bad.jsonl"), "{\"text\": \"a\"}\nnonsense\n").unwrap();
-    fails(dir.path(), &corpus("bad.jsonl"), &["bad.jsonl:2"]);
-    std::fs::write(dir.path().join("short.txt"), "a few words\nand a few more\n").unwrap();
-    fails(dir.path(), &corpus("short.txt"), &["less than one window", "--context"]);
+    let train = ["train", "--preset", "debug-block", "--byte-level", "--corpus"];
+    for (corpus, content, says) in [
+        ("lost/text.txt", None, &["lost/text.txt"][..]),
+        ("dependancies", None, &["dependancies", "did you mean `dependencies`"]),
+        ("empty.txt", Some(&b""[..]), &["no text"]),
+        ("latin.txt", Some(b"caf\xE9 au lait\n"), &["latin.txt", "invalid UTF-8 at byte 3"]),
+        ("bad.jsonl", Some(b"{\"text\": \"a\"}\nnonsense\n"), &["bad.jsonl:2"]),
+        ("short.txt", Some(b"a few words\nand more\n"), &["less than one window", "--context"]),
+    ] {
+        if let Some(content) = content {
+            std::fs::write(dir.path().join(corpus), content).unwrap();
+        }
+        fails(dir.path(), &[&train[..], &[corpus]].concat(), says);
+    }
 }
 
 #[test]
@@ -137,16 +118,19 @@ fn a_megatron_pair_is_trained_on_without_a_copy() {
 #[test]
 fn invalid_settings_are_named() {
     let dir = with_text();
-    fails(dir.path(), &["train", "--preset", "block-170n"], &["block-170n", "`block-170m`"]);
-    fails(dir.path(), &["train", "--steps", "0"], &["steps"]);
-    fails(dir.path(), &["train", "--batch", "0"], &["batch"]);
-    fails(dir.path(), &["train", "--batch", "16000000"], &["--batch 16000000", "tokens"]);
-    fails(dir.path(), &["train", "--accumulate", "16000000"], &["--accumulate", "tokens"]);
-    fails(dir.path(), &["train", "--context", "30"], &["context", "4"]);
-    let cuda = ["train", "--corpus", "text.txt", "--device", "cuda"];
-    fails(dir.path(), &cuda, &["cuda", "--features cuda"]);
-    std::fs::write(dir.path().join("run.toml"), "stepz = 3\n").unwrap();
-    fails(dir.path(), &["train", "--config", "run.toml"], &["stepz"]);
+    std::fs::write(dir.path().join("run.toml"), "\nsteps = 3\nlr = \"fast\"\n").unwrap();
+    for (args, says) in [
+        (&["--preset", "block-170n"][..], &["block-170n", "`block-170m`"][..]),
+        (&["--steps", "0"], &["steps"]),
+        (&["--batch", "0"], &["batch"]),
+        (&["--batch", "16000000"], &["--batch 16000000", "tokens"]),
+        (&["--accumulate", "16000000"], &["--accumulate", "tokens"]),
+        (&["--context", "30"], &["context", "4"]),
+        (&["--corpus", "text.txt", "--device", "cuda"], &["cuda", "--features cuda"]),
+        (&["--config", "run.toml"], &["run.toml:3: lr: ", "\"fast\""]),
+    ] {
+        fails(dir.path(), &[&["train"], args].concat(), says);
+    }
 }
 
 #[test]
@@ -157,13 +141,13 @@ fn another_run_is_not_overwritten() {
     fails(dir.path(), &tiny(&["--out", "run"]), &["run", "--resume"]);
     fails(dir.path(), &tiny(&["--out", "run", "--resume", "--seed", "9"]), &["seed"]);
     let inside = "run/checkpoints/step-000003/w.safetensors";
-    fails(
-        dir.path(),
-        &["export", "--checkpoint", "run", "--out", inside],
-        &["--out", "checkpoint"],
-    );
+    let export = ["export", "--checkpoint", "run", "--out", inside];
+    fails(dir.path(), &export, &["--out", "checkpoint"]);
     let after = std::fs::read(dir.path().join("run/checkpoints/step-000003/model.bpk")).unwrap();
     assert!(weights == after);
+    std::fs::remove_file(dir.path().join("run/train.toml")).unwrap();
+    let resume = ["train", "--resume", "--out", "run"];
+    fails(dir.path(), &resume, &["run/train.toml", "missing", "restore", "state.json"]);
 }
 
 #[test]
@@ -190,11 +174,8 @@ fn a_checkpoint_of_another_tokenizer_is_refused() {
     std::fs::copy(dir.path().join("run/checkpoints/step-000003/tokenizer.json"), &other).unwrap();
     let prepare = ["prepare", "--corpus", "text.txt", "--vocab-size", "300", "--out", "bpe"];
     succeeds(dir.path(), &prepare);
-    fails(
-        dir.path(),
-        &["train", "--resume", "--out", "run", "--corpus", "bpe", "--steps", "6"],
-        &["--resume"],
-    );
+    let resume = ["train", "--resume", "--out", "run", "--corpus", "bpe", "--steps", "6"];
+    fails(dir.path(), &resume, &["--resume"]);
 }
 
 /// Trains on a file system of 6 MB in a mount namespace. It has room for one checkpoint.
@@ -241,10 +222,8 @@ fn imported_weights_are_exported_bit_for_bit() {
         let (file, config) = (path.to_str().unwrap(), format!("{name}.json"));
         succeeds(dir.path(), &["import", "--from", file, "--config", &config, "--out", &out]);
         succeeds(dir.path(), &["export", "--checkpoint", &out, "--out", "back.safetensors"]);
-        let before = block_transformer_weights::read_tensors(&path).unwrap();
-        let after =
-            block_transformer_weights::read_tensors(&dir.path().join("back.safetensors")).unwrap();
-        assert!(before == after, "{name}");
+        let after = read_tensors(&dir.path().join("back.safetensors")).unwrap();
+        assert!(read_tensors(&path).unwrap() == after, "{name}");
         cases += 1;
         if cases == 1 {
             half_precision(dir.path(), &out, &config);
@@ -256,11 +235,8 @@ fn imported_weights_are_exported_bit_for_bit() {
 /// Checks that exported f16 and bf16 files are imported and exported again without a change.
 fn half_precision(dir: &Path, checkpoint: &str, config: &str) {
     for dtype in ["f16", "bf16"] {
-        let (file, again, back) = (
-            format!("{dtype}.safetensors"),
-            format!("again-{dtype}"),
-            format!("{dtype}-2.safetensors"),
-        );
+        let (file, back) = (format!("{dtype}.safetensors"), format!("{dtype}-2.safetensors"));
+        let again = format!("again-{dtype}");
         succeeds(dir, &["export", "--checkpoint", checkpoint, "--dtype", dtype, "--out", &file]);
         let import = ["import", "--from", &file, "--config", config, "--out", &again];
         std::fs::remove_file(dir.join("tokenizer.json")).unwrap();
@@ -275,45 +251,29 @@ fn half_precision(dir: &Path, checkpoint: &str, config: &str) {
 fn weights_that_do_not_fit_are_listed_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = golden("lookup_prefix.model.safetensors");
-    let mut tensors = block_transformer_weights::read_tensors(&path).unwrap();
+    let mut tensors = read_tensors(&path).unwrap();
     let lost = tensors.remove("embedder.embeddings.weight").unwrap();
     tensors.insert("embedder.embedings.weight".into(), lost);
     tensors.get_mut("token_decoder.embed_out.weight").unwrap().shape = vec![64, 96];
     // published files can contain this buffer, so it is not an error
-    let buffer = block_transformer_weights::HostTensor { shape: vec![1], values: vec![0.0] };
+    let buffer = HostTensor { shape: vec![1], values: vec![0.0] };
     tensors.insert("block_decoder.gpt_neox.layers.0.attention.rotary_emb.inv_freq".into(), buffer);
-    let bad = dir.path().join("bad.safetensors");
-    block_transformer_weights::write_tensors(
-        &tensors,
-        block_transformer_weights::FloatFormat::F32,
-        &bad,
-    )
-    .unwrap();
-    let config = golden("lookup_prefix.json");
-    fails(
-        dir.path(),
-        &[
-            "import",
-            "--from",
-            "bad.safetensors",
-            "--config",
-            config.to_str().unwrap(),
-            "--out",
-            "c",
-        ],
-        &[
-            "missing: embedder.embeddings.weight",
-            "left over: embedder.embedings.weight",
-            "wrong: token_decoder.embed_out.weight: shape [64, 96]",
-        ],
-    );
-    assert!(!dir.path().join("c").exists());
+    write_tensors(&tensors, FloatFormat::F32, &dir.path().join("bad.safetensors")).unwrap();
     std::fs::write(dir.path().join("cut.safetensors"), b"\x08\0\0\0\0\0\0\0{}").unwrap();
-    fails(
-        dir.path(),
-        &["import", "--from", "cut.safetensors", "--preset", "debug-block", "--out", "c"],
-        &["cut.safetensors", "safetensors"],
-    );
+    let config = golden("lookup_prefix.json").display().to_string();
+    let import = |file, model: [&str; 2], says: &[&str]| {
+        let args = [&["import", "--from", file, "--out", "c"][..], &model].concat();
+        fails(dir.path(), &args, says);
+        assert!(!dir.path().join("c").exists());
+    };
+    let faults = [
+        "missing: embedder.embeddings.weight",
+        "left over: embedder.embedings.weight",
+        "wrong: token_decoder.embed_out.weight: shape [64, 96]",
+    ];
+    import("bad.safetensors", ["--config", &config], &faults);
+    let cut = ["cut.safetensors", "safetensors"];
+    import("cut.safetensors", ["--preset", "debug-block"], &cut);
 }
 
 #[test]
@@ -336,17 +296,20 @@ fn several_prompts_are_continued_as_each_alone() {
     // the batch size changes neither the texts nor their order
     assert_eq!(generate(&prompts, &["--batch", "2"]), together);
     assert_eq!(generate(&prompts, &["--memory", "3MB"]), together);
-    assert!(!generate(&["line"], &["--weights", "bf16"]).trim().is_empty());
-    let ndarray = ["generate", "--checkpoint", "run", "--prompt", "x", "--weights", "bf16"];
-    fails(dir.path(), &[&ndarray[..], &["--device", "ndarray"]].concat(), &["--weights", "flex"]);
-    let too_little = ["generate", "--checkpoint", "run", "--prompt", "x", "--memory", "300kB"];
-    fails(dir.path(), &too_little, &["--memory", "300000 bytes", "257 tokens"]);
-    let endless =
-        ["generate", "--checkpoint", "run", "--prompt", "x", "--max-tokens", "2000000000"];
-    fails(dir.path(), &endless, &["bytes hold no sequence", "fewer tokens"]);
-    let too_much = ["generate", "--checkpoint", "run", "--prompt", "x", "--memory", "100PB"];
+    for weights in ["bf16-weights", "bf16"] {
+        assert!(!generate(&["line"], &["--weights", weights]).trim().is_empty());
+    }
+    let mut refused = vec![
+        (&["--weights", "bf16", "--device", "ndarray"][..], &["--weights", "flex"][..]),
+        (&["--memory", "300kB"], &["--memory", "300000 bytes", "257 tokens"]),
+        (&["--max-tokens", "2000000000"], &["bytes hold no sequence", "fewer tokens"]),
+    ];
     if cfg!(target_os = "linux") {
-        fails(dir.path(), &too_much, &["--memory", "this machine has"]);
+        refused.push((&["--memory", "100PB"], &["--memory", "this machine has"]));
+    }
+    for (more, says) in refused {
+        let args = [&["generate", "--checkpoint", "run", "--prompt", "x"], more].concat();
+        fails(dir.path(), &args, says);
     }
     fails(dir.path(), &["generate", "--checkpoint", "nowhere", "--prompt", "x"], &["nowhere"]);
 }

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{command, one_at_a_time};
+use crate::support::{TINY, command, one_at_a_time, with_text};
 
 /// The two ends of a terminal of 120 columns and 40 lines.
 fn terminal() -> (File, OwnedFd) {
@@ -31,14 +31,11 @@ fn terminal() -> (File, OwnedFd) {
 /// Trains on a terminal until the dashboard shows `shown`, types `keys`, and returns everything
 /// that was drawn and the exit code.
 fn train(shown: &str, keys: &[&str]) -> (String, Option<i32>) {
-    let dir = tempfile::tempdir().unwrap();
-    let text: String = (0..4000).map(|i| format!("line {i} of a text\n")).collect();
-    std::fs::write(dir.path().join("text.txt"), text).unwrap();
+    let dir = with_text();
     let (mut ours, theirs) = terminal();
     let end = || Stdio::from(theirs.try_clone().unwrap());
-    let train = ["train", "--preset", "debug-block", "--corpus", "text.txt", "--byte-level"];
     let endless = ["--steps", "1000000", "--log-every", "1"];
-    let mut command = command(dir.path(), &[&train[..], &endless].concat());
+    let mut command = command(dir.path(), &[&TINY[..], &endless].concat());
     command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
     let theirs_fd = theirs.as_raw_fd();
     // SAFETY: these calls are allowed between fork and exec

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{self, golden, succeeds};
+use crate::support::{self, golden, succeeds, with_text};
 
 const MADE_UP: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/evaluation/tests/reference/made-up");
@@ -19,9 +19,7 @@ fn fails(dir: &Path, args: &[&str], says: &[&str]) {
 /// A folder with two checkpoints of the byte tokenizer: `fits` with 260 ids, and `small` with 96
 /// ids.
 fn checkpoints() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let text: String = (0..2000).map(|i| format!("line {i} of a text\n")).collect();
-    std::fs::write(dir.path().join("text.txt"), text).unwrap();
+    let dir = with_text();
     let train = ["train", "--preset", "debug-block", "--corpus", "text.txt", "--byte-level"];
     let size = ["--context", "128", "--batch", "2", "--steps", "2", "--out", "fits"];
     succeeds(dir.path(), &[&train[..], &size].concat());
@@ -53,27 +51,21 @@ fn tasks_are_scored_the_same_in_any_batch_and_one_by_one() {
     assert!((7.0..9.0).contains(&bits), "{bits}");
     succeeds(dir.path(), &[&eval[..], &["small-batches", "--batch-tokens", "64"]].concat());
     let (small, _) = results(dir.path(), "small-batches");
-    succeeds(
-        dir.path(),
-        &[&eval[..], &["two", "--tasks", "piqa,winogrande", "--limit", "3"]].concat(),
-    );
+    let two = ["two", "--tasks", "piqa,winogrande", "--limit", "3"];
+    succeeds(dir.path(), &[&eval[..], &two].concat());
     let (two, _) = results(dir.path(), "two");
     assert_eq!(two["tasks"].as_object().unwrap().len(), 2);
     assert_eq!((&two["limit"], &two["tasks"]["piqa"]["items"]), (&3.into(), &3.into()));
     for (task, scores) in all["tasks"].as_object().unwrap() {
-        for (name, score) in
-            scores.as_object().unwrap().iter().filter(|(name, _)| *name != "seconds")
-        {
+        let scores = scores.as_object().unwrap().iter();
+        for (name, score) in scores.filter(|(name, _)| *name != "seconds") {
             let (a, b) = (score.as_f64(), small["tasks"][task][name].as_f64());
             let close = |a: f64, b: f64| (a - b).abs() <= 1e-5 * a.abs();
             assert!(a.zip(b).map_or(a == b, |(a, b)| close(a, b)), "{task} {name}: {a:?} {b:?}");
         }
     }
-    fails(
-        dir.path(),
-        &["--checkpoint", "fits", "--out", "all"],
-        &["all", "already there", "--out"],
-    );
+    let again = ["--checkpoint", "fits", "--out", "all"];
+    fails(dir.path(), &again, &["all", "already there", "--out"]);
 }
 
 #[test]

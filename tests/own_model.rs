@@ -1,6 +1,6 @@
 //! A model with its own shape, given in the file of `--config`.
 
-use crate::support::{fails, succeeds};
+use crate::support::{fails, succeeds, with_text};
 
 const CONFIG: &str = r#"
 preset = "debug-block"
@@ -22,10 +22,8 @@ token_decoder = { cls = "gpt-neo-x", decoding_strategy = "prefix", expansion_rat
 
 #[test]
 fn a_model_of_the_users_own_shape_trains_resumes_generates_and_exports() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = with_text();
     let dir = dir.path();
-    let text: String = (0..600).map(|i| format!("line {i} of a text\n")).collect();
-    std::fs::write(dir.join("text.txt"), text).unwrap();
     std::fs::write(dir.join("own.toml"), CONFIG).unwrap();
     let printed = succeeds(dir, &["train", "--config", "own.toml", "--print-config"]);
     assert!(printed.contains("block_length = 2"), "{printed}");
@@ -53,5 +51,5 @@ fn a_model_of_the_users_own_shape_trains_resumes_generates_and_exports() {
     let misspelt = CONFIG.replace("block_length", "blok_length");
     std::fs::write(dir.join("misspelt.toml"), misspelt).unwrap();
     let misspelt = ["train", "--config", "misspelt.toml", "--print-config"];
-    fails(dir, &misspelt, &["misspelt.toml", "blok_length", "block_length"]);
+    fails(dir, &misspelt, &["misspelt.toml:12: model.blok_length", "`block_length`"]);
 }

@@ -4,6 +4,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tempfile::TempDir;
+
+/// The arguments of a run on the text of [`with_text`], without its number of steps.
+pub(crate) const TINY: [&str; 10] = [
+    "train",
+    "--preset",
+    "debug-block",
+    "--corpus",
+    "text.txt",
+    "--byte-level",
+    "--context",
+    "32",
+    "--batch",
+    "2",
+];
+
+/// Creates a folder with a text of tens of kilobytes.
+pub(crate) fn with_text() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let line = |i: usize| format!("line {i} of a text, {} more\n", 3000 - i);
+    std::fs::write(dir.path().join("text.txt"), (0..3000).map(line).collect::<String>()).unwrap();
+    dir
+}
+
 /// The path of a file in `tests/golden`.
 pub(crate) fn golden(file: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden")).join(file)

@@ -1,10 +1,13 @@
-//! `--device` and `--weights`.
+//! `--device`, `--weights` and `--dtype`.
 
 use anyhow::{Result, ensure};
 use block_transformer_device::{DeviceError, DeviceName};
+use block_transformer_weights::FloatFormat;
 use block_transformer_zoo::Precision;
 use burn::tensor::Device;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use serde::Deserialize;
+use serde::de::value::StringDeserializer;
 
 /// Parses `--device`, and lists the devices in `--help`.
 pub(crate) fn parser() -> impl TypedValueParser<Value = DeviceName> {
@@ -30,13 +33,18 @@ pub(crate) fn open(name: DeviceName) -> Result<Device> {
 
 /// Parses `--weights`.
 pub(crate) fn precision() -> impl TypedValueParser<Value = Precision> {
+    let matrices = "2 bytes per value of a matrix, half the memory traffic";
     let formats = [
         PossibleValue::new("f32").help("4 bytes per value"),
-        PossibleValue::new("bf16").help("2 bytes per value of a matrix, half the memory traffic"),
+        PossibleValue::new("bf16-weights").alias("bf16").help(matrices),
     ];
-    PossibleValuesParser::new(formats).map(|format| match format.as_str() {
-        "bf16" => Precision::Bf16Weights,
-        _ => Precision::F32,
+    PossibleValuesParser::new(formats).try_map(|name| name.parse::<Precision>())
+}
+
+/// Parses `--dtype`.
+pub(crate) fn float_format() -> impl TypedValueParser<Value = FloatFormat> {
+    PossibleValuesParser::new(["f32", "f16", "bf16"]).try_map(|name| {
+        FloatFormat::deserialize(StringDeserializer::<serde::de::value::Error>::new(name))
     })
 }
 
@@ -44,7 +52,7 @@ pub(crate) fn precision() -> impl TypedValueParser<Value = Precision> {
 pub(crate) fn check(device: DeviceName, precision: Precision) -> Result<()> {
     ensure!(
         precision == Precision::F32 || device != DeviceName::Ndarray,
-        "--weights bf16: --device ndarray has no bf16; use --device flex"
+        "--weights {precision}: --device ndarray has no bf16; use --device flex"
     );
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! The commands: `cargo xtask COMMAND` in a checkout, `block-transformer COMMAND` installed.
 
-#![allow(clippy::print_stderr, reason = "commands report on standard error")]
-
 /// Prints a line to stdout. A reader that has closed the pipe, such as `head`, is not an error.
 macro_rules! say {
     ($($line:tt)*) => {{
@@ -10,10 +8,18 @@ macro_rules! say {
     }};
 }
 
+/// Prints a line to stderr, like `say`; `eprintln` would panic.
+macro_rules! note {
+    ($($line:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($line)*);
+    }};
+}
+
 mod commands;
 mod counts;
 mod device;
-mod meter;
+mod progress;
 
 use std::process::ExitCode;
 
@@ -25,7 +31,7 @@ use clap::Parser;
 #[command(name = program(), bin_name = program(), version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    command: commands::Command,
+    command: commands::Subcommands,
 }
 
 /// Returns the name by which the user calls this program.
@@ -49,7 +55,7 @@ fn main() -> ExitCode {
     // once. Any other thread would first wake a thread of the pool, and then wait to be woken.
     let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
     rayon::scope(|_| command.run()).unwrap_or_else(|error| {
-        eprintln!("error: {}", with_causes(&error));
+        note!("error: {}", with_causes(&error));
         ExitCode::FAILURE
     })
 }

@@ -16,6 +16,7 @@ pub enum Precision {
     F32,
     /// The matrices of linear layers in bf16; embeddings, norms, biases, an LM head tied to an
     /// embedding, and all activations in f32.
+    #[serde(alias = "bf16")]
     Bf16Weights,
 }
 
@@ -50,8 +51,11 @@ impl FromStr for Precision {
     type Err = ParsePrecisionError;
 
     fn from_str(text: &str) -> Result<Self, ParsePrecisionError> {
-        let found = Self::ALL.into_iter().find(|precision| precision.to_string() == text);
-        found.ok_or_else(|| ParsePrecisionError(text.into()))
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16-weights" | "bf16" => Ok(Self::Bf16Weights),
+            _ => Err(ParsePrecisionError(text.into())),
+        }
     }
 }
 
@@ -156,6 +160,7 @@ mod tests {
         for precision in Precision::ALL {
             assert_eq!(precision.to_string().parse(), Ok(precision));
         }
-        assert_eq!("bf16".parse::<Precision>(), Err(ParsePrecisionError("bf16".into())));
+        assert_eq!("bf16".parse(), Ok(Precision::Bf16Weights));
+        assert_eq!("f16".parse::<Precision>(), Err(ParsePrecisionError("f16".into())));
     }
 }

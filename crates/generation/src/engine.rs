@@ -124,8 +124,8 @@ impl Engine {
     /// [`GenerationError::Device`] when the logits cannot be read. The engine cannot be used further.
     pub fn step(&mut self) -> Result<Vec<Event>, GenerationError> {
         let mut events = self.scheduler.take_ended();
-        if let Some(plan) = self.scheduler.plan() {
-            let logits = self.runner.run(&plan);
+        if let Some(planned) = self.scheduler.plan() {
+            let logits = self.runner.run(&planned);
             let chosen = choose(logits, &mut self.scheduler.samplers())?;
             self.scheduler.settle(&chosen, &mut events);
         }

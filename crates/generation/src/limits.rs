@@ -50,10 +50,7 @@ impl Memory {
 
 impl Limits {
     /// Checks that there is room for a sequence.
-    ///
-    /// # Errors
-    /// [`GenerationError::NoRoom`] if there is not.
-    pub fn check(&self) -> Result<(), GenerationError> {
+    pub(crate) fn check(&self) -> Result<(), GenerationError> {
         if self.max_sequences == 0 || self.max_tokens < 2 {
             return Err(GenerationError::NoRoom);
         }
@@ -62,7 +59,7 @@ impl Limits {
 
     /// Returns the cache capacity per sequence, in blocks (in tokens for models without blocks).
     /// The last token is never an input, hence `max_tokens - 1`.
-    pub fn cached_blocks<C: FamilyConfig>(&self, config: &C) -> usize {
+    pub(crate) fn cached_blocks<C: FamilyConfig>(&self, config: &C) -> usize {
         self.max_tokens.saturating_sub(1).div_ceil(config.block_length())
     }
 

@@ -6,9 +6,9 @@ use burn::tensor::{Device, Tensor};
 
 use crate::limits::Limits;
 use crate::prompts::Group;
-use crate::scheduler::{FinishedBlock, NewPrompt, Plan};
+use crate::scheduler::{FinishedBlock, NewPrompt, SchedulerOutput};
 
-/// Runs the plans of a scheduler. It groups prompts and splits long ones into chunks. The
+/// Runs the output of a scheduler. It groups prompts and splits long ones into chunks. The
 /// arithmetic and the KV caches belong to the decoding state of the model.
 pub(crate) struct Runner {
     pub decoding: Box<dyn BlockDecoding + Send>,
@@ -25,10 +25,10 @@ impl Runner {
     }
 
     /// Returns the logits `[rows, vocab]` of the next token of every planned row, in slot order.
-    pub(crate) fn run(&mut self, plan: &Plan<'_>) -> Tensor<2> {
-        match plan {
-            Plan::Start { finished, new } => self.start(finished, new),
-            Plan::Continue { kept, ids } => {
+    pub(crate) fn run(&mut self, planned: &SchedulerOutput<'_>) -> Tensor<2> {
+        match planned {
+            SchedulerOutput::Start { finished, new } => self.start(finished, new),
+            SchedulerOutput::Continue { kept, ids } => {
                 self.decoding.decode(kept, int_tensor(ids.iter().copied(), &self.device))
             }
         }
@@ -47,10 +47,7 @@ impl Runner {
             states.push(self.prefill(&group));
             slots.extend(&group.slots);
         }
-        let states = match states.len() {
-            1 => states.remove(0),
-            _ => Tensor::cat(states, 0),
-        };
+        let states = if states.len() == 1 { states.remove(0) } else { Tensor::cat(states, 0) };
         self.decoding.start(in_slot_order(states, &slots))
     }
 

@@ -214,45 +214,28 @@ mod tests {
     }
 
     #[test]
-    fn temperature_one_draws_from_the_softmax() {
-        assert_close(&frequencies(Sampling::at(1.0, 7), &logits()), &[0.1, 0.4, 0.2, 0.3]);
-    }
-
-    #[test]
-    fn temperature_sharpens() {
-        // squares of the probabilities, normalised
-        let expected = [1.0, 16.0, 4.0, 9.0].map(|w| w / 30.0);
-        assert_close(&frequencies(Sampling::at(0.5, 7), &logits()), &expected);
-    }
-
-    #[test]
-    fn top_k_keeps_the_k_most_likely() {
-        let sampling = Sampling { top_k: Some(2), ..Sampling::at(1.0, 7) };
-        assert_close(&frequencies(sampling, &logits()), &[0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]);
-    }
-
-    #[test]
-    fn top_p_keeps_the_smallest_set_that_reaches_it() {
-        for (top_p, expected) in [
-            (0.3, [0.0, 1.0, 0.0, 0.0]),
-            (0.6, [0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]),
-            (0.8, [0.0, 4.0 / 9.0, 2.0 / 9.0, 3.0 / 9.0]),
-            (1.0, [0.1, 0.4, 0.2, 0.3]),
+    fn frequencies_follow_temperature_top_k_and_top_p() {
+        let plain = Sampling::at(1.0, 7);
+        let top_p = |top_p| Sampling { top_p: Some(top_p), ..plain };
+        for (sampling, expected) in [
+            (plain, [0.1, 0.4, 0.2, 0.3]),
+            // squares of the probabilities, normalised
+            (Sampling::at(0.5, 7), [1.0, 16.0, 4.0, 9.0].map(|w| w / 30.0)),
+            (Sampling { top_k: Some(2), ..plain }, [0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]),
+            (top_p(0.3), [0.0, 1.0, 0.0, 0.0]),
+            (top_p(0.6), [0.0, 4.0 / 7.0, 0.0, 3.0 / 7.0]),
+            (top_p(0.8), [0.0, 4.0 / 9.0, 2.0 / 9.0, 3.0 / 9.0]),
+            (top_p(1.0), [0.1, 0.4, 0.2, 0.3]),
         ] {
-            let sampling = Sampling { top_p: Some(top_p), ..Sampling::at(1.0, 7) };
             assert_close(&frequencies(sampling, &logits()), &expected);
         }
     }
 
     #[test]
-    fn greedy_chooses_the_lowest_id_among_equals() {
+    fn greedy_and_top_k_one_choose_the_lowest_id_among_equals() {
         let mut greedy = Sampler::new(Sampling::greedy(), None, 0);
         assert_eq!(greedy.choose(&[0.0, 2.0, 2.0, 1.0]), Some(1));
         assert_eq!(greedy.choose(&[-0.5, -0.5]), Some(0));
-    }
-
-    #[test]
-    fn top_k_one_chooses_the_lowest_id_among_equals() {
         let sampling = Sampling { top_k: Some(1), ..Sampling::at(1.0, 7) };
         assert_close(&frequencies(sampling, &[0.0, 2.0, 2.0, 1.0]), &[0.0, 1.0, 0.0, 0.0]);
     }

@@ -26,7 +26,7 @@ pub(crate) struct Scheduler {
 
 /// The work of the model in one step.
 #[derive(Clone, Debug)]
-pub(crate) enum Plan<'a> {
+pub(crate) enum SchedulerOutput<'a> {
     /// Starts a block of every sequence: of the sequences with `finished` blocks, and of the `new`
     /// prompts.
     Start { finished: Vec<FinishedBlock<'a>>, new: Vec<NewPrompt> },
@@ -53,20 +53,12 @@ pub(crate) struct NewPrompt {
     pub ids: Vec<u32>,
 }
 
+/// A sequence without a slot.
 struct Waiting {
-    id: SequenceId,
     prompt: Vec<u32>,
+    /// Blocks before the prompt in its slot.
     before: usize,
-    sampler: Sampler,
-    end: End,
-}
-
-/// The conditions that end a sequence.
-#[derive(Clone, Copy)]
-struct End {
-    eos: Option<u32>,
-    /// Tokens that may still be chosen.
-    left: usize,
+    sequence: Running,
 }
 
 struct Running {
@@ -79,7 +71,10 @@ struct Running {
     /// Tokens of the block in progress; empty in the first step.
     block: Vec<u32>,
     sampler: Sampler,
-    end: End,
+    /// The id that ends the sequence.
+    eos: Option<u32>,
+    /// Tokens that may still be chosen.
+    left: usize,
 }
 
 impl Scheduler {
@@ -109,16 +104,24 @@ impl Scheduler {
             self.ended.push(Event::Finished { id, reason: Finish::Length });
             return id;
         }
-        let sampler = Sampler::new(options.sampling, options.allowed_vocab, options.rng_stream);
-        let end = End { eos: options.eos, left: options.max_tokens };
-        self.waiting.push_back(Waiting { id, prompt, before, sampler, end });
+        let sequence = Running {
+            id,
+            slot: 0,
+            row: 0,
+            blocks: before + prompt.len().div_ceil(self.block_length),
+            block: Vec::new(),
+            sampler: Sampler::new(options.sampling, options.allowed_vocab, options.rng_stream),
+            eos: options.eos,
+            left: options.max_tokens,
+        };
+        self.waiting.push_back(Waiting { prompt, before, sequence });
         id
     }
 
     /// Removes a sequence and frees its slot. Returns false if the sequence has already ended.
     pub(crate) fn cancel(&mut self, id: SequenceId) -> bool {
         let before = (self.waiting.len(), self.running.len(), self.ended.len());
-        self.waiting.retain(|waiting| waiting.id != id);
+        self.waiting.retain(|waiting| waiting.sequence.id != id);
         self.ended.retain(|event| event.id() != id);
         let free = &mut self.free;
         self.running.retain(|running| {
@@ -151,16 +154,16 @@ impl Scheduler {
 
     /// Returns the next step of the model, with one row for each running sequence in slot order;
     /// `None` when no sequence is left. At the start of a block, waiting sequences take free slots.
-    pub(crate) fn plan(&mut self) -> Option<Plan<'_>> {
+    pub(crate) fn plan(&mut self) -> Option<SchedulerOutput<'_>> {
         if !self.running.is_empty() && self.place < self.block_length {
             let kept = self.running.iter().map(|running| running.row).collect();
             let ids = self.running.iter().map(|running| running.block[self.place - 1]).collect();
-            return Some(Plan::Continue { kept, ids });
+            return Some(SchedulerOutput::Continue { kept, ids });
         }
         self.place = 0;
         let new = self.admit();
         let finished = self.running.iter().filter_map(Running::finished_block).collect();
-        (!self.running.is_empty()).then_some(Plan::Start { finished, new })
+        (!self.running.is_empty()).then_some(SchedulerOutput::Start { finished, new })
     }
 
     /// The samplers of the planned rows.
@@ -194,18 +197,9 @@ impl Scheduler {
         let mut new = Vec::new();
         while !self.waiting.is_empty()
             && let Some(slot) = self.free.pop_first()
-            && let Some(Waiting { id, prompt, before, sampler, end }) = self.waiting.pop_front()
+            && let Some(Waiting { prompt, before, sequence }) = self.waiting.pop_front()
         {
-            let blocks = before + prompt.len().div_ceil(self.block_length);
-            self.running.push(Running {
-                id,
-                slot,
-                row: 0,
-                blocks,
-                block: Vec::new(),
-                sampler,
-                end,
-            });
+            self.running.push(Running { slot, ..sequence });
             new.push(NewPrompt { slot, before, ids: prompt });
         }
         self.running.sort_by_key(|running| running.slot);
@@ -223,21 +217,18 @@ impl Running {
     /// Records the sequence's next token; returns false if the sequence ends.
     fn take(&mut self, chosen: Option<u32>, events: &mut Vec<Event>) -> bool {
         let id = self.id;
-        let Some(token) = chosen else {
-            events.push(Event::Finished { id, reason: Finish::NotFinite });
-            return false;
+        let end = match chosen {
+            None => Some(Finish::NotFinite),
+            Some(token) if self.eos == Some(token) => Some(Finish::Eos),
+            Some(token) => {
+                self.block.push(token);
+                self.left -= 1;
+                events.push(Event::Token { id, token });
+                (self.left == 0).then_some(Finish::Length)
+            }
         };
-        if self.end.eos == Some(token) {
-            events.push(Event::Finished { id, reason: Finish::Eos });
-            return false;
-        }
-        self.block.push(token);
-        events.push(Event::Token { id, token });
-        self.end.left -= 1;
-        if self.end.left == 0 {
-            events.push(Event::Finished { id, reason: Finish::Length });
-        }
-        self.end.left > 0
+        events.extend(end.map(|reason| Event::Finished { id, reason }));
+        end.is_none()
     }
 }
 

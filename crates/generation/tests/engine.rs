@@ -1,21 +1,24 @@
-//! The engine: no sequence changes the tokens of another, nothing is computed needlessly, and
-//! requests that do not fit are refused.
+//! The engine and `generate`: neither caches nor other sequences change the tokens of a sequence,
+//! nothing is computed needlessly, and requests that do not fit are refused.
 
-mod common;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 
-use std::collections::HashMap;
-
-use block_transformer_family::{Family, Precision};
+use block_transformer_family::{Family, FamilyConfig, PaddingMask, Precision, TokenBatch};
 use block_transformer_generation::{
-    Engine, Event, Finish, GenerationError, Limits, Options, PositionCounts, Sampling, SequenceId,
-    Work,
+    EOS, Engine, Event, Finish, GenerationError, Limits, Options, PAD, PositionCounts, Sampler,
+    Sampling, SequenceId, Work, generate,
 };
-use block_transformer_testing::{DAMAGED, VOCAB, damaged, model, prompts_of, shape, shapes};
+use block_transformer_layers::int_tensor;
+use block_transformer_testing::{
+    DAMAGED, VOCAB, damaged, model, prompts, prompts_of, shape, shapes,
+};
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::tensor::Device;
-use common::uncached;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+type Prompt = (Vec<u32>, Options);
 
 /// Options that differ in every field.
 fn options(index: usize, max_tokens: usize) -> Options {
@@ -29,160 +32,159 @@ fn options(index: usize, max_tokens: usize) -> Options {
     Options { sampling, max_tokens, eos: None, allowed_vocab, rng_stream: index }
 }
 
-/// Runs the engine until it is idle, and collects the tokens of each sequence.
-fn finish(engine: &mut Engine, written: &mut HashMap<SequenceId, Vec<u32>>) {
+/// Prompts of these lengths, with the number of their new tokens.
+fn with_options(lengths: impl IntoIterator<Item = (usize, usize)>) -> Vec<Prompt> {
+    let (lengths, counts): (Vec<usize>, Vec<usize>) = lengths.into_iter().unzip();
+    let options = counts.into_iter().enumerate().map(|(i, count)| options(i, count));
+    prompts_of(lengths).into_iter().zip(options).collect()
+}
+
+/// The model of a shape on flex.
+fn on_flex(name: &str) -> LanguageModel {
+    model(&shape(name), &Device::flex())
+}
+
+fn engine(model: &LanguageModel, max_sequences: usize, max_tokens: usize) -> Engine {
+    Engine::new(model, Limits { max_sequences, max_tokens }, &Device::flex()).unwrap()
+}
+
+/// Runs the engine until it is idle, and returns the tokens and the end of each sequence.
+fn finish(engine: &mut Engine) -> HashMap<SequenceId, (Vec<u32>, Option<Finish>)> {
+    let mut sequences: HashMap<_, (Vec<u32>, _)> = HashMap::new();
     while !engine.is_idle() {
         for event in engine.step().unwrap() {
+            let (tokens, end) = sequences.entry(event.id()).or_default();
+            assert_eq!(*end, None, "an event after the last one");
             match event {
-                Event::Token { id, token } => written.entry(id).or_default().push(token),
-                Event::Finished { reason, .. } => assert_ne!(reason, Finish::NotFinite),
+                Event::Token { token, .. } => tokens.push(token),
+                Event::Finished { reason, .. } => *end = Some(reason),
             }
         }
     }
+    sequences
 }
 
-/// Decodes all requests, `max_sequences` at a time.
-fn together(
-    model: &LanguageModel,
-    max_sequences: usize,
-    requests: &[(Vec<u32>, Options)],
-    device: &Device,
-) -> Vec<Vec<u32>> {
-    let limits = Limits { max_sequences, max_tokens: 240 };
-    let mut engine = Engine::new(model, limits, device).unwrap();
-    let ids: Vec<SequenceId> =
-        requests.iter().map(|(prompt, options)| engine.submit(prompt, options).unwrap()).collect();
-    let mut written = HashMap::new();
-    finish(&mut engine, &mut written);
-    ids.iter().map(|id| written.remove(id).unwrap_or_default()).collect()
+/// Decodes all prompts, `max_sequences` at a time.
+fn together(model: &LanguageModel, max_sequences: usize, prompts: &[Prompt]) -> Vec<Vec<u32>> {
+    let mut engine = engine(model, max_sequences, 240);
+    let submit = |(prompt, options): &Prompt| engine.submit(prompt, options).unwrap();
+    let ids: Vec<SequenceId> = prompts.iter().map(submit).collect();
+    let mut sequences = finish(&mut engine);
+    ids.iter().map(|id| sequences.remove(id).unwrap().0).collect()
+}
+
+fn alone(model: &LanguageModel, prompt: &Prompt) -> Vec<u32> {
+    together(model, 1, std::slice::from_ref(prompt)).remove(0)
 }
 
 #[test]
 fn prompts_of_all_lengths_get_the_tokens_they_get_alone() {
-    let device = Device::flex();
     // 33 prompts of 1 to 200 tokens, with 5 to 37 new tokens
-    let requests: Vec<(Vec<u32>, Options)> = prompts_of((0..33).map(|i| 1 + i * 199 / 32))
-        .into_iter()
-        .enumerate()
-        .map(|(i, prompt)| (prompt, options(i, 5 + i * 11 % 33)))
-        .collect();
+    let prompts = with_options((0..33).map(|i| (1 + i * 199 / 32, 5 + i * 11 % 33)));
     for (name, config) in shapes() {
-        let model = &model(&config, &device);
-        let all = together(model, 33, &requests, &device);
-        let five_at_a_time = together(model, 5, &requests, &device);
-        assert!(all == five_at_a_time, "{name}");
-        for (i, request) in requests.iter().enumerate() {
-            assert_eq!(all[i].len(), request.1.max_tokens);
-            let alone = together(model, 1, std::slice::from_ref(request), &device);
-            assert_eq!(all[i], alone[0], "{name}, prompt {i}");
+        let model = &model(&config, &Device::flex());
+        let all = together(model, 33, &prompts);
+        assert!(all == together(model, 5, &prompts), "{name}");
+        for (i, prompt) in prompts.iter().enumerate() {
+            assert_eq!(all[i].len(), prompt.1.max_tokens);
+            assert_eq!(all[i], alone(model, prompt), "{name}, prompt {i}");
         }
     }
 }
 
 #[test]
 fn with_bf16_weights_they_also_get_the_tokens_they_get_alone() {
-    let device = Device::flex();
-    let requests: Vec<(Vec<u32>, Options)> = prompts_of((0..60).map(|i| i * 37 % 60))
-        .into_iter()
-        .enumerate()
-        .map(|(i, prompt)| (prompt, options(i, 9)))
-        .collect();
+    let prompts = with_options((0..60).map(|i| (i * 37 % 60, 9)));
     for name in ["prefix", "vanilla"] {
-        let model = &model(&shape(name), &device).with_precision(Precision::Bf16Weights);
-        let all = together(model, 60, &requests, &device);
-        for (i, request) in requests.iter().enumerate() {
-            let alone = together(model, 1, std::slice::from_ref(request), &device);
-            assert_eq!(all[i], alone[0], "{name}, prompt {i}");
+        let model = &on_flex(name).with_precision(Precision::Bf16Weights);
+        for (i, tokens) in together(model, 60, &prompts).iter().enumerate() {
+            assert_eq!(*tokens, alone(model, &prompts[i]), "{name}, prompt {i}");
         }
     }
 }
 
-#[test]
-fn long_prompts_are_prefilled_in_chunks() {
-    let device = Device::flex();
-    for (name, length) in [("prefix", 2100), ("two embeddings", 1090), ("vanilla", 520)] {
-        let config = shape(name);
-        let model = model(&config, &device);
-        let prompt = &prompts_of([length])[0];
-        let limits = Limits { max_sequences: 1, max_tokens: length + 6 };
-        let mut engine = Engine::new(&model, limits, &device).unwrap();
-        let id = engine.submit(prompt, &options(1, 6)).unwrap();
-        let mut written = HashMap::new();
-        finish(&mut engine, &mut written);
-        let from = (options(1, 6).sampling, 1);
-        assert_eq!(written[&id], uncached(&model, prompt, from, 6, &device), "{name}");
+/// Submits, cancels and decodes at random, until all sequences have ended. Each must get the
+/// `answers` that its prompt gets alone.
+fn random_schedule(engine: &mut Engine, prompts: &[Prompt], answers: &[Vec<u32>], seed: u64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut live: HashMap<SequenceId, (usize, Vec<u32>)> = HashMap::new();
+    for round in 0.. {
+        match if round < 20 { random.random_range(0..10) } else { 10 } {
+            0..3 => {
+                let which = random.random_range(0..prompts.len());
+                let (prompt, options) = &prompts[which];
+                live.insert(engine.submit(prompt, options).unwrap(), (which, Vec::new()));
+            }
+            3 => {
+                if let Some(&id) = live.keys().min() {
+                    live.remove(&id);
+                    assert!(engine.cancel(id));
+                }
+            }
+            10 if engine.is_idle() => break,
+            _ => {
+                for event in engine.step().unwrap() {
+                    match event {
+                        Event::Token { id, token } => live.get_mut(&id).unwrap().1.push(token),
+                        Event::Finished { id, reason } => {
+                            let (which, tokens) = live.remove(&id).unwrap();
+                            assert_eq!((&tokens, reason), (&answers[which], Finish::Length));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(live.is_empty(), "schedule {seed}");
+    assert_eq!((engine.running(), engine.waiting()), (0, 0));
+}
+
+/// Runs random schedules on several models for as long as `goes_on` says.
+fn random_schedules(mut goes_on: impl FnMut(u64) -> bool) {
+    let prompts = with_options((0..6).map(|i| ([1, 2, 5, 8, 13, 40][i], 3 + 5 * i % 17)));
+    let mut engines = ["prefix", "cross-attention", "vanilla"].map(|name| {
+        let model = on_flex(name);
+        let answers: Vec<_> = prompts.iter().map(|prompt| alone(&model, prompt)).collect();
+        (engine(&model, 3, 60), answers)
+    });
+    for seed in (0..).take_while(|&seed| goes_on(seed)) {
+        for (engine, answers) in &mut engines {
+            random_schedule(engine, &prompts, answers, seed);
+        }
     }
 }
 
 #[test]
 fn random_schedules_give_each_sequence_the_tokens_it_gets_alone() {
-    let device = Device::flex();
-    for name in ["prefix", "cross-attention", "vanilla"] {
-        let config = shape(name);
-        let model = model(&config, &device);
-        let requests: Vec<(Vec<u32>, Options)> = prompts_of([1, 2, 5, 8, 13, 40])
-            .into_iter()
-            .enumerate()
-            .map(|(i, prompt)| (prompt, options(i, 3 + 5 * i % 17)))
-            .collect();
-        let answers: Vec<Vec<u32>> = requests
-            .iter()
-            .map(|request| {
-                let request = std::slice::from_ref(request);
-                together(&model, 1, request, &device).remove(0)
-            })
-            .collect();
-        let limits = Limits { max_sequences: 3, max_tokens: 60 };
-        let mut engine = Engine::new(&model, limits, &device).unwrap();
-        for seed in 0..100 {
-            let mut random = ChaCha8Rng::seed_from_u64(seed);
-            let mut live: HashMap<SequenceId, (usize, Vec<u32>)> = HashMap::new();
-            for _ in 0..20 {
-                match random.random_range(0..10) {
-                    0..3 => {
-                        let which = random.random_range(0..requests.len());
-                        let (prompt, options) = &requests[which];
-                        let id = engine.submit(prompt, options).unwrap();
-                        live.insert(id, (which, Vec::new()));
-                    }
-                    3 => {
-                        if let Some(&id) = live.keys().min() {
-                            live.remove(&id);
-                            assert!(engine.cancel(id));
-                        }
-                    }
-                    _ => step(&mut engine, &mut live, &answers),
-                }
-            }
-            while !engine.is_idle() {
-                step(&mut engine, &mut live, &answers);
-            }
-            assert!(live.is_empty(), "{name}, schedule {seed}");
-            assert_eq!((engine.running(), engine.waiting()), (0, 0));
-        }
-    }
+    random_schedules(|seed| seed < 100);
 }
 
-fn step(
-    engine: &mut Engine,
-    live: &mut HashMap<SequenceId, (usize, Vec<u32>)>,
-    answers: &[Vec<u32>],
-) {
-    for event in engine.step().unwrap() {
-        match event {
-            Event::Token { id, token } => live.get_mut(&id).unwrap().1.push(token),
-            Event::Finished { id, reason } => {
-                let (which, written) = live.remove(&id).unwrap();
-                assert_eq!((&written, reason), (&answers[which], Finish::Length));
-            }
+/// `SOAK_MINUTES=30 cargo test -p block-transformer-generation --test engine -- --ignored soak`
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "runs for SOAK_MINUTES, by default 30"]
+fn soak_without_growing_memory() {
+    // kilobytes by which resident memory may grow after a tenth of the time
+    const SLACK: u64 = 8 << 10;
+    let minutes = std::env::var("SOAK_MINUTES").map_or(30.0, |text| text.parse().unwrap());
+    let (start, mut warm) = (std::time::Instant::now(), None);
+    random_schedules(|seed| {
+        let passed = start.elapsed().as_secs_f64() / (60.0 * minutes);
+        if passed > 0.1 {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let (_, resident) = status.split_once("VmRSS:").unwrap();
+            let resident: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
+            let warm = *warm.get_or_insert(resident);
+            assert!(resident <= warm + SLACK, "{warm} to {resident} kB in {seed} schedules");
         }
-    }
+        passed < 1.0
+    });
 }
 
-/// The work of all requests, which does not depend on the schedule.
-fn expected_work(config: &ModelConfig, requests: &[(Vec<u32>, Options)]) -> Work {
+/// The work of all prompts, which does not depend on the schedule.
+fn expected_work(config: &ModelConfig, prompts: &[Prompt]) -> Work {
     let mut work = Work::default();
-    for (prompt, options) in requests {
+    for (prompt, options) in prompts {
         let (p, n) = (prompt.len(), options.max_tokens);
         work.logits += n;
         let ModelConfig::Block(config) = config else {
@@ -207,65 +209,47 @@ fn expected_work(config: &ModelConfig, requests: &[(Vec<u32>, Options)]) -> Work
 
 #[test]
 fn nothing_is_computed_twice_or_for_nothing() {
-    let device = Device::flex();
+    let prompts = with_options([(1, 1), (4, 5), (7, 8), (20, 14), (33, 2), (33, 4)]);
     for name in ["prefix", "two embeddings", "length 1", "vanilla"] {
-        let config = shape(name);
-        let model = model(&config, &device);
-        let requests: Vec<(Vec<u32>, Options)> = prompts_of([1, 4, 7, 20, 33, 33])
-            .into_iter()
-            .zip([1, 5, 8, 14, 2, 4])
-            .map(|(prompt, max_tokens)| (prompt, options(0, max_tokens)))
-            .collect();
-        let limits = Limits { max_sequences: 4, max_tokens: 40 };
-        let mut engine = Engine::new(&model, limits, &device).unwrap();
-        for (prompt, options) in &requests {
+        let mut engine = engine(&on_flex(name), 4, 40);
+        for (prompt, options) in &prompts {
             engine.submit(prompt, options).unwrap();
         }
-        finish(&mut engine, &mut HashMap::new());
-        assert_eq!(engine.work(), expected_work(&config, &requests), "{name}");
+        finish(&mut engine);
+        assert_eq!(engine.work(), expected_work(&shape(name), &prompts), "{name}");
         // cancelled sequences and those without new tokens cost nothing
         let id = engine.submit(&[5, 6], &options(0, 9)).unwrap();
         engine.submit(&[5, 6], &options(0, 0)).unwrap();
         assert!(engine.cancel(id));
-        finish(&mut engine, &mut HashMap::new());
-        assert_eq!(engine.work(), expected_work(&config, &requests), "{name}");
+        finish(&mut engine);
+        assert_eq!(engine.work(), expected_work(&shape(name), &prompts), "{name}");
     }
 }
 
 #[test]
 fn a_filled_context_is_not_computed() {
-    let device = Device::flex();
     for name in ["prefix", "vanilla"] {
-        let config = shape(name);
-        let model = model(&config, &device);
-        let limits = Limits { max_sequences: 2, max_tokens: 1020 };
-        let mut engine = Engine::new(&model, limits, &device).unwrap();
+        let model = on_flex(name);
+        let mut engine = engine(&model, 2, 1020);
         engine.fill_random();
-        let asked = options(0, 8);
-        let ids = [0, 1000].map(|context| engine.submit_after(context, &[5, 6], &asked).unwrap());
-        let mut written = HashMap::new();
-        finish(&mut engine, &mut written);
-        assert_eq!(ids.map(|id| written[&id].len()), [8, 8]);
-        let request = (vec![5, 6], asked);
-        assert_eq!(engine.work(), expected_work(&config, &[request.clone(), request.clone()]));
-        let alone = together(&model, 1, &[request], &device);
+        let prompt = (vec![5, 6], options(0, 8));
+        let submit = |context| engine.submit_after(context, &prompt.0, &prompt.1).unwrap();
+        let ids = [0, 1000].map(submit);
+        let sequences = finish(&mut engine);
+        let [near, far] = ids.map(|id| &sequences[&id].0);
+        assert_eq!((near.len(), far.len()), (8, 8));
+        assert_eq!(engine.work(), expected_work(&shape(name), &[prompt.clone(), prompt.clone()]));
         // the first sequence does not attend to the random context, the second does
-        assert_eq!(written[&ids[0]], alone[0], "{name}");
-        assert_ne!(written[&ids[1]], alone[0], "{name}");
+        let alone = alone(&model, &prompt);
+        assert_eq!(*near, alone, "{name}");
+        assert_ne!(*far, alone, "{name}");
     }
 }
 
 #[test]
 fn tokens_are_reported_at_once_and_free_slots_are_reused() {
-    let device = Device::flex();
-    let config = shape("prefix");
-    let model = model(&config, &device);
-    let limits = Limits { max_sequences: 2, max_tokens: 40 };
-    let mut engine = Engine::new(&model, limits, &device).unwrap();
-    let ids: Vec<SequenceId> = [6, 3, 2, 9]
-        .iter()
-        .map(|&max_tokens| engine.submit(&[7, 8, 9], &options(0, max_tokens)).unwrap())
-        .collect();
+    let mut engine = engine(&on_flex("prefix"), 2, 40);
+    let ids = [6, 3, 2, 9].map(|count| engine.submit(&[7, 8, 9], &options(0, count)).unwrap());
     assert_eq!((engine.running(), engine.waiting()), (0, 4));
     let mut seen = Vec::new();
     let mut steps = |engine: &mut Engine, count: usize| {
@@ -286,45 +270,46 @@ fn tokens_are_reported_at_once_and_free_slots_are_reused() {
     assert!(!engine.cancel(ids[0]) && !engine.cancel(ids[1]));
     assert_eq!((engine.running(), engine.waiting()), (1, 1));
     steps(&mut engine, 2);
-    let [a, b, c, d] = ids[..] else { panic!("four") };
+    let [a, b, c, d] = ids;
     // no sequence was running after the sixth step, so the last one started at once
     let expected = [vec![a, b], vec![a, b], vec![a, b], vec![a], vec![a, c], vec![c], vec![d]];
     assert_eq!(seen, expected);
 }
 
 #[test]
-fn eos_is_reported_as_the_end_and_not_as_a_token() {
-    let device = Device::flex();
-    let config = shape("vanilla");
-    let model = model(&config, &device);
-    let limits = Limits { max_sequences: 1, max_tokens: 20 };
-    let mut engine = Engine::new(&model, limits, &device).unwrap();
-    let free = options(1, 8);
-    let id = engine.submit(&[5], &free).unwrap();
-    let mut written = HashMap::new();
-    finish(&mut engine, &mut written);
-    let eos = written[&id][3];
-    let end = written[&id].iter().position(|&token| token == eos).unwrap();
-    let id = engine.submit(&[5], &Options { eos: Some(eos), ..free }).unwrap();
-    let mut events = Vec::new();
-    while !engine.is_idle() {
-        events.extend(engine.step().unwrap());
+fn a_sequence_ends_before_eos_and_the_others_continue() {
+    for (name, config) in shapes() {
+        let model = &model(&config, &Device::flex());
+        let mut prompts = with_options((0..6).map(|i| (i, 10)));
+        let whole = together(model, 6, &prompts);
+        // a token that one of the sequences contains becomes EOS
+        let eos = Some(whole[3][5]);
+        let mut engine = engine(model, 6, 20);
+        let ids: Vec<SequenceId> = prompts
+            .iter_mut()
+            .map(|(prompt, options)| {
+                options.eos = eos;
+                engine.submit(prompt, options).unwrap()
+            })
+            .collect();
+        let sequences = finish(&mut engine);
+        for (id, whole) in ids.iter().zip(&whole) {
+            let end = whole.iter().position(|token| Some(*token) == eos);
+            let reason = if end.is_some() { Finish::Eos } else { Finish::Length };
+            let expected = whole[..end.unwrap_or(10)].to_vec();
+            assert_eq!(sequences[id], (expected, Some(reason)), "{name}");
+        }
     }
-    assert_eq!(events.len(), end + 1);
-    assert_eq!(events[end], Event::Finished { id, reason: Finish::Eos });
 }
 
 #[test]
 fn sequences_without_room_are_refused() {
-    let device = Device::flex();
-    let config = shape("prefix");
-    let model = model(&config, &device);
-    let new = |max_sequences, max_tokens| {
-        Engine::new(&model, Limits { max_sequences, max_tokens }, &device)
-    };
-    assert!(matches!(new(0, 10).unwrap_err(), GenerationError::NoRoom));
-    assert!(matches!(new(1, 1).unwrap_err(), GenerationError::NoRoom));
-    let mut engine = new(1, 10).unwrap();
+    let (device, model) = (Device::flex(), on_flex("prefix"));
+    for (max_sequences, max_tokens) in [(0, 10), (1, 1)] {
+        let error = Engine::new(&model, Limits { max_sequences, max_tokens }, &device).unwrap_err();
+        assert!(matches!(error, GenerationError::NoRoom));
+    }
+    let mut engine = engine(&model, 1, 10);
     let error = engine.submit(&[5; 8], &Options { rng_stream: 4, ..options(0, 3) }).unwrap_err();
     let GenerationError::TooLong { prompt: 4, tokens: 11, limit: 10 } = error else {
         panic!("{error}");
@@ -340,31 +325,114 @@ fn sequences_without_room_are_refused() {
     for length in 1..10 {
         engine.submit(&vec![5; length], &options(0, 10 - length)).unwrap();
     }
-    let mut written = HashMap::new();
-    finish(&mut engine, &mut written);
-    assert_eq!(written.values().map(Vec::len).sum::<usize>(), 45);
+    assert_eq!(finish(&mut engine).values().map(|(tokens, _)| tokens.len()).sum::<usize>(), 45);
+
+    let refused = |prompts: &[Vec<u32>], options: &Options| {
+        generate(&model, prompts, options, &device, go_on).unwrap_err()
+    };
+    let options = Options::default();
+    let error = refused(&[vec![5], vec![VOCAB as u32]], &options);
+    assert!(matches!(error, GenerationError::PromptId { prompt: 1, id: 260, vocab: VOCAB }));
+    let error = refused(&[vec![5]], &Options { max_tokens: usize::MAX, ..options.clone() });
+    assert!(matches!(error, GenerationError::MaxTokens(_)));
+    let error = refused(&[vec![5]], &Options { allowed_vocab: Some(0), ..options });
+    assert!(matches!(error, GenerationError::NothingAllowed));
 }
 
 #[test]
 fn damaged_weights_end_their_sequences_only() {
-    let device = Device::flex();
-    let config = shape("vanilla");
-    let damaged = damaged(model(&config, &device));
-    let limits = Limits { max_sequences: 2, max_tokens: 20 };
-    let mut engine = Engine::new(&damaged, limits, &device).unwrap();
+    let mut engine = engine(&damaged(on_flex("vanilla")), 2, 20);
     // one row of the token table is NaN
     let bad = engine.submit(&[DAMAGED], &options(0, 4)).unwrap();
     let good = engine.submit(&[5], &Options { allowed_vocab: Some(3), ..options(0, 4) }).unwrap();
-    let mut ends = HashMap::new();
-    while !engine.is_idle() {
-        for event in engine.step().unwrap() {
-            if let Event::Finished { id, reason } = event {
-                ends.insert(id, reason);
+    let sequences = finish(&mut engine);
+    assert_eq!(sequences[&bad].1, Some(Finish::NotFinite));
+    assert_eq!(sequences[&good].1, Some(Finish::Length));
+    assert_eq!(engine.work().block, PositionCounts::default());
+}
+
+fn go_on(_: usize, _: u32) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn ten_tokens(sampling: Sampling) -> Options {
+    Options { sampling, max_tokens: 10, eos: None, ..Options::default() }
+}
+
+/// Continues a prompt by ten tokens, recomputing everything for each of them.
+fn uncached(model: &LanguageModel, prompt: &[u32], mut sampler: Sampler) -> Vec<u32> {
+    let l = model.config().block_length();
+    let prompt = if prompt.is_empty() { &[EOS] } else { prompt };
+    let left = prompt.len().next_multiple_of(l) - prompt.len();
+    let mut ids = [vec![PAD; left], prompt.to_vec()].concat();
+    let first = ids.len();
+    while ids.len() < first + 10 {
+        // the rest of the block in progress is padding, to which no earlier token attends
+        let (known, time) = (ids.len(), (ids.len() + 1).next_multiple_of(l));
+        ids.resize(time, PAD);
+        let batch = TokenBatch {
+            ids: int_tensor(ids.iter().copied(), &Device::flex()).reshape([1, time]),
+            is_token: PaddingMask::new((0..time).map(|i| (left..known).contains(&i)).collect()),
+            block_length: l,
+        };
+        ids.truncate(known);
+        let (logits, _) = model.predict(&batch);
+        let row: Vec<f32> = logits.narrow(1, known - l, 1).into_data().iter::<f32>().collect();
+        ids.push(sampler.choose(&row).unwrap());
+    }
+    ids.split_off(first)
+}
+
+#[test]
+fn caches_do_not_change_tokens() {
+    let device = Device::flex();
+    for (name, config) in shapes() {
+        let model = model(&config, &device);
+        for sampling in [Sampling::greedy(), Sampling::at(1.0, 5)] {
+            let ours = generate(&model, &prompts(10), &ten_tokens(sampling), &device, go_on);
+            let ours = ours.unwrap();
+            for (row, (prompt, ours)) in prompts(10).iter().zip(&ours).enumerate() {
+                let expected = uncached(&model, prompt, Sampler::new(sampling, None, row));
+                assert_eq!(*ours, expected, "{name}, prompt of {row} tokens, {sampling:?}");
             }
+            // the CLS tokens of an untrained encoder hardly depend on their block; the tokens of the
+            // other models depend on their context
+            let different: BTreeSet<_> = ours.iter().collect();
+            assert!(different.len() > 6 || name.starts_with("cls"), "{name}: {ours:?}");
         }
     }
-    assert_eq!(ends[&bad], Finish::NotFinite);
-    assert_eq!(ends[&good], Finish::Length);
-    let work = engine.work();
-    assert_eq!(work.block, PositionCounts::default());
+}
+
+#[test]
+fn generated_tokens_are_reported_at_once_and_break_ends_a_sequence() {
+    let device = Device::flex();
+    for name in ["prefix", "vanilla"] {
+        let mut seen = vec![Vec::new(); 5];
+        let on_token = |row: usize, id| {
+            seen[row].push(id);
+            if seen[row].len() == row + 1 { ControlFlow::Break(()) } else { go_on(row, id) }
+        };
+        let greedy = ten_tokens(Sampling::greedy());
+        let ours = generate(&on_flex(name), &prompts(5), &greedy, &device, on_token).unwrap();
+        assert_eq!(ours, seen);
+        assert_eq!(ours.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    }
+}
+
+#[test]
+fn no_prompts_or_no_tokens_give_empty_results() {
+    let (device, model) = (Device::flex(), on_flex("prefix"));
+    let none = Options { max_tokens: 0, ..Options::default() };
+    let ours = generate(&model, &prompts(3), &none, &device, go_on).unwrap();
+    assert_eq!(ours, vec![Vec::<u32>::new(); 3]);
+    assert!(generate(&model, &[], &Options::default(), &device, go_on).unwrap().is_empty());
+}
+
+#[test]
+fn a_model_in_training_is_used_without_autodiff() {
+    let [plain, training] = [Device::flex(), Device::flex().autodiff()].map(|device| {
+        let model = model(&shape("prefix"), &device);
+        generate(&model, &prompts(3), &ten_tokens(Sampling::greedy()), &device, go_on).unwrap()
+    });
+    assert_eq!(training, plain);
 }

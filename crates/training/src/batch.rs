@@ -18,7 +18,7 @@ pub fn token_batch(windows: &[Window], block_length: usize, device: &Device) -> 
 }
 
 /// Number of tokens in `windows`, padding not counted.
-pub fn num_tokens(windows: &[Window]) -> u64 {
+pub(crate) fn num_tokens(windows: &[Window]) -> u64 {
     windows.iter().flat_map(|window| &window.is_token).filter(|&&is_token| is_token).count() as u64
 }
 

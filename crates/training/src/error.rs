@@ -25,32 +25,12 @@ pub enum TrainError {
         /// The allowed values.
         range: String,
     },
-    /// A key that the configuration does not have.
-    #[error("{origin}: {key}: unknown key; did you mean `{nearest}`?")]
-    UnknownKey {
-        /// The file, or "flags".
+    /// A file that is not a configuration, or a key or value that the configuration does not have.
+    #[error("{origin}: {reason}")]
+    Configuration {
+        /// The file with the line, or "flags".
         origin: String,
-        /// The key.
-        key: String,
-        /// The key most similar to it.
-        nearest: String,
-    },
-    /// A value of the wrong type.
-    #[error("{origin}: {key}: {reason}")]
-    BadValue {
-        /// The file, or "flags".
-        origin: String,
-        /// The key.
-        key: String,
-        /// The type or the values that are expected.
-        reason: String,
-    },
-    /// A file that is not TOML.
-    #[error("{path}: {reason}")]
-    NotToml {
-        /// The file.
-        path: PathBuf,
-        /// The parser's message.
+        /// The key and the cause.
         reason: String,
     },
     /// A resumed run must keep the keys that its results depend on.
@@ -72,6 +52,12 @@ pub enum TrainError {
     /// The folder of a resumed run holds no run.
     #[error("{0}: there is no run to resume")]
     NothingToResume(PathBuf),
+    /// The folder of a resumed run has no configuration.
+    #[error(
+        "{0}: the file is missing, and the run cannot be resumed without its configuration; restore \
+         the file. The value of each key is in `state.json` of every checkpoint, under `train`"
+    )]
+    NoConfiguration(PathBuf),
     /// The checkpoint was trained on data other than the prepared corpus.
     #[error(
         "{0}: trained on a different corpus or tokenizer from the prepared one; prepare the old one \

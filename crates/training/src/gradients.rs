@@ -5,7 +5,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
 
 /// Adds `more` to `sum`, parameter by parameter. `None` is an empty sum.
-pub fn add<M: Module>(
+pub(crate) fn add<M: Module>(
     model: &M,
     sum: Option<GradientsParams>,
     more: GradientsParams,
@@ -21,14 +21,21 @@ pub fn add<M: Module>(
 }
 
 /// Sum of the squares of all gradients, `[1]` in f32 on the device; `None` without gradients.
-pub fn sum_of_squares<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
+pub(crate) fn sum_of_squares<M: Module>(
+    model: &M,
+    gradients: &GradientsParams,
+) -> Option<Tensor<1>> {
     let mut squares = Squares { gradients, sum: None };
     model.visit(&mut squares);
     squares.sum
 }
 
 /// Multiplies every gradient by `factor`.
-pub fn scale<M: Module>(model: &M, gradients: GradientsParams, factor: f64) -> GradientsParams {
+pub(crate) fn scale<M: Module>(
+    model: &M,
+    gradients: GradientsParams,
+    factor: f64,
+) -> GradientsParams {
     let mut scale = Scale { gradients, factor };
     model.visit(&mut scale);
     scale.gradients

@@ -5,12 +5,16 @@ use std::path::Path;
 use block_transformer_files::FileError;
 use block_transformer_zoo::nearest;
 use serde::{Deserialize, Serialize};
+use toml::de::DeTable;
 use toml::{Table, Value};
 
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 
 const DEFAULT_PRESET: &str = "small-block";
+
+/// The format of configuration files. Files without a format are older.
+const FORMAT: i64 = 1;
 
 /// Keys that a resumed run may change, because its results do not depend on them.
 const FREE_ON_RESUME: [&str; 5] = ["out", "device", "checkpoint_every", "keep", "log_every"];
@@ -22,10 +26,11 @@ impl TrainConfig {
     /// replaces the model of the preset, unless the flags name a different preset from the file.
     ///
     /// # Errors
-    /// When the file cannot be read, or a key is unknown or has a value of the wrong type.
+    /// When the file cannot be read or has a newer format, or a key is unknown or has a value of the
+    /// wrong type.
     pub fn layered(path: Option<&Path>, flags: &impl Serialize) -> Result<Self, TrainError> {
         let flags = Table::try_from(flags)?;
-        let mut file = path.map(read_table).transpose()?.unwrap_or_default();
+        let (mut file, source) = path.map(read).transpose()?.unwrap_or_default();
         let named = |table: &Table| Some(table.get("preset")?.as_str()?.to_string());
         let preset = match (named(&flags), named(&file)) {
             (Some(flag), Some(other)) if flag != other => {
@@ -34,8 +39,7 @@ impl TrainConfig {
             }
             (flag, file) => flag.or(file).unwrap_or_else(|| DEFAULT_PRESET.into()),
         };
-        let origin = path.map(|path| path.display().to_string()).unwrap_or_default();
-        Self::from_preset(&preset)?.overridden(file, &origin)?.overridden(flags, "flags")
+        Self::from_preset(&preset)?.overridden(file, &source)?.overridden(flags, &Source::flags())
     }
 
     /// This configuration, with the values of `flags` in place of its own.
@@ -43,7 +47,7 @@ impl TrainConfig {
     /// # Errors
     /// When a key is unknown or has a value of the wrong type.
     pub fn with(self, flags: &impl Serialize) -> Result<Self, TrainError> {
-        self.overridden(Table::try_from(flags)?, "flags")
+        self.overridden(Table::try_from(flags)?, &Source::flags())
     }
 
     /// Reads the file that a run began with. Keys that are missing, because the file is older than
@@ -55,12 +59,12 @@ impl TrainConfig {
         Self::layered(Some(path), &Table::new())
     }
 
-    /// Every key, as TOML that [`read`](Self::read) accepts.
+    /// The format and every key, as TOML that [`read`](Self::read) accepts.
     ///
     /// # Errors
     /// When a value cannot be written in TOML.
     pub fn to_toml(&self) -> Result<String, TrainError> {
-        Ok(toml::to_string(self)?)
+        Ok(format!("format = {FORMAT}\n{}", toml::to_string(self)?))
     }
 
     /// Checks that a run that began with `self` can be resumed with `now`.
@@ -76,28 +80,87 @@ impl TrainConfig {
         check_same("", &then, &now)
     }
 
-    fn overridden(self, over: Table, origin: &str) -> Result<Self, TrainError> {
+    fn overridden(mut self, over: Table, source: &Source) -> Result<Self, TrainError> {
         let mut base = Table::try_from(&self)?;
         for (key, value) in over {
             let Some(place) = base.get_mut(&key) else {
                 let nearest = nearest(&key, base.keys().map(String::as_str)).unwrap_or_default();
-                let nearest = nearest.into();
-                return Err(TrainError::UnknownKey { origin: origin.into(), key, nearest });
+                let reason = format!("unknown key; did you mean `{nearest}`?");
+                return Err(source.error(&key, &reason));
             };
-            *place = value;
-            // checked after each key, so that an error can name the key
-            Self::deserialize(base.clone()).map_err(|e| TrainError::BadValue {
-                origin: origin.into(),
-                key,
-                reason: e.message().into(),
+            *place = value.clone();
+            // after each key, so that an error can name the key
+            self = Self::deserialize(base.clone()).map_err(|error| {
+                let reason = error.message();
+                // an error about a key inside a table starts with its path or quotes its value
+                match reason.split_once(": ") {
+                    Some((path, reason)) if at(&value, path).is_some() => {
+                        source.error(&format!("{key}.{path}"), reason)
+                    }
+                    _ => {
+                        let inner = quoted(&key, &value, reason);
+                        source.error(&inner.unwrap_or_else(|| key.clone()), reason)
+                    }
+                }
             })?;
         }
-        Self::deserialize(base).map_err(|e| TrainError::BadValue {
-            origin: origin.into(),
-            key: "configuration".into(),
-            reason: e.message().into(),
-        })
+        Ok(self)
     }
+}
+
+/// The origin of keys: a file with its text, or the flags, which have no text.
+#[derive(Default)]
+struct Source {
+    origin: String,
+    text: String,
+}
+
+impl Source {
+    fn flags() -> Self {
+        Self { origin: "flags".into(), text: String::new() }
+    }
+
+    /// The error `reason` about the key with the path `key`, with the key's line.
+    fn error(&self, key: &str, reason: &str) -> TrainError {
+        let line = self.line(key).map_or_else(String::new, |line| format!(":{line}"));
+        TrainError::Configuration {
+            origin: format!("{}{line}", self.origin),
+            reason: format!("{key}: {reason}"),
+        }
+    }
+
+    /// The line of the last part of the path `key` that the text has.
+    fn line(&self, key: &str) -> Option<usize> {
+        let root = DeTable::parse(&self.text).ok()?;
+        let (mut table, mut start) = (root.get_ref(), None);
+        for part in key.split('.') {
+            let Some((key, value)) = table.iter().find(|(key, _)| **key.get_ref() == *part) else {
+                break;
+            };
+            start = Some(key.span().start);
+            let Some(inner) = value.get_ref().as_table() else { break };
+            table = inner;
+        }
+        Some(self.text[..start?].matches('\n').count() + 1)
+    }
+}
+
+/// The value at the path `path` inside `value`.
+fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(value, |value, part| value.get(part))
+}
+
+/// The path of a value inside the table `value` that `reason` quotes as invalid.
+fn quoted(path: &str, value: &Value, reason: &str) -> Option<String> {
+    if let Value::Table(table) = value {
+        return table
+            .iter()
+            .find_map(|(key, value)| quoted(&format!("{path}.{key}"), value, reason));
+    }
+    let (found, text) = (reason.split(", expected").next()?, value.to_string());
+    let in_backticks = format!("`{}`", text.trim_matches('"'));
+    let quotes = (text.starts_with('"') && found.contains(&text)) || found.contains(&in_backticks);
+    quotes.then(|| path.into())
 }
 
 fn check_same(path: &str, then: &Table, now: &Table) -> Result<(), TrainError> {
@@ -120,12 +183,26 @@ fn check_same(path: &str, then: &Table, now: &Table) -> Result<(), TrainError> {
     Ok(())
 }
 
-fn read_table(path: &Path) -> Result<Table, TrainError> {
+/// Reads a configuration file and checks its format.
+fn read(path: &Path) -> Result<(Table, Source), TrainError> {
     let text = std::fs::read_to_string(path).map_err(FileError::read(path))?;
-    text.parse().map_err(|e: toml::de::Error| TrainError::NotToml {
-        path: path.into(),
+    let source = Source { origin: path.display().to_string(), text };
+    let table = source.text.parse::<Table>();
+    let mut table = table.map_err(|e| TrainError::Configuration {
+        origin: source.origin.clone(),
         reason: e.to_string().trim().into(),
-    })
+    })?;
+    match table.remove("format") {
+        None | Some(Value::Integer(1..=FORMAT)) => Ok((table, source)),
+        Some(Value::Integer(newer)) if newer > FORMAT => {
+            let reason = format!(
+                "{newer} is newer than the formats that this program knows (up to {FORMAT}); use a \
+                 newer version of the program"
+            );
+            Err(source.error("format", &reason))
+        }
+        Some(other) => Err(source.error("format", &format!("{other} is not a format"))),
+    }
 }
 
 #[cfg(test)]
@@ -142,13 +219,26 @@ mod tests {
         assert_eq!((config.preset.as_str(), config.steps, config.lr), ("debug-block", 9, 0.5));
         std::fs::write(&path, config.to_toml().unwrap()).unwrap();
         assert_eq!(TrainConfig::read(&path).unwrap(), config);
-        for (text, named) in
-            [("stepz = 1", "stepz"), ("steps = \"x\"", "steps"), ("a = ", "c.toml")]
-        {
+        // files that are older than the format have no format
+        let old = config.to_toml().unwrap().replace("format = 1\n", "");
+        std::fs::write(&path, old).unwrap();
+        assert_eq!(TrainConfig::read(&path).unwrap(), config);
+        let model = "[model]\nvocab_size = 9\nhidden_size = 32\nnum_attention_heads = ";
+        let many = format!("{model}\"many\"\n");
+        let misspelt = format!("{model}2\nnum_hidden_layer = 1\n");
+        for (text, says) in [
+            ("seed = 1\nstepz = 1", &["c.toml:2: stepz", "`steps`"][..]),
+            ("\nsteps = \"x\"", &["c.toml:2: steps", "string \"x\""]),
+            ("precision = \"half\"", &["c.toml:1: precision", "`half`", "`bf16-weights`"]),
+            ("seed = 1\na = ", &["c.toml", "line 2"]),
+            (&many, &["c.toml:4: model.num_attention_heads", "\"many\""]),
+            (&misspelt, &["c.toml:5: model.num_hidden_layer: ", "`num_hidden_layers`"]),
+            ("format = 2", &["c.toml:1: format", "2 is newer"]),
+            ("format = \"new\"", &["c.toml:1: format", "\"new\""]),
+        ] {
             std::fs::write(&path, text).unwrap();
-            let flags = BTreeMap::<String, u64>::new();
-            let error = TrainConfig::layered(Some(&path), &flags).unwrap_err().to_string();
-            assert!(error.contains(named) && error.contains("c.toml"), "{error}");
+            let error = TrainConfig::read(&path).unwrap_err().to_string();
+            assert!(says.iter().all(|word| error.contains(word)), "{error}");
         }
     }
 

@@ -13,7 +13,7 @@ mod batch;
 mod config;
 mod error;
 mod events;
-pub mod gradients;
+mod gradients;
 mod layers;
 mod metrics;
 mod run;
@@ -26,7 +26,7 @@ mod trainable;
 mod trainer;
 mod update;
 
-pub use batch::{WindowBatcher, num_tokens, token_batch};
+pub use batch::{WindowBatcher, token_batch};
 pub use config::TrainConfig;
 pub use error::TrainError;
 pub use metrics::MetricsRow;

@@ -69,14 +69,16 @@ pub fn model_config(model: &ModelConfig, tokenizer: &Tokenizer) -> Result<ModelC
 /// corpus is prepared.
 ///
 /// # Errors
-/// When a new run finds a run in the folder, or a resumed run finds none or one that began with
-/// another configuration.
+/// When a new run finds a run in the folder, or a resumed run finds none, one without its
+/// configuration or one that began with another configuration.
 pub fn check_folder(config: &TrainConfig, resume: bool) -> Result<(), TrainError> {
     let folder = RunFolder::new(&config.out);
+    let begun = folder.config_path();
     match (resume, folder.is_used()) {
         (false, true) => Err(TrainError::FolderInUse(config.out.clone())),
         (true, false) => Err(TrainError::NothingToResume(config.out.clone())),
-        (true, true) => TrainConfig::read(&folder.config_path())?.check_resumes(config),
+        (true, true) if !begun.exists() => Err(TrainError::NoConfiguration(begun)),
+        (true, true) => TrainConfig::read(&begun)?.check_resumes(config),
         (false, false) => Ok(()),
     }
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
-use block_transformer_datasets::{DatasetError, tasks::task_file};
+use anyhow::{Context, Error, Result, ensure};
+use block_transformer_datasets::tasks::task_file;
 use block_transformer_device::DeviceName;
 use block_transformer_evaluation::tasks::{
     Item, Task, TaskReport, TimedEvaluation, check_tokenizer, evaluate,
@@ -14,12 +14,12 @@ use block_transformer_evaluation::{BATCH_TOKENS, EvalError, Scorer};
 use block_transformer_files::write;
 use block_transformer_text::Tokenizer;
 use block_transformer_zoo::{FamilyConfig, LanguageModel};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::open_checkpoint;
-use super::prepare::progress;
+use super::prepare::with_remedy;
 use crate::counts::positive;
 use crate::device;
+use crate::progress::progress;
 
 /// Folder of task files if --data is not given.
 const DATA: &str = "data/eval";
@@ -141,22 +141,13 @@ impl Args {
         }
         let data = Path::new(DATA);
         for file in task.files() {
-            task_file(file, data, &mut progress(file.name)).map_err(|e| missing(e, task))?;
+            task_file(file, data, &mut progress(file.name)).map_err(|error| {
+                let remedy = "give --data the folder it is in, or leave out the task";
+                with_remedy(error, &format!("{remedy} {}", task.name()))
+            })?;
         }
         Ok(task.load(data, self.limit)?)
     }
-}
-
-/// Adds the remedies of this command to the error of a file that cannot be obtained.
-fn missing(error: DatasetError, task: Task) -> Error {
-    let remedy = format!("give --data the folder it is in, or leave out the task {}", task.name());
-    let remedy = match &error {
-        DatasetError::Download { path, .. } => {
-            format!("download the file elsewhere to {}, or {remedy}", path.display())
-        }
-        _ => remedy,
-    };
-    anyhow!("{:#}; {remedy}", Error::new(error))
 }
 
 /// Evaluates a task with a progress bar.
@@ -167,15 +158,10 @@ fn timed(
     tokenizer: &Tokenizer,
 ) -> Result<TimedEvaluation> {
     let start = Instant::now();
-    let bar = bar(task.name(), "{human_pos}/{human_len} requests, {eta} left");
-    let progress = &mut |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    };
-    let evaluation = evaluate(task, items, scorer, tokenizer, progress).map_err(with_flag)?;
-    bar.finish_and_clear();
+    let evaluation = evaluate(task, items, scorer, tokenizer, &mut progress(task.name()));
+    let evaluation = evaluation.map_err(with_flag)?;
     let seconds = start.elapsed().as_secs_f64();
-    eprintln!(
+    note!(
         "{}: {} items, {} tokens scored in {seconds:.1} s",
         task.name(),
         items.len(),
@@ -192,11 +178,4 @@ fn with_flag(error: EvalError) -> Error {
         }
         error => error.into(),
     }
-}
-
-/// A progress bar on stderr, drawn only on a terminal.
-fn bar(name: &str, counts: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(&format!("{{prefix}} {{wide_bar}} {counts}"));
-    let progress = ProgressBar::new(0).with_prefix(name.to_string());
-    progress.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

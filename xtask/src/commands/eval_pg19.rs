@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Error, Result, anyhow, ensure};
-use block_transformer_datasets::DatasetError;
 use block_transformer_device::DeviceName;
 use block_transformer_evaluation::EvalError;
 use block_transformer_evaluation::documents::{
@@ -12,9 +11,9 @@ use block_transformer_evaluation::documents::{
     evaluate,
 };
 
-use super::prepare::progress;
+use super::prepare::with_remedy;
 use crate::device;
-use crate::meter::TokenMeter;
+use crate::progress::{TokenMeter, progress};
 
 const RECIPE: &str = "pg19-test";
 const CONTEXT: usize = 2048;
@@ -146,16 +145,7 @@ impl Args {
     fn downloaded(&self) -> Result<Vec<Book>> {
         let cache = self.data.join("downloads");
         let source = block_transformer_datasets::resolve(RECIPE, &cache, &mut progress(""))
-            .map_err(|e| match e {
-                DatasetError::Download { ref path, .. } => {
-                    let path = path.display().to_string();
-                    anyhow!(
-                        "{:#}; download the file elsewhere to {path}, or give --books a folder",
-                        Error::new(e)
-                    )
-                }
-                other => other.into(),
-            })?;
+            .map_err(|error| with_remedy(error, "give --books a folder"))?;
         Ok(Book::of_files(source.files()))
     }
 }

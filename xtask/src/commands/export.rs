@@ -22,11 +22,14 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// Float format of the values
-    #[arg(long, value_enum, default_value_t)]
-    dtype: Number,
+    #[arg(long, value_parser = device::float_format(), default_value_t)]
+    dtype: FloatFormat,
     /// File to write; config.json and tokenizer.json are written to the same folder
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Device to load the weights on
+    #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
+    device: DeviceName,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -39,46 +42,27 @@ enum Format {
     Burnpack,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Number {
-    #[default]
-    F32,
-    F16,
-    Bf16,
-}
-
 impl Args {
     /// Writes the weights, the configuration and the tokenizer.
     pub(crate) fn run(self) -> Result<ExitCode> {
         let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
-        ensure!(
-            folder.is_dir(),
-            "--out {}: the folder {} does not exist",
-            self.out.display(),
-            folder.display()
-        );
+        let (out, shown) = (self.out.display(), folder.display());
+        ensure!(folder.is_dir(), "--out {out}: the folder {shown} does not exist");
         ensure!(
             !folder.join("manifest.json").exists(),
-            "--out {}: {} is a checkpoint, whose files must stay as they are; write to another folder",
-            self.out.display(),
-            folder.display()
+            "--out {out}: {shown} is a checkpoint, whose files must stay as they are; write to another folder"
         );
         let checkpoint = open_checkpoint(&self.checkpoint)?;
-        let device = device::open(DeviceName::default())?;
+        let device = device::open(self.device)?;
         let model = checkpoint.load_model(&device)?;
-        let dtype = match self.dtype {
-            Number::F32 => FloatFormat::F32,
-            Number::F16 => FloatFormat::F16,
-            Number::Bf16 => FloatFormat::Bf16,
-        };
         match self.format {
             Format::Safetensors => {
-                export(&model, &checkpoint.config, &checkpoint.unused()?, dtype, &self.out)?;
+                export(&model, &checkpoint.config, &checkpoint.unused()?, self.dtype, &self.out)?;
             }
             Format::Burnpack => {
-                let saved = cast(model, dtype).save_file(&self.out);
-                saved.with_context(|| self.out.display().to_string())?;
+                let saved = cast(model, self.dtype).save_file(&self.out);
+                saved.with_context(|| out.to_string())?;
             }
         }
         for (name, text) in [
@@ -88,7 +72,7 @@ impl Args {
             let path = folder.join(name);
             block_transformer_files::write(&path, text.as_bytes())?;
         }
-        say!("{}", self.out.display());
+        say!("{out}");
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
     /// Storage format of the matrices
-    #[arg(long, value_name = "FORMAT", value_parser = device::precision(), default_value = "f32")]
+    #[arg(long, value_name = "FORMAT", value_parser = device::precision(), default_value_t)]
     weights: Precision,
     /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
@@ -89,7 +89,7 @@ impl Args {
         let generator =
             TextGenerator::new(&model, tokenizer, &device).with_room(self.batch, memory);
         let start = Instant::now();
-        let mut out = Output::default();
+        let mut out = WrittenText::default();
         // the text of a single prompt is streamed; several texts are printed in order, each as soon
         // as it and all texts before it are complete
         let streaming = prompts.len() == 1;
@@ -115,7 +115,7 @@ impl Args {
         out.finish()?;
         let seconds = start.elapsed().as_secs_f64();
         let tokens: usize = completions.iter().map(|completion| completion.tokens).sum();
-        eprintln!("{tokens} tokens in {seconds:.2} s, {:.1} tokens/s", tokens as f64 / seconds);
+        note!("{tokens} tokens in {seconds:.2} s, {:.1} tokens/s", tokens as f64 / seconds);
         Ok(ExitCode::SUCCESS)
     }
 
@@ -180,11 +180,11 @@ impl Args {
 /// Stdout. When its reader has closed the pipe (`generate | head`), generation ends without an
 /// error.
 #[derive(Default)]
-struct Output {
+struct WrittenText {
     error: Option<std::io::Error>,
 }
 
-impl Output {
+impl WrittenText {
     fn write(&mut self, text: &str) -> ControlFlow<()> {
         if self.error.is_none() {
             let mut out = std::io::stdout().lock();

@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Checkpoint folder to write
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Device to load the weights on
+    #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
+    device: DeviceName,
 }
 
 impl Args {
@@ -44,20 +47,17 @@ impl Args {
             None if beside.exists() => Tokenizer::load(&beside)?,
             None => Tokenizer::Bytes,
         };
-        let device = device::open(DeviceName::default())?;
+        let device = device::open(self.device)?;
         let (model, unused) = import(config.init(0, &device), &config, &self.from)?;
-        let state = State::new();
-        Checkpoint::write(
-            &self.out,
-            &Contents {
-                model: &model,
-                config: &config,
-                tokenizer: &tokenizer,
-                optimizer: None,
-                state: &state,
-                unused: &unused,
-            },
-        )?;
+        let contents = Contents {
+            model: &model,
+            config: &config,
+            tokenizer: &tokenizer,
+            optimizer: None,
+            state: &State::new(),
+            unused: &unused,
+        };
+        Checkpoint::write(&self.out, &contents)?;
         say!("{} parameters in {}", config.num_params(), self.out.display());
         if tokenizer.vocab_size() > config.vocab_size() {
             say!(

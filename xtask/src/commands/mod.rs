@@ -22,7 +22,7 @@ use clap::Subcommand;
 
 /// The commands.
 #[derive(Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum Subcommands {
     /// Measure the speed and memory of decoding, losses and training steps
     Bench(bench::Args),
     /// Score a checkpoint on zero-shot tasks
@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Train(Box<train::Args>),
 }
 
-impl Command {
+impl Subcommands {
     /// Runs the command, and returns its exit code.
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
@@ -84,5 +84,5 @@ fn open_checkpoint(path: &Path) -> Result<Checkpoint, CheckpointError> {
 }
 
 fn warn_of_skipped<'a>(skipped: impl Iterator<Item = &'a CheckpointError>) {
-    skipped.for_each(|error| eprintln!("warning: skipping a damaged checkpoint: {error}"));
+    skipped.for_each(|error| note!("warning: skipping a damaged checkpoint: {error}"));
 }

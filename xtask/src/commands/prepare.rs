@@ -1,6 +1,5 @@
 //! `cargo xtask prepare`, and the corpora that `train` prepares.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,7 +8,8 @@ use block_transformer_datasets::{
     CorpusRequest, DatasetError, PreparedCorpus, TokenizerChoice, inside_project, prepare_corpus,
 };
 use block_transformer_text::TextError;
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+
+use crate::progress::progress;
 
 /// The error of a missing corpus outside this project.
 pub(super) const CORPUS_NEEDED: &str = "--corpus: needed outside the project's own folder; give a text file, \
@@ -104,7 +104,7 @@ pub(super) fn prepared(request: &CorpusRequest<'_>) -> Result<PreparedCorpus> {
     let mut announced = false;
     let corpus = prepare_corpus(request, &mut |done, total| {
         if !announced {
-            eprintln!("preparing {}", request.corpus);
+            note!("preparing {}", request.corpus);
             announced = true;
         }
         draw(done, total);
@@ -120,44 +120,32 @@ pub(super) fn is_prepared(corpus: &str) -> bool {
 /// Adds to an error about a corpus the flag that remedies it.
 pub(crate) fn with_flags(error: DatasetError) -> Error {
     let remedy = match &error {
-        DatasetError::UnknownRecipe { .. } => "give --corpus one of them, or a path".into(),
-        DatasetError::Download { path, .. } => format!(
-            "download the file elsewhere to {}, or give --corpus a path of your own",
-            path.display()
-        ),
-        DatasetError::Checksum { .. } | DatasetError::ByHand { .. } => {
-            "give its path to --corpus".into()
-        }
+        DatasetError::UnknownRecipe { .. } => "give --corpus one of them, or a path",
+        DatasetError::Download { .. } => "give --corpus a path of your own",
+        DatasetError::Checksum { .. } | DatasetError::ByHand { .. } => "give its path to --corpus",
         DatasetError::CargoMetadata { .. }
         | DatasetError::NoManifest
-        | DatasetError::NoDependency(_) => "or give --corpus a path".into(),
+        | DatasetError::NoDependency(_) => "or give --corpus a path",
         DatasetError::TokenizerFileNeeded(_) | DatasetError::UnknownId { .. } => {
-            "give it with --tokenizer FILE".into()
+            "give it with --tokenizer FILE"
         }
-        DatasetError::Text(TextError::VocabularyTooSmall(_)) => "raise --vocab-size".into(),
-        DatasetError::Text(TextError::SpecialToken { .. }) => "--vocab-size N trains one".into(),
-        DatasetError::LessThanOneWindow { .. } => "lower --context".into(),
+        DatasetError::Text(TextError::VocabularyTooSmall(_)) => "raise --vocab-size",
+        DatasetError::Text(TextError::SpecialToken { .. }) => "--vocab-size N trains one",
+        DatasetError::LessThanOneWindow { .. } => "lower --context",
         _ => return error.into(),
     };
-    anyhow!("{:#}; {remedy}", Error::new(error))
+    with_remedy(error, remedy)
 }
 
-/// Returns a function that draws a progress bar from the amount done and the total, if stderr is a
-/// terminal.
-pub(super) fn progress(name: &str) -> impl FnMut(u64, u64) + use<> {
-    let bar = std::io::stderr().is_terminal().then(|| {
-        let style = ProgressStyle::with_template("{prefix} {bar:40} {percent:>3}%, {eta} left");
-        ProgressBar::new(0)
-            .with_prefix(name.to_string())
-            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-            .with_finish(ProgressFinish::AndClear)
-    });
-    move |done, total| {
-        if let Some(bar) = &bar {
-            bar.set_length(total);
-            bar.set_position(done);
+/// Adds a remedy to an error. A file that cannot be downloaded can also be put in its place by hand.
+pub(super) fn with_remedy(error: DatasetError, remedy: &str) -> Error {
+    let by_hand = match &error {
+        DatasetError::Download { path, .. } => {
+            format!("download the file elsewhere to {}, or ", path.display())
         }
-    }
+        _ => String::new(),
+    };
+    anyhow!("{:#}; {by_hand}{remedy}", Error::new(error))
 }
 
 #[cfg(test)]

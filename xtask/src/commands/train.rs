@@ -8,12 +8,13 @@ mod interrupt;
 mod lines;
 
 use std::io::stdout;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use block_transformer_checkpoint::RunFolder;
 use block_transformer_datasets::{CorpusRequest, PreparedCorpus};
+use block_transformer_generation::sample_text;
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{Outcome, TrainConfig, TrainingRun, check_folder};
 use burn::tensor::Device;
@@ -66,8 +67,8 @@ impl Args {
             return Ok(ExitCode::SUCCESS);
         }
         config.check().map_err(in_flags)?;
-        ensure!(!config.corpus.is_empty(), CORPUS_NEEDED);
         check_folder(&config, resume).map_err(in_flags)?;
+        ensure!(!config.corpus.is_empty(), CORPUS_NEEDED);
         let device = device::open(config.device)?;
         ensure!(
             !(own_tokenizer && is_prepared(&config.corpus)),
@@ -161,16 +162,8 @@ fn write_sample(
     tokenizer: &Tokenizer,
     device: &Device,
 ) -> Result<()> {
-    let (prompt, seed) = ("", config.seed);
-    let text = block_transformer_generation::sample_text(
-        &outcome.model,
-        tokenizer.clone(),
-        prompt,
-        SAMPLE_TOKENS,
-        seed,
-        device,
-    )?;
+    let (model, tokenizer) = (&outcome.model, tokenizer.clone());
+    let text = sample_text(model, tokenizer, "", SAMPLE_TOKENS, config.seed, device)?;
     say!("sample:\n{}", text.trim_end());
-    let path: &Path = &config.out.join("sample.txt");
-    std::fs::write(path, text + "\n").map_err(|e| anyhow!("{}: {e}", path.display()))
+    Ok(block_transformer_files::write(&config.out.join("sample.txt"), (text + "\n").as_bytes())?)
 }

@@ -1,124 +1,89 @@
 //! Logits of a batch against those of one sequence, of a pass without caches, and of another device.
 
 use block_transformer_family::{FamilyConfig, TokenBatch};
-use block_transformer_testing::{model, shapes};
+use block_transformer_testing::{model, prompts_of, shape, shapes};
 use block_transformer_text::PAD;
 use block_transformer_zoo::LanguageModel;
-use burn::tensor::{Int, TensorData};
 
 use super::*;
-use crate::limits::Limits;
+use crate::event::Event;
+use crate::options::Options;
+use crate::sampling::Sampling;
+use crate::scheduler::Scheduler;
 
 /// Tolerance of logits that are summed in a different order, relative to the largest logit.
 const TOLERANCE: f32 = 2e-4;
 
-/// The token at a place of a sequence. It does not depend on the logits.
-fn token(sequence: usize, place: usize) -> u32 {
-    2 + ((sequence * 31 + place * 17) % 250) as u32
-}
-
 /// Lengths of the prompts and of their continuations.
 const SEQUENCES: [(usize, usize); 6] = [(1, 9), (3, 14), (30, 2), (9, 14), (29, 11), (30, 6)];
 
-fn prompt(sequence: usize) -> Vec<u32> {
-    (0..SEQUENCES[sequence].0).map(|i| token(sequence + 7, i)).collect()
+/// The tokens of a sequence, and the logits before each of them.
+#[derive(Clone, Default)]
+struct Decoded {
+    tokens: Vec<u32>,
+    logits: Vec<Vec<f32>>,
 }
 
-struct Row {
-    sequence: usize,
-    slot: usize,
-    /// Row in the previous step.
-    row: usize,
-    /// Blocks before the one in progress.
-    blocks: usize,
-    block: Vec<u32>,
-    written: usize,
-}
-
-/// The logits of every token of `sequences`. All of them are decoded together, except the last one,
-/// which starts when another one has ended.
-fn logits(model: &LanguageModel, sequences: &[usize], device: &Device) -> Vec<Vec<Vec<f32>>> {
-    let slots = sequences.len().max(2) - 1;
-    let limits = Limits { max_sequences: slots, max_tokens: 50 };
+/// Decodes sequences of these lengths together, except the last one, which starts when another one
+/// has ended. Their tokens are drawn at random and do not depend on the logits.
+fn decode(model: &LanguageModel, lengths: &[(usize, usize)], device: &Device) -> Vec<Decoded> {
+    let max_sequences = lengths.len().max(2) - 1;
+    let longest = lengths.iter().map(|(prompt, count)| prompt + count).max();
+    let limits = Limits { max_sequences, max_tokens: longest.unwrap().max(50) };
     let mut runner = Runner::new(model, limits, device);
-    let l = model.config().block_length();
-    let mut waiting: Vec<usize> = sequences.iter().rev().copied().collect();
-    let mut free: Vec<usize> = (0..slots).collect();
-    let mut rows: Vec<Row> = Vec::new();
-    let mut all = vec![Vec::new(); SEQUENCES.len()];
-    let mut place = l;
-    while !rows.is_empty() || !waiting.is_empty() {
-        let logits = if rows.is_empty() || place == l {
-            let mut new = Vec::new();
-            let mut joining = Vec::new();
-            while let (Some(&slot), Some(&sequence)) = (free.last(), waiting.last()) {
-                free.pop();
-                waiting.pop();
-                let ids = prompt(sequence);
-                let blocks = ids.len().div_ceil(l);
-                joining.push(Row { sequence, slot, row: 0, blocks, block: Vec::new(), written: 0 });
-                new.push(NewPrompt { slot, before: 0, ids });
-            }
-            let finished = rows
-                .iter()
-                .map(|row| FinishedBlock { slot: row.slot, before: row.blocks, ids: &row.block })
-                .collect();
-            let logits = runner.run(&Plan::Start { finished, new });
-            for row in &mut rows {
-                row.blocks += 1;
-                row.block.clear();
-            }
-            rows.extend(joining);
-            rows.sort_by_key(|row| row.slot);
-            place = 0;
-            logits
-        } else {
-            let kept = rows.iter().map(|row| row.row).collect();
-            let ids = rows.iter().map(|row| row.block[place - 1]).collect();
-            runner.run(&Plan::Continue { kept, ids })
-        };
-        let [_, vocab] = logits.dims();
-        let values: Vec<f32> = logits.into_data().iter::<f32>().collect();
-        for (index, (row, values)) in rows.iter_mut().zip(values.chunks(vocab)).enumerate() {
-            row.row = index;
-            all[row.sequence].push(values.to_vec());
-            row.block.push(token(row.sequence, row.written));
-            row.written += 1;
-        }
-        rows.retain(|row| {
-            let continues = row.written < SEQUENCES[row.sequence].1;
-            if !continues {
-                free.push(row.slot);
-            }
-            continues
-        });
-        place += 1;
+    let mut scheduler = Scheduler::new(model.config().block_length(), max_sequences);
+    for &(length, max_tokens) in lengths {
+        let (sampling, rng_stream) = (Sampling::at(1.0, 3), 100 * length + max_tokens);
+        let allowed_vocab = Some(250);
+        let options = Options { sampling, max_tokens, eos: None, allowed_vocab, rng_stream };
+        scheduler.submit(prompts_of([length]).remove(0), 0, &options);
     }
-    all
+    let mut decoded = vec![Decoded::default(); lengths.len()];
+    while let Some(planned) = scheduler.plan() {
+        let logits = values(runner.run(&planned));
+        let samplers = scheduler.samplers().into_iter();
+        let chosen: Vec<_> = samplers.map(|sampler| sampler.choose(&[0.0; 250])).collect();
+        let mut events = Vec::new();
+        scheduler.settle(&chosen, &mut events);
+        let tokens = events.into_iter().filter_map(|event| match event {
+            Event::Token { id, token } => Some((id.index(), token)),
+            Event::Finished { .. } => None,
+        });
+        for ((sequence, token), logits) in tokens.zip(logits) {
+            decoded[sequence].tokens.push(token);
+            decoded[sequence].logits.push(logits);
+        }
+    }
+    decoded
 }
 
-/// The logits of a sequence's tokens from one pass over the whole sequence.
-fn without_caches(model: &LanguageModel, sequence: usize, device: &Device) -> Vec<Vec<f32>> {
+/// The rows of a tensor `[rows, vocab]`.
+fn values(logits: Tensor<2>) -> Vec<Vec<f32>> {
+    let [_, vocab] = logits.dims();
+    let values: Vec<f32> = logits.into_data().iter::<f32>().collect();
+    values.chunks(vocab).map(<[f32]>::to_vec).collect()
+}
+
+/// The logits of `tokens` after a prompt of `length` tokens, from one pass over the whole sequence.
+fn without_caches(
+    model: &LanguageModel,
+    length: usize,
+    tokens: &[u32],
+    device: &Device,
+) -> Vec<Vec<f32>> {
     let l = model.config().block_length();
-    let (prompt, count) = (prompt(sequence), SEQUENCES[sequence].1);
-    let left = prompt.len().next_multiple_of(l) - prompt.len();
-    let mut ids = [vec![PAD; left], prompt].concat();
-    let first = ids.len();
-    ids.extend((0..count).map(|place| token(sequence, place)));
-    let mut is_token: Vec<bool> = (0..ids.len()).map(|i| i >= left).collect();
-    let time = ids.len().next_multiple_of(l);
+    let left = length.next_multiple_of(l) - length;
+    let mut ids = [vec![PAD; left], prompts_of([length]).remove(0), tokens.to_vec()].concat();
+    let until = ids.len();
+    let time = until.next_multiple_of(l);
     ids.resize(time, PAD);
-    is_token.resize(time, false);
-    let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
     let batch = TokenBatch {
-        ids: Tensor::<2, Int>::from_data(TensorData::new(ids, [1, time]), device),
-        is_token: PaddingMask::new(is_token),
+        ids: int_tensor(ids, device).reshape([1, time]),
+        is_token: PaddingMask::new((0..time).map(|i| (left..until).contains(&i)).collect()),
         block_length: l,
     };
     let (logits, _) = model.predict(&batch);
-    let [_, _, vocab] = logits.dims();
-    let values: Vec<f32> = logits.narrow(1, first - l, count).into_data().iter::<f32>().collect();
-    values.chunks(vocab).map(<[f32]>::to_vec).collect()
+    values(logits.narrow(1, left + length - l, tokens.len()).squeeze_dim(0))
 }
 
 fn assert_close(ours: &[Vec<f32>], theirs: &[Vec<f32>], what: &str) {
@@ -134,16 +99,16 @@ fn assert_close(ours: &[Vec<f32>], theirs: &[Vec<f32>], what: &str) {
 #[test]
 fn a_batch_has_the_bits_of_its_sequences_alone() {
     let device = Device::flex();
+    let bits = |logits: &[Vec<f32>]| -> Vec<u32> {
+        logits.iter().flatten().map(|logit| logit.to_bits()).collect()
+    };
     for (name, config) in shapes() {
         let model = model(&config, &device);
-        let batch = logits(&model, &[0, 1, 2, 3, 4, 5], &device);
-        for sequence in 0..SEQUENCES.len() {
-            let alone = logits(&model, &[sequence], &device);
-            for (place, (batch, alone)) in batch[sequence].iter().zip(&alone[sequence]).enumerate()
-            {
-                let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                assert!(bits(batch) == bits(alone), "{name}, {sequence}, token {place}");
-            }
+        for (batch, lengths) in decode(&model, &SEQUENCES, &device).iter().zip(SEQUENCES) {
+            let alone = decode(&model, &[lengths], &device).remove(0);
+            assert_eq!(alone.logits.len(), lengths.1);
+            assert_eq!(alone.tokens, batch.tokens, "{name}, {lengths:?}");
+            assert!(bits(&batch.logits) == bits(&alone.logits), "{name}, {lengths:?}");
         }
     }
 }
@@ -151,12 +116,15 @@ fn a_batch_has_the_bits_of_its_sequences_alone() {
 #[test]
 fn logits_with_and_without_caches_agree() {
     let device = Device::flex();
-    for (name, config) in shapes() {
+    let cases = shapes().into_iter().map(|(name, config)| (name, config, SEQUENCES.to_vec()));
+    // prompts that are prefilled in several chunks
+    let long = [("prefix", 2100), ("two embeddings", 1090), ("vanilla", 520)];
+    let long = long.map(|(name, length)| (name, shape(name), vec![(length, 6)]));
+    for (name, config, lengths) in cases.chain(long) {
         let model = model(&config, &device);
-        let ours = logits(&model, &[0, 1, 2, 3, 4, 5], &device);
-        for (sequence, ours) in ours.iter().enumerate() {
-            let theirs = without_caches(&model, sequence, &device);
-            assert_close(ours, &theirs, &format!("{name}, sequence {sequence}"));
+        for (ours, (length, _)) in decode(&model, &lengths, &device).iter().zip(lengths) {
+            let theirs = without_caches(&model, length, &ours.tokens, &device);
+            assert_close(&ours.logits, &theirs, &format!("{name}, prompt of {length} tokens"));
         }
     }
 }
@@ -167,10 +135,10 @@ fn devices_agree() {
     #[expect(deprecated, reason = "supported for as long as burn has it")]
     let other = Device::ndarray();
     for (name, config) in shapes() {
-        let [ours, theirs] = [&device, &other]
-            .map(|device| logits(&model(&config, device), &[0, 1, 2, 3, 4, 5], device));
+        let [ours, theirs] =
+            [&device, &other].map(|device| decode(&model(&config, device), &SEQUENCES, device));
         for (sequence, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
-            assert_close(ours, theirs, &format!("{name}, sequence {sequence}"));
+            assert_close(&ours.logits, &theirs.logits, &format!("{name}, sequence {sequence}"));
         }
     }
 }

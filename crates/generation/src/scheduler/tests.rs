@@ -40,11 +40,11 @@ fn logits(history: impl Iterator<Item = u32>) -> Vec<f32> {
 }
 
 impl Slots {
-    /// Carries out a plan and returns the logits of its rows.
-    fn run(&mut self, plan: &Plan<'_>) -> Vec<Vec<f32>> {
-        match plan {
-            Plan::Start { finished, new } => self.start(finished, new),
-            Plan::Continue { kept, ids } => self.proceed(kept, ids),
+    /// Carries out the output of a scheduler and returns the logits of its rows.
+    fn run(&mut self, planned: &SchedulerOutput<'_>) -> Vec<Vec<f32>> {
+        match planned {
+            SchedulerOutput::Start { finished, new } => self.start(finished, new),
+            SchedulerOutput::Continue { kept, ids } => self.proceed(kept, ids),
         }
         let rows = self.rows.iter();
         rows.map(|(slot, block)| logits(self.tokens[*slot].iter().chain(block).copied())).collect()
@@ -81,12 +81,12 @@ impl Slots {
 
 /// A prompt and its options.
 #[derive(Clone, Debug)]
-struct Request {
+struct Submission {
     prompt: Vec<u32>,
     options: Options,
 }
 
-impl Request {
+impl Submission {
     /// The tokens that the prompt gets alone, and the reason for its end.
     fn answer(&self, block_length: usize) -> (Vec<u32>, Finish) {
         let Options { sampling, allowed_vocab, rng_stream, .. } = self.options;
@@ -106,13 +106,13 @@ impl Request {
 
 #[derive(Clone, Debug)]
 enum Act {
-    Submit(Request),
+    Submit(Submission),
     /// Cancels one of the sequences submitted so far, which may have ended.
     Cancel(usize),
     Step,
 }
 
-fn requests() -> impl Strategy<Value = Request> {
+fn submissions() -> impl Strategy<Value = Submission> {
     let options = (0..12_usize, any::<bool>(), any::<bool>(), any::<bool>(), 0..4_usize);
     (vec(0..VOCAB as u32, 1..10), options).prop_map(|(prompt, options)| {
         let (max_tokens, ends, samples, narrow, rng_stream) = options;
@@ -121,13 +121,13 @@ fn requests() -> impl Strategy<Value = Request> {
         // excludes tokens that are often most likely
         let allowed_vocab = narrow.then_some(4);
         let options = Options { sampling, max_tokens, eos, allowed_vocab, rng_stream };
-        Request { prompt, options }
+        Submission { prompt, options }
     })
 }
 
 fn acts() -> impl Strategy<Value = Act> {
     prop_oneof![
-        3 => requests().prop_map(Act::Submit),
+        3 => submissions().prop_map(Act::Submit),
         1 => (0..30_usize).prop_map(Act::Cancel),
         6 => Just(Act::Step),
     ]
@@ -156,9 +156,9 @@ impl Watched {
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Submit(request) => {
-                let answer = request.answer(self.slots.block_length);
-                let id = self.scheduler.submit(request.prompt, 0, &request.options);
+            Act::Submit(submitted) => {
+                let answer = submitted.answer(self.slots.block_length);
+                let id = self.scheduler.submit(submitted.prompt, 0, &submitted.options);
                 let sequence = Sequence { answer, written: Vec::new(), over: false };
                 assert!(self.sequences.insert(id, sequence).is_none(), "an id used twice");
                 self.ids.push(id);
@@ -182,15 +182,12 @@ impl Watched {
 
     fn step(&mut self) {
         let mut events = self.scheduler.take_ended();
-        if let Some(plan) = self.scheduler.plan() {
-            let logits = self.slots.run(&plan);
+        if let Some(planned) = self.scheduler.plan() {
+            let logits = self.slots.run(&planned);
             let samplers = self.scheduler.samplers();
             assert_eq!(logits.len(), samplers.len());
-            let chosen: Vec<Option<u32>> = samplers
-                .into_iter()
-                .zip(&logits)
-                .map(|(sampler, logits)| sampler.choose(logits))
-                .collect();
+            let rows = samplers.into_iter().zip(&logits);
+            let chosen: Vec<_> = rows.map(|(sampler, logits)| sampler.choose(logits)).collect();
             self.scheduler.settle(&chosen, &mut events);
         }
         let mut tokens = HashMap::new();

@@ -55,7 +55,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value = "3", value_parser = positive())]
     rounds: usize,
     /// Storage format of the matrices
-    #[arg(long, value_name = "FORMAT", value_parser = device::precision(), default_value = "f32")]
+    #[arg(long, value_name = "FORMAT", value_parser = device::precision(), default_value_t)]
     weights: Precision,
     /// Folder for results.json, results.csv, summary.md and plots
     #[arg(long, value_name = "DIR")]
@@ -76,7 +76,7 @@ impl Args {
         let rounds = self.rounds;
         let report = bench
             .run(&device, &mut |done: DecodeRound<'_>| {
-                eprintln!(
+                note!(
                     "round {} of {rounds}: {} {} x {}: {} tokens/s, {:.0}% of the roofline; {}",
                     done.round,
                     done.model,

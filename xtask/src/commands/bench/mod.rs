@@ -57,6 +57,7 @@ fn print(report: &BenchReport) {
 
 /// Returns the command line, for the summary.
 fn command_line() -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     format!("{} {}", crate::program(), arguments.join(" "))
 }

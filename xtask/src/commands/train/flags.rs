@@ -89,9 +89,8 @@ pub(super) struct Flags {
 /// Rewords `error` with the flags of `train` as its remedies.
 pub(super) fn in_flags(error: TrainError) -> Error {
     match error {
-        // this key is set in the file only; there is no flag for it
-        TrainError::OutOfRange { key: "precision", .. } => error.into(),
-        TrainError::OutOfRange { key, value, range } => {
+        // `precision` is set in the file only; there is no flag for it
+        TrainError::OutOfRange { key, value, range } if key != "precision" => {
             anyhow!("--{} {value}: must be {range}", key.replace('_', "-"))
         }
         TrainError::Changed { key, then, now } if !key.starts_with("model.") => anyhow!(

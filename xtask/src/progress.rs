@@ -1,13 +1,33 @@
-//! Progress and speed of an evaluation on documents.
+//! Progress bars, and the speed of an evaluation on documents.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use block_transformer_evaluation::documents::{BookRow, Observer};
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressFinish, ProgressStyle};
 
 /// Time between two lines if there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Returns a progress bar on stderr if that is a terminal.
+fn bar(template: &str) -> Option<ProgressBar> {
+    let style = ProgressStyle::with_template(template);
+    let bar = ProgressBar::new(0).with_finish(ProgressFinish::AndClear);
+    let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    std::io::stderr().is_terminal().then_some(bar)
+}
+
+/// Returns a function that draws a progress bar from the amount done and the total.
+pub(crate) fn progress(name: &str) -> impl FnMut(u64, u64) + use<> {
+    let bar = bar("{prefix} {bar:40} {percent:>3}%, {eta} left");
+    let bar = bar.map(|bar| bar.with_prefix(name.to_string()));
+    move |done, total| {
+        if let Some(bar) = &bar {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    }
+}
 
 /// Shows tokens per second and the time left, as a progress bar on a terminal and as lines
 /// elsewhere.
@@ -23,11 +43,7 @@ pub(crate) struct TokenMeter {
 impl TokenMeter {
     /// Creates a meter at 0.
     pub(crate) fn new() -> Self {
-        let style = ProgressStyle::with_template("{bar:40} {percent:>3}% {msg}");
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
+        let bar = bar("{bar:40} {percent:>3}% {msg}");
         Self { bar, since: None, tokens: 0, line: Instant::now() }
     }
 
@@ -38,7 +54,7 @@ impl TokenMeter {
         }
         if let Some((since, _)) = self.since {
             let (tokens, seconds) = (self.tokens, since.elapsed().as_secs_f64());
-            eprintln!("{tokens} tokens in {seconds:.1} s, {:.0} tokens/s", tokens as f64 / seconds);
+            note!("{tokens} tokens in {seconds:.1} s, {:.0} tokens/s", tokens as f64 / seconds);
         }
     }
 }
@@ -63,7 +79,7 @@ impl Observer for TokenMeter {
             }
             None if self.line.elapsed() >= LINE_EVERY => {
                 self.line = Instant::now();
-                eprintln!("{:5.1}% {state}", 100.0 * done as f64 / total as f64);
+                note!("{:5.1}% {state}", 100.0 * done as f64 / total as f64);
             }
             None => {}
         }
@@ -84,7 +100,7 @@ impl Observer for TokenMeter {
         let line = format!("{checkpoint}: {book}, {tokens} tokens, {windows}{loss}");
         match &self.bar {
             Some(bar) => bar.println(line),
-            None => eprintln!("{line}"),
+            None => note!("{line}"),
         }
     }
 }
