@@ -18,7 +18,7 @@ pub(crate) fn parser() -> impl TypedValueParser<Value = DeviceName> {
 /// Opens the device of `--device`.
 pub(crate) fn open(name: DeviceName) -> Result<Device> {
     name.open().map_err(|error| {
-        let DeviceError::NotBuilt { device } = &error else { return error.into() };
+        let DeviceError::NotBuilt(device) = &error else { return error.into() };
         let (feature, package) = (device.feature(), env!("CARGO_PKG_NAME"));
         let remedy = if crate::program() == env!("CARGO_BIN_NAME") {
             format!("install with `cargo install --path xtask --features {feature}`")

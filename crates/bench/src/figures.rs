@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use block_transformer_plot::{Corner, Line, Plot, PlotError, Scale, Style};
+use block_transformer_plot::{AxisScale, Corner, Plot, PlotError, PlotLine, Style};
 
 use crate::format::number;
 use crate::report::BenchRow;
@@ -68,8 +68,8 @@ pub fn draw(rows: &[BenchRow], dir: &Path) -> Result<Vec<&'static str>, PlotErro
 
 /// Returns two lines per label: the measured values, and their limits. A point is its label, its
 /// `x`, its measured value and its limit.
-fn lines(points: impl Iterator<Item = (String, f64, [f64; 2])>) -> Vec<Line> {
-    let mut lines: Vec<Line> = Vec::new();
+fn lines(points: impl Iterator<Item = (String, f64, [f64; 2])>) -> Vec<PlotLine> {
+    let mut lines: Vec<PlotLine> = Vec::new();
     for (label, x, [measured, limit]) in points {
         let roofline = format!("{label}, roofline");
         for (label, y, style) in
@@ -77,7 +77,7 @@ fn lines(points: impl Iterator<Item = (String, f64, [f64; 2])>) -> Vec<Line> {
         {
             match lines.iter_mut().find(|line| line.label == label) {
                 Some(line) => line.points.push((x, y)),
-                None => lines.push(Line { label, points: vec![(x, y)], style }),
+                None => lines.push(PlotLine { label, points: vec![(x, y)], style }),
             }
         }
     }
@@ -98,13 +98,13 @@ fn has_batches(rows: &[BenchRow]) -> bool {
     rows.iter().any(|a| a.context.is_some() && rows.iter().any(|b| same(a, b)))
 }
 
-fn throughput(title: &str, x_label: &str, lines: Vec<Line>, legend: Corner) -> Option<Plot> {
+fn throughput(title: &str, x_label: &str, lines: Vec<PlotLine>, legend: Corner) -> Option<Plot> {
     (!lines.is_empty()).then(|| Plot {
         title: title.into(),
         x_label: x_label.into(),
         y_label: "tokens per second".into(),
-        x_scale: Scale::Log2,
-        y_scale: Scale::Log2,
+        x_scale: AxisScale::Log2,
+        y_scale: AxisScale::Log2,
         lines,
         legend,
         ..Plot::default()
@@ -147,7 +147,7 @@ fn ratio_over_context(rows: &[BenchRow]) -> Option<Plot> {
     let title = "Block over vanilla, by context";
     Some(Plot {
         y_label: "ratio of tokens per second".into(),
-        y_scale: Scale::Linear,
+        y_scale: AxisScale::Linear,
         ..throughput(title, "tokens of context", lines, Corner::LowerRight)?
     })
 }
@@ -157,14 +157,14 @@ fn frontier(rows: &[BenchRow]) -> Option<Plot> {
     let points = rows.iter().filter_map(|row| {
         let points = vec![(row.rate.median, row.loss?)];
         let label = format!("{}, {} x {}", row.model, row.batch, row.work);
-        Some(Line { label, points, style: Style::Marked })
+        Some(PlotLine { label, points, style: Style::Marked })
     });
-    let lines: Vec<Line> = points.collect();
+    let lines: Vec<PlotLine> = points.collect();
     (lines.len() > 1).then(|| Plot {
         title: "Loss and throughput".into(),
         x_label: "tokens per second".into(),
         y_label: "validation loss, nats per token".into(),
-        x_scale: Scale::Log2,
+        x_scale: AxisScale::Log2,
         lines,
         ..Plot::default()
     })

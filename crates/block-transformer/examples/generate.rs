@@ -39,7 +39,7 @@ fn untrained() -> Result<PathBuf, Box<dyn Error>> {
         config: &config,
         tokenizer: &Tokenizer::Bytes,
         optimizer: None,
-        state: &State::new(),
+        state: &State::default(),
         unused: &Default::default(),
     };
     Checkpoint::write(&folder, &contents)?;

@@ -9,6 +9,7 @@ use block_transformer_weights::{FloatFormat, HostTensors, read_tensors, write_te
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
+use burn::store::RecordError;
 use burn::tensor::Device;
 
 use crate::error::CheckpointError;
@@ -48,6 +49,8 @@ pub struct Checkpoint {
     pub config: ModelConfig,
     /// Position of the run that wrote it.
     pub state: State,
+    /// SHA-256 of the file of the weights, in lower-case hexadecimal.
+    pub weights_sha256: String,
     /// Newer checkpoints of the same run that [`open`](Self::open) skipped because they are damaged,
     /// newest first.
     pub skipped: Arc<[CheckpointError]>,
@@ -66,7 +69,7 @@ impl Checkpoint {
         };
         let unsaved = |name: &str| {
             let path = folder.final_path(name);
-            move |source| CheckpointError::Save { path, source }
+            move |source| CheckpointError::Record { action: "write", path, source }
         };
         let model = contents.model.clone().save_file(folder.temporary_path(MODEL));
         model.map_err(unsaved(MODEL))?;
@@ -78,9 +81,9 @@ impl Checkpoint {
         }
         text(CONFIG, contents.config.to_json())?;
         contents.tokenizer.save(&folder.temporary_path(TOKENIZER))?;
-        text(STATE, json(contents.state, &folder.final_path(STATE))?)?;
+        text(STATE, json(&contents.state.with_versions(), &folder.final_path(STATE))?)?;
         let names = [MODEL, OPTIMIZER, UNUSED, CONFIG, TOKENIZER, STATE];
-        let manifest = Manifest::of(names, |name| folder.temporary_path(name))?;
+        let manifest = Manifest::of(&folder, &names)?;
         text(manifest::NAME, json(&manifest, &folder.final_path(manifest::NAME))?)?;
         Ok(folder.commit()?)
     }
@@ -113,13 +116,15 @@ impl Checkpoint {
     }
 
     fn open_folder(dir: &Path) -> Result<Self, CheckpointError> {
-        Manifest::read(dir)?.verify(dir, &[MODEL, CONFIG, TOKENIZER, STATE])?;
+        let manifest = Manifest::read(dir)?;
+        manifest.verify(dir, &[MODEL, CONFIG, TOKENIZER, STATE])?;
+        let weights_sha256 = manifest.files[MODEL].sha256.clone();
         let path = dir.join(CONFIG);
         let config = ModelConfig::from_json(&read(&path)?, &path.display().to_string())?;
         let path = dir.join(STATE);
         let state = State::from_json(&read(&path)?);
         let state = state.map_err(|e| CheckpointError::damaged(&path, e))?;
-        Ok(Self { dir: dir.into(), config, state, skipped: Arc::default() })
+        Ok(Self { dir: dir.into(), config, state, weights_sha256, skipped: Arc::default() })
     }
 
     /// Loads the model onto `device`.
@@ -130,17 +135,7 @@ impl Checkpoint {
         let path = self.dir.join(MODEL);
         // initial weights are drawn lazily, so they cost nothing here
         let model = self.config.init(0, device);
-        model.try_load_file(&path).map_err(|source| CheckpointError::Load { path, source })
-    }
-
-    /// SHA-256 of the file of the weights, in lower-case hexadecimal.
-    ///
-    /// # Errors
-    /// When the manifest cannot be read.
-    pub fn weights_sha256(&self) -> Result<String, CheckpointError> {
-        let manifest = Manifest::read(&self.dir)?;
-        let missing = || CheckpointError::damaged(&self.dir.join(manifest::NAME), "no weights");
-        Ok(manifest.sha256(MODEL).ok_or_else(missing)?.into())
+        model.try_load_file(&path).map_err(unloaded(path))
     }
 
     /// Reads the tokenizer.
@@ -160,11 +155,8 @@ impl Checkpoint {
         optimizer: ModuleOptimizer,
     ) -> Result<Option<ModuleOptimizer>, CheckpointError> {
         let path = self.dir.join(OPTIMIZER);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let loaded = optimizer.load(&path);
-        loaded.map(Some).map_err(|source| CheckpointError::Load { path, source })
+        let saved = path.exists().then(|| optimizer.load(&path));
+        saved.transpose().map_err(unloaded(path))
     }
 
     /// Reads the published tensors that no layer uses.
@@ -175,6 +167,11 @@ impl Checkpoint {
         let path = self.dir.join(UNUSED);
         if path.exists() { Ok(read_tensors(&path)?) } else { Ok(HostTensors::new()) }
     }
+}
+
+/// For `map_err` after an attempt to load `path`.
+fn unloaded(path: PathBuf) -> impl FnOnce(RecordError) -> CheckpointError {
+    |source| CheckpointError::Record { action: "load", path, source }
 }
 
 /// `value` as JSON for the file `path`.

@@ -8,6 +8,8 @@ use block_transformer_weights::WeightsError;
 use block_transformer_zoo::ConfigError;
 use burn::store::RecordError;
 
+use crate::manifest::FORMAT;
+
 /// A checkpoint that cannot be written, found or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -36,28 +38,21 @@ pub enum CheckpointError {
     },
     /// A newer version of the program wrote the checkpoint.
     #[error(
-        "{path}: checkpoint format {found}, but this version reads formats up to {supported}; use the \
-         version of the program that wrote it, or a newer one"
+        "{path}: checkpoint format {found}, but this version reads formats up to {}; use the \
+         version of the program that wrote it, or a newer one",
+        FORMAT
     )]
     NewerFormat {
         /// The checkpoint folder.
         path: PathBuf,
         /// The format that its manifest states.
         found: u64,
-        /// The newest format that this version reads.
-        supported: u64,
     },
-    /// A file of weights or optimizer state that burn cannot write.
-    #[error("cannot write {path}")]
-    Save {
-        /// The file.
-        path: PathBuf,
-        /// burn's error.
-        source: RecordError,
-    },
-    /// A file of weights or optimizer state that does not fit the model.
-    #[error("cannot load {path}")]
-    Load {
+    /// A file of weights or optimizer state that burn cannot write, or that does not fit the model.
+    #[error("cannot {action} {path}")]
+    Record {
+        /// The failed operation: "write" or "load".
+        action: &'static str,
         /// The file.
         path: PathBuf,
         /// burn's error.

@@ -68,7 +68,7 @@ impl RunFolder {
     }
 
     /// Path of the checkpoint with the lowest validation loss.
-    pub fn best(&self) -> Option<PathBuf> {
+    fn best(&self) -> Option<PathBuf> {
         let name = std::fs::read_to_string(self.checkpoint_dir().join("best")).ok()?;
         let path = self.checkpoint_dir().join(name.trim());
         path.is_dir().then_some(path)

@@ -14,5 +14,4 @@ mod state;
 pub use checkpoint::{Checkpoint, Contents};
 pub use error::CheckpointError;
 pub use folder::RunFolder;
-pub use manifest::FORMAT;
 pub use state::State;

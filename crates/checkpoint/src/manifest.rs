@@ -1,47 +1,41 @@
 //! `manifest.json`: the format of a checkpoint, with size and SHA-256 of each file.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use block_transformer_files::{FileError, digest};
+use block_transformer_files::{FileError, NewFolder, digest};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::CheckpointError;
 
 /// The checkpoint format that is written. A manifest of format 1 was a plain map of files and
 /// stated no format.
-pub const FORMAT: u64 = 2;
+pub(crate) const FORMAT: u64 = 2;
 
 pub(crate) const NAME: &str = "manifest.json";
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     format: u64,
-    files: BTreeMap<String, Listed>,
+    pub files: BTreeMap<String, Listed>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Listed {
+pub(crate) struct Listed {
     size: u64,
-    sha256: String,
+    pub sha256: String,
 }
 
 impl Manifest {
-    /// The manifest of the files `names` that exist under `path(name)`.
-    pub(crate) fn of<'a>(
-        names: impl IntoIterator<Item = &'a str>,
-        path: impl Fn(&str) -> PathBuf,
-    ) -> Result<Self, CheckpointError> {
-        let mut files = BTreeMap::new();
-        for name in names {
-            let path = path(name);
-            if path.exists() {
-                let (size, sha256) = digest(&path)?;
-                files.insert(name.into(), Listed { size, sha256 });
-            }
-        }
-        Ok(Self { format: FORMAT, files })
+    /// The manifest of the files in `folder` that have one of `names`.
+    pub(crate) fn of(folder: &NewFolder, names: &[&str]) -> Result<Self, FileError> {
+        let written = names.iter().filter(|name| folder.temporary_path(name).exists());
+        let files = written.map(|name| {
+            let (size, sha256) = digest(&folder.temporary_path(name))?;
+            Ok((name.to_string(), Listed { size, sha256 }))
+        });
+        Ok(Self { format: FORMAT, files: files.collect::<Result<_, _>>()? })
     }
 
     /// Reads the manifest of the checkpoint folder `dir`.
@@ -49,23 +43,14 @@ impl Manifest {
         let path = dir.join(NAME);
         let damaged = |e: serde_json::Error| CheckpointError::damaged(&path, e);
         let value: Value = serde_json::from_str(&read(&path)?).map_err(damaged)?;
-        match value.get("format") {
-            None => {
-                let files = serde_json::from_value(value).map_err(damaged)?;
-                Ok(Self { format: 1, files })
+        let manifest = match value.get("format").map(Value::as_u64) {
+            Some(Some(found)) if found > FORMAT => {
+                return Err(CheckpointError::NewerFormat { path: dir.into(), found });
             }
-            Some(format) => match format.as_u64() {
-                Some(found) if found > FORMAT => {
-                    Err(CheckpointError::NewerFormat { path: dir.into(), found, supported: FORMAT })
-                }
-                _ => serde_json::from_value(value).map_err(damaged),
-            },
-        }
-    }
-
-    /// SHA-256 of the file `name`.
-    pub(crate) fn sha256(&self, name: &str) -> Option<&str> {
-        self.files.get(name).map(|listed| listed.sha256.as_str())
+            Some(_) => value,
+            None => json!({"format": 1, "files": value}),
+        };
+        serde_json::from_value(manifest).map_err(damaged)
     }
 
     /// Compares every file of `dir` with the manifest, which must list those of `needed`.

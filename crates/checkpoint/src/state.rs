@@ -8,8 +8,9 @@ use serde_json::Value;
 /// burn's version, which the workspace pins; a test compares the two.
 const BURN: &str = "0.22.1";
 
-/// The position of a training run, and the settings that it was started with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The position of a training run, and the settings that it was started with. The default is the
+/// state of imported weights, or of a run before its first step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
     /// Optimizer steps done.
     pub step: u64,
@@ -30,26 +31,16 @@ pub struct State {
     pub train: Option<Value>,
     /// Identity of the corpus, in the trainer's own form; `None` for imported weights.
     pub corpus: Option<Value>,
-    /// Versions of the programs that wrote the checkpoint.
+    /// Versions of the programs that wrote the checkpoint. Writing a checkpoint sets them.
     pub versions: BTreeMap<String, String>,
 }
 
 impl State {
-    /// The state of weights that were imported, or of a run before its first step.
-    pub fn new() -> Self {
+    /// The state with the versions of this program.
+    pub(crate) fn with_versions(&self) -> Self {
         let versions = [("block-transformer", env!("CARGO_PKG_VERSION")), ("burn", BURN)];
-        Self {
-            step: 0,
-            tokens: 0,
-            seconds: 0.0,
-            train_loss: None,
-            validation_loss: None,
-            best: None,
-            trained_context: None,
-            train: None,
-            corpus: None,
-            versions: versions.map(|(name, version)| (name.into(), version.into())).into(),
-        }
+        let versions = versions.map(|(name, version)| (name.into(), version.into()));
+        Self { versions: versions.into(), ..self.clone() }
     }
 
     /// Reads `state.json`. Before format 2 the context was stated in the run's configuration only.
@@ -60,12 +51,6 @@ impl State {
             state.trained_context = context.and_then(|context| context.try_into().ok());
         }
         Ok(state)
-    }
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -89,7 +74,8 @@ mod tests {
         let state = State::from_json(json).unwrap();
         assert_eq!((state.step, state.best), (3, Some((2, 1.25))));
         assert_eq!(state.trained_context, Some(32));
-        let imported = State::from_json(&serde_json::to_string(&State::new()).unwrap()).unwrap();
-        assert_eq!(imported, State::new());
+        let imported = State::default().with_versions();
+        let json = serde_json::to_string(&imported).unwrap();
+        assert_eq!(State::from_json(&json).unwrap(), imported);
     }
 }

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use crate::memory::machine_memory;
+
 /// A device of one of burn's backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -28,17 +30,11 @@ pub enum DeviceName {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// There is no device of that name.
-    #[error("`{name}` is not a device; the devices are {}", DeviceName::ALL.map(DeviceName::name).join(", "))]
-    Unknown {
-        /// The name.
-        name: String,
-    },
+    #[error("`{0}` is not a device; the devices are {known}", known = DeviceName::ALL.map(DeviceName::name).join(", "))]
+    Unknown(String),
     /// The backend of the device was not built in.
-    #[error("the device `{device}` was not built in; build with the feature `{}`", device.feature())]
-    NotBuilt {
-        /// The device.
-        device: DeviceName,
-    },
+    #[error("the device `{0}` was not built in; build with the feature `{feature}`", feature = .0.feature())]
+    NotBuilt(DeviceName),
 }
 
 impl DeviceName {
@@ -83,7 +79,7 @@ impl DeviceName {
     /// Returns the bytes of memory of the device; `None` for a GPU and on systems that do not
     /// report it.
     pub fn memory(self) -> Option<u64> {
-        if self.is_processor() { crate::memory::machine_memory() } else { None }
+        if self.is_processor() { machine_memory() } else { None }
     }
 
     /// Opens the device.
@@ -104,7 +100,7 @@ impl DeviceName {
             #[cfg(feature = "cubecl-cpu")]
             Self::Cpu => Ok(Device::cpu()),
             #[allow(unreachable_patterns, reason = "reachable when a feature is off")]
-            device => Err(DeviceError::NotBuilt { device }),
+            device => Err(DeviceError::NotBuilt(device)),
         }
     }
 }
@@ -120,7 +116,7 @@ impl FromStr for DeviceName {
 
     fn from_str(name: &str) -> Result<Self, DeviceError> {
         let device = Self::ALL.into_iter().find(|device| device.name() == name);
-        device.ok_or_else(|| DeviceError::Unknown { name: name.into() })
+        device.ok_or_else(|| DeviceError::Unknown(name.into()))
     }
 }
 
@@ -132,9 +128,9 @@ mod tests {
     fn a_device_has_one_name_everywhere() {
         for device in DeviceName::ALL {
             assert_eq!(device.to_string().parse(), Ok(device));
-            let json = serde_json::to_string(&device).unwrap();
-            assert_eq!(json, format!("\"{device}\""));
-            assert_eq!(serde_json::from_str::<DeviceName>(&json).unwrap(), device);
+            let json = serde_json::json!(device.name());
+            assert_eq!(serde_json::to_value(device).unwrap(), json);
+            assert_eq!(serde_json::from_value::<DeviceName>(json).unwrap(), device);
         }
         let error = "gpu".parse::<DeviceName>().unwrap_err().to_string();
         assert!(error.contains("`gpu`") && error.contains("flex, ndarray, cuda"), "{error}");
@@ -144,7 +140,7 @@ mod tests {
     fn a_backend_that_is_not_built_in_is_an_error_that_names_its_feature() {
         for device in DeviceName::ALL {
             if let Err(error) = device.open() {
-                assert_eq!(error, DeviceError::NotBuilt { device });
+                assert_eq!(error, DeviceError::NotBuilt(device));
                 assert!(error.to_string().contains(&format!("feature `{}`", device.feature())));
             }
         }

@@ -4,7 +4,7 @@
 //! then renamed. A killed process can leave temporary entries behind; [`sweep`] removes them.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -190,20 +190,11 @@ pub fn sweep(folder: &Path) {
 /// # Errors
 /// When the file cannot be read.
 pub fn digest(path: &Path) -> Result<(u64, String), FileError> {
-    let read = || {
-        let mut file = File::open(path)?;
-        let (mut hash, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok((size, format!("{:x}", hash.finalize()))),
-                n => {
-                    hash.update(&buffer[..n]);
-                    size += n as u64;
-                }
-            }
-        }
-    };
-    read().map_err(FileError::read(path))
+    let mut hash = Sha256::new();
+    let mut file =
+        BufReader::with_capacity(1 << 20, File::open(path).map_err(FileError::read(path))?);
+    let size = io::copy(&mut file, &mut hash).map_err(FileError::read(path))?;
+    Ok((size, format!("{:x}", hash.finalize())))
 }
 
 fn temporary_prefix(path: &Path) -> String {

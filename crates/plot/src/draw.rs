@@ -8,7 +8,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
-use crate::plot::{Corner, Plot, Ribbon, Scale, Style};
+use crate::plot::{AxisScale, Corner, Plot, Ribbon, Style};
 
 const WIDTH: u32 = 960;
 const HEIGHT: u32 = 600;
@@ -64,7 +64,6 @@ fn draw_chart<B: DrawingBackend>(
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     area.fill(&WHITE)?;
     let (xs, ys) = ranges(plot);
-    let across = [xs.start, xs.end];
     let mut chart = ChartBuilder::on(area)
         .caption(&plot.title, (FONT, 24).into_font().color(&INK))
         .margin(16)
@@ -77,13 +76,13 @@ fn draw_chart<B: DrawingBackend>(
         .light_line_style(TRANSPARENT)
         .bold_line_style(INK.mix(0.12))
         .axis_style(INK)
-        .x_labels(if plot.x_scale == Scale::Log2 { 16 } else { 10 })
+        .x_labels(if plot.x_scale == AxisScale::Log2 { 16 } else { 10 })
         .x_desc(&plot.x_label)
         .y_desc(&plot.y_label)
         .axis_desc_style((FONT, 18).into_font().color(&INK))
         .label_style((FONT, 16).into_font().color(&INK))
         .x_label_formatter(&|x| plot.x_scale.tick(*x))
-        .y_labels(if plot.y_scale == Scale::Log2 { 16 } else { 10 })
+        .y_labels(if plot.y_scale == AxisScale::Log2 { 16 } else { 10 })
         .y_label_formatter(&|y| plot.y_scale.tick(*y))
         .draw()?;
     for ribbon in &plot.ribbons {
@@ -106,7 +105,7 @@ fn draw_chart<B: DrawingBackend>(
             _ => colour.stroke_width(2),
         };
         let points: Vec<_> = plot.placed(&line.points).collect();
-        if line.style == Style::Dashed {
+        if matches!(line.style, Style::Dashed | Style::Level) {
             let dashes = DashedLineSeries::new(points, 8, 6, style);
             chart.draw_series(dashes)?.label(&line.label).legend(dashed(style));
             continue;
@@ -119,15 +118,6 @@ fn draw_chart<B: DrawingBackend>(
         if line.style == Style::Marked || points.len() == 1 {
             chart.draw_series(points.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
         }
-    }
-    for (i, level) in plot.levels.iter().enumerate() {
-        let y = plot.y_scale.place(level.y);
-        if !y.is_finite() {
-            continue;
-        }
-        let style = COLOURS[(colours + i) % COLOURS.len()].stroke_width(2);
-        let dashes = DashedLineSeries::new(across.map(|x| (x, y)), 8, 6, style);
-        chart.draw_series(dashes)?.label(&level.label).legend(dashed(style));
     }
     chart
         .configure_series_labels()
@@ -159,7 +149,7 @@ impl Plot {
     }
 }
 
-impl Scale {
+impl AxisScale {
     /// Returns the place of a value on the axis.
     fn place(self, value: f64) -> f64 {
         match self {
@@ -183,10 +173,8 @@ fn ranges(plot: &Plot) -> (Range<f64>, Range<f64>) {
     let lines = plot.lines.iter().flat_map(|line| plot.placed(&line.points));
     let ribbons = plot.ribbons.iter().flat_map(|ribbon| plot.outline(ribbon));
     let points: Vec<(f64, f64)> = lines.chain(ribbons).collect();
-    let levels =
-        plot.levels.iter().map(|level| plot.y_scale.place(level.y)).filter(|y| y.is_finite());
     let xs = span(points.iter().map(|p| p.0));
-    let ys = span(points.iter().map(|p| p.1).chain(levels));
+    let ys = span(points.iter().map(|p| p.1));
     let room = 0.06 * (ys.end - ys.start);
     (xs, ys.start - room..ys.end + room)
 }

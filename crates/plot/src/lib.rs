@@ -8,6 +8,6 @@ mod plot;
 mod smooth;
 mod write;
 
-pub use plot::{Corner, Level, Line, Plot, Ribbon, Scale, Style};
+pub use plot::{AxisScale, Corner, Plot, PlotLine, Ribbon, Style};
 pub use smooth::smoothed;
 pub use write::PlotError;

@@ -2,7 +2,7 @@
 
 /// A line in a plot.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct PlotLine {
     /// Its name in the legend.
     pub label: String,
     /// x and y; points that are not finite are not drawn.
@@ -23,11 +23,13 @@ pub enum Style {
     Marked,
     /// A dashed line in the colour of the line before it, for a bound or a prediction of that line.
     Dashed,
+    /// A dashed line in a colour of its own, for a level.
+    Level,
 }
 
 /// The scale of an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Scale {
+pub enum AxisScale {
     /// A linear scale.
     #[default]
     Linear,
@@ -56,15 +58,6 @@ pub struct Ribbon {
     pub edges: Vec<(f64, f64, f64)>,
 }
 
-/// A level drawn across the whole plot.
-#[derive(Clone, Debug)]
-pub struct Level {
-    /// Its name in the legend.
-    pub label: String,
-    /// Its place on the y axis.
-    pub y: f64,
-}
-
 /// A plot of lines over a common x axis.
 #[derive(Clone, Debug, Default)]
 pub struct Plot {
@@ -75,15 +68,13 @@ pub struct Plot {
     /// The name of the y axis.
     pub y_label: String,
     /// The scale of the x axis.
-    pub x_scale: Scale,
+    pub x_scale: AxisScale,
     /// The scale of the y axis.
-    pub y_scale: Scale,
+    pub y_scale: AxisScale,
     /// Areas, drawn behind the lines.
     pub ribbons: Vec<Ribbon>,
     /// Lines in drawing order.
-    pub lines: Vec<Line>,
-    /// Dashed levels.
-    pub levels: Vec<Level>,
+    pub lines: Vec<PlotLine>,
     /// The place of the legend.
     pub legend: Corner,
 }

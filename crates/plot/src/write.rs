@@ -12,11 +12,8 @@ use crate::plot::Plot;
 #[derive(Debug, thiserror::Error)]
 pub enum PlotError {
     /// The extension of the file is neither `svg` nor `png`.
-    #[error("{path}: a plot is written as .svg or .png")]
-    Extension {
-        /// The file.
-        path: PathBuf,
-    },
+    #[error("{0}: a plot is written as .svg or .png")]
+    Extension(PathBuf),
     /// The plot cannot be drawn or encoded.
     #[error("cannot draw {path}")]
     Draw {
@@ -39,7 +36,7 @@ impl Plot {
         let drawn = match path.extension().and_then(|extension| extension.to_str()) {
             Some("svg") => draw::svg(self),
             Some("png") => draw::png(self),
-            _ => return Err(PlotError::Extension { path: path.into() }),
+            _ => return Err(PlotError::Extension(path.into())),
         };
         let bytes = drawn.map_err(|source| PlotError::Draw { path: path.into(), source })?;
         Ok(block_transformer_files::write(path, &bytes)?)
@@ -49,7 +46,11 @@ impl Plot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plot::{Level, Line, Ribbon, Scale, Style};
+    use crate::plot::{AxisScale, PlotLine, Ribbon, Style};
+
+    fn line(points: Vec<(f64, f64)>, style: Style) -> PlotLine {
+        PlotLine { label: "loss <&>".into(), points, style }
+    }
 
     #[test]
     fn a_logarithmic_axis_has_ticks_at_powers_of_two_and_a_ribbon_is_drawn() {
@@ -57,13 +58,9 @@ mod tests {
         let points: Vec<(f64, f64)> = (1..2000).map(|x| (f64::from(x), 19.0)).collect();
         let edges = points.iter().map(|&(x, y)| (x, y - 1.0, y + 1.0)).chain([(0.0, 18.0, 20.0)]);
         let ribbon = Ribbon { line: 0, edges: edges.collect() };
-        let line = Line { label: "loss".into(), points, style: Style::Solid };
-        let plot = Plot {
-            x_scale: Scale::Log2,
-            ribbons: vec![ribbon],
-            lines: vec![line],
-            ..Plot::default()
-        };
+        let lines = vec![line(points, Style::Solid)];
+        let x_scale = AxisScale::Log2;
+        let plot = Plot { x_scale, ribbons: vec![ribbon], lines, ..Plot::default() };
         let path = dir.path().join("a.svg");
         plot.write(&path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
@@ -76,24 +73,17 @@ mod tests {
     #[test]
     fn both_formats_are_written_for_any_points() {
         let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        for points in
-            [vec![], vec![(1.0, f64::NAN)], vec![(1.0, 2.0)], vec![(1.0, 2.0), (9.0, 1.0)]]
-        {
-            let line = Line { label: "loss".into(), points, style: Style::Marked };
-            let level = Level { label: "level <&>".into(), y: 1.5 };
-            let plot = Plot {
-                title: "t".into(),
-                lines: vec![line],
-                levels: vec![level],
-                ..Plot::default()
-            };
-            for name in ["a.svg", "a.png"] {
-                plot.write(&dir.join(name)).unwrap();
-            }
-            assert!(std::fs::read_to_string(dir.join("a.svg")).unwrap().contains("<svg"));
-            assert!(std::fs::read(dir.join("a.png")).unwrap().starts_with(b"\x89PNG"));
+        let (svg, png) = (dir.path().join("a.svg"), dir.path().join("a.png"));
+        let (one, two) = (vec![(1.0, 2.0)], vec![(1.0, 2.0), (9.0, 1.0)]);
+        for points in [vec![], vec![(1.0, f64::NAN)], one, two] {
+            let level = points.iter().map(|&(x, _)| (x, 1.5)).collect();
+            let lines = vec![line(points, Style::Marked), line(level, Style::Level)];
+            let plot = Plot { title: "t".into(), lines, ..Plot::default() };
+            plot.write(&svg).unwrap();
+            plot.write(&png).unwrap();
+            assert!(std::fs::read_to_string(&svg).unwrap().contains("<svg"));
+            assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
         }
-        assert!(Plot::default().write(&dir.join("a.gif")).is_err());
+        assert!(Plot::default().write(&dir.path().join("a.gif")).is_err());
     }
 }

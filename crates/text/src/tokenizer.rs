@@ -6,7 +6,8 @@ use block_transformer_files::FileError;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
-    AddedToken, NormalizedString, Normalizer, Tokenizer as HfTokenizer, TokenizerImpl,
+    AddedToken, NormalizedString, Normalizer, NormalizerWrapper, PostProcessorWrapper,
+    Tokenizer as HfTokenizer, TokenizerImpl,
 };
 
 use crate::error::TextError;
@@ -29,6 +30,9 @@ const MAX_WHITESPACE: usize = 1 << 18;
 
 /// The saved form of [`Tokenizer::Bytes`], in place of a Hugging Face tokenizer.
 const BYTES_JSON: &str = "{\n  \"type\": \"bytes\",\n  \"version\": 1\n}\n";
+
+type ByteLevelBpe =
+    TokenizerImpl<BPE, NormalizerWrapper, ByteLevel, PostProcessorWrapper, ByteLevel>;
 
 /// Converts text to token ids and back. Id 0 ends a document and id 1 is padding, as in the
 /// GPT-NeoX tokenizer.
@@ -89,13 +93,7 @@ impl Tokenizer {
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .build();
         let byte_level = || ByteLevel::new(false, true, true);
-        let mut bpe = TokenizerImpl::<
-            BPE,
-            tokenizers::NormalizerWrapper,
-            ByteLevel,
-            tokenizers::PostProcessorWrapper,
-            ByteLevel,
-        >::new(BPE::default());
+        let mut bpe = ByteLevelBpe::new(BPE::default());
         bpe.with_pre_tokenizer(Some(byte_level()));
         bpe.with_decoder(Some(byte_level()));
         bpe.train(&mut trainer, texts).map_err(TextError::Tokenizer)?;

@@ -134,7 +134,7 @@ impl TrainingRun {
             trained_context: Some(config.context),
             train: Some(serde_json::to_value(config)?),
             corpus: Some(serde_json::to_value(&corpus.info)?),
-            ..State::new()
+            ..State::default()
         };
         let (trainer, unused, skipped) = match checkpoint {
             None => (Trainer::new(&model, config, device), HostTensors::new(), Arc::default()),
@@ -151,7 +151,6 @@ impl TrainingRun {
                     trained_context: state.trained_context,
                     train: state.train,
                     corpus: state.corpus,
-                    versions: state.versions,
                     ..checkpoint.state
                 };
                 (trainer, unused, checkpoint.skipped)

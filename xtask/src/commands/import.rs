@@ -54,7 +54,7 @@ impl Args {
             config: &config,
             tokenizer: &tokenizer,
             optimizer: None,
-            state: &State::new(),
+            state: &State::default(),
             unused: &unused,
         };
         Checkpoint::write(&self.out, &contents)?;

@@ -79,7 +79,7 @@ impl OpenCheckpoints {
             let info = CheckpointInfo {
                 label: free.unwrap_or(label),
                 folder: checkpoint.dir.clone(),
-                weights: checkpoint.weights_sha256()?,
+                weights: checkpoint.weights_sha256.clone(),
                 family: config.family().into(),
                 block_length: config.block_length(),
                 parameters: config.num_params(),

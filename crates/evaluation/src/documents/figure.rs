@@ -1,6 +1,6 @@
 //! The plot of the loss by position.
 
-use block_transformer_plot::{Line, Plot, Ribbon, Scale, Style};
+use block_transformer_plot::{AxisScale, Plot, PlotLine, Ribbon, Style};
 
 use crate::documents::report::{CheckpointReport, PositionReport};
 
@@ -8,7 +8,7 @@ impl PositionReport {
     /// The smoothed curves, each in a ribbon of plus and minus one standard error.
     pub fn plot(&self) -> Plot {
         let books = self.books.iter().filter(|book| book.windows > 0).count();
-        let line = |checkpoint: &CheckpointReport| Line {
+        let line = |checkpoint: &CheckpointReport| PlotLine {
             label: label(checkpoint),
             points: checkpoint.smoothed.iter().map(|(at, loss)| (*at, loss.value)).collect(),
             style: Style::Solid,
@@ -24,7 +24,7 @@ impl PositionReport {
             title: format!("Loss by position, {books} books, windows of {}", self.windows.context),
             x_label: "position in the window (tokens before it)".into(),
             y_label: "loss (nats per token, ± 1 standard error)".into(),
-            x_scale: Scale::Log2,
+            x_scale: AxisScale::Log2,
             lines: self.checkpoints.iter().map(line).collect(),
             ribbons: self.checkpoints.iter().enumerate().map(ribbon).collect(),
             ..Plot::default()

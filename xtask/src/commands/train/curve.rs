@@ -1,6 +1,6 @@
 //! The loss curve of a run.
 
-use block_transformer_plot::{Level, Line, Plot, Style, smoothed};
+use block_transformer_plot::{Plot, PlotLine, Style, smoothed};
 use block_transformer_training::MetricsRow;
 
 /// Training and validation loss by step, with the loss of token frequencies as a level.
@@ -8,7 +8,10 @@ pub(super) fn plot(title: &str, rows: &[MetricsRow], frequency_loss: f64) -> Plo
     let train: Vec<(f64, f64)> = rows.iter().map(|row| (row.step as f64, row.loss)).collect();
     let validation = rows.iter().filter_map(|row| Some((row.step as f64, row.validation_loss?)));
     let window = (rows.len() as f64 / 30.0).max(2.0);
-    let line = |label: &str, points, style| Line { label: label.into(), points, style };
+    let frequencies = format!("token frequencies alone ({frequency_loss:.2})");
+    let ends = [train.first(), train.last()].into_iter().flatten();
+    let level = ends.map(|&(step, _)| (step, frequency_loss)).collect();
+    let line = |label: &str, points, style| PlotLine { label: label.into(), points, style };
     Plot {
         title: title.into(),
         x_label: "step".into(),
@@ -17,11 +20,8 @@ pub(super) fn plot(title: &str, rows: &[MetricsRow], frequency_loss: f64) -> Plo
             line("training", train.clone(), Style::Faint),
             line("training, smoothed", smoothed(&train, window), Style::Solid),
             line("validation", validation.collect(), Style::Marked),
+            line(&frequencies, level, Style::Level),
         ],
-        levels: vec![Level {
-            label: format!("token frequencies alone ({frequency_loss:.2})"),
-            y: frequency_loss,
-        }],
         ..Plot::default()
     }
 }
