@@ -5,30 +5,19 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{command, fails, succeeds};
+use crate::support::{command, fails, fails_as, json, succeeds};
 
-const DECODE: [&str; 8] = [
-    "bench",
-    "decode",
-    "--preset",
-    "debug-block,debug-vanilla",
-    "--rounds",
-    "2",
-    "--seconds",
-    "0.1",
-];
+const DECODE: &str = "bench decode --preset debug-block,debug-vanilla --rounds 2 --seconds 0.1";
 
-fn decode(dir: &Path, more: &[&str]) -> Vec<Value> {
-    succeeds(dir, &[&DECODE[..], more, &["--out", "out"]].concat());
-    let json = std::fs::read_to_string(dir.join("out/results.json")).unwrap();
-    let report: Value = serde_json::from_str(&json).unwrap();
-    report["rows"].as_array().unwrap().clone()
+fn decode(dir: &Path, flags: &str) -> Vec<Value> {
+    succeeds(dir, &format!("{DECODE} {flags} --out out"));
+    json(&dir.join("out/results.json"))["rows"].as_array().unwrap().clone()
 }
 
 #[test]
 fn decoding_after_a_context_is_measured_compared_and_drawn() {
     let dir = tempfile::tempdir().unwrap();
-    let rows = decode(dir.path(), &["--at", "64,256", "--memory", "4MB"]);
+    let rows = decode(dir.path(), "--at 64,256 --memory 4MB");
     assert_eq!(rows.len(), 4);
     for row in &rows {
         let number = |key: &str| row[key].as_f64().unwrap();
@@ -44,8 +33,8 @@ fn decoding_after_a_context_is_measured_compared_and_drawn() {
     assert!(rows[0]["batch"].as_u64() > rows[2]["batch"].as_u64());
     let file = |name: &str| std::fs::read_to_string(dir.path().join("out").join(name)).unwrap();
     assert_eq!(file("results.csv").lines().count(), 5);
-    let columns: Vec<usize> =
-        file("results.csv").lines().map(|line| line.split(',').count()).collect();
+    let columns =
+        file("results.csv").lines().map(|line| line.split(',').count()).collect::<Vec<_>>();
     assert!(columns.windows(2).all(|pair| pair[0] == pair[1]), "{columns:?}");
     let summary = file("summary.md");
     let cells = summary.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -58,81 +47,78 @@ fn decoding_after_a_context_is_measured_compared_and_drawn() {
 #[test]
 fn decoding_is_measured_whole_in_parts_and_in_bf16() {
     let dir = tempfile::tempdir().unwrap();
-    let lengths = ["--lengths", "70:30", "--batch", "1,3"];
-    let rows = decode(dir.path(), &lengths);
+    let lengths = "--lengths 70:30 --batch 1,3";
+    let rows = decode(dir.path(), lengths);
     assert_eq!(rows.len(), 4);
     assert!(dir.path().join("out/throughput-over-batch.png").exists());
     assert!(rows.iter().all(|row| row["first_token"]["median"].as_f64().unwrap() > 0.0));
-    let mut whole = vec!["bench", "decode", "--preset", "debug-block", "--whole", "--rounds", "1"];
-    whole.extend(lengths);
+    let whole = format!("bench decode --preset debug-block --whole --rounds 1 {lengths}");
     assert!(succeeds(dir.path(), &whole).contains("70:30"));
-    whole.extend(["--weights", "bf16"]);
-    assert!(succeeds(dir.path(), &whole).contains("weights bf16"));
-    whole.extend(["--device", "ndarray"]);
-    fails(dir.path(), &whole, &["--weights bf16", "ndarray"]);
+    let bf16 = format!("{whole} --weights bf16-weights");
+    assert!(succeeds(dir.path(), &bf16).contains("weights bf16"));
+    fails(dir.path(), &format!("{bf16} --device ndarray"), &["--weights bf16-weights", "ndarray"]);
 }
 
 #[test]
 fn training_steps_and_losses_are_measured() {
     let dir = tempfile::tempdir().unwrap();
     for what in ["train", "eval"] {
-        let args = ["bench", what, "--presets", "debug-block,debug-vanilla", "--context", "64"];
-        let table = succeeds(dir.path(), &[&args[..], &["--steps", "1", "--out", what]].concat());
+        let line = format!("bench {what} --presets debug-block,debug-vanilla --context");
+        let table = succeeds(dir.path(), &format!("{line} 64 --steps 1 --out {what}"));
         assert!(table.contains("of roofline") && table.contains("debug-vanilla"), "{table}");
         assert!(dir.path().join(what).join("results.csv").exists());
-        let odd = ["bench", what, "--presets", "debug-block", "--context", "66"];
-        fails(dir.path(), &odd, &["--context", "66", "blocks of 4"]);
+        fails(dir.path(), &format!("{line} 66"), &["--context", "66", "blocks of 4"]);
     }
 }
 
 #[test]
 fn impossible_measurements_are_refused_before_the_first_one() {
     let dir = tempfile::tempdir().unwrap();
-    let decode = |more: &[&'static str]| [&["bench", "decode"], more].concat();
-    for (args, says) in [
-        (&["--preset", "debug-blok"][..], &["debug-blok", "debug-block"][..]),
-        (&["--checkpoint", "nowhere"], &["nowhere"]),
-        (&["--memory", "1MB", "--at", "64"], &["--memory", "block-170m"]),
-        (&["--batch", "1000000", "--at", "2048"], &["--batch", "block-170m", "--memory"]),
-        (&["--preset", "debug-block", "--lengths", "8:4"], &["--lengths 8:4", "--whole"]),
-        (&["--seconds", "0"], &["--seconds"]),
-        (&["--batch", "16777216", "--at", "16777216"], &["--batch", "--memory"]),
-        (&["--out", "/proc/nowhere"], &["--out", "/proc/nowhere"]),
+    for (flags, says) in [
+        ("--preset debug-blok", &["debug-blok", "debug-block"][..]),
+        ("--checkpoint nowhere", &["nowhere"]),
+        ("--memory 1MB --at 64", &["--memory", "block-170m"]),
+        ("--batch 1000000 --at 2048", &["--batch", "block-170m", "--memory"]),
+        ("--preset debug-block --lengths 8:4", &["--lengths 8:4", "--whole"]),
+        ("--seconds 0", &["--seconds"]),
+        ("--batch 16777216 --at 16777216", &["--batch", "--memory"]),
+        ("--out /proc/nowhere", &["--out", "/proc/nowhere"]),
     ] {
-        fails(dir.path(), &decode(args), says);
+        fails(dir.path(), &format!("bench decode {flags}"), says);
     }
     // arguments that clap refuses
-    for (args, says) in [
-        (&["--lengths", "2048"][..], "2048:128"),
-        (&["--batch", "0"], "--batch"),
-        (&["--at", "18446744073709551615"], "1..=16777216"),
-        (&["--lengths", "1:18446744073709551615"], "2048:128"),
-        (&["--whole", "--seconds", "3"], "--whole"),
+    for (flags, says) in [
+        ("--lengths 2048", "2048:128"),
+        ("--batch 0", "--batch"),
+        ("--at 18446744073709551615", "1..=16777216"),
+        ("--lengths 1:18446744073709551615", "2048:128"),
+        ("--whole --seconds 3", "--whole"),
+        ("--weights half", "--weights"),
     ] {
-        let output = command(dir.path(), &decode(args)).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(2) && error.contains(says), "{args:?}: {error}");
+        fails_as(&mut command(dir.path(), &format!("bench decode {flags}")), 2, &[says]);
     }
 }
 
 #[test]
 fn a_plan_shows_the_largest_batch_and_its_speed() {
     let dir = tempfile::tempdir().unwrap();
-    let plan = |more: &[&str]| succeeds(dir.path(), &[&["plan"], more].concat());
-    let h100 = plan(&["--device-spec", "h100"]);
+    let plan = |flags: &str| succeeds(dir.path(), &format!("plan {flags}"));
+    let h100 = plan("--device-spec h100");
     for said in ["NVIDIA H100", "2048:128", "128:2048", "published 134700", "32.0 times less"] {
         assert!(h100.contains(said), "{said} in {h100}");
     }
-    assert!(plan(&["--preset", "debug-block", "--context", "64"]).contains("this machine"));
+    assert!(plan("--preset debug-block --context 64").contains("this machine"));
     let sheet = "name = \"mine\"\nflops = 1e11\nbandwidth = 1e10\nmemory = 8e9\n";
     std::fs::write(dir.path().join("mine.toml"), sheet).unwrap();
-    let mine = ["--device-spec", "mine.toml", "--context", "2048"];
-    let both = plan(&mine);
+    let mine = "--device-spec mine.toml --context 2048";
     // batch 1 reads 368 MB of weights per token, and 4.7 MB of keys and values
-    let alone = plan(&[&mine[..], &["--batch", "1", "--preset", "block-170m"]].concat());
+    let (both, alone) = (plan(mine), plan(&format!("{mine} --batch 1 --preset block-170m")));
     assert!(alone.contains("368 MB") && !both.contains("368 MB"), "{alone}");
-    fails(dir.path(), &["plan", "--device-spec", "h1000"], &["--device-spec", "h1000", "h100"]);
-    fails(dir.path(), &["plan", "--preset", "block"], &["--preset block", "did you mean"]);
-    let little = ["plan", "--device-spec", "h100", "--memory", "1MB"];
-    fails(dir.path(), &little, &["block-170m", "1000000"]);
+    for (flags, says) in [
+        ("--device-spec h1000", &["--device-spec", "h1000", "h100"][..]),
+        ("--preset block", &["--preset block", "did you mean"]),
+        ("--device-spec h100 --memory 1MB", &["block-170m", "1000000"]),
+    ] {
+        fails(dir.path(), &format!("plan {flags}"), says);
+    }
 }

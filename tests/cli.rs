@@ -3,19 +3,21 @@
 use std::path::Path;
 
 use block_transformer_weights::{FloatFormat, HostTensor, read_tensors, write_tensors};
+use tempfile::TempDir;
 
-use crate::support::{TINY, command, fails, golden, succeeds, with_text};
+use crate::support::{TINY, command, fails, fails_as, golden, succeeds, with_text, words};
 
-/// Returns the arguments of a run that takes seconds. By default it has three steps.
-fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let steps: &[&str] = if more.contains(&"--steps") { &[] } else { &["--steps", "3"] };
-    TINY.iter().chain(steps).chain(more).copied().collect()
+/// Runs three steps in a folder with a text, into its folder `run`.
+fn with_run() -> TempDir {
+    let dir = with_text();
+    succeeds(dir.path(), &format!("{TINY} --steps 3 --out run"));
+    dir
 }
 
 #[test]
 fn a_missing_or_unreadable_corpus_is_named() {
     let dir = with_text();
-    let train = ["train", "--preset", "debug-block", "--byte-level", "--corpus"];
+    let train = "train --preset debug-block --byte-level --corpus";
     for (corpus, content, says) in [
         ("lost/text.txt", None, &["lost/text.txt"][..]),
         ("dependancies", None, &["dependancies", "did you mean `dependencies`"]),
@@ -27,7 +29,7 @@ fn a_missing_or_unreadable_corpus_is_named() {
         if let Some(content) = content {
             std::fs::write(dir.path().join(corpus), content).unwrap();
         }
-        fails(dir.path(), &[&train[..], &[corpus]].concat(), says);
+        fails(dir.path(), &format!("{train} {corpus}"), says);
     }
 }
 
@@ -38,12 +40,10 @@ fn the_dependencies_of_another_project_are_not_a_default_corpus() {
     std::fs::write(dir.path().join("Cargo.toml"), manifest).unwrap();
     std::fs::create_dir(dir.path().join("src")).unwrap();
     std::fs::write(dir.path().join("src/lib.rs"), "").unwrap();
-    for args in [&["train", "--preset", "debug-block"][..], &["prepare"]] {
+    for line in ["train --preset debug-block", "prepare"] {
         // cargo sets the variable for this test, but not for an installed binary
-        let output = command(dir.path(), args).env_remove("CARGO_MANIFEST_DIR").output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{error}");
-        assert!(error.contains("--corpus"), "{error}");
+        let mut command = command(dir.path(), line);
+        fails_as(command.env_remove("CARGO_MANIFEST_DIR"), 1, &["--corpus"]);
     }
     assert!(!dir.path().join("data").exists() && !dir.path().join("runs").exists());
 }
@@ -61,7 +61,7 @@ fn a_file_without_read_permission_is_named() {
     };
     allow(dir.path(), 0o777);
     allow(&dir.path().join("text.txt"), 0);
-    let mut command = command(dir.path(), &tiny(&[]));
+    let mut command = command(dir.path(), &format!("{TINY} --steps 3"));
     if dir.path().metadata().unwrap().uid() == 0 {
         command.uid(65534);
     }
@@ -100,82 +100,74 @@ fn write_pair(dir: &Path, documents: &[String]) {
 fn a_megatron_pair_is_trained_on_without_a_copy() {
     let dir = with_text();
     // the byte tokenizer as a file
-    succeeds(dir.path(), &["prepare", "--corpus", "text.txt", "--byte-level", "--out", "bytes"]);
+    succeeds(dir.path(), "prepare --corpus text.txt --byte-level --out bytes");
     let documents: Vec<String> = (0..60).map(|i| format!("document {i}, of bytes")).collect();
     write_pair(dir.path(), &documents);
-    let train = |more: &[&'static str]| {
-        let args = ["train", "--preset", "debug-block", "--corpus", "pile.idx", "--context", "32"];
-        [&args, ["--batch", "2", "--steps", "2"].as_slice(), more].concat()
-    };
-    fails(dir.path(), &train(&[]), &["pile.idx", "--tokenizer"]);
-    let text = succeeds(dir.path(), &train(&["--tokenizer", "bytes/tokenizer.json"]));
+    let train = "train --preset debug-block --corpus pile.idx --context 32 --batch 2 --steps 2";
+    fails(dir.path(), train, &["pile.idx", "--tokenizer"]);
+    let train = format!("{train} --tokenizer bytes/tokenizer.json");
+    let text = succeeds(dir.path(), &train);
     assert!(text.contains("57 + 3 documents"), "{text}");
     std::fs::write(dir.path().join("pile.bin"), [0; 10]).unwrap();
-    let damaged = train(&["--tokenizer", "bytes/tokenizer.json", "--out", "other"]);
-    fails(dir.path(), &damaged, &["pile.bin", "shorter than its index"]);
+    fails(dir.path(), &format!("{train} --out other"), &["pile.bin", "shorter than its index"]);
 }
 
 #[test]
 fn invalid_settings_are_named() {
     let dir = with_text();
     std::fs::write(dir.path().join("run.toml"), "\nsteps = 3\nlr = \"fast\"\n").unwrap();
-    for (args, says) in [
-        (&["--preset", "block-170n"][..], &["block-170n", "`block-170m`"][..]),
-        (&["--steps", "0"], &["steps"]),
-        (&["--batch", "0"], &["batch"]),
-        (&["--batch", "16000000"], &["--batch 16000000", "tokens"]),
-        (&["--accumulate", "16000000"], &["--accumulate", "tokens"]),
-        (&["--context", "30"], &["context", "4"]),
-        (&["--corpus", "text.txt", "--device", "cuda"], &["cuda", "--features cuda"]),
-        (&["--config", "run.toml"], &["run.toml:3: lr: ", "\"fast\""]),
+    for (flags, says) in [
+        ("--preset block-170n", &["block-170n", "`block-170m`"][..]),
+        ("--steps 0", &["steps"]),
+        ("--batch 0", &["batch"]),
+        ("--batch 16000000", &["--batch 16000000", "tokens"]),
+        ("--accumulate 16000000", &["--accumulate", "tokens"]),
+        ("--context 30", &["context", "4"]),
+        ("--corpus text.txt --device cuda", &["cuda", "--features cuda"]),
+        ("--config run.toml", &["run.toml:3: lr: ", "\"fast\""]),
     ] {
-        fails(dir.path(), &[&["train"], args].concat(), says);
+        fails(dir.path(), &format!("train {flags}"), says);
     }
 }
 
 #[test]
 fn another_run_is_not_overwritten() {
-    let dir = with_text();
-    succeeds(dir.path(), &tiny(&["--out", "run"]));
-    let weights = std::fs::read(dir.path().join("run/checkpoints/step-000003/model.bpk")).unwrap();
-    fails(dir.path(), &tiny(&["--out", "run"]), &["run", "--resume"]);
-    fails(dir.path(), &tiny(&["--out", "run", "--resume", "--seed", "9"]), &["seed"]);
-    let inside = "run/checkpoints/step-000003/w.safetensors";
-    let export = ["export", "--checkpoint", "run", "--out", inside];
-    fails(dir.path(), &export, &["--out", "checkpoint"]);
-    let after = std::fs::read(dir.path().join("run/checkpoints/step-000003/model.bpk")).unwrap();
-    assert!(weights == after);
+    let dir = with_run();
+    let weights =
+        || std::fs::read(dir.path().join("run/checkpoints/step-000003/model.bpk")).unwrap();
+    let before = weights();
+    let again = format!("{TINY} --steps 3 --out run");
+    fails(dir.path(), &again, &["run", "--resume"]);
+    fails(dir.path(), &format!("{again} --resume --seed 9"), &["seed"]);
+    let export = "export --checkpoint run --out run/checkpoints/step-000003/w.safetensors";
+    fails(dir.path(), export, &["--out", "checkpoint"]);
+    assert!(before == weights());
     std::fs::remove_file(dir.path().join("run/train.toml")).unwrap();
-    let resume = ["train", "--resume", "--out", "run"];
-    fails(dir.path(), &resume, &["run/train.toml", "missing", "restore", "state.json"]);
+    let says = ["run/train.toml", "missing", "restore", "state.json"];
+    fails(dir.path(), "train --resume --out run", &says);
 }
 
 #[test]
 fn damaged_token_files_are_named() {
     let dir = with_text();
-    succeeds(dir.path(), &["prepare", "--corpus", "text.txt", "--byte-level", "--out", "prepared"]);
+    succeeds(dir.path(), "prepare --corpus text.txt --byte-level --out prepared");
     let path = dir.path().join("prepared/train.tok");
     let good = std::fs::read(&path).unwrap();
     let mut flipped = good.clone();
     flipped[good.len() / 2] ^= 4;
-    let train = ["train", "--preset", "debug-block", "--corpus", "prepared", "--steps", "1"];
+    let train = "train --preset debug-block --corpus prepared --steps 1";
     for (bad, says) in [(&good[..good.len() / 2], "cut short"), (&flipped[..], "checksums differ")]
     {
         std::fs::write(&path, bad).unwrap();
-        fails(dir.path(), &train, &["train.tok", says]);
+        fails(dir.path(), train, &["train.tok", says]);
     }
 }
 
 #[test]
 fn a_checkpoint_of_another_tokenizer_is_refused() {
-    let dir = with_text();
-    succeeds(dir.path(), &tiny(&["--out", "run"]));
-    let other = dir.path().join("other.json");
-    std::fs::copy(dir.path().join("run/checkpoints/step-000003/tokenizer.json"), &other).unwrap();
-    let prepare = ["prepare", "--corpus", "text.txt", "--vocab-size", "300", "--out", "bpe"];
-    succeeds(dir.path(), &prepare);
-    let resume = ["train", "--resume", "--out", "run", "--corpus", "bpe", "--steps", "6"];
-    fails(dir.path(), &resume, &["--resume"]);
+    let dir = with_run();
+    succeeds(dir.path(), "prepare --corpus text.txt --vocab-size 300 --out bpe");
+    fails(dir.path(), "train --resume --out run --corpus bpe --steps 6", &["--resume"]);
 }
 
 /// Trains on a file system of 6 MB in a mount namespace. It has room for one checkpoint.
@@ -193,7 +185,7 @@ fn a_full_disk_is_named_and_loses_nothing() {
     let dir = with_text();
     let script = ["-rm", "sh", "-c", SCRIPT, "sh", env!("CARGO_BIN_EXE_block-transformer")];
     let mut command = std::process::Command::new("unshare");
-    command.current_dir(dir.path()).args(script).args(tiny(&["--steps", "40"]));
+    command.current_dir(dir.path()).args(script).args(words(TINY)).args(["--steps", "40"]);
     let output = match command.output() {
         Ok(output) if output.status.code() != Some(77) => output,
         _ => return eprintln!("skipped: no mount namespaces here"),
@@ -220,8 +212,8 @@ fn imported_weights_are_exported_bit_for_bit() {
         };
         let out = format!("checkpoint-{cases}");
         let (file, config) = (path.to_str().unwrap(), format!("{name}.json"));
-        succeeds(dir.path(), &["import", "--from", file, "--config", &config, "--out", &out]);
-        succeeds(dir.path(), &["export", "--checkpoint", &out, "--out", "back.safetensors"]);
+        succeeds(dir.path(), &format!("import --from '{file}' --config '{config}' --out {out}"));
+        succeeds(dir.path(), &format!("export --checkpoint {out} --out back.safetensors"));
         let after = read_tensors(&dir.path().join("back.safetensors")).unwrap();
         assert!(read_tensors(&path).unwrap() == after, "{name}");
         cases += 1;
@@ -235,15 +227,16 @@ fn imported_weights_are_exported_bit_for_bit() {
 /// Checks that exported f16 and bf16 files are imported and exported again without a change.
 fn half_precision(dir: &Path, checkpoint: &str, config: &str) {
     for dtype in ["f16", "bf16"] {
-        let (file, back) = (format!("{dtype}.safetensors"), format!("{dtype}-2.safetensors"));
-        let again = format!("again-{dtype}");
-        succeeds(dir, &["export", "--checkpoint", checkpoint, "--dtype", dtype, "--out", &file]);
-        let import = ["import", "--from", &file, "--config", config, "--out", &again];
+        let export = |checkpoint: &str, out: &str| {
+            let line = format!("export --checkpoint {checkpoint} --dtype {dtype} --out {out}");
+            succeeds(dir, &line);
+            std::fs::read(dir.join(out)).unwrap()
+        };
+        let file = format!("{dtype}.safetensors");
+        let first = export(checkpoint, &file);
         std::fs::remove_file(dir.join("tokenizer.json")).unwrap();
-        succeeds(dir, &import);
-        succeeds(dir, &["export", "--checkpoint", &again, "--dtype", dtype, "--out", &back]);
-        let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
-        assert!(read(&file) == read(&back), "{dtype}");
+        succeeds(dir, &format!("import --from {file} --config '{config}' --out again-{dtype}"));
+        assert!(first == export(&format!("again-{dtype}"), "second.safetensors"), "{dtype}");
     }
 }
 
@@ -260,56 +253,51 @@ fn weights_that_do_not_fit_are_listed_and_nothing_is_written() {
     tensors.insert("block_decoder.gpt_neox.layers.0.attention.rotary_emb.inv_freq".into(), buffer);
     write_tensors(&tensors, FloatFormat::F32, &dir.path().join("bad.safetensors")).unwrap();
     std::fs::write(dir.path().join("cut.safetensors"), b"\x08\0\0\0\0\0\0\0{}").unwrap();
-    let config = golden("lookup_prefix.json").display().to_string();
-    let import = |file, model: [&str; 2], says: &[&str]| {
-        let args = [&["import", "--from", file, "--out", "c"][..], &model].concat();
-        fails(dir.path(), &args, says);
-        assert!(!dir.path().join("c").exists());
-    };
+    let config = golden("lookup_prefix.json");
+    let config = format!("--from bad.safetensors --config '{}'", config.display());
     let faults = [
         "missing: embedder.embeddings.weight",
         "left over: embedder.embedings.weight",
         "wrong: token_decoder.embed_out.weight: shape [64, 96]",
     ];
-    import("bad.safetensors", ["--config", &config], &faults);
-    let cut = ["cut.safetensors", "safetensors"];
-    import("cut.safetensors", ["--preset", "debug-block"], &cut);
+    let cut = "--from cut.safetensors --preset debug-block";
+    for (from, says) in [(&config[..], &faults[..]), (cut, &["cut.safetensors", "safetensors"])] {
+        fails(dir.path(), &format!("import --out c {from}"), says);
+        assert!(!dir.path().join("c").exists());
+    }
 }
 
 #[test]
 fn several_prompts_are_continued_as_each_alone() {
-    let dir = with_text();
-    succeeds(dir.path(), &tiny(&["--out", "run"]));
-    let generate = |prompts: &[&str], more: &[&str]| {
-        let mut args = vec!["generate", "--checkpoint", "run", "--greedy", "--max-tokens", "12"];
-        prompts.iter().for_each(|prompt| args.extend(["--prompt", prompt]));
-        args.extend(more);
-        succeeds(dir.path(), &args)
+    let dir = with_run();
+    let generate = |prompts: &[&str], more: &str| {
+        let prompts: String =
+            prompts.iter().map(|prompt| format!(" --prompt '{prompt}'")).collect();
+        let line = "generate --checkpoint run --greedy --max-tokens 12";
+        succeeds(dir.path(), &format!("{line}{prompts} {more}"))
     };
     let prompts = ["line", "", "a longer prompt"];
-    let together = generate(&prompts, &[]);
+    let together = generate(&prompts, "");
     for (i, prompt) in prompts.iter().enumerate() {
-        let alone = generate(&[prompt], &[]);
+        let alone = generate(&[prompt], "");
         let header = format!("=== {} of 3: {prompt:?}\n", i + 1);
         assert!(together.contains(&(header + &alone)), "{prompt:?} in {together}");
     }
     // the batch size changes neither the texts nor their order
-    assert_eq!(generate(&prompts, &["--batch", "2"]), together);
-    assert_eq!(generate(&prompts, &["--memory", "3MB"]), together);
-    for weights in ["bf16-weights", "bf16"] {
-        assert!(!generate(&["line"], &["--weights", weights]).trim().is_empty());
-    }
+    assert_eq!(generate(&prompts, "--batch 2"), together);
+    assert_eq!(generate(&prompts, "--memory 3MB"), together);
+    let bf16 = generate(&["line"], "--weights bf16-weights");
+    assert!(!bf16.trim().is_empty() && bf16 == generate(&["line"], "--weights bf16"));
     let mut refused = vec![
-        (&["--weights", "bf16", "--device", "ndarray"][..], &["--weights", "flex"][..]),
-        (&["--memory", "300kB"], &["--memory", "300000 bytes", "257 tokens"]),
-        (&["--max-tokens", "2000000000"], &["bytes hold no sequence", "fewer tokens"]),
+        ("run --weights bf16 --device ndarray", &["--weights bf16-weights", "flex"][..]),
+        ("run --memory 300kB", &["--memory", "300000 bytes", "257 tokens"]),
+        ("run --max-tokens 2000000000", &["bytes hold no sequence", "fewer tokens"]),
+        ("nowhere", &["nowhere"]),
     ];
     if cfg!(target_os = "linux") {
-        refused.push((&["--memory", "100PB"], &["--memory", "this machine has"]));
+        refused.push(("run --memory 100PB", &["--memory", "this machine has"]));
     }
-    for (more, says) in refused {
-        let args = [&["generate", "--checkpoint", "run", "--prompt", "x"], more].concat();
-        fails(dir.path(), &args, says);
+    for (flags, says) in refused {
+        fails(dir.path(), &format!("generate --prompt x --checkpoint {flags}"), says);
     }
-    fails(dir.path(), &["generate", "--checkpoint", "nowhere", "--prompt", "x"], &["nowhere"]);
 }

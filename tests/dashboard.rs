@@ -34,8 +34,7 @@ fn train(shown: &str, keys: &[&str]) -> (String, Option<i32>) {
     let dir = with_text();
     let (mut ours, theirs) = terminal();
     let end = || Stdio::from(theirs.try_clone().unwrap());
-    let endless = ["--steps", "1000000", "--log-every", "1"];
-    let mut command = command(dir.path(), &[&TINY[..], &endless].concat());
+    let mut command = command(dir.path(), &format!("{TINY} --steps 1000000 --log-every 1"));
     command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
     let theirs_fd = theirs.as_raw_fd();
     // SAFETY: these calls are allowed between fork and exec

@@ -5,14 +5,14 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{self, golden, succeeds, with_text};
+use crate::support::{self, TINY, golden, json, succeeds, with_text};
 
 const MADE_UP: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/evaluation/tests/reference/made-up");
 
-/// Runs `eval` with `args`, which must fail with one line that has every word of `says`.
-fn fails(dir: &Path, args: &[&str], says: &[&str]) {
-    let written = support::fails(dir, &[&["eval"], args].concat(), says);
+/// Runs `eval` with `flags`, which must fail with one line that has every part of `says`.
+fn fails(dir: &Path, flags: &str, says: &[&str]) {
+    let written = support::fails(dir, &format!("eval {flags}"), says);
     assert_eq!(written.lines().count(), 1, "{written}");
 }
 
@@ -20,25 +20,24 @@ fn fails(dir: &Path, args: &[&str], says: &[&str]) {
 /// ids.
 fn checkpoints() -> TempDir {
     let dir = with_text();
-    let train = ["train", "--preset", "debug-block", "--corpus", "text.txt", "--byte-level"];
-    let size = ["--context", "128", "--batch", "2", "--steps", "2", "--out", "fits"];
-    succeeds(dir.path(), &[&train[..], &size].concat());
+    let train = TINY.replace("--context 32", "--context 128");
+    succeeds(dir.path(), &format!("{train} --steps 2 --out fits"));
     let file = |name: &str| golden(name).display().to_string();
     let (from, config) = (file("lookup_prefix.model.safetensors"), file("lookup_prefix.json"));
-    succeeds(dir.path(), &["import", "--from", &from, "--config", &config, "--out", "small"]);
+    succeeds(dir.path(), &format!("import --from '{from}' --config '{config}' --out small"));
     dir
 }
 
 fn results(dir: &Path, out: &str) -> (Value, String) {
-    let read = |name: &str| std::fs::read_to_string(dir.join(out).join(name)).unwrap();
-    (serde_json::from_str(&read("results.json")).unwrap(), read("results.md"))
+    let dir = dir.join(out);
+    (json(&dir.join("results.json")), std::fs::read_to_string(dir.join("results.md")).unwrap())
 }
 
 #[test]
 fn tasks_are_scored_the_same_in_any_batch_and_one_by_one() {
     let dir = checkpoints();
-    let eval = ["eval", "--checkpoint", "fits", "--data", MADE_UP, "--out"];
-    let table = succeeds(dir.path(), &[&eval[..], &["all"]].concat());
+    let eval = format!("eval --checkpoint fits --data '{MADE_UP}' --out");
+    let table = succeeds(dir.path(), &format!("{eval} all"));
     let (all, markdown) = results(dir.path(), "all");
     assert_eq!(all["tasks"].as_object().unwrap().len(), 6);
     for (task, score) in [("hellaswag", "acc_norm"), ("wikitext", "bits_per_byte")] {
@@ -49,10 +48,9 @@ fn tasks_are_scored_the_same_in_any_batch_and_one_by_one() {
     // an almost untrained model
     let bits = all["tasks"]["wikitext"]["bits_per_byte"].as_f64().unwrap();
     assert!((7.0..9.0).contains(&bits), "{bits}");
-    succeeds(dir.path(), &[&eval[..], &["small-batches", "--batch-tokens", "64"]].concat());
+    succeeds(dir.path(), &format!("{eval} small-batches --batch-tokens 64"));
     let (small, _) = results(dir.path(), "small-batches");
-    let two = ["two", "--tasks", "piqa,winogrande", "--limit", "3"];
-    succeeds(dir.path(), &[&eval[..], &two].concat());
+    succeeds(dir.path(), &format!("{eval} two --tasks piqa,winogrande --limit 3"));
     let (two, _) = results(dir.path(), "two");
     assert_eq!(two["tasks"].as_object().unwrap().len(), 2);
     assert_eq!((&two["limit"], &two["tasks"]["piqa"]["items"]), (&3.into(), &3.into()));
@@ -64,28 +62,36 @@ fn tasks_are_scored_the_same_in_any_batch_and_one_by_one() {
             assert!(a.zip(b).map_or(a == b, |(a, b)| close(a, b)), "{task} {name}: {a:?} {b:?}");
         }
     }
-    let again = ["--checkpoint", "fits", "--out", "all"];
-    fails(dir.path(), &again, &["all", "already there", "--out"]);
+    fails(dir.path(), "--checkpoint fits --out all", &["all", "already there", "--out"]);
 }
 
 #[test]
 fn errors_name_their_cause() {
     let dir = checkpoints();
-    let made_up = ["--checkpoint", "fits", "--data", MADE_UP];
-    let more = |args: &[&'static str]| [&made_up[..], args].concat();
-    fails(dir.path(), &more(&["--tasks", "helaswag"]), &["helaswag", "did you mean `hellaswag`"]);
-    fails(dir.path(), &more(&["--shots", "5"]), &["--shots 5", "only 0"]);
-    fails(dir.path(), &more(&["--context", "8"]), &["longer than the context of 8", "--context"]);
-    fails(dir.path(), &["--checkpoint", "nowhere"], &["nowhere"]);
-    let small = ["--checkpoint", "small", "--data", MADE_UP];
-    fails(dir.path(), &small, &["small", "258 ids", "vocabulary is 96"]);
-    let data = dir.path().join("tasks");
-    std::fs::create_dir(&data).unwrap();
-    let own = ["--checkpoint", "fits", "--data", "tasks", "--tasks", "lambada", "--out", "none"];
-    fails(dir.path(), &own, &["tasks/lambada_test.jsonl"]);
-    std::fs::write(data.join("lambada_test.jsonl"), "{\"text\": \"a b\"}\n{\"text\": \"a").unwrap();
-    fails(dir.path(), &own, &["tasks/lambada_test.jsonl:2: "]);
-    let by_hand = ["--checkpoint", "fits", "--tasks", "winogrande"];
-    fails(dir.path(), &by_hand, &["data/eval/winogrande_xl_dev.jsonl", "dev.jsonl", "--data"]);
+    let tasks = dir.path().join("tasks");
+    std::fs::create_dir(&tasks).unwrap();
+    let data = format!("--data '{MADE_UP}'");
+    let own = "--checkpoint fits --data tasks --tasks lambada --out none";
+    let by_hand = ["data/eval/winogrande_xl_dev.jsonl", "dev.jsonl", "--data"];
+    for (flags, says) in [
+        (
+            &format!("--checkpoint fits {data} --tasks helaswag")[..],
+            &["helaswag", "`hellaswag`"][..],
+        ),
+        (&format!("--checkpoint fits {data} --shots 5"), &["--shots 5", "only 0"]),
+        (
+            &format!("--checkpoint fits {data} --context 8"),
+            &["longer than the context of 8", "--context"],
+        ),
+        (&format!("--checkpoint small {data}"), &["small", "258 ids", "vocabulary is 96"]),
+        ("--checkpoint nowhere", &["nowhere"]),
+        ("--checkpoint fits --tasks winogrande", &by_hand),
+        (own, &["tasks/lambada_test.jsonl"]),
+    ] {
+        fails(dir.path(), flags, says);
+    }
+    std::fs::write(tasks.join("lambada_test.jsonl"), "{\"text\": \"a b\"}\n{\"text\": \"a")
+        .unwrap();
+    fails(dir.path(), own, &["tasks/lambada_test.jsonl:2: "]);
     assert!(!dir.path().join("none/results.json").exists());
 }

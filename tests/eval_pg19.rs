@@ -6,10 +6,9 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
-use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{command, fails, golden, one_at_a_time, succeeds, was_killed};
+use crate::support::{command, fails, fails_as, golden, json, one_at_a_time, succeeds, was_killed};
 
 /// A text of `bytes` bytes, which is different for each seed.
 fn text(seed: usize, bytes: usize) -> String {
@@ -24,7 +23,7 @@ fn prepared(books: &[(&str, &[u8])]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("text.txt"), text(0, 40_000)).unwrap();
     for (out, preset) in [("block", "debug-block"), ("vanilla", "debug-vanilla")] {
-        train(dir.path(), out, preset, 2, &["--byte-level"]);
+        train(dir.path(), out, preset, 2, "--byte-level");
     }
     std::fs::create_dir(dir.path().join("books")).unwrap();
     for (name, content) in books {
@@ -33,20 +32,14 @@ fn prepared(books: &[(&str, &[u8])]) -> TempDir {
     dir
 }
 
-fn train(dir: &Path, out: &str, preset: &str, steps: u32, tokenizer: &[&str]) {
-    let steps = steps.to_string();
-    let args =
-        ["train", "--preset", preset, "--corpus", "text.txt", "--steps", &steps, "--out", out];
-    let small = ["--context", "32", "--batch", "2"];
-    succeeds(dir, &[&args[..], &small, tokenizer].concat());
+fn train(dir: &Path, out: &str, preset: &str, steps: u32, tokenizer: &str) {
+    let run =
+        format!("--preset {preset} --corpus text.txt --steps {steps} --out {out} {tokenizer}");
+    succeeds(dir, &format!("train {run} --context 32 --batch 2"));
 }
 
-fn eval<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    [&["eval-pg19", "--checkpoint", "block", "--books", "books"], more].concat()
-}
-
-fn json(dir: &Path, path: &str) -> Value {
-    serde_json::from_slice(&std::fs::read(dir.join(path)).unwrap()).unwrap()
+fn eval(flags: &str) -> String {
+    format!("eval-pg19 --checkpoint block --books books {flags}")
 }
 
 #[test]
@@ -58,8 +51,7 @@ fn two_checkpoints_share_tables_curves_and_a_plot() {
         ("3.txt", books[2].as_bytes()),
     ]);
     let dir = dir.path();
-    let both = ["--checkpoint", "vanilla", "--context", "64", "--out", "out"];
-    let shown = succeeds(dir, &eval(&both));
+    let shown = succeeds(dir, &eval("--checkpoint vanilla --context 64 --out out"));
     let summary = std::fs::read_to_string(dir.join("out/summary.md")).unwrap();
     assert!(shown.starts_with(&summary[..200]));
     for says in [
@@ -70,10 +62,9 @@ fn two_checkpoints_share_tables_curves_and_a_plot() {
     ] {
         assert!(summary.contains(says), "{says:?}: {summary}");
     }
-    let results = json(dir, "out/results.json");
-    let windows: Vec<_> =
-        results["books"].as_array().unwrap().iter().map(|b| &b["windows"]).collect();
-    assert_eq!(windows, [4, 2, 0]);
+    let results = json(&dir.join("out/results.json"));
+    let windows = results["books"].as_array().unwrap().iter().map(|book| &book["windows"]);
+    assert_eq!(windows.collect::<Vec<_>>(), [4, 2, 0]);
     let total: usize = books.iter().map(String::len).sum();
     for checkpoint in results["checkpoints"].as_array().unwrap() {
         let document = &checkpoint["documents"];
@@ -95,112 +86,102 @@ fn two_checkpoints_share_tables_curves_and_a_plot() {
         assert_eq!(row[4], if predicted { "6" } else { "0" });
         assert_eq!(row[2].is_empty(), !predicted);
     }
-    assert!(
-        std::fs::read_to_string(dir.join("out/loss-by-position.svg")).unwrap().contains("vanilla")
-    );
+    let svg = std::fs::read_to_string(dir.join("out/loss-by-position.svg")).unwrap();
+    assert!(svg.contains("vanilla"));
     assert!(std::fs::read(dir.join("out/loss-by-position.png")).unwrap().starts_with(b"\x89PNG"));
 }
 
 #[test]
 fn a_book_of_two_tokens_has_a_perplexity_and_no_curve() {
     let dir = prepared(&[("tiny.txt", b"ab")]);
-    let shown = succeeds(dir.path(), &eval(&["--context", "32", "--out", "out"]));
-    assert!(
-        shown.contains("1 of 1 books are shorter") && shown.contains("word perplexity"),
-        "{shown}"
-    );
-    assert_eq!(json(dir.path(), "out/results.json")["checkpoints"][0]["documents"]["tokens"], 2);
-    assert!(!dir.path().join("out/loss-by-position.svg").exists());
-    fails(
-        dir.path(),
-        &eval(&["--context", "32", "--windows-only", "--out", "only"]),
-        &["--context 32", "no book is as long"],
-    );
+    let dir = dir.path();
+    let shown = succeeds(dir, &eval("--context 32 --out out"));
+    assert!(shown.contains("1 of 1 books are shorter"), "{shown}");
+    assert!(shown.contains("word perplexity"), "{shown}");
+    let results = json(&dir.join("out/results.json"));
+    assert_eq!(results["checkpoints"][0]["documents"]["tokens"], 2);
+    assert!(!dir.join("out/loss-by-position.svg").exists());
+    let only = eval("--context 32 --windows-only --out only");
+    fails(dir, &only, &["--context 32", "no book is as long"]);
 }
 
 #[test]
 fn bad_books_are_named() {
     let dir = prepared(&[("good.txt", text(1, 100).as_bytes()), ("latin.txt", b"caf\xE9 au lait")]);
     let dir = dir.path();
-    fails(dir, &eval(&["--out", "out"]), &["latin.txt", "invalid UTF-8 at byte 3"]);
+    fails(dir, &eval("--out out"), &["latin.txt", "invalid UTF-8 at byte 3"]);
     std::fs::write(dir.join("books/latin.txt"), "").unwrap();
     std::fs::write(dir.join("books/good.txt"), " \n").unwrap();
-    fails(dir, &eval(&["--out", "blank"]), &["no text in the books"]);
+    fails(dir, &eval("--out blank"), &["no text in the books"]);
     std::fs::create_dir(dir.join("none")).unwrap();
     std::fs::write(dir.join("list"), "books/good.txt\nbooks/lost.txt\n").unwrap();
     for (books, says) in [("none", "no .txt file"), ("list", "list:2"), ("nowhere", "nowhere")] {
-        fails(dir, &["eval-pg19", "--checkpoint", "block", "--books", books], &[says]);
+        fails(dir, &format!("eval-pg19 --checkpoint block --books {books}"), &[says]);
     }
-    fails(dir, &["eval-pg19", "--checkpoint", "block"], &["--books", "--download"]);
+    fails(dir, "eval-pg19 --checkpoint block", &["--books", "--download"]);
 }
 
 #[test]
 fn invalid_settings_and_checkpoints_are_named() {
     let dir = prepared(&[("1.txt", text(1, 400).as_bytes())]);
     let dir = dir.path();
-    fails(dir, &eval(&["--context", "30"]), &["--context 30", "blocks of 4"]);
-    fails(dir, &eval(&["--context", "4"]), &["--context 4"]);
-    for flag in ["--context", "--stride", "--batch", "--limit"] {
-        fails(dir, &eval(&[flag, "0"]), &[flag, "at least 1"]);
+    train(dir, "bpe", "debug-vanilla", 2, "--vocab-size 300");
+    for (flags, says) in [
+        ("--context 30", &["--context 30", "blocks of 4"][..]),
+        ("--context 4", &["--context 4"]),
+        ("--context 0", &["--context", "at least 1"]),
+        ("--stride 0", &["--stride", "at least 1"]),
+        ("--batch 0", &["--batch", "at least 1"]),
+        ("--limit 0", &["--limit", "at least 1"]),
+        ("--checkpoint lost", &["lost"]),
+        ("--checkpoint bpe", &["--checkpoint bpe", "another tokenizer"]),
+    ] {
+        fails(dir, &eval(flags), says);
     }
-    fails(dir, &eval(&["--checkpoint", "lost"]), &["lost"]);
-    fails(dir, &["eval-pg19", "--books", "books"], &["--checkpoint"]);
-    train(dir, "bpe", "debug-vanilla", 2, &["--vocab-size", "300"]);
-    fails(dir, &eval(&["--checkpoint", "bpe"]), &["--checkpoint bpe", "another tokenizer"]);
+    fails(dir, "eval-pg19 --books books", &["--checkpoint"]);
     // the golden model has 64 ids, the byte tokenizer has 258
     let golden = |kind| golden(&format!("vanilla.{kind}")).display().to_string();
     let (weights, config) = (golden("model.safetensors"), golden("json"));
-    succeeds(dir, &["import", "--from", &weights, "--config", &config, "--out", "wrong"]);
-    fails(
-        dir,
-        &["eval-pg19", "--checkpoint", "wrong", "--books", "books"],
-        &["wrong", "tokenizer"],
-    );
+    succeeds(dir, &format!("import --from '{weights}' --config '{config}' --out wrong"));
+    fails(dir, "eval-pg19 --checkpoint wrong --books books", &["wrong", "tokenizer"]);
     assert!(!dir.join("runs").exists(), "a rejected evaluation leaves no folder");
 }
 
 #[test]
 fn an_unreachable_server_is_named_with_the_place_to_put_the_books() {
     let dir = prepared(&[]);
-    let args = ["eval-pg19", "--checkpoint", "block", "--download"];
-    let mut command = command(dir.path(), &args);
+    let mut command = command(dir.path(), "eval-pg19 --checkpoint block --download");
     // a proxy that does not answer
     ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].iter().for_each(|name| {
         command.env(name, "http://127.0.0.1:9");
     });
-    let output = command.output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{error}");
-    for says in ["deepmind-gutenberg", "data/downloads/pg19-test", "--books"] {
-        assert!(error.contains(says), "{error}");
-    }
+    fails_as(&mut command, 1, &["deepmind-gutenberg", "data/downloads/pg19-test", "--books"]);
 }
 
 #[test]
 fn an_evaluation_is_resumed_only_with_the_same_input() {
     let dir = prepared(&[("1.txt", text(1, 400).as_bytes()), ("2.txt", text(2, 400).as_bytes())]);
     let dir = dir.path();
-    let begin = eval(&["--context", "32", "--out", "out"]);
+    let begin = eval("--context 32 --out out");
     succeeds(dir, &begin);
     fails(dir, &begin, &["out", "--resume"]);
-    let resume =
-        |more: &[&'static str]| [&["eval-pg19", "--resume", "--out", "out"], more].concat();
+    let resume = "eval-pg19 --resume --out out";
     let before = files(&dir.join("out"));
-    succeeds(dir, &resume(&[]));
+    succeeds(dir, resume);
     assert!(files(&dir.join("out")) == before);
-    fails(dir, &resume(&["--context", "64"]), &["--context", "begun with another"]);
-    fails(dir, &["eval-pg19", "--resume", "--out", "none"], &["none", "no evaluation"]);
+    fails(dir, &format!("{resume} --context 64"), &["--context", "begun with another"]);
+    fails(dir, "eval-pg19 --resume --out none", &["none", "no evaluation"]);
     let rows = dir.join("out/books.jsonl");
     let whole = std::fs::read_to_string(&rows).unwrap();
     std::fs::write(&rows, whole.replacen("\"tokens\":", "\"tokens\"", 1)).unwrap();
-    fails(dir, &resume(&[]), &["books.jsonl:1", "damaged"]);
+    fails(dir, resume, &["books.jsonl:1", "damaged"]);
     std::fs::write(&rows, whole).unwrap();
     std::fs::write(dir.join("books/2.txt"), text(3, 400)).unwrap();
-    fails(dir, &resume(&[]), &["book 2"]);
+    fails(dir, resume, &["book 2"]);
     std::fs::write(dir.join("books/2.txt"), text(2, 400)).unwrap();
     std::fs::remove_dir_all(dir.join("block")).unwrap();
-    train(dir, "block", "debug-block", 3, &["--byte-level"]);
-    fails(dir, &resume(&[]), &["checkpoint block", "step-000002", "step-000003"]);
+    train(dir, "block", "debug-block", 3, "--byte-level");
+    fails(dir, resume, &["checkpoint block", "step-000002", "step-000003"]);
 }
 
 /// The content of every file in a folder, by name.
@@ -214,21 +195,20 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn ten_kills_change_no_byte() {
     let _alone = one_at_a_time();
-    let books: Vec<(String, String)> = (0..6)
-        .map(|i| (format!("{i}.txt"), text(i, if i == 1 { 80_000 } else { 3_000 })))
-        .collect();
-    let books: Vec<(&str, &[u8])> =
-        books.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
-    let dir = prepared(&books);
+    let dir = prepared(&[]);
     let dir = dir.path();
-    let begin = |out| eval(&["--checkpoint", "vanilla", "--context", "64", "--out", out]);
+    for i in 0..6 {
+        let bytes = if i == 1 { 80_000 } else { 3_000 };
+        std::fs::write(dir.join(format!("books/{i}.txt")), text(i, bytes)).unwrap();
+    }
+    let begin = |out| eval(&format!("--checkpoint vanilla --context 64 --out {out}"));
     succeeds(dir, &begin("straight"));
 
     let out = dir.join("killed");
     let start = |resume: bool| -> Child {
-        let resume_args = vec!["eval-pg19", "--resume", "--out", "killed"];
-        let args = if resume { resume_args } else { begin("killed") };
-        command(dir, &args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        let again = "eval-pg19 --resume --out killed".into();
+        let line = if resume { again } else { begin("killed") };
+        command(dir, &line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     // one kill in the middle of a book, which the next process continues
     let mut child = start(false);
@@ -240,7 +220,7 @@ fn ten_kills_change_no_byte() {
     }
     let _ = child.kill();
     assert!(was_killed(child.wait().unwrap()));
-    let partial = json(dir, "killed/partial.json");
+    let partial = json(&dir.join("killed/partial.json"));
     let windows = partial["tally"]["windows"].as_u64().unwrap();
     assert!(windows > 0);
     // shows that the book is continued and not begun again: a change of its saved sums appears in
@@ -255,7 +235,7 @@ fn ten_kills_change_no_byte() {
         text.replace(&format!("\"windows\": {windows}"), &format!("\"windows\": {}", windows - 1));
     assert!(more != text);
     std::fs::write(tampered.join("partial.json"), more).unwrap();
-    succeeds(dir, &["eval-pg19", "--resume", "--out", "tampered"]);
+    succeeds(dir, "eval-pg19 --resume --out tampered");
     assert!(files(&tampered)["results.json"] != files(&dir.join("straight"))["results.json"]);
 
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(19);

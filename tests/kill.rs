@@ -14,12 +14,9 @@ const KILLS: usize = 20;
 const STEPS: &str = "600";
 
 fn train(dir: &Path, out: &str, resume: bool) -> Child {
-    let args = if resume { &["train", "--resume"][..] } else { &TINY };
-    let mut command = command(dir, args);
-    command.args(["--out", out]);
-    if !resume {
-        command.args(["--steps", STEPS, "--checkpoint-every", "5", "--validate-every", "50"]);
-    }
+    let begin = format!("{TINY} --steps {STEPS} --checkpoint-every 5 --validate-every 50");
+    let line = if resume { "train --resume" } else { &begin };
+    let mut command = command(dir, &format!("{line} --out {out}"));
     command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 

@@ -5,10 +5,9 @@ use std::path::Path;
 
 use block_transformer_checkpoint::Checkpoint;
 use block_transformer_weights::read_tensors;
-use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{fails, succeeds};
+use crate::support::{fails, json, succeeds};
 
 /// A copy of the interrupted run of format 1, and of its corpus.
 fn old_run() -> TempDir {
@@ -30,10 +29,6 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
 /// The largest allowed difference of a weight. A training step changes weights by up to 1e-3; with
 /// other rounding (`--device ndarray`) the weights of the resumed run differ by 1e-6.
 const TOLERANCE: f64 = 1e-5;
@@ -42,8 +37,8 @@ const TOLERANCE: f64 = 1e-5;
 fn a_run_of_format_1_resumes_to_the_weights_that_the_program_of_its_time_reached() {
     let dir = old_run();
     let dir = dir.path();
-    succeeds(dir, &["train", "--resume", "--out", "run"]);
-    succeeds(dir, &["export", "--checkpoint", "run", "--out", "resumed.safetensors"]);
+    succeeds(dir, "train --resume --out run");
+    succeeds(dir, "export --checkpoint run --out resumed.safetensors");
     let tensors = read_tensors(&dir.join("resumed.safetensors")).unwrap();
     let recorded = json(&dir.join("resumed-weights.json"));
     assert_eq!(tensors.len(), recorded.as_object().unwrap().len());
@@ -75,14 +70,12 @@ fn a_checkpoint_of_format_1_generates_evaluates_and_exports() {
     let dir = dir.path();
     let checkpoint = Checkpoint::open(&dir.join("run")).unwrap();
     assert_eq!((checkpoint.state.step, checkpoint.state.trained_context), (4, Some(64)));
-    let of_run = ["--checkpoint", "run"];
-    let generate = ["generate", "--prompt", "The", "--greedy", "--max-tokens", "8"];
-    succeeds(dir, &[&generate[..], &of_run].concat());
+    succeeds(dir, "generate --checkpoint run --prompt The --greedy --max-tokens 8");
     std::fs::create_dir(dir.join("books")).unwrap();
     std::fs::write(dir.join("books/1.txt"), "a book of several windows; ".repeat(20)).unwrap();
-    let evaluate = ["eval-pg19", "--books", "books", "--context", "64", "--out", "evaluation"];
-    succeeds(dir, &[&evaluate[..], &of_run].concat());
-    succeeds(dir, &[&["export", "--out", "weights.safetensors"], &of_run[..]].concat());
+    let evaluation = "--books books --context 64 --out evaluation";
+    succeeds(dir, &format!("eval-pg19 --checkpoint run {evaluation}"));
+    succeeds(dir, "export --checkpoint run --out weights.safetensors");
     assert!(dir.join("weights.safetensors").exists());
 }
 
@@ -93,11 +86,8 @@ fn a_checkpoint_of_a_newer_format_is_refused_and_kept() {
     let path = dir.join("run/checkpoints/step-000004/manifest.json");
     let newer = serde_json::json!({"format": 3, "files": json(&path)});
     std::fs::write(&path, newer.to_string()).unwrap();
-    for command in [
-        &["generate", "--checkpoint", "run", "--prompt", "The"][..],
-        &["train", "--resume", "--out", "run"],
-    ] {
-        fails(dir, command, &["step-000004", "format 3", "newer"]);
+    for line in ["generate --checkpoint run --prompt The", "train --resume --out run"] {
+        fails(dir, line, &["step-000004", "format 3", "newer"]);
     }
     assert_eq!(json(&path), newer);
 }

@@ -25,31 +25,27 @@ fn a_model_of_the_users_own_shape_trains_resumes_generates_and_exports() {
     let dir = with_text();
     let dir = dir.path();
     std::fs::write(dir.join("own.toml"), CONFIG).unwrap();
-    let printed = succeeds(dir, &["train", "--config", "own.toml", "--print-config"]);
+    let printed = succeeds(dir, "train --config own.toml --print-config");
     assert!(printed.contains("block_length = 2"), "{printed}");
     std::fs::write(dir.join("printed.toml"), &printed).unwrap();
-    let again = succeeds(dir, &["train", "--config", "printed.toml", "--print-config"]);
-    assert_eq!(again, printed);
+    assert_eq!(succeeds(dir, "train --config printed.toml --print-config"), printed);
     // a flag overrides the file; a preset that a flag names overrides the model in the file
-    let other = ["train", "--config", "own.toml", "--preset", "debug-vanilla", "--print-config"];
-    assert!(!succeeds(dir, &other).contains("block_length"));
+    let other = "train --config own.toml --preset debug-vanilla --print-config";
+    assert!(!succeeds(dir, other).contains("block_length"));
 
-    succeeds(dir, &["train", "--config", "own.toml"]);
-    let longer = ["train", "--config", "own.toml", "--resume", "--keep", "2"];
-    succeeds(dir, &longer);
-    let exports = ["export", "--checkpoint", "run", "--out", "own.safetensors"];
-    succeeds(dir, &exports);
+    succeeds(dir, "train --config own.toml");
+    succeeds(dir, "train --config own.toml --resume --keep 2");
+    succeeds(dir, "export --checkpoint run --out own.safetensors");
     let config = std::fs::read_to_string(dir.join("config.json")).unwrap();
     assert!(config.contains("\"block_length\": 2"), "{config}");
-    let generates = ["generate", "--checkpoint", "run", "--prompt", "line", "--max-tokens", "4"];
-    succeeds(dir, &generates);
+    succeeds(dir, "generate --checkpoint run --prompt line --max-tokens 4");
 
     let changed = CONFIG.replace("num_attention_heads = 3", "num_attention_heads = 2");
     std::fs::write(dir.join("changed.toml"), changed).unwrap();
     let key = "model.block_decoder.num_attention_heads";
-    fails(dir, &["train", "--config", "changed.toml", "--resume"], &[key]);
+    fails(dir, "train --config changed.toml --resume", &[key]);
     let misspelt = CONFIG.replace("block_length", "blok_length");
     std::fs::write(dir.join("misspelt.toml"), misspelt).unwrap();
-    let misspelt = ["train", "--config", "misspelt.toml", "--print-config"];
-    fails(dir, &misspelt, &["misspelt.toml:12: model.blok_length", "`block_length`"]);
+    let says = ["misspelt.toml:12: model.blok_length", "`block_length`"];
+    fails(dir, "train --config misspelt.toml --print-config", &says);
 }
