@@ -19,10 +19,10 @@ use crate::scheduler::Scheduler;
 /// the start of a block; a sequence that ends frees its slot at once.
 ///
 /// On burn-flex, the bits of the logits of a sequence do not depend on the other sequences as long
-/// as no matrix product has more than [`BATCH_INVARIANT_ROWS`] rows (sequences times prefix
+/// as no matrix product has more than [`batch_invariant_rows`] rows (sequences times prefix
 /// vectors). With more rows, and on other devices, they differ by rounding.
 ///
-/// [`BATCH_INVARIANT_ROWS`]: block_transformer_layers::BATCH_INVARIANT_ROWS
+/// [`batch_invariant_rows`]: block_transformer_layers::batch_invariant_rows
 ///
 /// ```no_run
 /// # use burn::tensor::Device;

@@ -1,13 +1,14 @@
 //! Groups prompts, and cuts them into the blocks that a prefill runs.
 
 use block_transformer_family::PaddingMask;
-use block_transformer_layers::{BATCH_INVARIANT_ROWS, Positions, int_tensor};
+use block_transformer_layers::{Positions, batch_invariant_rows, int_tensor};
 use block_transformer_text::PAD;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::scheduler::NewPrompt;
 
 /// Positions of each prompt that a prefill runs together, which bounds the memory of long prompts.
+/// A group of several prompts has no more positions either.
 pub const PREFILL_CHUNK: usize = 512;
 
 /// New prompts with the same number of blocks.
@@ -34,17 +35,24 @@ pub(crate) struct Chunk {
 impl Group {
     /// Groups `prompts` by their number of blocks. A block has `per_block` positions.
     ///
-    /// A group of several prompts has at most [`BATCH_INVARIANT_ROWS`] positions, so that the bits
-    /// of each prompt are the same as without the others. Larger groups would hardly be faster:
-    /// with that many rows the arithmetic takes longer than reading the weights.
-    pub(crate) fn all(prompts: &[NewPrompt], block_length: usize, per_block: usize) -> Vec<Self> {
+    /// A group of several prompts has at most [`batch_invariant_rows`] positions, so that the bits
+    /// of each prompt are the same as without the others. On burn-flex, larger groups would hardly
+    /// be faster: with that many rows the arithmetic takes longer than reading the weights. Devices
+    /// without this guarantee get groups of up to [`PREFILL_CHUNK`] positions.
+    pub(crate) fn all(
+        prompts: &[NewPrompt],
+        block_length: usize,
+        per_block: usize,
+        device: &Device,
+    ) -> Vec<Self> {
+        let most = batch_invariant_rows(device).unwrap_or(PREFILL_CHUNK);
         let blocks = |prompt: &&NewPrompt| prompt.ids.len().div_ceil(block_length);
         let mut by_length: Vec<&NewPrompt> = prompts.iter().collect();
         by_length.sort_by_key(blocks);
         by_length
             .chunk_by(|a, b| blocks(a) == blocks(b))
             .flat_map(|same| {
-                let rows = BATCH_INVARIANT_ROWS / (blocks(&same[0]) * per_block);
+                let rows = most / (blocks(&same[0]) * per_block);
                 same.chunks(rows.max(1)).map(|rows| Self::new(rows, block_length))
             })
             .collect()

@@ -43,7 +43,7 @@ impl Runner {
         if !finished.is_empty() {
             states.push(self.append(finished));
         }
-        for group in Group::all(new, length, positions) {
+        for group in Group::all(new, length, positions, &self.device) {
             states.push(self.prefill(&group));
             slots.extend(&group.slots);
         }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
-use crate::{Indices, PerDevice};
+use crate::indices::Indices;
+use crate::per_device::PerDevice;
 
 /// A causal mask by groups of positions, which can also hide padding keys.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::PerDevice;
+use crate::per_device::PerDevice;
 
 /// Positions or slots, as a slice on the host and as a tensor that is created once per device.
 #[derive(Clone, Debug)]

@@ -36,7 +36,7 @@ pub use per_device::PerDevice;
 pub use rotary::{RotaryAngles, RotaryTable};
 pub use scores::{TargetScore, TargetScores};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 #[cfg(feature = "flex")]
 use flex as imp;
@@ -85,15 +85,17 @@ pub fn cached_attention(
     imp::cached_attention(qkv, heads, angles, mask, slots, keep, cache)
 }
 
-/// The largest number of rows that [`linear`] multiplies by a matrix of f32. With more rows, burn's
-/// packed product is faster; it rounds differently.
-pub const MAX_LINEAR_ROWS: usize = 191;
+/// The largest number of rows for which the bits of a row of every linear layer on `device` do not
+/// depend on the other rows; `None` where there is no such guarantee.
+pub fn batch_invariant_rows(device: &Device) -> Option<usize> {
+    imp::batch_invariant_rows(device)
+}
 
 /// `x weight + bias` for a few rows, for which reading the matrix takes most of the time. The bits
 /// of a row do not depend on the other rows.
 ///
 /// # Shapes
-/// - `x`: `[rows, d_in]`; with f32 weights, at most [`MAX_LINEAR_ROWS`] rows
+/// - `x`: `[rows, d_in]`; with f32 weights, at most [`batch_invariant_rows`] rows
 /// - `weight`: `[d_in, d_out]`
 /// - `bias`: `[d_out]`
 /// - output: `[rows, d_out]`

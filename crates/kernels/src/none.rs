@@ -1,8 +1,11 @@
 //! The functions of a backend folder, for builds that contain no backend with kernels.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
-use crate::{CausalMask, Indices, RotaryAngles, TargetScores};
+use crate::causal_mask::CausalMask;
+use crate::indices::Indices;
+use crate::rotary::RotaryAngles;
+use crate::scores::TargetScores;
 
 pub(crate) fn self_attention(
     _: &Tensor<3>,
@@ -22,6 +25,10 @@ pub(crate) fn cached_attention(
     _: usize,
     _: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
+    None
+}
+
+pub(crate) fn batch_invariant_rows(_: &Device) -> Option<usize> {
     None
 }
 

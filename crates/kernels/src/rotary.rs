@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::{Indices, PerDevice};
+use crate::indices::Indices;
+use crate::per_device::PerDevice;
 
 /// Cosines and sines for positions from 0 on, computed once: the table grows to the largest
 /// position that was requested, and clones share it.

@@ -203,6 +203,7 @@ fn held(cache: &Tensor<4>, slots: &Indices, end: usize) -> Tensor<4> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mask::causal_by_block;
 
     /// One head of width 1, so that a cache is a table of slots by positions.
     fn row(values: &[f32], rows: usize, device: &Device) -> Tensor<4> {
@@ -264,7 +265,7 @@ mod tests {
             let mut cache = KvCache::new(2, 1, 2, 2, &device);
             let mut step = |start: usize, qkv: [f32; 6]| -> Vec<f32> {
                 let at = Positions::Slots { slots: vec![1], starts: vec![start] };
-                let mask = crate::causal_by_block(&at, 1, 1, None);
+                let mask = causal_by_block(&at, 1, 1, None);
                 let qkv = Tensor::<1>::from_floats(qkv, &device).reshape([1, 1, 6]);
                 let out = cache.attend(qkv, &rotary, &mask, (&at, &at.slots(1)), 1);
                 out.into_data().iter::<f32>().collect()

@@ -24,13 +24,13 @@ pub use conv::BlockConv;
 pub use gelu::gelu;
 pub use init::Init;
 pub use invalid::InvalidConfig;
-pub use linear::{BATCH_INVARIANT_ROWS, project};
+pub use linear::project;
 pub use loss::{cross_entropy, linear_cross_entropy};
 pub use mask::{AttentionMask, causal_by_block};
 pub use rotary::Rotary;
 pub use scores::score_targets;
 
-pub use block_transformer_kernels::{TargetScore, int_tensor, max_of};
+pub use block_transformer_kernels::{TargetScore, batch_invariant_rows, int_tensor, max_of};
 
 /// Replaces each logit `x` by `e^((x - max) * scale)`, its softmax weight before normalization. `max`
 /// is the largest logit, and `scale` the inverse of the temperature. A NaN stays a NaN.

@@ -3,10 +3,6 @@
 use burn::nn::Linear;
 use burn::tensor::{Tensor, module};
 
-/// The largest number of rows for which the bits of a row of [`project`] do not depend on the other
-/// rows. This applies to the flex device with its kernels (the feature `flex`), without autodiff.
-pub const BATCH_INVARIANT_ROWS: usize = block_transformer_kernels::MAX_LINEAR_ROWS;
-
 /// `x weight + bias`, computed in the type of `x`. The weight may be stored in a narrower type.
 ///
 /// # Shapes

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use block_transformer_kernels::{CausalMask, PerDevice};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
-use crate::Positions;
+use crate::cache::Positions;
 
 /// The score of a hidden key. It is finite, so that the output of a query that sees no key and its
 /// (unused) gradient are finite too.

@@ -4,14 +4,15 @@
 use std::mem::MaybeUninit;
 
 use burn::backend::Flex;
-use burn::tensor::{DType, Shape, Tensor, bf16};
+use burn::tensor::{DType, Device, Shape, Tensor, bf16};
 use rayon::prelude::*;
-
-use crate::MAX_LINEAR_ROWS;
 
 use super::parts::{DisjointSlices, contiguous, tensor, values};
 use super::simd::vector::{Stored, Vector, Vectorized, dispatch};
 
+/// The largest number of rows of `x` for a matrix of f32. With more rows, burn's packed product is
+/// faster; it rounds differently.
+const MAX_ROWS: usize = 191;
 /// Rows of the matrix in a tile: the number of streams that the hardware prefetches well.
 const DEPTH: usize = 32;
 /// The largest number of columns per task: 4 KiB of each row of the matrix.
@@ -27,6 +28,11 @@ const TILE_COLUMNS: usize = 16 * VECTORS;
 /// power of two, and rows would compete for the same sets of the cache.
 const PADDING: usize = 16;
 
+/// See [`crate::batch_invariant_rows`].
+pub(crate) fn batch_invariant_rows(device: &Device) -> Option<usize> {
+    (!device.is_autodiff() && *device == Device::flex()).then_some(MAX_ROWS)
+}
+
 /// See [`crate::linear`].
 pub(crate) fn linear(
     x: &Tensor<2>,
@@ -35,7 +41,7 @@ pub(crate) fn linear(
 ) -> Option<Tensor<2>> {
     let ([m, k], [_, n]) = (x.dims(), weight.dims());
     let stored = weight.dtype();
-    let too_many = m > MAX_LINEAR_ROWS && stored == DType::F32;
+    let too_many = m > MAX_ROWS && stored == DType::F32;
     if too_many || x.is_autodiff() || weight.is_autodiff() {
         return None;
     }

@@ -9,6 +9,6 @@ mod targets;
 
 pub(crate) use attention::{cached_attention, self_attention};
 pub(crate) use gelu::gelu;
-pub(crate) use linear::linear;
+pub(crate) use linear::{batch_invariant_rows, linear};
 pub(crate) use simd::math::exp_differences;
 pub(crate) use targets::score_targets;

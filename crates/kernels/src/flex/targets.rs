@@ -5,7 +5,8 @@ use burn::tensor::Tensor;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-use crate::{TargetScore, TargetScores, max_of};
+use crate::host::max_of;
+use crate::scores::{TargetScore, TargetScores};
 
 use super::parts::{contiguous, values};
 use super::simd::math::exp;

@@ -3,8 +3,10 @@
 use burn::backend::Flex;
 use burn::tensor::{DType, Shape, Tensor};
 
+use crate::causal_mask::CausalMask;
 use crate::flex::parts::{DisjointSlices, contiguous, tensor, values};
-use crate::{CausalMask, Indices, RotaryAngles};
+use crate::indices::Indices;
+use crate::rotary::RotaryAngles;
 
 use super::head::Heads;
 use super::view::View;

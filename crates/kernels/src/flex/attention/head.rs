@@ -3,8 +3,8 @@
 
 use multiversion::multiversion;
 
-use crate::RotaryAngles;
 use crate::flex::parts::DisjointSlices;
+use crate::rotary::RotaryAngles;
 
 /// The sizes of a call.
 #[derive(Clone, Copy, Debug)]

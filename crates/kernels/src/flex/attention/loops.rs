@@ -3,7 +3,7 @@
 use multiversion::multiversion;
 
 use crate::flex::simd::math::{add_scaled, dot, exp_and_sum};
-use crate::max_of;
+use crate::host::max_of;
 
 use super::view::{Outputs, View};
 

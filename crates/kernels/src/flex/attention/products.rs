@@ -7,7 +7,7 @@ use gemm::{Parallelism, gemm};
 use multiversion::multiversion;
 
 use crate::flex::simd::math::{dot, exp_and_sum};
-use crate::max_of;
+use crate::host::max_of;
 
 use super::view::{Outputs, View};
 

@@ -7,8 +7,9 @@ use burn::backend::flex::FlexTensor;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Shape, Tensor};
 
+use crate::causal_mask::CausalMask;
 use crate::flex::parts::{DisjointSlices, contiguous, tensor, values};
-use crate::{CausalMask, RotaryAngles};
+use crate::rotary::RotaryAngles;
 
 use super::head::Heads;
 use super::view::{Outputs, View};

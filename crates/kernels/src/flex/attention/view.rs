@@ -1,6 +1,6 @@
 //! The attention of one row and head.
 
-use crate::CausalMask;
+use crate::causal_mask::CausalMask;
 
 /// The score of a padding key. It is finite, so that the output of a query that sees no key and its
 /// (unused) gradient are finite too.

@@ -101,7 +101,7 @@ pub(crate) fn exp_differences(x: &mut [f32], max: f32, scale: f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::max_of;
+    use crate::host::max_of;
 
     #[test]
     fn exp_is_within_two_units_in_the_last_place() {
