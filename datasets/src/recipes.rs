@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use block_transformer_files::nearest;
+
 use crate::dependencies::{MAX_BYTES, dependencies};
 use crate::download::{Download, fetch};
 use crate::error::DatasetError;
@@ -58,14 +60,11 @@ pub fn resolve(
         _ if path.components().count() > 1 || path.extension().is_some() => {
             DocumentSource::open(path)
         }
-        _ => {
-            let similarity = |known: &&str| (strsim::jaro_winkler(corpus, known) * 1e6) as u64;
-            Err(DatasetError::UnknownRecipe {
-                name: corpus.into(),
-                nearest: NAMES.into_iter().max_by_key(similarity).unwrap_or_default(),
-                known: NAMES.join(", "),
-            })
-        }
+        _ => Err(DatasetError::UnknownRecipe {
+            name: corpus.into(),
+            nearest: nearest(corpus, NAMES).unwrap_or_default(),
+            known: NAMES.join(", "),
+        }),
     }
 }
 

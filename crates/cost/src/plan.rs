@@ -72,7 +72,7 @@ pub fn largest_batch(
 
 /// How a model of `config` is stored on a machine.
 fn storage(config: &ModelConfig, machine: &Machine) -> Storage {
-    let matrices = config.num_matrix_params() as u64;
+    let matrices = config.stacks().matrix_params() as u64;
     let others = config.num_params() as u64 - matrices;
     let weight_bytes =
         matrices * machine.weights.bytes() as u64 + others * machine.values.bytes() as u64;

@@ -6,7 +6,7 @@ use block_transformer_cost::{
     Lengths, Machine, Phases, Prediction, Sizes, Workload, decode, largest_batch, prefill,
     published,
 };
-use block_transformer_family::FloatFormat;
+use block_transformer_family::{FloatFormat, StackShape};
 use block_transformer_generation::{Engine, Limits, Options, PositionCounts, Work};
 use block_transformer_layers::neox::NeoXConfig;
 use block_transformer_testing::shape;
@@ -23,7 +23,7 @@ fn preset(name: &str) -> &'static ModelConfig {
 fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
     let stack = |stack: &NeoXConfig, positions: PositionCounts| {
         let (h, m) = (stack.hidden_size, stack.intermediate());
-        let all = positions.run * stack.num_matrix_params();
+        let all = positions.run * StackShape::from(stack).matrix_params();
         2 * (all - (positions.run - positions.finished) * (h * h + 2 * h * m))
     };
     let flops = match config {
@@ -68,9 +68,10 @@ fn flops_match_the_counts_of_the_engine() {
             let matrices = |phases: Phases| phases.total().matrix_flops;
             let written = matrices(decode(&config, rows, prompt, F32)) * (blocks * length) as f64;
             let one_step = match &config {
-                ModelConfig::Vanilla(c) => 2 * c.stack.num_matrix_params(),
+                ModelConfig::Vanilla(c) => 2 * StackShape::from(&c.stack).matrix_params(),
                 ModelConfig::Block(c) => {
-                    2 * c.embeddings_per_block() * c.block_decoder.num_matrix_params()
+                    let stack = StackShape::from(&c.block_decoder);
+                    2 * c.embeddings_per_block() * stack.matrix_params()
                 }
                 other => panic!("no sizes of {}", other.family()),
             };

@@ -98,6 +98,21 @@ impl TokenBatch {
     }
 }
 
+/// Blocks, and contexts that they continue.
+#[derive(Clone, Debug)]
+pub struct Continuations {
+    /// The contexts, `[rows, n, block_length]`.
+    pub ids: Tensor<3, Int>,
+    /// The positions of `ids` that hold tokens, `[rows, n * block_length]`. Padding is allowed at the
+    /// start of a row's first block, and after the last block that `before` names, because no result
+    /// depends on it there.
+    pub is_token: PaddingMask,
+    /// The block of `ids` that each continuation follows, `[count]`: `row * n + block`.
+    pub before: Vec<i64>,
+    /// The continuations, `[count, block_length]`.
+    pub written: Tensor<2, Int>,
+}
+
 /// Losses of the tokens that a model predicts.
 #[derive(Clone, Debug)]
 pub struct TokenLosses {

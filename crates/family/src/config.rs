@@ -13,12 +13,6 @@ pub trait FamilyConfig: PublishedNames + Clone + Debug + PartialEq + Send + Sync
     /// Name of the family: "block" or "vanilla" for those of the paper.
     fn family(&self) -> &'static str;
 
-    /// Tokens per block; 1 for models without blocks.
-    fn block_length(&self) -> usize;
-
-    /// Rows of the token tables and columns of the LM head.
-    fn vocab_size(&self) -> usize;
-
     /// The same configuration over `vocab_size` token ids.
     fn with_vocab_size(self, vocab_size: usize) -> Self;
 
@@ -37,15 +31,22 @@ pub trait FamilyConfig: PublishedNames + Clone + Debug + PartialEq + Send + Sync
     /// Parameters outside the token tables and the LM head.
     fn num_params_non_embedding(&self) -> usize;
 
-    /// Parameters in the matrices of linear layers. An LM head counts unless it is a token table.
-    fn num_matrix_params(&self) -> usize;
-
     /// Shapes of the model's layer stacks, for the cost model and memory limits.
     fn stacks(&self) -> Stacks;
 
+    /// Tokens per block; 1 for models without blocks.
+    fn block_length(&self) -> usize {
+        self.stacks().block_length
+    }
+
+    /// Rows of the token tables and columns of the LM head.
+    fn vocab_size(&self) -> usize {
+        self.stacks().vocab_size
+    }
+
     /// Bytes of the parameters when they are stored in `precision`.
     fn weight_bytes(&self, precision: Precision) -> u64 {
-        let (all, in_matrices) = (self.num_params() as u64, self.num_matrix_params() as u64);
+        let (all, in_matrices) = (self.num_params() as u64, self.stacks().matrix_params() as u64);
         (all - in_matrices) * precision.values().bytes() as u64
             + in_matrices * precision.matrices().bytes() as u64
     }

@@ -11,13 +11,7 @@ use crate::batch::PaddingMask;
 /// Every sequence has a slot of the cache. A caller first appends the blocks of a prompt, then starts
 /// a block from the states after them, then decodes the rest of the block token by token, and
 /// appends the finished block.
-pub trait BlockDecoding {
-    /// Tokens per block; 1 for models without blocks.
-    fn block_length(&self) -> usize;
-
-    /// Positions per block in the cache of the whole sequence.
-    fn positions_per_block(&self) -> usize;
-
+pub trait BlockDecoding: Send {
     /// Runs new blocks and adds them to the cache. The blocks are a chunk of a prompt, or blocks
     /// that were finished in decoding.
     ///
@@ -34,11 +28,14 @@ pub trait BlockDecoding {
     fn start(&mut self, states: Tensor<3>) -> Tensor<2>;
 
     /// Continues the block in progress for the rows `kept` of the last call, whose chosen tokens are
-    /// `ids` `[kept]`; returns the logits `[kept, vocab]` of their next tokens.
+    /// `ids` `[kept]`; returns the logits `[kept, vocab]` of their next tokens. Models without
+    /// blocks do not implement it.
     ///
     /// # Panics
     /// When no block is in progress or the block is complete.
-    fn decode(&mut self, kept: &[usize], ids: Tensor<1, Int>) -> Tensor<2>;
+    fn decode(&mut self, _kept: &[usize], _ids: Tensor<1, Int>) -> Tensor<2> {
+        unreachable!("a block of one token is complete after its first")
+    }
 
     /// Fills every slot with the same random keys and values, for benchmarks of long contexts.
     fn fill_random(&mut self);

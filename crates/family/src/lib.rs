@@ -7,15 +7,17 @@ mod batch;
 mod config;
 mod decoding;
 mod model;
+mod module_path;
 mod names;
 mod precision;
 mod stacks;
 
-pub use batch::{PaddingMask, TokenBatch, TokenLosses};
+pub use batch::{Continuations, PaddingMask, TokenBatch, TokenLosses};
 pub use block_transformer_layers::InvalidConfig;
 pub use config::{FamilyConfig, Registration, check_ids};
 pub use decoding::{BlockDecoding, PositionCounts, Work};
 pub use model::Family;
+pub use module_path::{LinearLayer, ModulePath};
 pub use names::{PublishedNames, rename};
 pub use precision::{FloatFormat, ParsePrecisionError, Precision};
 pub use stacks::{Conditioning, EmbedderShape, StackShape, Stacks, TokenDecoderShape};

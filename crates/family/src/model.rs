@@ -4,7 +4,7 @@ use block_transformer_layers::{cross_entropy, linear_cross_entropy, project};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::batch::{PaddingMask, TokenBatch, TokenLosses};
+use crate::batch::{Continuations, TokenBatch, TokenLosses};
 use crate::config::FamilyConfig;
 use crate::decoding::BlockDecoding;
 use crate::precision::{self, FloatFormat, Precision};
@@ -30,33 +30,13 @@ pub trait Family: Module + 'static {
     /// The matrix `[width, vocab]` of the LM head.
     fn head(&self) -> Tensor<2>;
 
-    /// Hidden states of the blocks `written`, each of which follows block `before[i]` of `ids`.
-    ///
-    /// Padding is allowed at the start of a row's first block, and after the last block that
-    /// `before` names, because no returned state depends on it there.
-    ///
-    /// # Shapes
-    /// - `ids`: `[rows, n, block_length]`
-    /// - `is_token`: `[rows, n * block_length]`
-    /// - `before`: `[count]`, each `row * n + block`
-    /// - `written`: `[count, block_length]`
-    /// - output: `[count, block_length, width]`
-    fn continuation_hidden(
-        &self,
-        ids: Tensor<3, Int>,
-        is_token: &PaddingMask,
-        before: Vec<i64>,
-        written: Tensor<2, Int>,
-    ) -> Tensor<3>;
+    /// Hidden states of the blocks `written`, `[count, block_length, width]`. Each of them follows
+    /// its context.
+    fn continuation_hidden(&self, batch: Continuations) -> Tensor<3>;
 
     /// The model with empty caches on `device` for `slots` sequences of up to `blocks` blocks each.
     /// The model must not be on an autodiff device.
-    fn decoder(
-        &self,
-        slots: usize,
-        blocks: usize,
-        device: &Device,
-    ) -> Box<dyn BlockDecoding + Send>;
+    fn decoder(&self, slots: usize, blocks: usize, device: &Device) -> Box<dyn BlockDecoding>;
 
     /// The model with its weights stored in `precision`, for inference. With bf16, decoding a token
     /// reads half the bytes. burn's ndarray backend has no bf16.

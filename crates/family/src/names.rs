@@ -8,10 +8,14 @@ pub trait PublishedNames {
 
     /// Kernel size of the published convolution that is held as a
     /// [`BlockConv`](block_transformer_layers::BlockConv) at `path`.
-    fn conv_kernel(&self, path: &str) -> usize;
+    fn conv_kernel(&self, _path: &str) -> usize {
+        1
+    }
 
     /// Tensors of the published files that the model does not use: name and shape.
-    fn unused(&self) -> Vec<(String, Vec<usize>)>;
+    fn unused(&self) -> Vec<(String, Vec<usize>)> {
+        Vec::new()
+    }
 }
 
 /// Replaces sequences of path segments by their published names, in the order of `rules`, and the

@@ -7,6 +7,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::module_path::ModulePath;
+
 /// The float formats in which a model's weights are stored. Everything is computed in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -109,29 +111,26 @@ impl From<FloatFormat> for DType {
 
 /// `model` with the matrices of its linear layers in `format`.
 pub(crate) fn with_matrices<M: Module>(model: M, format: FloatFormat) -> M {
-    model.map(&mut CastMatrices { format, is_linear: Vec::new() })
+    model.map(&mut CastMatrices { format: format.into(), at: ModulePath::default() })
 }
 
 struct CastMatrices {
-    format: FloatFormat,
-    /// Whether each entered module is a linear layer.
-    is_linear: Vec<bool>,
+    format: DType,
+    at: ModulePath,
 }
 
 impl ModuleMapper for CastMatrices {
-    fn enter_module(&mut self, _: &str, container: &str) {
-        self.is_linear.push(matches!(container, "Struct:Linear" | "Struct:BlockConv"));
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.at.enter(name, container);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.is_linear.pop();
+        self.at.exit();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        // the last entry is the parameter's own field, the one before it the layer
-        let in_linear = self.is_linear.iter().rev().take(2).any(|&is_linear| is_linear);
-        let format = DType::from(self.format);
-        if D == 2 && in_linear { param.map(|tensor| tensor.cast(format)) } else { param }
+        let is_matrix = D == 2 && self.at.linear_layer().is_some();
+        if is_matrix { param.map(|tensor| tensor.cast(self.format)) } else { param }
     }
 }
 

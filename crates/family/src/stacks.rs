@@ -20,6 +20,11 @@ pub struct StackShape {
 }
 
 impl StackShape {
+    /// A stack with self-attention only, whose heads together are as wide as the residual stream.
+    pub fn with_self_attention(layers: usize, width: usize, mlp_width: usize) -> Self {
+        Self { layers, width, kv_width: width, mlp_width, cross_attention: false }
+    }
+
     /// Parameters in the matrices of the linear layers of one layer's MLP.
     pub fn mlp_params(&self) -> usize {
         2 * self.width * self.mlp_width
@@ -39,25 +44,21 @@ impl StackShape {
 
 impl From<&NeoXConfig> for StackShape {
     fn from(config: &NeoXConfig) -> Self {
-        Self {
-            layers: config.num_hidden_layers,
-            width: config.hidden_size,
-            kv_width: config.hidden_size,
-            mlp_width: config.intermediate(),
-            cross_attention: false,
-        }
+        Self::with_self_attention(
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.intermediate(),
+        )
     }
 }
 
 impl From<&RobertaConfig> for StackShape {
     fn from(config: &RobertaConfig) -> Self {
-        Self {
-            layers: config.num_hidden_layers,
-            width: config.hidden_size,
-            kv_width: config.hidden_size,
-            mlp_width: config.intermediate(),
-            cross_attention: false,
-        }
+        Self::with_self_attention(
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.intermediate(),
+        )
     }
 }
 
@@ -89,6 +90,23 @@ pub struct Stacks {
     pub embedder: Option<EmbedderShape>,
     /// The decoder of the tokens inside a block; `None` for models without blocks.
     pub token: Option<TokenDecoderShape>,
+}
+
+impl Stacks {
+    /// Parameters in the matrices of linear layers. An LM head counts unless it is a token table.
+    pub fn matrix_params(&self) -> usize {
+        let Self { vocab_size, context, embeddings_per_block, .. } = *self;
+        let embedder = self.embedder.map_or(0, |embedder| {
+            let encoder = embedder.encoder.map_or(0, |(stack, _)| stack.matrix_params());
+            encoder + embedder.projection_params
+        });
+        let decoder = self.token.map_or(context.width * vocab_size, |token| {
+            let head = if token.tied_head { 0 } else { token.stack.width * vocab_size };
+            let expansion = token.expansion_params(context.width, embeddings_per_block);
+            expansion + token.stack.matrix_params() + head
+        });
+        embedder + context.matrix_params() + decoder
+    }
 }
 
 /// Shape of an embedder of blocks.

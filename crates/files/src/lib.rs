@@ -2,6 +2,12 @@
 //!
 //! Everything is written under a temporary name in the target's own folder, synced to the disk, and
 //! then renamed. A killed process can leave temporary entries behind; [`sweep`] removes them.
+//!
+//! [`nearest`] suggests a name in place of a misspelt one.
+
+mod nearest;
+
+pub use nearest::nearest;
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};

@@ -1,6 +1,6 @@
 //! Runs the model for one step of a schedule.
 
-use block_transformer_family::{BlockDecoding, Family, PaddingMask};
+use block_transformer_family::{BlockDecoding, Family, FamilyConfig, PaddingMask};
 use block_transformer_layers::{Positions, int_tensor};
 use burn::tensor::{Device, Tensor};
 
@@ -11,7 +11,9 @@ use crate::scheduler::{FinishedBlock, NewPrompt, SchedulerOutput};
 /// Runs the output of a scheduler. It groups prompts and splits long ones into chunks. The
 /// arithmetic and the KV caches belong to the decoding state of the model.
 pub(crate) struct Runner {
-    pub decoding: Box<dyn BlockDecoding + Send>,
+    pub decoding: Box<dyn BlockDecoding>,
+    block_length: usize,
+    positions_per_block: usize,
     device: Device,
 }
 
@@ -20,8 +22,11 @@ impl Runner {
     pub(crate) fn new<M: Family>(model: &M, limits: Limits, device: &Device) -> Self {
         // under autodiff every step would be recorded
         let device = device.clone().without_autodiff();
-        let (slots, blocks) = (limits.max_sequences, limits.cached_blocks(&model.config()));
-        Self { decoding: model.valid().decoder(slots, blocks, &device), device }
+        let (config, slots) = (model.config(), limits.max_sequences);
+        let decoding = model.valid().decoder(slots, limits.cached_blocks(&config), &device);
+        let (block_length, positions_per_block) =
+            (config.block_length(), config.stacks().embeddings_per_block);
+        Self { decoding, block_length, positions_per_block, device }
     }
 
     /// Returns the logits `[rows, vocab]` of the next token of every planned row, in slot order.
@@ -36,8 +41,7 @@ impl Runner {
 
     /// Starts a block of every sequence and returns the logits of its first token.
     fn start(&mut self, finished: &[FinishedBlock<'_>], new: &[NewPrompt]) -> Tensor<2> {
-        let (length, positions) =
-            (self.decoding.block_length(), self.decoding.positions_per_block());
+        let (length, positions) = (self.block_length, self.positions_per_block);
         let mut slots: Vec<usize> = finished.iter().map(|block| block.slot).collect();
         let mut states = Vec::new();
         if !finished.is_empty() {
@@ -54,7 +58,7 @@ impl Runner {
     /// Runs prompts into the caches and returns the states `[rows, k, width]` after their last
     /// blocks.
     fn prefill(&mut self, prompts: &Group) -> Tensor<3> {
-        let chunks = prompts.chunks(self.decoding.positions_per_block(), &self.device);
+        let chunks = prompts.chunks(self.positions_per_block, &self.device);
         chunks
             .map(|chunk| self.decoding.append(chunk.ids, &chunk.is_token, &chunk.at))
             .last()
@@ -63,7 +67,7 @@ impl Runner {
 
     /// Runs finished blocks into the caches and returns the states `[rows, k, width]` after them.
     fn append(&mut self, finished: &[FinishedBlock<'_>]) -> Tensor<3> {
-        let (rows, length) = (finished.len(), self.decoding.block_length());
+        let (rows, length) = (finished.len(), self.block_length);
         let ids = int_tensor(finished.iter().flat_map(|block| block.ids).copied(), &self.device);
         let at = Positions::Slots {
             slots: finished.iter().map(|block| block.slot).collect(),

@@ -1,23 +1,16 @@
 //! Values that are created once per device.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
 
 /// Values created from host data, one per device that has requested one. Clones share them.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct PerDevice<T>(Arc<Mutex<Vec<(Device, T)>>>);
 
 impl<T> Default for PerDevice<T> {
     fn default() -> Self {
         Self(Arc::default())
-    }
-}
-
-impl<T> fmt::Debug for PerDevice<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PerDevice")
     }
 }
 

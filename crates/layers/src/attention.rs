@@ -1,24 +1,25 @@
 //! Scaled dot-product attention.
 
-use burn::tensor::{Tensor, activation::softmax};
+use burn::tensor::{Bool, Tensor, activation::softmax};
 
-use crate::mask::{AttentionMask, MASKED_SCORE};
+use crate::mask::MASKED_SCORE;
 use crate::rotary::Rotary;
 
-/// `softmax(scale * q k^T + bias, masked) v`.
+/// `softmax(scale * q k^T + bias, hidden) v`.
 ///
 /// # Shapes
 /// - `query`: `[batch, heads, queries, head_dim]`
 /// - `key`, `value`: `[batch, heads, keys, head_dim]`
 /// - `bias`: broadcastable to `[batch, heads, queries, keys]`, added to the scores
+/// - `hidden`: broadcastable to `[batch, heads, queries, keys]`, true at keys that a query may not see
 /// - output: `[batch, heads, queries, head_dim]`
-pub fn attend(
+pub(crate) fn attend(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
     scale: f64,
     bias: Option<Tensor<4>>,
-    mask: &AttentionMask,
+    hidden: Option<Tensor<4, Bool>>,
 ) -> Tensor<4> {
     // scaling the queries is cheaper than scaling the scores, which have more elements
     let query = if scale == 1.0 { query } else { query * scale };
@@ -26,7 +27,7 @@ pub fn attend(
     if let Some(bias) = bias {
         scores = scores + bias;
     }
-    if let Some(hidden) = mask.hidden(&scores.device()) {
+    if let Some(hidden) = hidden {
         let shape = scores.dims();
         scores = scores.mask_fill(hidden.expand(shape), MASKED_SCORE);
     }
@@ -50,13 +51,13 @@ pub(crate) fn split_qkv(qkv: Tensor<3>, heads: usize, rotary: &Rotary) -> [Tenso
 }
 
 /// `[batch, time, heads * head_dim] -> [batch, heads, time, head_dim]`
-pub fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
+pub(crate) fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
     let [batch, time, width] = x.dims();
     x.reshape([batch, time, heads, width / heads]).swap_dims(1, 2)
 }
 
 /// `[batch, heads, time, head_dim] -> [batch, time, heads * head_dim]`
-pub fn merge_heads(x: Tensor<4>) -> Tensor<3> {
+pub(crate) fn merge_heads(x: Tensor<4>) -> Tensor<3> {
     let [batch, heads, time, head_dim] = x.dims();
     x.swap_dims(1, 2).reshape([batch, time, heads * head_dim])
 }

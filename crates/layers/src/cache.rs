@@ -70,6 +70,9 @@ pub struct KvCache {
     values: Tensor<4>,
 }
 
+/// The KV caches of all layers of a stack.
+pub type StackCache = Vec<KvCache>;
+
 impl KvCache {
     /// An empty cache with room for `capacity` positions in each of `slots` slots.
     pub fn new(
@@ -124,23 +127,22 @@ impl KvCache {
     ) -> Tensor<3> {
         let [_, time, _] = qkv.dims();
         let [_, heads, _, head_dim] = self.keys.dims();
-        if let Some(causal) = mask.causal()
-            && let Some(out) = block_transformer_kernels::cached_attention(
-                &qkv,
-                heads,
-                rotary.angles(),
-                causal,
-                slots,
-                keep,
-                [&mut self.keys, &mut self.values],
-            )
-        {
+        if let Some(out) = block_transformer_kernels::cached_attention(
+            &qkv,
+            heads,
+            rotary.angles(),
+            mask.causal(),
+            slots,
+            keep,
+            [&mut self.keys, &mut self.values],
+        ) {
             return out;
         }
         let [query, key, value] = split_qkv(qkv, heads, rotary);
         let (keys, values) = self.write(key, value, (at, slots));
         let query = query.narrow(2, time - keep, keep);
-        merge_heads(attend(query, keys, values, score_scale(head_dim), None, &mask.last(keep)))
+        let hidden = mask.last(keep).hidden(&query.device());
+        merge_heads(attend(query, keys, values, score_scale(head_dim), None, hidden))
     }
 
     /// Writes the keys and values of new positions `[rows, heads, time, head_dim]`, and returns the

@@ -43,6 +43,25 @@ impl InvalidConfig {
         Self::check_size("num_attention_heads", heads, Self::MAX_WIDTH)
     }
 
+    /// Checks a stack whose layers have an MLP and heads that divide the width.
+    ///
+    /// # Errors
+    /// When a size is 0 or too large, or the heads do not divide the width.
+    pub fn check_layers(
+        width: usize,
+        layers: usize,
+        heads: usize,
+        mlp_width: Option<usize>,
+    ) -> Result<(), Self> {
+        Self::check_stack(width, layers, heads)?;
+        Self::check_size("intermediate_size", mlp_width.unwrap_or(1), Self::MAX_WIDTH)?;
+        if width.is_multiple_of(heads) {
+            return Ok(());
+        }
+        let reason = format!("{heads} does not divide hidden_size {width}");
+        Err(Self::new("num_attention_heads", reason))
+    }
+
     /// Adds the path of the table that contains the key.
     pub fn under(self, table: &str) -> Self {
         Self { key: format!("{table}.{}", self.key), ..self }

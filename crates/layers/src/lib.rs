@@ -18,8 +18,7 @@ mod rotary;
 mod scores;
 pub mod t5;
 
-pub use attention::{attend, merge_heads, split_heads};
-pub use cache::{KvCache, Positions};
+pub use cache::{KvCache, Positions, StackCache};
 pub use conv::BlockConv;
 pub use gelu::gelu;
 pub use init::Init;

@@ -11,21 +11,11 @@ use crate::cache::Positions;
 /// (unused) gradient are finite too.
 pub(crate) const MASKED_SCORE: f32 = -1e30;
 
-/// The keys that each query may see.
+/// The keys that each query may see: causal by groups of positions, with padding. The mask's tensor
+/// is created only when it is needed.
 #[derive(Clone, Debug)]
-pub enum AttentionMask {
-    /// Every query sees every key.
-    Open,
-    /// `[batch or 1, 1, queries or 1, keys]`, true at keys that are hidden.
-    Hidden(Tensor<4, Bool>),
-    /// Causal by groups of positions, with padding.
-    Causal(Causal),
-}
-
-/// A causal mask for a number of queries and keys. Its tensor is created only when it is needed.
-#[derive(Clone, Debug)]
-pub struct Causal {
-    mask: CausalMask,
+pub struct AttentionMask {
+    causal: CausalMask,
     queries: usize,
     /// Number of keys, from position 0 on.
     keys: usize,
@@ -33,50 +23,32 @@ pub struct Causal {
 }
 
 impl AttentionMask {
-    /// The mask as a tensor `[batch or 1, 1, queries or 1, keys]`, true at hidden keys; `None` if no
-    /// key is hidden.
-    pub(crate) fn hidden(&self, device: &Device) -> Option<Tensor<4, Bool>> {
-        match self {
-            Self::Open => None,
-            Self::Hidden(hidden) => Some(hidden.clone()),
-            Self::Causal(causal) => {
-                causal.hidden.get_or_make(device, || causal.hidden_tensor(device))
-            }
-        }
+    fn new(causal: CausalMask, queries: usize, keys: usize) -> Self {
+        Self { causal, queries, keys, hidden: PerDevice::default() }
+    }
+
+    /// The mask in the form that kernels take.
+    pub(crate) fn causal(&self) -> &CausalMask {
+        &self.causal
     }
 
     /// The mask of the last `keep` queries.
     pub(crate) fn last(&self, keep: usize) -> Self {
-        match self {
-            Self::Causal(Causal { mask, queries, keys, .. }) if keep < *queries => {
-                let mask = mask.after(queries - keep);
-                Self::Causal(Causal::new(mask, keep, *keys))
-            }
-            Self::Hidden(hidden) if hidden.dims()[2] > keep => {
-                let queries = hidden.dims()[2];
-                Self::Hidden(hidden.clone().narrow(2, queries - keep, keep))
-            }
-            all => all.clone(),
+        if keep == self.queries {
+            return self.clone();
         }
+        Self::new(self.causal.after(self.queries - keep), keep, self.keys)
     }
 
-    /// Returns the mask in the form that kernels take, if it is causal.
-    pub(crate) fn causal(&self) -> Option<&CausalMask> {
-        match self {
-            Self::Causal(causal) => Some(&causal.mask),
-            _ => None,
-        }
-    }
-}
-
-impl Causal {
-    fn new(mask: CausalMask, queries: usize, keys: usize) -> Self {
-        Self { mask, queries, keys, hidden: PerDevice::default() }
+    /// The mask as a tensor `[batch or 1, 1, queries, keys]`, true at hidden keys; `None` if no key is
+    /// hidden.
+    pub(crate) fn hidden(&self, device: &Device) -> Option<Tensor<4, Bool>> {
+        self.hidden.get_or_make(device, || self.hidden_tensor(device))
     }
 
     fn hidden_tensor(&self, device: &Device) -> Option<Tensor<4, Bool>> {
-        let Self { mask, queries, keys, .. } = self;
-        let (queries, keys, rows) = (*queries, *keys, mask.starts().len());
+        let (mask, queries, keys) = (&self.causal, self.queries, self.keys);
+        let rows = mask.starts().len();
         let key_mask = mask.key_mask_tensor(device);
         // the first query of a row sees the fewest keys
         if key_mask.is_none() && (0..rows).all(|row| mask.visible_keys(row, 0, keys) == keys) {
@@ -116,8 +88,7 @@ pub fn causal_by_block(
 ) -> AttentionMask {
     let key_mask = key_mask.filter(|mask| mask.contains(&false));
     let keys = at.furthest() + queries;
-    let mask = CausalMask::new(at.starts(), group, key_mask);
-    AttentionMask::Causal(Causal::new(mask, queries, keys))
+    AttentionMask::new(CausalMask::new(at.starts(), group, key_mask), queries, keys)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use crate::gelu::gelu;
 use crate::init::Init;
 use crate::invalid::InvalidConfig;
 use crate::linear::apply;
-use crate::mask::AttentionMask;
 
 /// Shape of a RoBERTa encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,14 +45,8 @@ impl RobertaConfig {
     /// # Errors
     /// Names the first key whose value does not fit.
     pub fn check(&self, time: usize) -> Result<(), InvalidConfig> {
-        let Self { hidden_size, num_hidden_layers, num_attention_heads, .. } = *self;
-        InvalidConfig::check_stack(hidden_size, num_hidden_layers, num_attention_heads)?;
-        let mlp_width = self.intermediate_size.unwrap_or(1);
-        InvalidConfig::check_size("intermediate_size", mlp_width, InvalidConfig::MAX_WIDTH)?;
-        if !hidden_size.is_multiple_of(num_attention_heads) {
-            let reason = format!("{num_attention_heads} does not divide hidden_size {hidden_size}");
-            return Err(InvalidConfig::new("num_attention_heads", reason));
-        }
+        let (layers, heads) = (self.num_hidden_layers, self.num_attention_heads);
+        InvalidConfig::check_layers(self.hidden_size, layers, heads, self.intermediate_size)?;
         let rows = self.max_position_embeddings;
         InvalidConfig::check_size("max_position_embeddings", rows, InvalidConfig::MAX_WIDTH)?;
         // positions of tokens start at 2
@@ -67,12 +60,6 @@ impl RobertaConfig {
     /// Width of the feed-forward layer.
     pub fn intermediate(&self) -> usize {
         self.intermediate_size.unwrap_or(4 * self.hidden_size)
-    }
-
-    /// Number of parameters in the weight matrices of the linear layers.
-    pub fn num_matrix_params(&self) -> usize {
-        let (h, m) = (self.hidden_size, self.intermediate());
-        self.num_hidden_layers * (4 * h * h + 2 * h * m)
     }
 
     /// Number of parameters of the encoder, including its embeddings.
@@ -122,12 +109,12 @@ impl RobertaLayer {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, mask: &AttentionMask) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, hidden: &Tensor<4, Bool>) -> Tensor<3> {
         let [_, _, width] = x.dims();
         let heads = |linear: &Linear| split_heads(apply(linear, x.clone()), self.heads);
         let scale = score_scale(width / self.heads);
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
-        let attended = merge_heads(attend(query, key, value, scale, None, mask));
+        let attended = merge_heads(attend(query, key, value, scale, None, Some(hidden.clone())));
         let x = self.attention_norm.forward(apply(&self.attention_dense, attended) + x);
         let fed = apply(&self.output, gelu(apply(&self.intermediate, x.clone())));
         self.output_norm.forward(fed + x)
@@ -186,9 +173,9 @@ impl RobertaEncoder {
                 + embeddings.position_embeddings.forward(positions)
                 + kind,
         );
-        let mask = AttentionMask::Hidden(is_token.bool_not().reshape([rows, 1, 1, time]));
+        let hidden = is_token.bool_not().reshape([rows, 1, 1, time]);
         for layer in &self.layer {
-            x = layer.forward(x, &mask);
+            x = layer.forward(x, &hidden);
         }
         x
     }

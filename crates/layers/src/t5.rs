@@ -4,15 +4,15 @@
 use block_transformer_kernels::int_tensor;
 use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
-use burn::tensor::{Device, Tensor, activation::relu};
+use burn::tensor::{Bool, Device, Tensor, activation::relu};
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{attend, merge_heads, split_heads};
-use crate::cache::{KvCache, Positions};
+use crate::cache::{KvCache, Positions, StackCache};
 use crate::init::Init;
 use crate::invalid::InvalidConfig;
 use crate::linear::apply;
-use crate::mask::{AttentionMask, causal_by_block};
+use crate::mask::causal_by_block;
 
 /// Epsilon of the RMS norms, added to the mean square.
 const EPS: f64 = 1e-6;
@@ -81,21 +81,10 @@ impl T5Config {
     /// Number of parameters of the stack: self-attention, cross-attention, feed-forward layers, norms,
     /// position bias.
     pub fn num_params(&self) -> usize {
-        self.num_matrix_params()
-            + (3 * self.num_hidden_layers + 1) * self.hidden_size
+        let (d, inner) = (self.hidden_size, self.num_attention_heads * self.d_kv);
+        self.num_hidden_layers * d * (8 * inner + 2 * self.d_ff)
+            + (3 * self.num_hidden_layers + 1) * d
             + self.relative_attention_num_buckets * self.num_attention_heads
-    }
-
-    /// Number of parameters in the weight matrices of the linear layers.
-    pub fn num_matrix_params(&self) -> usize {
-        let inner = self.num_attention_heads * self.d_kv;
-        self.num_hidden_layers * self.hidden_size * (8 * inner + 2 * self.d_ff)
-    }
-
-    /// Bytes of keys and values per cached position of self-attention, and per encoder state of
-    /// cross-attention, at `bytes` per value.
-    pub fn kv_bytes(&self, bytes: usize) -> usize {
-        2 * self.num_hidden_layers * self.num_attention_heads * self.d_kv * bytes
     }
 }
 
@@ -134,10 +123,10 @@ impl T5Attention {
         x: Tensor<3>,
         (key, value): (Tensor<4>, Tensor<4>),
         bias: Option<Tensor<4>>,
-        mask: &AttentionMask,
+        hidden: Option<Tensor<4, Bool>>,
     ) -> Tensor<3> {
         let query = split_heads(apply(&self.q, x), self.heads);
-        apply(&self.o, merge_heads(attend(query, key, value, 1.0, bias, mask)))
+        apply(&self.o, merge_heads(attend(query, key, value, 1.0, bias, hidden)))
     }
 }
 
@@ -206,7 +195,7 @@ impl T5Stack {
     }
 
     /// Empty self-attention caches for `slots` sequences of up to `capacity` positions.
-    pub fn new_cache(&self, slots: usize, capacity: usize, device: &Device) -> Vec<KvCache> {
+    pub fn new_cache(&self, slots: usize, capacity: usize, device: &Device) -> StackCache {
         let layer = || KvCache::new(slots, self.heads, capacity, self.d_kv, device);
         self.block.iter().map(|_| layer()).collect()
     }
@@ -232,26 +221,22 @@ impl T5Stack {
         mut x: Tensor<3>,
         states: &T5States,
         at: &Positions,
-        mut cache: Option<&mut Vec<KvCache>>,
+        mut cache: Option<&mut StackCache>,
     ) -> Tensor<3> {
         let [rows, time, _] = x.dims();
         let slots = at.slots(rows);
         let bias = self.position_bias(at.furthest(), time, &x.device());
-        let mask = causal_by_block(at, time, 1, None);
+        let hidden = causal_by_block(at, time, 1, None).hidden(&x.device());
         for (i, (block, states)) in self.block.iter().zip(states).enumerate() {
             let normed = block.self_norm.forward(x.clone());
             let (mut key, mut value) = block.self_attention.keys_values(normed.clone());
             if let Some(cache) = cache.as_deref_mut() {
                 (key, value) = cache[i].write(key, value, (at, &slots));
             }
-            x = x + block.self_attention.forward(normed, (key, value), Some(bias.clone()), &mask);
+            let (bias, hidden) = (Some(bias.clone()), hidden.clone());
+            x = x + block.self_attention.forward(normed, (key, value), bias, hidden);
             let normed = block.cross_norm.forward(x.clone());
-            x = x + block.cross_attention.forward(
-                normed,
-                states.clone(),
-                None,
-                &AttentionMask::Open,
-            );
+            x = x + block.cross_attention.forward(normed, states.clone(), None, None);
             let normed = block.feed_norm.forward(x.clone());
             x = x + apply(&block.wo, relu(apply(&block.wi, normed)));
         }

@@ -37,7 +37,12 @@ pub fn find_cases(dir: &Path) -> Result<Vec<String>, ParityError> {
         }
     }
     names.sort();
-    if names.is_empty() { Err(ParityError::NoCases(dir.into())) } else { Ok(names) }
+    if names.is_empty() {
+        let reason =
+            "no NAME.json with NAME.model.safetensors and NAME.golden.safetensors beside it";
+        return Err(ParityError::Missing { path: dir.into(), reason: reason.into() });
+    }
+    Ok(names)
 }
 
 impl Case {
@@ -66,10 +71,8 @@ impl Case {
 
     /// A recorded tensor.
     pub(crate) fn golden(&self, name: &str) -> Result<&HostTensor, ParityError> {
-        self.golden.get(name).ok_or_else(|| ParityError::Missing {
-            path: self.golden_path.clone(),
-            name: name.to_string(),
-        })
+        let (path, reason) = (self.golden_path.clone(), format!("no tensor `{name}`"));
+        self.golden.get(name).ok_or(ParityError::Missing { path, reason })
     }
 
     /// Returns the recorded tensors with names that start with `prefix`, by the rest of the name.

@@ -5,8 +5,9 @@ use burn::tensor::Device;
 
 use crate::case::Case;
 use crate::error::ParityError;
+use crate::greedy;
 use crate::quantity::{Quantity, largest, values};
-use crate::{greedy, training};
+use crate::training;
 
 /// Absolute tolerance of embeddings and logits: f32 rounding through a few layers.
 const VALUES: f64 = 1e-4;
@@ -15,96 +16,75 @@ const LOSSES: f64 = 1e-5;
 /// Tolerance of the largest difference of a gradient, relative to its largest element.
 const GRADIENTS: f64 = 1e-4;
 
-/// The result of comparing a case.
-#[derive(Clone, Debug)]
-pub struct Comparison {
-    /// Name of the case.
-    pub case: String,
-    /// Every quantity compared.
-    pub quantities: Vec<Quantity>,
-}
-
-impl Comparison {
-    /// Whether every quantity is within tolerance.
-    pub fn holds(&self) -> bool {
-        self.quantities.iter().all(Quantity::holds)
-    }
-}
-
 /// Computes on `device` every quantity that `case` records, and compares it with the recorded one.
 ///
 /// # Errors
 /// When a file is damaged or a recorded tensor is missing. Differences are not errors.
-pub fn compare(case: &Case, device: &Device) -> Result<Comparison, ParityError> {
+pub fn compare(case: &Case, device: &Device) -> Result<Vec<Quantity>, ParityError> {
     let model = case.model(device)?;
-    let mut quantities = Vec::new();
-    forward(case, &model, device, &mut quantities)?;
-    losses(case, &model, device, &mut quantities)?;
+    let mut quantities = forward(case, &model, device)?;
+    quantities.extend(losses(case, &model, device)?);
     quantities.push(gradients(case, device)?);
     if let Ok(golden) = case.golden("out.adamw_losses") {
         let ours = training::adamw_losses(case, device, golden.values.len())?;
         let difference = largest(&ours, &golden.values, |_| true);
         quantities.push(Quantity::new("AdamW losses", difference, LOSSES));
     }
-    greedy::compare(case, &model, device, &mut quantities)?;
-    Ok(Comparison { case: case.name.clone(), quantities })
+    quantities.extend(greedy::compare(case, &model, device)?);
+    Ok(quantities)
 }
 
 fn forward(
     case: &Case,
     model: &LanguageModel,
     device: &Device,
-    quantities: &mut Vec<Quantity>,
-) -> Result<(), ParityError> {
+) -> Result<Vec<Quantity>, ParityError> {
     let batch = case.batch(device)?;
     let is_token = case.is_token()?;
-    let golden = case.golden("out.logits")?;
-    let (logits, _) = model.predict(&batch);
-    let vocab = case.config.vocab_size();
     let [b, time] = batch.ids.dims();
-    // the first block of each sequence is not predicted
-    let predicted: Vec<bool> =
-        is_token.chunks(time).flat_map(|row| row[batch.block_length..].iter().copied()).collect();
-    let (ours, predicted) = match model {
-        LanguageModel::Block(model) => {
-            let config = model.config();
-            let (l, e) = (config.block_length, config.embeddings_per_block());
-            let width = config.block_decoder.hidden_size;
-            let ids = batch.ids.clone().reshape([b, time / l, l]);
-            let embedded = model.embed(ids, &batch.is_token);
-            let contexts = model.contexts(embedded.clone(), &batch.is_token);
-            // the values of a block (`e` vectors) count if the block holds a token
-            let block_counts = |i: usize| {
-                let block = i / (e * width);
-                is_token[block * l..(block + 1) * l].contains(&true)
-            };
-            for (name, tensor) in
-                [("block_input_embeddings", embedded), ("context_embeddings", contexts)]
-            {
-                let golden = case.golden(&format!("out.{name}"))?;
-                let difference = largest(&values(tensor), &golden.values, block_counts);
-                quantities.push(Quantity::new(name.replace('_', " "), difference, VALUES));
-            }
-            (values(logits), predicted)
-        }
-        // logits are recorded for every position
-        LanguageModel::Vanilla(model) => (values(model.forward(batch.ids)), is_token),
-        _ => (values(logits), predicted),
+    let mut quantities = Vec::new();
+    let mut check = |name: &str, ours: Vec<f32>, counts: &dyn Fn(usize) -> bool| {
+        let golden = case.golden(&format!("out.{name}"))?;
+        let difference = largest(&ours, &golden.values, counts);
+        quantities.push(Quantity::new(name.replace('_', " "), difference, VALUES));
+        Ok::<_, ParityError>(())
     };
-    let difference = largest(&ours, &golden.values, |i| predicted[i / vocab]);
-    quantities.push(Quantity::new("logits", difference, VALUES));
-    Ok(())
+    if let LanguageModel::Block(model) = model {
+        let config = model.config();
+        let (l, e) = (config.block_length, config.embeddings_per_block());
+        let width = config.block_decoder.hidden_size;
+        let embedded = model.embed(batch.ids.clone().reshape([b, time / l, l]), &batch.is_token);
+        let contexts = model.contexts(embedded.clone(), &batch.is_token);
+        // the values of a block (`e` vectors) count if the block holds a token
+        let counts = |i: usize| {
+            let block = i / (e * width);
+            is_token[block * l..(block + 1) * l].contains(&true)
+        };
+        check("block_input_embeddings", values(embedded), &counts)?;
+        check("context_embeddings", values(contexts), &counts)?;
+    }
+    let vocab = case.config.vocab_size();
+    if let LanguageModel::Vanilla(model) = model {
+        // logits are recorded for every position
+        check("logits", values(model.forward(batch.ids)), &|i| is_token[i / vocab])?;
+    } else {
+        // the first block of each sequence is not predicted
+        let rows = is_token.chunks(time);
+        let predicted: Vec<bool> =
+            rows.flat_map(|row| row[batch.block_length..].to_vec()).collect();
+        check("logits", values(model.predict(&batch).0), &|i| predicted[i / vocab])?;
+    }
+    Ok(quantities)
 }
 
 fn losses(
     case: &Case,
     model: &LanguageModel,
     device: &Device,
-    quantities: &mut Vec<Quantity>,
-) -> Result<(), ParityError> {
+) -> Result<Vec<Quantity>, ParityError> {
     let losses = model.losses(&case.batch(device)?);
     let difference = largest(&values(losses.mean()), &case.golden("out.loss")?.values, |_| true);
-    quantities.push(Quantity::new("loss", difference, LOSSES));
+    let mut quantities = vec![Quantity::new("loss", difference, LOSSES)];
     if let Ok(golden) = case.golden("out.loss_by_block_position") {
         let [b, predicted] = losses.losses.dims();
         let l = case.config.block_length();
@@ -113,7 +93,7 @@ fn losses(
         let difference = largest(&values(ours), &golden.values, |_| true);
         quantities.push(Quantity::new("loss by block position", difference, LOSSES));
     }
-    Ok(())
+    Ok(quantities)
 }
 
 fn gradients(case: &Case, device: &Device) -> Result<Quantity, ParityError> {

@@ -13,16 +13,13 @@ pub enum ParityError {
     /// A file or folder cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The folder holds no case.
-    #[error("{0}: no NAME.json with NAME.model.safetensors and NAME.golden.safetensors beside it")]
-    NoCases(PathBuf),
-    /// A recorded tensor is missing.
-    #[error("{path}: no tensor `{name}`")]
+    /// The folder holds no case, or a golden file lacks a tensor.
+    #[error("{path}: {reason}")]
     Missing {
-        /// The golden file.
+        /// The folder or file.
         path: PathBuf,
-        /// Name of the tensor.
-        name: String,
+        /// Its fault.
+        reason: String,
     },
     /// The configuration describes no model.
     #[error(transparent)]

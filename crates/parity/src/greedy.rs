@@ -15,8 +15,7 @@ pub(crate) fn compare(
     case: &Case,
     model: &LanguageModel,
     device: &Device,
-    quantities: &mut Vec<Quantity>,
-) -> Result<(), ParityError> {
+) -> Result<Vec<Quantity>, ParityError> {
     // the recorded ids come from the published generation code, which uses other rotary positions
     let model = &match model.clone() {
         LanguageModel::Block(model) => LanguageModel::Block(model.with_published_positions()),
@@ -41,11 +40,13 @@ pub(crate) fn compare(
         }
         cases += 1;
     }
-    if cases > 0 {
-        quantities.push(Quantity::new("greedy ids, uncached", uncached_wrong as f64, 0.0));
-        quantities.push(Quantity::new("greedy ids, cached", cached_wrong as f64, 0.0));
+    if cases == 0 {
+        return Ok(Vec::new());
     }
-    Ok(())
+    Ok(vec![
+        Quantity::new("greedy ids, uncached", uncached_wrong as f64, 0.0),
+        Quantity::new("greedy ids, cached", cached_wrong as f64, 0.0),
+    ])
 }
 
 fn differing(ours: &[u32], theirs: &[u32]) -> usize {

@@ -10,6 +10,6 @@ mod quantity;
 mod training;
 
 pub use case::{Case, find_cases};
-pub use compare::{Comparison, compare};
+pub use compare::compare;
 pub use error::ParityError;
 pub use quantity::Quantity;

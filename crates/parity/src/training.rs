@@ -15,7 +15,7 @@ pub(crate) fn gradients(case: &Case, device: &Device) -> Result<HostTensors, Par
     let model = case.model(&device)?;
     let loss = model.loss(&case.batch(&device)?);
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
-    Ok(published_tensors(&model, &case.config, &Source::Gradients(&gradients)))
+    Ok(published_tensors(&model, &case.config, Source::Gradients(&gradients)))
 }
 
 /// Returns the loss before each of `steps` AdamW steps: learning rate 1e-2, betas 0.9/0.95, eps 1e-8, weight

@@ -18,14 +18,6 @@ impl FamilyConfig for BigramConfig {
         "bigram"
     }
 
-    fn block_length(&self) -> usize {
-        1
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.vocab_size
-    }
-
     fn with_vocab_size(self, vocab_size: usize) -> Self {
         Self { vocab_size, ..self }
     }
@@ -47,22 +39,12 @@ impl FamilyConfig for BigramConfig {
         0
     }
 
-    fn num_matrix_params(&self) -> usize {
-        self.vocab_size * self.width
-    }
-
     fn stacks(&self) -> Stacks {
         Stacks {
             block_length: 1,
             embeddings_per_block: 1,
             vocab_size: self.vocab_size,
-            context: StackShape {
-                layers: 0,
-                width: self.width,
-                kv_width: 0,
-                mlp_width: 0,
-                cross_attention: false,
-            },
+            context: StackShape::with_self_attention(0, self.width, 0),
             embedder: None,
             token: None,
         }
@@ -73,13 +55,5 @@ impl FamilyConfig for BigramConfig {
 impl PublishedNames for BigramConfig {
     fn published_names(&self, path: &str) -> Vec<String> {
         vec![path.to_string()]
-    }
-
-    fn conv_kernel(&self, _path: &str) -> usize {
-        1
-    }
-
-    fn unused(&self) -> Vec<(String, Vec<usize>)> {
-        Vec::new()
     }
 }

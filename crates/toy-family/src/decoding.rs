@@ -6,45 +6,20 @@ use burn::tensor::{Int, Tensor};
 
 use crate::model::Bigram;
 
-pub(crate) struct DecodingState {
-    model: Bigram,
-    work: Work,
-}
-
-impl DecodingState {
-    pub(crate) fn new(model: Bigram) -> Self {
-        Self { model, work: Work::default() }
-    }
-}
-
-impl BlockDecoding for DecodingState {
-    fn block_length(&self) -> usize {
-        1
-    }
-
-    fn positions_per_block(&self) -> usize {
-        1
-    }
-
+impl BlockDecoding for Bigram {
     fn append(&mut self, ids: Tensor<3, Int>, _: &PaddingMask, _: &Positions) -> Tensor<3> {
         let [rows, n, _] = ids.dims();
-        self.work.token.add(rows * n, rows);
-        self.model.states(ids.narrow(1, n - 1, 1).reshape([rows, 1]))
+        self.states(ids.narrow(1, n - 1, 1).reshape([rows, 1]))
     }
 
     fn start(&mut self, states: Tensor<3>) -> Tensor<2> {
         let [rows, _, width] = states.dims();
-        self.work.logits += rows;
-        project(states.reshape([rows, width]), self.model.head(), None)
-    }
-
-    fn decode(&mut self, _: &[usize], _: Tensor<1, Int>) -> Tensor<2> {
-        unreachable!("a block of one token is complete after its first")
+        project(states.reshape([rows, width]), self.head(), None)
     }
 
     fn fill_random(&mut self) {}
 
     fn work(&self) -> Work {
-        self.work
+        Work::default()
     }
 }

@@ -5,7 +5,6 @@
 
 mod config;
 mod decoding;
-mod family;
 mod model;
 
 pub use config::BigramConfig;

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use block_transformer_datasets::TokenizerChoice;
 use block_transformer_device::DeviceName;
 use block_transformer_zoo::{FamilyConfig, ModelConfig, Precision};
-use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 
@@ -63,7 +62,6 @@ pub struct TrainConfig {
     /// Origin of the tokenizer.
     pub tokenizer: TokenizerChoice,
     /// Shape of the model. Its `vocab_size` follows the tokenizer.
-    #[serde(deserialize_with = "model")]
     pub model: ModelConfig,
 }
 
@@ -172,12 +170,11 @@ impl TrainConfig {
             );
             return out_of_range("context", context.to_string(), &range);
         }
+        let positions = self.model.max_position_embeddings();
+        if positions < context {
+            let range = format!("at least the context of {context} tokens");
+            return out_of_range("model.max_position_embeddings", positions.to_string(), &range);
+        }
         Ok(())
     }
-}
-
-/// Refuses unknown keys and sizes that do not fit together.
-fn model<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ModelConfig, D::Error> {
-    let value = serde_json::Value::deserialize(deserializer)?;
-    ModelConfig::from_value(value, "model").map_err(|e| D::Error::custom(e.problem))
 }

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use block_transformer_files::FileError;
-use block_transformer_zoo::nearest;
+use block_transformer_files::{FileError, nearest};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 use toml::{Table, Value};

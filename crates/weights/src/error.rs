@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use block_transformer_files::FileError;
-use safetensors::SafeTensorError;
 
 /// A weight file that cannot be read, written, or matched to a model.
 #[derive(Debug, thiserror::Error)]
@@ -11,23 +10,13 @@ pub enum WeightsError {
     /// The file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The file is not a safetensors file.
-    #[error("{path} is not a readable safetensors file")]
+    /// The file is not a safetensors file, or stores a tensor in a format that is not supported.
+    #[error("{path} is not a readable safetensors file: {reason}")]
     Format {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: SafeTensorError,
-    },
-    /// A tensor is stored in a format that is not supported.
-    #[error("{path}: tensor {name} has the unsupported format {format}")]
-    Unsupported {
-        /// The file.
-        path: PathBuf,
-        /// Name of the tensor.
-        name: String,
-        /// Its format.
-        format: String,
+        reason: String,
     },
     /// The file's tensors are not those of the model. Nothing was loaded.
     #[error(

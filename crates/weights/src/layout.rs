@@ -1,8 +1,8 @@
 //! Memory layouts of parameters in published files.
 
 /// Layout of a published tensor relative to the model's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TensorLayout {
     /// The same layout.
     Same,
     /// The model has `[in, out]`, the file `[out, in]`.
@@ -14,9 +14,9 @@ pub enum Layout {
     },
 }
 
-impl Layout {
+impl TensorLayout {
     /// Returns the published shape of a parameter of shape `ours`.
-    pub fn published_shape(self, ours: &[usize]) -> Vec<usize> {
+    pub(crate) fn published_shape(self, ours: &[usize]) -> Vec<usize> {
         match self {
             Self::Same => ours.to_vec(),
             Self::Transposed => vec![ours[1], ours[0]],
@@ -25,60 +25,49 @@ impl Layout {
     }
 
     /// Reorders the values of a parameter of shape `ours` to the published layout.
-    pub fn to_published(self, ours: &[usize], values: Vec<f32>) -> Vec<f32> {
-        self.permute(ours, values, |out, at, ours_at, values| out[at] = values[ours_at])
+    pub(crate) fn to_published(self, ours: &[usize], values: Vec<f32>) -> Vec<f32> {
+        match self {
+            Self::Same => values,
+            Self::Transposed => published_order(ours, 1).map(|at| values[at]).collect(),
+            Self::Conv { kernel } => published_order(ours, kernel).map(|at| values[at]).collect(),
+        }
     }
 
     /// Reorders published values to the layout of a parameter of shape `ours`.
-    pub fn from_published(self, ours: &[usize], values: Vec<f32>) -> Vec<f32> {
-        self.permute(ours, values, |out, at, ours_at, values| out[ours_at] = values[at])
-    }
-
-    /// Calls `put(out, published index, our index, values)` for every element.
-    fn permute(
-        self,
-        ours: &[usize],
-        values: Vec<f32>,
-        put: impl Fn(&mut [f32], usize, usize, &[f32]),
-    ) -> Vec<f32> {
+    pub(crate) fn to_ours(self, ours: &[usize], values: Vec<f32>) -> Vec<f32> {
         let kernel = match self {
             Self::Same => return values,
             Self::Transposed => 1,
             Self::Conv { kernel } => kernel,
         };
-        let (rows, cols) = (ours[0], ours[1]);
-        let width = rows / kernel;
         let mut out = vec![0.0; values.len()];
-        for col in 0..cols {
-            for i in 0..width {
-                for k in 0..kernel {
-                    put(
-                        &mut out,
-                        (col * width + i) * kernel + k,
-                        (k * width + i) * cols + col,
-                        &values,
-                    );
-                }
-            }
-        }
+        published_order(ours, kernel).zip(values).for_each(|(at, value)| out[at] = value);
         out
     }
 }
 
+/// Our index of each element `[out][in][kernel]` of a published matrix, in its order.
+fn published_order(ours: &[usize], kernel: usize) -> impl Iterator<Item = usize> {
+    let (rows, cols) = (ours[0], ours[1]);
+    let width = rows / kernel;
+    let of_input = move |col, i| (0..kernel).map(move |k| (k * width + i) * cols + col);
+    (0..cols).flat_map(move |col| (0..width).flat_map(move |i| of_input(col, i)))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Layout;
+    use super::TensorLayout;
 
     #[test]
     fn published_layouts_round_trip_and_permute() {
         let ours: Vec<f32> = (0..12).map(|v| v as f32).collect();
-        for layout in [Layout::Same, Layout::Transposed, Layout::Conv { kernel: 2 }] {
+        let conv = TensorLayout::Conv { kernel: 2 };
+        for layout in [TensorLayout::Same, TensorLayout::Transposed, conv] {
             let published = layout.to_published(&[4, 3], ours.clone());
-            assert_eq!(layout.from_published(&[4, 3], published), ours, "{layout:?}");
+            assert_eq!(layout.to_ours(&[4, 3], published), ours, "{layout:?}");
         }
         // ours[k * in + i][o] = published[o][i][k]
-        let published = Layout::Conv { kernel: 2 }.to_published(&[4, 3], ours);
-        assert_eq!(published[..4], [0.0, 6.0, 3.0, 9.0]);
-        assert_eq!(Layout::Conv { kernel: 2 }.published_shape(&[4, 3]), [3, 2, 2]);
+        assert_eq!(conv.to_published(&[4, 3], ours)[..4], [0.0, 6.0, 3.0, 9.0]);
+        assert_eq!(conv.published_shape(&[4, 3]), [3, 2, 2]);
     }
 }

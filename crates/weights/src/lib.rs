@@ -6,24 +6,11 @@
 mod error;
 mod layout;
 mod safetensors_io;
+mod tensor;
 mod visit;
 
 pub use block_transformer_family::{FloatFormat, PublishedNames};
 pub use error::WeightsError;
-pub use layout::Layout;
 pub use safetensors_io::{export, import, read_tensors, write_tensors};
-pub use visit::{Entry, Source, cast, entries, load, published_tensors};
-
-use std::collections::BTreeMap;
-
-/// A tensor on the host, in its published layout.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HostTensor {
-    /// Sizes of its axes.
-    pub shape: Vec<usize>,
-    /// Row-major values.
-    pub values: Vec<f32>,
-}
-
-/// Tensors by published name.
-pub type HostTensors = BTreeMap<String, HostTensor>;
+pub use tensor::{HostTensor, HostTensors};
+pub use visit::{Source, cast, load, published_tensors};

@@ -12,8 +12,8 @@ use memmap2::Mmap;
 use safetensors::{Dtype as Stored, SafeTensorError, SafeTensors, View};
 
 use crate::error::WeightsError;
+use crate::tensor::{HostTensor, HostTensors};
 use crate::visit::{Source, load, published_tensors};
-use crate::{HostTensor, HostTensors};
 
 /// Loads a published file of f32, f16 or bf16 tensors into `model`, as f32. Returns the model, and the
 /// tensors that it does not use.
@@ -41,7 +41,7 @@ pub fn export<M: Module>(
     format: FloatFormat,
     path: &Path,
 ) -> Result<(), WeightsError> {
-    let mut tensors = published_tensors(model, names, &Source::Values);
+    let mut tensors = published_tensors(model, names, Source::Values);
     for (name, shape) in names.unused() {
         let zeros = || HostTensor { values: vec![0.0; shape.iter().product()], shape };
         let tensor = unused.get(&name).cloned().unwrap_or_else(zeros);
@@ -59,8 +59,7 @@ pub fn read_tensors(path: &Path) -> Result<HostTensors, WeightsError> {
     // SAFETY: the map is read here and dropped; a file that changes in the meantime is a damaged
     // input.
     let map = unsafe { Mmap::map(&file) }.map_err(FileError::read(path))?;
-    let file = SafeTensors::deserialize(&map)
-        .map_err(|source| WeightsError::Format { path: path.into(), source })?;
+    let file = SafeTensors::deserialize(&map).map_err(|error| format_error(path, error))?;
     let mut tensors = HostTensors::new();
     for (name, view) in file.tensors() {
         let bytes = view.data();
@@ -72,13 +71,17 @@ pub fn read_tensors(path: &Path) -> Result<HostTensors, WeightsError> {
             Stored::I64 => floats::<8>(bytes, |b| i64::from_le_bytes(b) as f32),
             Stored::U8 | Stored::BOOL => bytes.iter().map(|&b| f32::from(b)).collect(),
             other => {
-                let (path, format) = (path.into(), format!("{other:?}"));
-                return Err(WeightsError::Unsupported { path, name, format });
+                let reason = format!("tensor {name} has the unsupported format {other:?}");
+                return Err(format_error(path, reason));
             }
         };
         tensors.insert(name, HostTensor { shape: view.shape().to_vec(), values });
     }
     Ok(tensors)
+}
+
+fn format_error(path: &Path, reason: impl ToString) -> WeightsError {
+    WeightsError::Format { path: path.into(), reason: reason.to_string() }
 }
 
 fn floats<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f32) -> Vec<f32> {
@@ -101,7 +104,7 @@ pub fn write_tensors(
     safetensors::serialize_to_file(views, Some(metadata), file.temporary_path()).map_err(
         |error| match error {
             SafeTensorError::IoError(source) => FileError::write(path)(source).into(),
-            source => WeightsError::Format { path: path.into(), source },
+            error => format_error(path, error),
         },
     )?;
     Ok(file.commit()?)

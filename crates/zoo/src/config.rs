@@ -1,11 +1,12 @@
 //! Reading and writing model configurations.
 
 use block_transformer_family::{Family, FamilyConfig, InvalidConfig};
+use block_transformer_files::nearest;
 use burn::tensor::Device;
+use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
 
 use crate::families::{LanguageModel, ModelConfig, REGISTRATIONS};
-use crate::nearest::nearest;
 
 /// A configuration that does not describe a model.
 #[derive(Debug, thiserror::Error)]
@@ -24,30 +25,13 @@ pub enum ConfigProblem {
     /// The text is not JSON.
     #[error("the text is not valid JSON")]
     Json(#[source] serde_json::Error),
-    /// The table belongs to no family.
-    #[error("one of the keys {keys} is needed to identify the family")]
-    NoFamily {
-        /// The keys that identify the families.
-        keys: String,
-    },
-    /// The family's tables have no such key.
-    #[error("{key}: unknown key; did you mean `{nearest}`?")]
-    UnknownKey {
-        /// The key with its path.
-        key: String,
-        /// The most similar known key.
-        nearest: String,
-    },
-    /// The key belongs to another kind of embedder or token decoder.
-    #[error("{key}: the key does not apply to this `cls`")]
-    UnusedKey {
-        /// The key with its path.
-        key: String,
-    },
-    /// A key is missing, or its value has the wrong type.
+    /// The table has none of the keys that identify the families.
+    #[error("one of the keys {0} is needed to identify the family")]
+    NoFamily(String),
+    /// A key is missing.
     #[error(transparent)]
-    Value(serde_json::Error),
-    /// The sizes do not fit together.
+    Missing(serde_json::Error),
+    /// A key is unknown, its value has the wrong type, or the sizes do not fit together.
     #[error(transparent)]
     Invalid(#[from] InvalidConfig),
 }
@@ -62,22 +46,13 @@ impl ModelConfig {
         config.map_err(|problem| ConfigError { origin: origin.into(), problem })
     }
 
-    /// Reads and checks a configuration table; `origin` names it in errors.
-    ///
-    /// # Errors
-    /// When a key is missing or unknown, or the sizes do not fit together.
-    pub fn from_value(table: Value, origin: &str) -> Result<Self, ConfigError> {
-        read(table).map_err(|problem| ConfigError { origin: origin.into(), problem })
-    }
-
-    /// The configuration as a table that [`from_value`](Self::from_value) accepts.
-    pub fn to_value(&self) -> Value {
-        serde_json::to_value(self).expect("the configuration holds finite numbers and text keys")
-    }
-
     /// The configuration as JSON that [`from_json`](Self::from_json) accepts.
     pub fn to_json(&self) -> String {
         format!("{:#}", self.to_value())
+    }
+
+    fn to_value(&self) -> Value {
+        serde_json::to_value(self).expect("the configuration holds finite numbers and text keys")
     }
 
     /// A model with initial weights drawn from `seed`.
@@ -86,29 +61,70 @@ impl ModelConfig {
     }
 }
 
+/// Refuses the same tables as [`ModelConfig::from_json`].
+impl<'de> Deserialize<'de> for ModelConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read(Value::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
 fn read(table: Value) -> Result<ModelConfig, ConfigProblem> {
     let Some(family) = REGISTRATIONS.iter().find(|family| table.get(family.key).is_some()) else {
-        let keys = REGISTRATIONS.iter().map(|family| format!("`{}`", family.key));
-        return Err(ConfigProblem::NoFamily { keys: keys.collect::<Vec<_>>().join(" and ") });
+        let keys: Vec<_> = REGISTRATIONS.iter().map(|family| format!("`{}`", family.key)).collect();
+        return Err(ConfigProblem::NoFamily(keys.join(" and ")));
     };
     for (path, known) in family.keys {
         let known = || known.iter().flat_map(|keys| keys.iter().copied());
         let inner = if path.is_empty() { Some(&table) } else { table.get(path) };
         let Some(inner) = inner.and_then(Value::as_object) else { continue };
         if let Some(key) = inner.keys().find(|key| !known().any(|known| known == key.as_str())) {
-            let nearest = nearest(key, known()).unwrap_or_default().to_string();
+            let nearest = nearest(key, known()).unwrap_or_default();
             let key = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            return Err(ConfigProblem::UnknownKey { key, nearest });
+            let reason = format!("unknown key; did you mean `{nearest}`?");
+            return Err(InvalidConfig::new(key, reason).into());
         }
     }
-    let config =
-        ModelConfig::deserialize_family(family.key, &table).map_err(ConfigProblem::Value)?;
+    let parse = |table: &Value| ModelConfig::deserialize_family(family.key, table);
+    let config = parse(&table).map_err(|error| match wrong_value(&table, parse, &error) {
+        Some(key) => InvalidConfig::new(key, error.to_string()).into(),
+        None => ConfigProblem::Missing(error),
+    })?;
     // a key of another `cls` is known, but is not in the parsed configuration
     if let Some(key) = lost_key(&table, &config.to_value(), "") {
-        return Err(ConfigProblem::UnusedKey { key });
+        return Err(InvalidConfig::new(key, "the key does not apply to this `cls`").into());
     }
     config.check()?;
     Ok(config)
+}
+
+/// Returns the path of the key whose value is the reason of `error`: with another value of the same
+/// type, the error is another.
+fn wrong_value(
+    table: &Value,
+    parse: impl Fn(&Value) -> Result<ModelConfig, serde_json::Error>,
+    error: &serde_json::Error,
+) -> Option<String> {
+    fn pointers(value: &Value, at: &str) -> Vec<String> {
+        value.as_object().map_or_else(
+            || vec![at.to_string()],
+            |table| table.iter().flat_map(|(k, v)| pointers(v, &format!("{at}/{k}"))).collect(),
+        )
+    }
+    let error = error.to_string();
+    let is_wrong = |pointer: &String| {
+        let mut other = table.clone();
+        let Some(value) = other.pointer_mut(pointer) else { return false };
+        *value = match &*value {
+            Value::String(name) if !error.contains(name) => return false,
+            Value::String(_) => "".into(),
+            Value::Bool(given) => (!given).into(),
+            Value::Number(given) if given.is_f64() => 0.5.into(),
+            given => u64::from(*given != 1).into(),
+        };
+        parse(&other).map_or_else(|other| other.to_string() != error, |_| true)
+    };
+    let pointer = pointers(table, "").into_iter().find(is_wrong)?;
+    Some(pointer.trim_start_matches('/').replace('/', "."))
 }
 
 /// Returns the path of a key that is in `given` but not in `kept`.
@@ -129,8 +145,8 @@ mod tests {
 
     use super::*;
 
-    fn refused(table: Value) -> ConfigProblem {
-        ModelConfig::from_value(table, "mine").unwrap_err().problem
+    fn refused(table: &Value) -> String {
+        ModelConfig::from_json(&table.to_string(), "mine").unwrap_err().problem.to_string()
     }
 
     #[test]
@@ -142,47 +158,34 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_refused_with_the_nearest_name() {
-        let table = preset("debug-block").unwrap().model.to_value();
-        for (path, key, expected) in [
-            ("", "block_lenght", "block_length"),
-            ("block_decoder", "hiden_size", "hidden_size"),
-            ("block_decoder", "intermediate_sizes", "intermediate_size"),
-            ("token_decoder", "expansion_ration", "expansion_ratio"),
-            ("embedder", "n_embeding_tokens", "n_embedding_tokens"),
+    fn errors_name_the_key_and_the_mistake() {
+        let valid = preset("debug-block").unwrap().model.to_value();
+        for (table, key, value, expected) in [
+            ("", "block_lenght", Value::from(4), "unknown key; did you mean `block_length`?"),
+            ("block_decoder", "hiden_size", 4.into(), "unknown key; did you mean `hidden_size`?"),
+            ("token_decoder", "expansion_ration", 4.into(), "did you mean `expansion_ratio`?"),
+            ("embedder", "n_embeding_tokens", 4.into(), "did you mean `n_embedding_tokens`?"),
+            ("embedder", "n_cls_tokens", 2.into(), "the key does not apply to this `cls`"),
+            ("", "block_length", "x".into(), "invalid type: string \"x\", expected usize"),
+            ("block_decoder", "hidden_size", (-1).into(), "invalid value: integer `-1`"),
+            ("block_decoder", "rotary_pct", true.into(), "invalid type: boolean `true`"),
+            ("token_decoder", "cls", "t6".into(), "unknown variant `t6`"),
+            ("", "embedder", Value::Null, "invalid type"),
+            ("block_decoder", "num_attention_heads", 5.into(), "5 does not divide hidden_size"),
         ] {
-            let mut table = table.clone();
-            let inner = if path.is_empty() { &mut table } else { &mut table[path] };
-            inner[key] = 4.into();
-            let error = refused(table);
-            let ConfigProblem::UnknownKey { nearest, key: found } = &error else {
-                panic!("{error}");
-            };
-            assert_eq!(nearest, expected);
-            assert!(found.ends_with(key) && found.starts_with(path), "{found}");
+            let mut other = valid.clone();
+            let inner = if table.is_empty() { &mut other } else { &mut other[table] };
+            inner[key] = value;
+            let path = if table.is_empty() { key.into() } else { format!("{table}.{key}") };
+            let error = refused(&other);
+            let reason = error.strip_prefix(&format!("{path}: "));
+            assert!(reason.is_some_and(|reason| reason.contains(expected)), "{path}: {error}");
         }
-    }
-
-    #[test]
-    fn other_errors_say_what_is_wrong() {
-        let table = preset("debug-block").unwrap().model.to_value();
-        let mut other = table.clone();
-        other["embedder"]["n_cls_tokens"] = 2.into();
-        assert!(
-            matches!(refused(other), ConfigProblem::UnusedKey { key } if key == "embedder.n_cls_tokens")
-        );
-        let mut other = table.clone();
+        let mut other = valid;
         other.as_object_mut().unwrap().remove("vocab_size");
-        let error = refused(other);
-        assert!(error.to_string().contains("vocab_size"), "{error}");
-        let mut other = table;
-        other["block_decoder"]["num_attention_heads"] = 5.into();
-        assert!(matches!(refused(other), ConfigProblem::Invalid(error)
-                if error.key == "block_decoder.num_attention_heads"));
-        assert!(matches!(refused(Value::Null), ConfigProblem::NoFamily { .. }));
-        assert!(matches!(
-            ModelConfig::from_json("{", "mine").unwrap_err().problem,
-            ConfigProblem::Json(_)
-        ));
+        assert!(refused(&other).contains("vocab_size"), "{}", refused(&other));
+        assert!(refused(&Value::Null).contains("`block_decoder` and `hidden_size`"));
+        let error = ModelConfig::from_json("{", "mine").unwrap_err();
+        assert!(matches!(error.problem, ConfigProblem::Json(_)), "{error}");
     }
 }

@@ -1,13 +1,13 @@
 //! The registry of model families.
 
 use block_transformer_family::{
-    BlockDecoding, Family, FamilyConfig, InvalidConfig, PaddingMask, PublishedNames, Registration,
-    Stacks, TokenBatch,
+    BlockDecoding, Continuations, Family, FamilyConfig, InvalidConfig, PublishedNames,
+    Registration, Stacks, TokenBatch,
 };
 use block_transformer_gpt_neox::GptNeoX;
 use block_transformer_model::BlockTransformer;
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ macro_rules! families {
     ($($(#[$doc:meta])* $variant:ident($model:ident), $registration:expr;)+) => {
         /// Configuration of a [`LanguageModel`] of any family. Its JSON is that of the published
         /// configurations.
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Serialize)]
         #[serde(untagged)]
         #[non_exhaustive]
         pub enum ModelConfig {
@@ -55,14 +55,6 @@ macro_rules! families {
                 match self { $(Self::$variant(config) => config.family(),)+ }
             }
 
-            fn block_length(&self) -> usize {
-                match self { $(Self::$variant(config) => config.block_length(),)+ }
-            }
-
-            fn vocab_size(&self) -> usize {
-                match self { $(Self::$variant(config) => config.vocab_size(),)+ }
-            }
-
             fn with_vocab_size(self, vocab_size: usize) -> Self {
                 match self {
                     $(Self::$variant(config) => Self::$variant(config.with_vocab_size(vocab_size)),)+
@@ -83,10 +75,6 @@ macro_rules! families {
 
             fn num_params_non_embedding(&self) -> usize {
                 match self { $(Self::$variant(config) => config.num_params_non_embedding(),)+ }
-            }
-
-            fn num_matrix_params(&self) -> usize {
-                match self { $(Self::$variant(config) => config.num_matrix_params(),)+ }
             }
 
             fn stacks(&self) -> Stacks {
@@ -142,26 +130,11 @@ macro_rules! families {
                 match self { $(Self::$variant(model) => model.head(),)+ }
             }
 
-            fn continuation_hidden(
-                &self,
-                ids: Tensor<3, Int>,
-                is_token: &PaddingMask,
-                before: Vec<i64>,
-                written: Tensor<2, Int>,
-            ) -> Tensor<3> {
-                match self {
-                    $(Self::$variant(model) => {
-                        model.continuation_hidden(ids, is_token, before, written)
-                    })+
-                }
+            fn continuation_hidden(&self, batch: Continuations) -> Tensor<3> {
+                match self { $(Self::$variant(model) => model.continuation_hidden(batch),)+ }
             }
 
-            fn decoder(
-                &self,
-                slots: usize,
-                blocks: usize,
-                device: &Device,
-            ) -> Box<dyn BlockDecoding + Send> {
+            fn decoder(&self, slots: usize, blocks: usize, device: &Device) -> Box<dyn BlockDecoding> {
                 match self { $(Self::$variant(model) => model.decoder(slots, blocks, device),)+ }
             }
         }

@@ -2,7 +2,6 @@
 
 mod config;
 mod families;
-mod nearest;
 mod presets;
 
 pub use block_transformer_family as family;
@@ -13,5 +12,4 @@ pub use block_transformer_gpt_neox as vanilla;
 pub use block_transformer_model as block;
 pub use config::{ConfigError, ConfigProblem};
 pub use families::{LanguageModel, ModelConfig};
-pub use nearest::nearest;
 pub use presets::{Preset, PresetError, TrainDefaults, preset, presets};

@@ -2,13 +2,14 @@
 
 use std::sync::LazyLock;
 
+use block_transformer_files::nearest;
 use serde::{Deserialize, Serialize};
 
 use crate::families::{ModelConfig, REGISTRATIONS};
-use crate::nearest::nearest;
 
 /// A named configuration with its training hyperparameters.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Preset {
     /// Name of the preset.
     pub name: String,
@@ -51,32 +52,13 @@ pub struct PresetError {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
-    preset: Vec<Raw>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Raw {
-    name: String,
-    summary: String,
-    published_non_embedding: Option<f64>,
-    train: TrainDefaults,
-    model: serde_json::Value,
+struct PresetFile {
+    preset: Vec<Preset>,
 }
 
 static PRESETS: LazyLock<Vec<Preset>> = LazyLock::new(|| {
-    let tables = REGISTRATIONS.iter().flat_map(|family| {
-        toml::from_str::<File>(family.presets).expect("a test reads every preset file").preset
-    });
-    let preset = |raw: Raw| Preset {
-        model: ModelConfig::from_value(raw.model, &raw.name).expect("a test reads every preset"),
-        name: raw.name,
-        summary: raw.summary,
-        published_non_embedding: raw.published_non_embedding,
-        train: raw.train,
-    };
-    tables.map(preset).collect()
+    let read = |toml| toml::from_str::<PresetFile>(toml).expect("a test reads every preset file");
+    REGISTRATIONS.iter().flat_map(|family| read(family.presets).preset).collect()
 });
 
 /// Every preset, in the order of the registered families.

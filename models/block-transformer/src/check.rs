@@ -128,97 +128,64 @@ mod tests {
     use super::*;
     use crate::config::LookupConfig;
 
-    fn valid() -> BlockTransformerConfig {
-        BlockTransformerConfig {
-            vocab_size: 40,
-            block_length: 4,
-            max_position_embeddings: 64,
-            embedder: EmbedderConfig::Lookup(LookupConfig {
-                hidden_size: 8,
-                projection_method: Projection::Concat,
-                n_embedding_tokens: 1,
-            }),
-            block_decoder: NeoXConfig::new(32, 2, 2),
-            token_decoder: TokenDecoderConfig::NeoX(NeoXTokenDecoderConfig {
-                decoding_strategy: Strategy::Prefix,
-                expansion_ratio: Some(2),
-                stack: NeoXConfig::new(32, 2, 2),
-            }),
-        }
+    fn lookup(hidden_size: usize, n_embedding_tokens: usize) -> EmbedderConfig {
+        let projection_method = Projection::Concat;
+        EmbedderConfig::Lookup(LookupConfig { hidden_size, projection_method, n_embedding_tokens })
     }
 
-    #[test]
-    fn errors_name_the_key_and_its_table() {
-        assert_eq!(valid().check(), Ok(()));
-        let neox = |decoding_strategy, expansion_ratio| {
-            let stack = NeoXConfig::new(32, 2, 2);
-            TokenDecoderConfig::NeoX(NeoXTokenDecoderConfig {
-                decoding_strategy,
-                expansion_ratio,
-                stack,
-            })
-        };
-        let lookup = |hidden_size, n_embedding_tokens| {
-            let projection_method = Projection::Concat;
-            EmbedderConfig::Lookup(LookupConfig {
-                hidden_size,
-                projection_method,
-                n_embedding_tokens,
-            })
-        };
+    fn neox(decoding_strategy: Strategy, expansion_ratio: Option<usize>) -> TokenDecoderConfig {
+        let stack = NeoXConfig::new(32, 2, 2);
+        TokenDecoderConfig::NeoX(NeoXTokenDecoderConfig {
+            decoding_strategy,
+            expansion_ratio,
+            stack,
+        })
+    }
+
+    fn t5(decoding_strategy: Strategy, d_kv: usize) -> TokenDecoderConfig {
         let stack = T5Config {
             hidden_size: 32,
             num_hidden_layers: 1,
             num_attention_heads: 2,
-            d_kv: 0,
+            d_kv,
             d_ff: 48,
             relative_attention_num_buckets: 32,
             relative_attention_max_distance: 128,
         };
-        let t5 = |decoding_strategy| {
-            let stack = stack.clone();
-            TokenDecoderConfig::T5(T5TokenDecoderConfig { decoding_strategy, stack })
+        TokenDecoderConfig::T5(T5TokenDecoderConfig { decoding_strategy, stack })
+    }
+
+    #[test]
+    fn errors_name_the_key_and_its_table() {
+        let valid = BlockTransformerConfig {
+            vocab_size: 40,
+            block_length: 4,
+            max_position_embeddings: 64,
+            embedder: lookup(8, 1),
+            block_decoder: NeoXConfig::new(32, 2, 2),
+            token_decoder: neox(Strategy::Prefix, Some(2)),
         };
-        let cases = [
-            ("vocab_size", BlockTransformerConfig { vocab_size: 1, ..valid() }),
-            ("block_length", BlockTransformerConfig { block_length: 0, ..valid() }),
-            (
-                "block_decoder.num_attention_heads",
-                BlockTransformerConfig { block_decoder: NeoXConfig::new(32, 2, 5), ..valid() },
-            ),
-            (
-                "block_decoder.hidden_size",
-                BlockTransformerConfig { block_decoder: NeoXConfig::new(1 << 60, 2, 2), ..valid() },
-            ),
-            ("embedder.hidden_size", BlockTransformerConfig { embedder: lookup(9, 1), ..valid() }),
-            (
-                "embedder.n_embedding_tokens",
-                BlockTransformerConfig { embedder: lookup(8, 3), ..valid() },
-            ),
-            (
-                "token_decoder.expansion_ratio",
-                BlockTransformerConfig {
-                    token_decoder: neox(Strategy::Summation, Some(2)),
-                    ..valid()
-                },
-            ),
-            (
-                "token_decoder.decoding_strategy",
-                BlockTransformerConfig {
-                    token_decoder: neox(Strategy::CrossAttention, None),
-                    ..valid()
-                },
-            ),
-            (
-                "token_decoder.d_kv",
-                BlockTransformerConfig { token_decoder: t5(Strategy::CrossAttention), ..valid() },
-            ),
-            (
-                "token_decoder.decoding_strategy",
-                BlockTransformerConfig { token_decoder: t5(Strategy::Prefix), ..valid() },
-            ),
+        assert_eq!(valid.check(), Ok(()));
+        type Change = fn(&mut BlockTransformerConfig);
+        let cases: [(&str, Change); 10] = [
+            ("vocab_size", |c| c.vocab_size = 1),
+            ("block_length", |c| c.block_length = 0),
+            ("block_decoder.num_attention_heads", |c| c.block_decoder.num_attention_heads = 5),
+            ("block_decoder.hidden_size", |c| c.block_decoder.hidden_size = 1 << 60),
+            ("embedder.hidden_size", |c| c.embedder = lookup(9, 1)),
+            ("embedder.n_embedding_tokens", |c| c.embedder = lookup(8, 3)),
+            ("token_decoder.expansion_ratio", |c| {
+                c.token_decoder = neox(Strategy::Summation, Some(2));
+            }),
+            ("token_decoder.decoding_strategy", |c| {
+                c.token_decoder = neox(Strategy::CrossAttention, None);
+            }),
+            ("token_decoder.d_kv", |c| c.token_decoder = t5(Strategy::CrossAttention, 0)),
+            ("token_decoder.decoding_strategy", |c| c.token_decoder = t5(Strategy::Prefix, 8)),
         ];
-        for (key, config) in cases {
+        for (key, change) in cases {
+            let mut config = valid.clone();
+            change(&mut config);
             assert_eq!(config.check().unwrap_err().key, key);
         }
     }

@@ -2,19 +2,19 @@
 //! the block.
 
 use block_transformer_family::{BlockDecoding, PaddingMask, Work};
-use block_transformer_layers::{KvCache, Positions};
+use block_transformer_layers::{KvCache, Positions, StackCache};
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::model::{BlockCache, BlockTransformer};
-use crate::token_block::{TokenBlock, TokenCache};
+use crate::model::BlockTransformer;
+use crate::token_block::TokenBlock;
 
 /// A model with its caches and the block in progress.
 pub(crate) struct DecodingState {
     model: BlockTransformer,
-    /// Caches of the block decoder, by slot.
-    blocks: BlockCache,
-    /// Caches of the token decoder, by row of the block in progress.
-    tokens: TokenCache,
+    /// Caches of the block decoder by slot, `e` positions per block.
+    blocks: StackCache,
+    /// Caches of the token decoder by row of the block in progress. Every block reuses them.
+    tokens: StackCache,
     in_progress: Option<TokenBlock>,
     work: Work,
 }
@@ -26,9 +26,10 @@ impl DecodingState {
         blocks: usize,
         device: &Device,
     ) -> Self {
+        let positions = blocks * model.config.embeddings_per_block();
         Self {
-            blocks: model.new_cache(slots, blocks, device),
-            tokens: model.token_decoder().new_cache(slots, device),
+            blocks: model.block_decoder.new_cache(slots, positions, device),
+            tokens: model.token_decoder.new_cache(slots, device),
             in_progress: None,
             model,
             work: Work::default(),
@@ -37,23 +38,16 @@ impl DecodingState {
 }
 
 impl BlockDecoding for DecodingState {
-    fn block_length(&self) -> usize {
-        self.model.token_decoder().block_length()
-    }
-
-    fn positions_per_block(&self) -> usize {
-        self.model.embeddings_per_block()
-    }
-
     fn append(&mut self, ids: Tensor<3, Int>, is_token: &PaddingMask, at: &Positions) -> Tensor<3> {
-        let ([rows, n, _], e) = (ids.dims(), self.model.embeddings_per_block());
+        let ([rows, n, _], e) = (ids.dims(), self.model.config.embeddings_per_block());
         self.work.block.add(rows * n * e, rows * e);
-        let embedded = self.model.embed(ids, is_token);
-        self.model.contexts_cached(embedded, at, 1, &mut self.blocks)
+        let embedded = self.model.embed(ids, is_token); // [rows, n * e, d]
+        let (stack, at) = (&self.model.block_decoder, at.scaled(e));
+        stack.append(embedded, &stack.rotary(&at, n * e), &at, e, e, &mut self.blocks)
     }
 
     fn start(&mut self, states: Tensor<3>) -> Tensor<2> {
-        let ([rows, e, _], decoder) = (states.dims(), self.model.token_decoder());
+        let ([rows, e, _], decoder) = (states.dims(), &self.model.token_decoder);
         self.work.expanded += rows * e;
         self.work.token.add(rows * decoder.first_positions(), rows);
         self.work.logits += rows;
@@ -67,7 +61,7 @@ impl BlockDecoding for DecodingState {
         block.keep(kept);
         self.work.token.add(kept.len(), kept.len());
         self.work.logits += kept.len();
-        self.model.token_decoder().next(block, ids, &mut self.tokens)
+        self.model.token_decoder.next(block, ids, &mut self.tokens)
     }
 
     fn fill_random(&mut self) {

@@ -10,7 +10,6 @@ mod check;
 mod config;
 mod decoding;
 mod embedder;
-mod family;
 mod model;
 mod names;
 mod size;
@@ -27,8 +26,8 @@ pub use config::{
     RobertaEmbedderConfig, Strategy, T5TokenDecoderConfig, TokenDecoderConfig,
 };
 pub use embedder::Embedder;
-pub use model::{BlockCache, BlockTransformer};
-pub use token_block::{TokenBlock, TokenCache};
+pub use model::BlockTransformer;
+pub use token_block::TokenBlock;
 pub use token_decoder::TokenDecoder;
 
 /// The family's entry in a registry.

@@ -28,40 +28,11 @@ impl EmbedderConfig {
             Projection::ProjectionLayer => part * parts / self.n_embedding_tokens(),
         }
     }
-
-    fn num_matrix_params(&self, block_length: usize, width: usize) -> usize {
-        let encoder = match self {
-            Self::Lookup(_) => 0,
-            Self::Roberta(c) | Self::RobertaCls(c) => c.encoder.num_matrix_params(),
-        };
-        encoder + self.projected(block_length) * width
-    }
-}
-
-impl BlockTransformerConfig {
-    /// Parameters of the token tables and the LM head.
-    pub fn num_params_embedding(&self) -> usize {
-        let embedder = match &self.embedder {
-            EmbedderConfig::Lookup(c) => c.hidden_size,
-            EmbedderConfig::Roberta(c) | EmbedderConfig::RobertaCls(c) => c.encoder.hidden_size,
-        };
-        // T5 uses one table for the embedding and the LM head
-        let tables = if matches!(self.token_decoder, TokenDecoderConfig::T5(_)) { 1 } else { 2 };
-        self.vocab_size * (embedder + tables * self.token_decoder.hidden_size())
-    }
 }
 
 impl FamilyConfig for BlockTransformerConfig {
     fn family(&self) -> &'static str {
         "block"
-    }
-
-    fn block_length(&self) -> usize {
-        self.block_length
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.vocab_size
     }
 
     fn with_vocab_size(self, vocab_size: usize) -> Self {
@@ -77,7 +48,14 @@ impl FamilyConfig for BlockTransformerConfig {
     }
 
     fn num_params(&self) -> usize {
-        self.num_params_non_embedding() + self.num_params_embedding()
+        let embedder = match &self.embedder {
+            EmbedderConfig::Lookup(c) => c.hidden_size,
+            EmbedderConfig::Roberta(c) | EmbedderConfig::RobertaCls(c) => c.encoder.hidden_size,
+        };
+        // T5 uses one table for the embedding and the LM head
+        let tables = if matches!(self.token_decoder, TokenDecoderConfig::T5(_)) { 1 } else { 2 };
+        let embedding = self.vocab_size * (embedder + tables * self.token_decoder.hidden_size());
+        self.num_params_non_embedding() + embedding
     }
 
     fn num_params_non_embedding(&self) -> usize {
@@ -89,16 +67,6 @@ impl FamilyConfig for BlockTransformerConfig {
         };
         let embedder = self.embedder.num_params(0, self.block_length, d);
         embedder + self.block_decoder.num_params() + (d + 1) * expanded + decoder
-    }
-
-    fn num_matrix_params(&self) -> usize {
-        let (d, h) = (self.block_decoder.hidden_size, self.token_decoder.hidden_size());
-        let decoder = match &self.token_decoder {
-            TokenDecoderConfig::NeoX(c) => c.stack.num_matrix_params() + self.vocab_size * h,
-            TokenDecoderConfig::T5(c) => c.stack.num_matrix_params(),
-        };
-        let embedder = self.embedder.num_matrix_params(self.block_length, d);
-        embedder + self.block_decoder.num_matrix_params() + d * h * self.expansion() + decoder
     }
 
     fn stacks(&self) -> Stacks {

@@ -1,24 +1,13 @@
 //! Decoding a block token by token: the token decoder's caches, and the block in progress.
 
-use block_transformer_layers::neox::StackCache;
 use block_transformer_layers::t5::T5States;
-use block_transformer_layers::{KvCache, Positions, int_tensor};
+use block_transformer_layers::{Positions, StackCache, int_tensor};
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::config::Strategy;
 use crate::embedder::BOS;
 use crate::token_decoder::{TokenDecoder, TokenStack, scale_for_tied};
-
-/// The KV caches of the token decoder, with a slot for each row of the block in progress. They are
-/// reused for every block.
-#[derive(Clone, Debug)]
-pub enum TokenCache {
-    /// Caches of a GPT-NeoX stack.
-    NeoX(StackCache),
-    /// Caches of a T5 stack.
-    T5(Vec<KvCache>),
-}
 
 /// A block in progress.
 #[derive(Clone, Debug)]
@@ -62,33 +51,24 @@ impl TokenBlock {
 }
 
 impl TokenDecoder {
-    /// Tokens per block (`l`).
-    pub fn block_length(&self) -> usize {
-        self.block_length
-    }
-
     /// Positions that are run before the first token is known: the prefix, or BOS.
     pub fn first_positions(&self) -> usize {
         if self.strategy == Strategy::Prefix { self.vectors } else { 1 }
     }
 
     /// Empty caches for blocks of up to `rows` sequences.
-    pub fn new_cache(&self, rows: usize, device: &Device) -> TokenCache {
+    pub fn new_cache(&self, rows: usize, device: &Device) -> StackCache {
         // the last token is never an input
         let capacity = self.first_positions() + self.block_length - 1;
         match &self.tokens {
-            TokenStack::NeoX(tokens) => {
-                TokenCache::NeoX(tokens.stack.new_cache(rows, capacity, device))
-            }
-            TokenStack::T5(tokens) => {
-                TokenCache::T5(tokens.stack.new_cache(rows, capacity, device))
-            }
+            TokenStack::NeoX(tokens) => tokens.stack.new_cache(rows, capacity, device),
+            TokenStack::T5(tokens) => tokens.stack.new_cache(rows, capacity, device),
         }
     }
 
     /// Starts the blocks that follow `contexts` `[rows, e, d]`, and overwrites `cache`. Returns the
     /// blocks and the logits `[rows, v]` of their first tokens.
-    pub fn start(&self, contexts: Tensor<3>, cache: &mut TokenCache) -> (TokenBlock, Tensor<2>) {
+    pub fn start(&self, contexts: Tensor<3>, cache: &mut StackCache) -> (TokenBlock, Tensor<2>) {
         let expanded = self.expand(contexts);
         let ([rows, ..], device) = (expanded.dims(), expanded.device());
         let mut block =
@@ -112,7 +92,7 @@ impl TokenDecoder {
         &self,
         block: &mut TokenBlock,
         ids: Tensor<1, Int>,
-        cache: &mut TokenCache,
+        cache: &mut StackCache,
     ) -> Tensor<2> {
         let [rows] = ids.dims();
         let embed = |table: &Embedding| table.forward(ids.reshape([rows, 1])); // [rows, 1, h]
@@ -128,18 +108,17 @@ impl TokenDecoder {
     }
 
     /// Runs `inputs` `[rows, time, h]`. Returns the logits `[rows, v]` after the last one.
-    fn step(&self, block: &mut TokenBlock, inputs: Tensor<3>, cache: &mut TokenCache) -> Tensor<2> {
+    fn step(&self, block: &mut TokenBlock, inputs: Tensor<3>, cache: &mut StackCache) -> Tensor<2> {
         let ([rows, time, _], at) = (inputs.dims(), block.at());
-        let hidden = match (&self.tokens, cache) {
-            (TokenStack::NeoX(tokens), TokenCache::NeoX(cache)) => {
+        let hidden = match &self.tokens {
+            TokenStack::NeoX(tokens) => {
                 let rotary = self.rotary(tokens, block.written, time);
                 tokens.stack.append(inputs, &rotary, &at, 1, 1, cache)
             }
-            (TokenStack::T5(tokens), TokenCache::T5(cache)) => {
+            TokenStack::T5(tokens) => {
                 let hidden = tokens.stack.forward(inputs, &block.states, &at, Some(cache));
                 scale_for_tied(hidden)
             }
-            _ => unreachable!("a cache is made by the decoder that uses it"),
         };
         block.written += time;
         let logits = self.logits(hidden); // [rows, 1, v]

@@ -26,14 +26,6 @@ impl FamilyConfig for GptNeoXConfig {
         "vanilla"
     }
 
-    fn block_length(&self) -> usize {
-        1
-    }
-
-    fn vocab_size(&self) -> usize {
-        self.vocab_size
-    }
-
     fn with_vocab_size(self, vocab_size: usize) -> Self {
         Self { vocab_size, ..self }
     }
@@ -53,10 +45,6 @@ impl FamilyConfig for GptNeoXConfig {
 
     fn num_params_non_embedding(&self) -> usize {
         self.stack.num_params()
-    }
-
-    fn num_matrix_params(&self) -> usize {
-        self.stack.num_matrix_params() + self.vocab_size * self.stack.hidden_size
     }
 
     fn stacks(&self) -> Stacks {

@@ -1,37 +1,30 @@
 //! Decoding with KV caches: each token is a block of its own.
 
 use block_transformer_family::{BlockDecoding, PaddingMask, Work};
-use block_transformer_layers::{KvCache, Positions};
+use block_transformer_layers::{KvCache, Positions, StackCache};
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::model::{GptNeoX, GptNeoXCache};
+use crate::model::GptNeoX;
 
-/// A model with its caches by slot.
+/// A model with its caches by slot, one position per token.
 pub(crate) struct DecodingState {
     model: GptNeoX,
-    cache: GptNeoXCache,
+    cache: StackCache,
     work: Work,
 }
 
 impl DecodingState {
     pub(crate) fn new(model: GptNeoX, slots: usize, tokens: usize, device: &Device) -> Self {
-        Self { cache: model.new_cache(slots, tokens, device), model, work: Work::default() }
+        Self { cache: model.stack.new_cache(slots, tokens, device), model, work: Work::default() }
     }
 }
 
 impl BlockDecoding for DecodingState {
-    fn block_length(&self) -> usize {
-        1
-    }
-
-    fn positions_per_block(&self) -> usize {
-        1
-    }
-
     fn append(&mut self, ids: Tensor<3, Int>, _: &PaddingMask, at: &Positions) -> Tensor<3> {
-        let [rows, n, _] = ids.dims();
+        let ([rows, n, _], stack) = (ids.dims(), &self.model.stack);
         self.work.token.add(rows * n, rows);
-        self.model.hidden_cached(ids.reshape([rows, n]), at, 1, &mut self.cache)
+        let embedded = self.model.embed_in.forward(ids.reshape([rows, n]));
+        stack.append(embedded, &stack.rotary(at, n), at, 1, 1, &mut self.cache)
     }
 
     fn start(&mut self, states: Tensor<3>) -> Tensor<2> {
@@ -39,10 +32,6 @@ impl BlockDecoding for DecodingState {
         let [rows, _, vocab] = logits.dims();
         self.work.logits += rows;
         logits.reshape([rows, vocab])
-    }
-
-    fn decode(&mut self, _: &[usize], _: Tensor<1, Int>) -> Tensor<2> {
-        unreachable!("a block of one token is complete after its first")
     }
 
     fn fill_random(&mut self) {

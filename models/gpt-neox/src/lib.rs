@@ -3,7 +3,6 @@
 
 mod config;
 mod decoding;
-mod family;
 mod model;
 mod names;
 
@@ -11,7 +10,7 @@ use block_transformer_family::Registration;
 use block_transformer_layers::neox::NeoXConfig;
 
 pub use config::GptNeoXConfig;
-pub use model::{GptNeoX, GptNeoXCache};
+pub use model::GptNeoX;
 
 /// The family's entry in a registry.
 pub const REGISTRATION: Registration = Registration {

@@ -1,39 +1,26 @@
 //! Token embedding, GPT-NeoX stack, untied LM head.
 
-use block_transformer_layers::neox::{NeoXStack, StackCache};
-use block_transformer_layers::{Init, Positions, causal_by_block, project};
+use block_transformer_family::{BlockDecoding, Continuations, Family, TokenBatch};
+use block_transformer_layers::neox::NeoXStack;
+use block_transformer_layers::{Init, Positions, causal_by_block, int_tensor, project};
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::config::GptNeoXConfig;
-
-/// The KV caches of [`GptNeoX`], one position per token.
-pub type GptNeoXCache = StackCache;
+use crate::decoding::DecodingState;
 
 /// A GPT-NeoX language model.
 #[derive(Module, Debug)]
 pub struct GptNeoX {
-    embed_in: Embedding,
-    stack: NeoXStack,
-    pub(crate) embed_out: Linear,
+    pub(crate) embed_in: Embedding,
+    pub(crate) stack: NeoXStack,
+    embed_out: Linear,
     #[module(skip)]
-    pub(crate) config: GptNeoXConfig,
+    config: GptNeoXConfig,
 }
 
 impl GptNeoX {
-    /// A model with parameters drawn from `init`.
-    pub fn new(config: &GptNeoXConfig, init: &Init) -> Self {
-        let (vocab, hidden, std) =
-            (config.vocab_size, config.stack.hidden_size, NeoXStack::INIT_STD);
-        Self {
-            embed_in: init.embedding("embed_in", vocab, hidden, std),
-            stack: NeoXStack::new(&config.stack, &init.at("stack")),
-            embed_out: init.linear("embed_out", hidden, vocab, false, std),
-            config: config.clone(),
-        }
-    }
-
     /// Logits of every position.
     ///
     /// # Shapes
@@ -48,7 +35,7 @@ impl GptNeoX {
     /// # Shapes
     /// - `ids`: `[batch, time]`
     /// - output: `[batch, time, hidden]`
-    pub fn hidden_states(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    fn hidden_states(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, time] = ids.dims();
         let start = Positions::Same(0);
         let mask = causal_by_block(&start, time, 1, None);
@@ -56,31 +43,53 @@ impl GptNeoX {
         self.stack.forward(self.embed_in.forward(ids), &mask, &rotary)
     }
 
-    /// Adds the new positions at `at` to `cache`. Returns the hidden states, after the final norm, of
-    /// each row's last `keep` positions.
-    ///
-    /// # Shapes
-    /// - `ids`: `[rows, time]`
-    /// - output: `[rows, keep, hidden]`
-    pub fn hidden_cached(
-        &self,
-        ids: Tensor<2, Int>,
-        at: &Positions,
-        keep: usize,
-        cache: &mut GptNeoXCache,
-    ) -> Tensor<3> {
-        let [_, time] = ids.dims();
-        let rotary = self.stack.rotary(at, time);
-        self.stack.append(self.embed_in.forward(ids), &rotary, at, 1, keep, cache)
-    }
-
     /// The LM head: `[batch, time, hidden] -> [batch, time, vocab]`.
-    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        project(hidden, self.embed_out.weight.val(), None)
+    pub(crate) fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        project(hidden, self.head(), None)
+    }
+}
+
+impl Family for GptNeoX {
+    type Config = GptNeoXConfig;
+
+    fn init(config: &GptNeoXConfig, seed: u64, device: &Device) -> Self {
+        let (vocab, hidden, std) =
+            (config.vocab_size, config.stack.hidden_size, NeoXStack::INIT_STD);
+        let init = Init::new(seed, device);
+        Self {
+            embed_in: init.embedding("embed_in", vocab, hidden, std),
+            stack: NeoXStack::new(&config.stack, &init.at("stack")),
+            embed_out: init.linear("embed_out", hidden, vocab, false, std),
+            config: config.clone(),
+        }
     }
 
-    /// Empty caches of `slots` sequences of up to `capacity` tokens.
-    pub fn new_cache(&self, slots: usize, capacity: usize, device: &Device) -> GptNeoXCache {
-        self.stack.new_cache(slots, capacity, device)
+    fn config(&self) -> GptNeoXConfig {
+        self.config.clone()
+    }
+
+    fn hidden(&self, batch: &TokenBatch) -> Tensor<2> {
+        let [b, time] = batch.ids.dims();
+        // the last token is never an input; padding comes after the tokens, so causal attention
+        // does not reach it
+        let hidden = self.hidden_states(batch.ids.clone().narrow(1, 0, time - 1));
+        let [_, _, width] = hidden.dims();
+        hidden.reshape([b * (time - 1), width])
+    }
+
+    fn head(&self) -> Tensor<2> {
+        self.embed_out.weight.val()
+    }
+
+    fn continuation_hidden(&self, Continuations { ids, before, .. }: Continuations) -> Tensor<3> {
+        let ([rows, time, _], device, count) = (ids.dims(), ids.device(), before.len());
+        let hidden = self.hidden_states(ids.reshape([rows, time]));
+        let [_, _, width] = hidden.dims();
+        let before = int_tensor(before, &device);
+        hidden.reshape([rows * time, width]).select(0, before).reshape([count, 1, width])
+    }
+
+    fn decoder(&self, slots: usize, blocks: usize, device: &Device) -> Box<dyn BlockDecoding> {
+        Box::new(DecodingState::new(self.clone(), slots, blocks, device))
     }
 }

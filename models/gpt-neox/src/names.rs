@@ -10,12 +10,4 @@ impl PublishedNames for GptNeoXConfig {
     fn published_names(&self, path: &str) -> Vec<String> {
         vec![rename(path, NAMES)]
     }
-
-    fn conv_kernel(&self, _path: &str) -> usize {
-        1
-    }
-
-    fn unused(&self) -> Vec<(String, Vec<usize>)> {
-        Vec::new()
-    }
 }

@@ -1,6 +1,6 @@
 //! The hidden states from which a batch of continuations is predicted.
 
-use block_transformer_family::{Family, PaddingMask};
+use block_transformer_family::{Continuations, Family, PaddingMask};
 use block_transformer_text::{EOS, PAD};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -68,7 +68,8 @@ pub(crate) fn hidden<M: Family>(
     let count = before.len();
     let ids = ids_tensor(&ids, [rows, n, l], device);
     let written = ids_tensor(&written, [count, l], device);
-    let hidden = model.continuation_hidden(ids, &PaddingMask::new(is_token), before, written);
+    let is_token = PaddingMask::new(is_token);
+    let hidden = model.continuation_hidden(Continuations { ids, is_token, before, written });
     let [count, l, width] = hidden.dims();
     let hidden = hidden.reshape([count * l, width]);
     match scored.len() == count * l {

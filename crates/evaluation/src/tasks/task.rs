@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use block_transformer_datasets::tasks::{self, TaskFile};
+use block_transformer_files::nearest;
 
 use crate::error::EvalError;
 use crate::tasks::item::Item;
@@ -58,12 +59,10 @@ impl Task {
     pub fn from_name(name: &str) -> Result<Self, EvalError> {
         let plain = name.trim().to_lowercase().replace('_', "-");
         let plain = plain.strip_suffix("-openai").unwrap_or(&plain);
-        let likeness = |task: &&Self| (strsim::jaro_winkler(plain, task.name()) * 1e6) as u64;
-        let nearest = Self::ALL.iter().max_by_key(likeness).map_or("", |task| task.name());
         Self::ALL.into_iter().find(|task| task.name() == plain).ok_or_else(|| {
             EvalError::UnknownTask {
                 name: name.into(),
-                nearest: nearest.into(),
+                nearest: nearest(plain, Self::ALL.map(Self::name)).unwrap_or_default().into(),
                 known: Self::ALL.map(Self::name).join(", "),
             }
         })

@@ -90,14 +90,8 @@ impl NeoXConfig {
     /// # Errors
     /// Names the first key whose value does not fit.
     pub fn check(&self) -> Result<(), InvalidConfig> {
-        let Self { hidden_size, num_hidden_layers, num_attention_heads, .. } = *self;
-        InvalidConfig::check_stack(hidden_size, num_hidden_layers, num_attention_heads)?;
-        let mlp_width = self.intermediate_size.unwrap_or(1);
-        InvalidConfig::check_size("intermediate_size", mlp_width, InvalidConfig::MAX_WIDTH)?;
-        if !hidden_size.is_multiple_of(num_attention_heads) {
-            let reason = format!("{num_attention_heads} does not divide hidden_size {hidden_size}");
-            return Err(InvalidConfig::new("num_attention_heads", reason));
-        }
+        let (layers, heads) = (self.num_hidden_layers, self.num_attention_heads);
+        InvalidConfig::check_layers(self.hidden_size, layers, heads, self.intermediate_size)?;
         if !(0.0..=1.0).contains(&self.rotary_pct) || !self.rotated().is_multiple_of(2) {
             let (rotary_pct, head_dim) = (self.rotary_pct, self.head_dim());
             let reason = format!(
@@ -122,16 +116,5 @@ impl NeoXConfig {
         // qkv, dense, two MLP matrices with biases, two norms
         let layer = 3 * h * h + 3 * h + h * h + h + 2 * h * m + m + h + 4 * h;
         self.num_hidden_layers * layer + 2 * h
-    }
-
-    /// Number of parameters in the weight matrices of the linear layers.
-    pub fn num_matrix_params(&self) -> usize {
-        let (h, m) = (self.hidden_size, self.intermediate());
-        self.num_hidden_layers * (4 * h * h + 2 * h * m)
-    }
-
-    /// Bytes of keys and values per cached position, at `bytes` per value.
-    pub fn kv_bytes(&self, bytes: usize) -> usize {
-        2 * self.num_hidden_layers * self.hidden_size * bytes
     }
 }

@@ -54,15 +54,15 @@ impl NeoXAttention {
 
     /// Attention of whole sequences, `[batch, time, 3 * width] -> [batch, time, width]`.
     fn attend(&self, qkv: Tensor<3>, rotary: &Rotary, mask: &AttentionMask) -> Tensor<3> {
-        if let Some(causal) = mask.causal()
-            && let Some(out) =
-                block_transformer_kernels::self_attention(&qkv, self.heads, rotary.angles(), causal)
+        let (angles, causal) = (rotary.angles(), mask.causal());
+        if let Some(out) =
+            block_transformer_kernels::self_attention(&qkv, self.heads, angles, causal)
         {
             return out;
         }
         let [query, key, value] = split_qkv(qkv, self.heads, rotary);
-        let [_, _, _, head_dim] = query.dims();
-        merge_heads(attend(query, key, value, score_scale(head_dim), None, mask))
+        let ([_, _, _, head_dim], hidden) = (query.dims(), mask.hidden(&query.device()));
+        merge_heads(attend(query, key, value, score_scale(head_dim), None, hidden))
     }
 }
 

@@ -7,4 +7,4 @@ mod stack;
 
 pub use config::NeoXConfig;
 pub use layer::{NeoXAttention, NeoXLayer, NeoXMlp};
-pub use stack::{NeoXStack, StackCache};
+pub use stack::NeoXStack;

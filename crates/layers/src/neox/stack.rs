@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::config::NeoXConfig;
 use super::layer::{Cached, INIT_STD, NeoXLayer};
-use crate::cache::{KvCache, Positions};
+use crate::cache::{KvCache, Positions, StackCache};
 use crate::init::Init;
 use crate::mask::{AttentionMask, causal_by_block};
 use crate::rotary::Rotary;
@@ -22,9 +22,6 @@ pub struct NeoXStack {
     #[module(skip)]
     rotary: RotaryTable,
 }
-
-/// The KV caches of all layers of a stack.
-pub type StackCache = Vec<KvCache>;
 
 impl NeoXStack {
     /// Standard deviation of every weight matrix at initialisation, as published.
