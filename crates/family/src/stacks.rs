@@ -3,6 +3,7 @@
 use block_transformer_layers::neox::NeoXConfig;
 use block_transformer_layers::roberta::RobertaConfig;
 use block_transformer_layers::t5::T5Config;
+use serde::{Deserialize, Serialize};
 
 /// Shape of a stack of transformer layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +135,8 @@ pub struct TokenDecoderShape {
 }
 
 /// The way in which a context embedding is passed to the token decoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Conditioning {
     /// As vectors before the token embeddings.
     Prefix,

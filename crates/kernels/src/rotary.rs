@@ -124,26 +124,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn angles_are_position_times_inverse_frequency() {
-        // base^(-2i / 4) for i = 0, 1 is 1 and 0.01
-        let table = RotaryTable::new(4, 1e4);
-        let angles = table.angles(vec![0, 1, 5, 7], 2);
-        assert_eq!((angles.rows(), angles.time(), angles.rotated()), (2, 2, 4));
-        // by Python's math.cos and math.sin
-        for (row, time, cos, sin) in [
-            (0, 0, [1.0, 1.0], [0.0, 0.0]),
-            (0, 1, [0.540_302_3, 0.999_95], [0.841_471, 0.009_999_833]),
-            (1, 0, [0.283_662_2, 0.998_750_3], [-0.958_924_3, 0.049_979_17]),
-            (1, 1, [0.753_902_3, 0.997_551], [0.656_986_6, 0.069_942_85]),
-        ] {
-            let found = angles.at(row, time);
-            for (found, expected) in found.0.iter().chain(found.1).zip(cos.iter().chain(&sin)) {
-                assert!((found - expected).abs() < 2e-7, "{row} {time}: {found} {expected}");
-            }
-        }
-    }
-
-    #[test]
     fn a_table_that_has_grown_has_the_same_angles() {
         let table = RotaryTable::new(8, 1e4);
         let early = table.angles(vec![3], 1);

@@ -7,23 +7,13 @@ use burn::tensor::{Device, Tensor};
 #[derive(Clone, Debug)]
 pub struct Rotary {
     angles: RotaryAngles,
-    factors: PerDevice<Factors>,
-}
-
-/// Cosines and sines for all dimensions of a head. Dimensions that are not rotated have cosine 1 and
-/// sine 0.
-///
-/// # Shapes
-/// `[1 or batch, 1, time, head_dim]` each
-#[derive(Clone, Debug)]
-struct Factors {
-    cos: Tensor<4>,
-    sin: Tensor<4>,
+    /// See [`cos_sin`](Self::cos_sin).
+    cos_sin: PerDevice<[Tensor<4>; 2]>,
 }
 
 impl Rotary {
     pub(crate) fn new(angles: RotaryAngles) -> Self {
-        Self { angles, factors: PerDevice::default() }
+        Self { angles, cos_sin: PerDevice::default() }
     }
 
     /// Returns the angles in the form that kernels take.
@@ -31,8 +21,10 @@ impl Rotary {
         &self.angles
     }
 
-    fn factors(&self, head_dim: usize, device: &Device) -> Factors {
-        self.factors.get_or_make(device, || {
+    /// Cosines and sines for all dimensions of a head, `[1 or batch, 1, time, head_dim]` each.
+    /// Dimensions that are not rotated have cosine 1 and sine 0.
+    fn cos_sin(&self, head_dim: usize, device: &Device) -> [Tensor<4>; 2] {
+        self.cos_sin.get_or_make(device, || {
             let (rows, time) = (self.angles.rows(), self.angles.time());
             let [half, rest] = [self.angles.rotated() / 2, head_dim - self.angles.rotated()];
             let positions = self.angles.positions().tensor(device);
@@ -47,7 +39,7 @@ impl Rotary {
                 }
                 Tensor::cat(parts, 3)
             };
-            Factors { cos: spread(cos, 1.0), sin: spread(sin, 0.0) }
+            [spread(cos, 1.0), spread(sin, 0.0)]
         })
     }
 
@@ -64,7 +56,7 @@ impl Rotary {
         if head_dim > rotated {
             turned.push(x.clone().narrow(3, rotated, head_dim - rotated));
         }
-        let Factors { cos, sin } = self.factors(head_dim, &x.device());
+        let [cos, sin] = self.cos_sin(head_dim, &x.device());
         x * cos + Tensor::cat(turned, 3) * sin
     }
 }

@@ -66,10 +66,10 @@ pub fn shape(name: &str) -> ModelConfig {
 
 /// Returns a random model with weights so large that its output depends on every token.
 pub fn model(config: &ModelConfig, device: &Device) -> LanguageModel {
-    struct Larger {
+    struct EnlargeWeights {
         t5: bool,
     }
-    impl ModuleMapper for Larger {
+    impl ModuleMapper for EnlargeWeights {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let factor = match param.dims().as_slice() {
                 // the tied table of T5 has large initial values, with which the model would only
@@ -85,7 +85,7 @@ pub fn model(config: &ModelConfig, device: &Device) -> LanguageModel {
         config,
         ModelConfig::Block(block) if matches!(block.token_decoder, TokenDecoderConfig::T5(_))
     );
-    config.init(11, device).map(&mut Larger { t5 })
+    config.init(11, device).map(&mut EnlargeWeights { t5 })
 }
 
 /// Returns prompts of 0, 1, 2, ... `count - 1` tokens.

@@ -1,10 +1,10 @@
 //! Checks that the sizes of a configuration fit together.
 
-use block_transformer_family::{InvalidConfig, check_ids};
+use block_transformer_family::{Conditioning, InvalidConfig, check_ids};
 
 use crate::config::{
     BlockTransformerConfig, EmbedderConfig, NeoXTokenDecoderConfig, Projection,
-    RobertaEmbedderConfig, Strategy, T5TokenDecoderConfig, TokenDecoderConfig,
+    RobertaEmbedderConfig, T5TokenDecoderConfig, TokenDecoderConfig,
 };
 
 /// Largest number of tokens per block, and of vectors of any kind per block.
@@ -19,9 +19,13 @@ impl BlockTransformerConfig {
         self.block_decoder.check().map_err(|error| error.under("block_decoder"))?;
         let width = self.block_decoder.hidden_size;
         self.embedder.check(l, width).map_err(|error| error.under("embedder"))?;
-        self.token_decoder.check().map_err(|error| error.under("token_decoder"))?;
+        let (token_decoder, strategy) = match &self.token_decoder {
+            TokenDecoderConfig::NeoX(c) => (c.check(), c.decoding_strategy),
+            TokenDecoderConfig::T5(c) => (c.check(), c.decoding_strategy),
+        };
+        token_decoder.map_err(|error| error.under("token_decoder"))?;
         // a prefix can have any length; with the other strategies each token gets one vector
-        if !self.token_decoder.has_prefix() && !l.is_multiple_of(e) {
+        if strategy != Conditioning::Prefix && !l.is_multiple_of(e) {
             let reason = format!("{l} must be a multiple of the {e} embeddings per block");
             return Err(InvalidConfig::new("block_length", reason));
         }
@@ -75,32 +79,19 @@ impl RobertaEmbedderConfig {
     }
 }
 
-impl TokenDecoderConfig {
-    fn check(&self) -> Result<(), InvalidConfig> {
-        match self {
-            Self::NeoX(c) => c.check(),
-            Self::T5(c) => c.check(),
-        }
-    }
-
-    fn has_prefix(&self) -> bool {
-        matches!(self, Self::NeoX(c) if c.decoding_strategy == Strategy::Prefix)
-    }
-}
-
 impl NeoXTokenDecoderConfig {
     fn check(&self) -> Result<(), InvalidConfig> {
         match (self.decoding_strategy, self.expansion_ratio) {
-            (Strategy::CrossAttention, _) => {
+            (Conditioning::CrossAttention, _) => {
                 return Err(InvalidConfig::new(
                     "decoding_strategy",
                     "cross_attention needs cls t5",
                 ));
             }
-            (Strategy::Prefix, Some(ratio)) => {
+            (Conditioning::Prefix, Some(ratio)) => {
                 InvalidConfig::check_size("expansion_ratio", ratio, MAX_BLOCK)?;
             }
-            (Strategy::Summation, Some(_)) => {
+            (Conditioning::Summation, Some(_)) => {
                 let reason = "belongs to the decoding strategy prefix only";
                 return Err(InvalidConfig::new("expansion_ratio", reason));
             }
@@ -112,7 +103,7 @@ impl NeoXTokenDecoderConfig {
 
 impl T5TokenDecoderConfig {
     fn check(&self) -> Result<(), InvalidConfig> {
-        if self.decoding_strategy != Strategy::CrossAttention {
+        if self.decoding_strategy != Conditioning::CrossAttention {
             return Err(InvalidConfig::new("decoding_strategy", "t5 has cross_attention only"));
         }
         self.stack.check()
@@ -133,7 +124,7 @@ mod tests {
         EmbedderConfig::Lookup(LookupConfig { hidden_size, projection_method, n_embedding_tokens })
     }
 
-    fn neox(decoding_strategy: Strategy, expansion_ratio: Option<usize>) -> TokenDecoderConfig {
+    fn neox(decoding_strategy: Conditioning, expansion_ratio: Option<usize>) -> TokenDecoderConfig {
         let stack = NeoXConfig::new(32, 2, 2);
         TokenDecoderConfig::NeoX(NeoXTokenDecoderConfig {
             decoding_strategy,
@@ -142,7 +133,7 @@ mod tests {
         })
     }
 
-    fn t5(decoding_strategy: Strategy, d_kv: usize) -> TokenDecoderConfig {
+    fn t5(decoding_strategy: Conditioning, d_kv: usize) -> TokenDecoderConfig {
         let stack = T5Config {
             hidden_size: 32,
             num_hidden_layers: 1,
@@ -163,7 +154,7 @@ mod tests {
             max_position_embeddings: 64,
             embedder: lookup(8, 1),
             block_decoder: NeoXConfig::new(32, 2, 2),
-            token_decoder: neox(Strategy::Prefix, Some(2)),
+            token_decoder: neox(Conditioning::Prefix, Some(2)),
         };
         assert_eq!(valid.check(), Ok(()));
         type Change = fn(&mut BlockTransformerConfig);
@@ -175,13 +166,13 @@ mod tests {
             ("embedder.hidden_size", |c| c.embedder = lookup(9, 1)),
             ("embedder.n_embedding_tokens", |c| c.embedder = lookup(8, 3)),
             ("token_decoder.expansion_ratio", |c| {
-                c.token_decoder = neox(Strategy::Summation, Some(2));
+                c.token_decoder = neox(Conditioning::Summation, Some(2));
             }),
             ("token_decoder.decoding_strategy", |c| {
-                c.token_decoder = neox(Strategy::CrossAttention, None);
+                c.token_decoder = neox(Conditioning::CrossAttention, None);
             }),
-            ("token_decoder.d_kv", |c| c.token_decoder = t5(Strategy::CrossAttention, 0)),
-            ("token_decoder.decoding_strategy", |c| c.token_decoder = t5(Strategy::Prefix, 8)),
+            ("token_decoder.d_kv", |c| c.token_decoder = t5(Conditioning::CrossAttention, 0)),
+            ("token_decoder.decoding_strategy", |c| c.token_decoder = t5(Conditioning::Prefix, 8)),
         ];
         for (key, change) in cases {
             let mut config = valid.clone();

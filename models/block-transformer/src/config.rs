@@ -1,5 +1,6 @@
 //! Shape of a model, in the JSON form of the published configurations.
 
+use block_transformer_family::Conditioning;
 use block_transformer_layers::{neox::NeoXConfig, roberta::RobertaConfig, t5::T5Config};
 use serde::{Deserialize, Serialize};
 
@@ -97,23 +98,11 @@ pub enum TokenDecoderConfig {
     T5(T5TokenDecoderConfig),
 }
 
-/// The way in which a context embedding is passed to the token decoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// As vectors before the token embeddings.
-    Prefix,
-    /// Added to the token embeddings.
-    Summation,
-    /// As encoder states for cross-attention.
-    CrossAttention,
-}
-
 /// Configuration of a GPT-NeoX token decoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NeoXTokenDecoderConfig {
     /// `prefix` or `summation`.
-    pub decoding_strategy: Strategy,
+    pub decoding_strategy: Conditioning,
     /// Prefix vectors per context embedding (`r`); `prefix` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expansion_ratio: Option<usize>,
@@ -126,7 +115,7 @@ pub struct NeoXTokenDecoderConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct T5TokenDecoderConfig {
     /// `cross_attention`.
-    pub decoding_strategy: Strategy,
+    pub decoding_strategy: Conditioning,
     /// The stack.
     #[serde(flatten)]
     pub stack: T5Config,
@@ -140,7 +129,12 @@ impl BlockTransformerConfig {
 
     /// Number of vectors into which one embedding is expanded (`r`).
     pub fn expansion(&self) -> usize {
-        self.token_decoder.expansion(self.block_length, self.embeddings_per_block())
+        match &self.token_decoder {
+            TokenDecoderConfig::NeoX(c) if c.decoding_strategy == Conditioning::Prefix => {
+                c.expansion_ratio.unwrap_or(1)
+            }
+            _ => self.block_length / self.embeddings_per_block().max(1),
+        }
     }
 }
 
@@ -172,16 +166,6 @@ impl TokenDecoderConfig {
         match self {
             Self::NeoX(c) => c.stack.hidden_size,
             Self::T5(c) => c.stack.hidden_size,
-        }
-    }
-
-    /// Number of vectors into which one embedding is expanded (`r`).
-    pub fn expansion(&self, block_length: usize, embeddings: usize) -> usize {
-        match self {
-            Self::NeoX(c) if c.decoding_strategy == Strategy::Prefix => {
-                c.expansion_ratio.unwrap_or(1)
-            }
-            _ => block_length / embeddings.max(1),
         }
     }
 }

@@ -49,7 +49,7 @@ impl BlockDecoding for DecodingState {
     fn start(&mut self, states: Tensor<3>) -> Tensor<2> {
         let ([rows, e, _], decoder) = (states.dims(), &self.model.token_decoder);
         self.work.expanded += rows * e;
-        self.work.token.add(rows * decoder.first_positions(), rows);
+        self.work.token.add(rows * decoder.shape.first_positions(), rows);
         self.work.logits += rows;
         let (block, logits) = decoder.start(states, &mut self.tokens);
         self.in_progress = Some(block);

@@ -23,7 +23,7 @@ use block_transformer_layers::t5::T5Config;
 
 pub use config::{
     BlockTransformerConfig, EmbedderConfig, LookupConfig, NeoXTokenDecoderConfig, Projection,
-    RobertaEmbedderConfig, Strategy, T5TokenDecoderConfig, TokenDecoderConfig,
+    RobertaEmbedderConfig, T5TokenDecoderConfig, TokenDecoderConfig,
 };
 pub use embedder::Embedder;
 pub use model::BlockTransformer;

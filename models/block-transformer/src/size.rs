@@ -4,9 +4,7 @@ use block_transformer_family::{
     Conditioning, EmbedderShape, FamilyConfig, InvalidConfig, Stacks, TokenDecoderShape,
 };
 
-use crate::config::{
-    BlockTransformerConfig, EmbedderConfig, Projection, Strategy, TokenDecoderConfig,
-};
+use crate::config::{BlockTransformerConfig, EmbedderConfig, Projection, TokenDecoderConfig};
 
 impl EmbedderConfig {
     fn num_params(&self, vocab: usize, block_length: usize, width: usize) -> usize {
@@ -72,13 +70,8 @@ impl FamilyConfig for BlockTransformerConfig {
     fn stacks(&self) -> Stacks {
         let (l, e) = (self.block_length, self.embeddings_per_block());
         let (stack, conditioning) = match &self.token_decoder {
-            TokenDecoderConfig::NeoX(c) => {
-                let prefix = c.decoding_strategy == Strategy::Prefix;
-                let conditioning =
-                    if prefix { Conditioning::Prefix } else { Conditioning::Summation };
-                ((&c.stack).into(), conditioning)
-            }
-            TokenDecoderConfig::T5(c) => ((&c.stack).into(), Conditioning::CrossAttention),
+            TokenDecoderConfig::NeoX(c) => ((&c.stack).into(), c.decoding_strategy),
+            TokenDecoderConfig::T5(c) => ((&c.stack).into(), c.decoding_strategy),
         };
         let encoder = match &self.embedder {
             EmbedderConfig::Lookup(_) => None,

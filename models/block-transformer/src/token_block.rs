@@ -1,11 +1,11 @@
 //! Decoding a block token by token: the token decoder's caches, and the block in progress.
 
+use block_transformer_family::Conditioning;
 use block_transformer_layers::t5::T5States;
-use block_transformer_layers::{Positions, StackCache, int_tensor};
+use block_transformer_layers::{Positions, StackCache, int_tensor, project};
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::config::Strategy;
 use crate::embedder::BOS;
 use crate::token_decoder::{TokenDecoder, TokenStack, scale_for_tied};
 
@@ -51,15 +51,9 @@ impl TokenBlock {
 }
 
 impl TokenDecoder {
-    /// Positions that are run before the first token is known: the prefix, or BOS.
-    pub fn first_positions(&self) -> usize {
-        if self.strategy == Strategy::Prefix { self.vectors } else { 1 }
-    }
-
     /// Empty caches for blocks of up to `rows` sequences.
     pub fn new_cache(&self, rows: usize, device: &Device) -> StackCache {
-        // the last token is never an input
-        let capacity = self.first_positions() + self.block_length - 1;
+        let capacity = self.shape.cached_positions(self.block_length);
         match &self.tokens {
             TokenStack::NeoX(tokens) => tokens.stack.new_cache(rows, capacity, device),
             TokenStack::T5(tokens) => tokens.stack.new_cache(rows, capacity, device),
@@ -73,8 +67,8 @@ impl TokenDecoder {
         let ([rows, ..], device) = (expanded.dims(), expanded.device());
         let mut block =
             TokenBlock { slots: (0..rows).collect(), written: 0, added: None, states: Vec::new() };
-        match (self.strategy, &self.tokens) {
-            (Strategy::Prefix, _) => {
+        match (self.shape.conditioning, &self.tokens) {
+            (Conditioning::Prefix, _) => {
                 let logits = self.step(&mut block, expanded, cache);
                 return (block, logits);
             }
@@ -121,7 +115,7 @@ impl TokenDecoder {
             }
         };
         block.written += time;
-        let logits = self.logits(hidden); // [rows, 1, v]
+        let logits = project(hidden, self.head(), None); // [rows, 1, v]
         let [_, _, vocab] = logits.dims();
         logits.reshape([rows, vocab])
     }

@@ -1,13 +1,14 @@
 //! The token decoder: from context embeddings to the tokens of the next block.
 
+use block_transformer_family::{Conditioning, FamilyConfig, TokenDecoderShape};
 use block_transformer_layers::neox::NeoXStack;
 use block_transformer_layers::t5::T5Stack;
-use block_transformer_layers::{BlockConv, Init, Positions, Rotary, causal_by_block, project};
+use block_transformer_layers::{BlockConv, Init, Positions, Rotary, causal_by_block};
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Int, Tensor};
 
-use crate::config::{BlockTransformerConfig, Strategy, TokenDecoderConfig};
+use crate::config::{BlockTransformerConfig, TokenDecoderConfig};
 use crate::embedder::BOS;
 
 /// A GPT-NeoX stack with its own token embedding and LM head.
@@ -40,47 +41,40 @@ pub struct TokenDecoder {
     expansion_layer: BlockConv,
     pub(crate) tokens: TokenStack,
     #[module(skip)]
-    pub(crate) strategy: Strategy,
+    pub(crate) shape: TokenDecoderShape,
     pub(crate) block_length: usize,
-    width: usize,
-    /// Vectors per block that the context embeddings are expanded to.
-    pub(crate) vectors: usize,
     published_positions: bool,
 }
 
 impl TokenDecoder {
     pub(crate) fn new(config: &BlockTransformerConfig, init: &Init) -> Self {
-        let d = config.block_decoder.hidden_size;
-        let vocab = config.vocab_size;
-        let here = init.at("tokens");
-        let (tokens, strategy, width) = match &config.token_decoder {
+        let (d, vocab) = (config.block_decoder.hidden_size, config.vocab_size);
+        let (here, h) = (init.at("tokens"), config.token_decoder.hidden_size());
+        let tokens = match &config.token_decoder {
             TokenDecoderConfig::NeoX(c) => {
-                let (init, h, std) = (here.at("NeoX"), c.stack.hidden_size, NeoXStack::INIT_STD);
+                let (init, std) = (here.at("NeoX"), NeoXStack::INIT_STD);
                 let tokens = NeoXTokenStack {
                     embed_in: init.embedding("embed_in", vocab, h, std),
                     stack: NeoXStack::new(&c.stack, &init.at("stack")),
                     embed_out: init.linear("embed_out", h, vocab, false, std),
                 };
-                (TokenStack::NeoX(tokens), c.decoding_strategy, h)
+                TokenStack::NeoX(tokens)
             }
             TokenDecoderConfig::T5(c) => {
                 let init = here.at("T5");
                 let tokens = T5TokenStack {
-                    shared: init.embedding("shared", vocab, c.stack.hidden_size, 1.0),
+                    shared: init.embedding("shared", vocab, h, 1.0),
                     stack: T5Stack::new(&c.stack, &init.at("stack")),
                 };
-                (TokenStack::T5(tokens), c.decoding_strategy, c.stack.hidden_size)
+                TokenStack::T5(tokens)
             }
         };
-        let expanded = width * config.expansion();
-        let std = (d as f64).powf(-0.5);
+        let (expanded, std) = (h * config.expansion(), (d as f64).powf(-0.5));
         Self {
             expansion_layer: BlockConv::new(&init.at("expansion_layer"), d, expanded, 1, std),
             tokens,
-            strategy,
+            shape: config.stacks().token.expect("a block needs a token decoder"),
             block_length: config.block_length,
-            width,
-            vectors: config.embeddings_per_block() * config.expansion(),
             published_positions: false,
         }
     }
@@ -98,8 +92,7 @@ impl TokenDecoder {
 
     /// Rotary angles of positions `start..start + time`.
     pub(crate) fn rotary(&self, tokens: &NeoXTokenStack, start: usize, time: usize) -> Rotary {
-        let one_prefix = self.published_positions && self.strategy == Strategy::Prefix;
-        let skipped = if one_prefix { self.vectors - 1 } else { 0 };
+        let skipped = if self.published_positions { self.shape.first_positions() - 1 } else { 0 };
         let positions = (start..start + time).map(|i| i.saturating_sub(skipped)).collect();
         tokens.stack.rotary_at(positions)
     }
@@ -108,7 +101,7 @@ impl TokenDecoder {
     pub(crate) fn expand(&self, contexts: Tensor<3>) -> Tensor<3> {
         let [rows, ..] = contexts.dims();
         let expanded = self.expansion_layer.forward(contexts); // [rows, e, r * h]
-        expanded.reshape([rows, self.vectors, self.width])
+        expanded.reshape([rows, self.shape.vectors, self.shape.stack.width])
     }
 
     /// Hidden states of every token of the blocks that follow `contexts`.
@@ -128,23 +121,19 @@ impl TokenDecoder {
         let start = Positions::Same(0);
         match &self.tokens {
             TokenStack::NeoX(tokens) => {
-                let (inputs, first) = if self.strategy == Strategy::Prefix {
-                    let inputs = match l {
-                        1 => expanded,
-                        _ => {
-                            let known = tokens.embed_in.forward(ids.clone().narrow(1, 0, l - 1));
-                            Tensor::cat(vec![expanded, known], 1)
-                        }
-                    };
-                    (inputs, self.vectors - 1)
+                let inputs = if self.shape.conditioning != Conditioning::Prefix {
+                    tokens.embed_in.forward(shifted()) + expanded
+                } else if l == 1 {
+                    expanded
                 } else {
-                    (tokens.embed_in.forward(shifted()) + expanded, 0)
+                    let known = tokens.embed_in.forward(ids.clone().narrow(1, 0, l - 1));
+                    Tensor::cat(vec![expanded, known], 1)
                 };
                 let [_, time, _] = inputs.dims();
                 let mask = causal_by_block(&start, time, 1, None);
                 let rotary = self.rotary(tokens, 0, time);
                 let hidden = tokens.stack.forward(inputs, &mask, &rotary);
-                hidden.narrow(1, first, l)
+                hidden.narrow(1, self.shape.first_positions() - 1, l)
             }
             TokenStack::T5(tokens) => {
                 let inputs = tokens.shared.forward(shifted());
@@ -160,11 +149,6 @@ impl TokenDecoder {
             TokenStack::NeoX(tokens) => tokens.embed_out.weight.val(),
             TokenStack::T5(tokens) => tokens.shared.weight.val().transpose(),
         }
-    }
-
-    /// Logits `[rows, time, v]` of hidden states `[rows, time, h]`.
-    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        project(hidden, self.head(), None)
     }
 }
 

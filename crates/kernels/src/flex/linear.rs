@@ -174,19 +174,11 @@ impl<T: Stored> Columns<'_, T> {
             // SAFETY: by the caller's promise; the first rows have filled the copy that the others
             // read
             tile.row += unsafe {
-                match (m - tile.row, tile.row) {
-                    (8.., 0) if V::ROWS >= 8 => {
-                        self.first_rows::<V, 8, N>(weight, ahead, copy, tile)
-                    }
-                    (4.., 0) => self.first_rows::<V, 4, N>(weight, ahead, copy, tile),
-                    (2.., 0) => self.first_rows::<V, 2, N>(weight, ahead, copy, tile),
-                    (_, 0) => self.first_rows::<V, 1, N>(weight, ahead, copy, tile),
-                    (8.., _) if V::ROWS >= 8 => {
-                        self.rows::<V, f32, 8, N>(copy, TILE_COLUMNS, tile, |_, _| {})
-                    }
-                    (4.., _) => self.rows::<V, f32, 4, N>(copy, TILE_COLUMNS, tile, |_, _| {}),
-                    (2.., _) => self.rows::<V, f32, 2, N>(copy, TILE_COLUMNS, tile, |_, _| {}),
-                    _ => self.rows::<V, f32, 1, N>(copy, TILE_COLUMNS, tile, |_, _| {}),
+                match m - tile.row {
+                    8.. if V::ROWS >= 8 => self.some_rows::<V, 8, N>(weight, ahead, copy, tile),
+                    4.. => self.some_rows::<V, 4, N>(weight, ahead, copy, tile),
+                    2.. => self.some_rows::<V, 2, N>(weight, ahead, copy, tile),
+                    _ => self.some_rows::<V, 1, N>(weight, ahead, copy, tile),
                 }
             };
         }
@@ -204,11 +196,11 @@ impl<T: Stored> Columns<'_, T> {
         self.weight.as_ptr().wrapping_add(first * self.size.n + self.start + column)
     }
 
-    /// Runs [`rows`](Self::rows) for the first `R` rows, which read the matrix itself. At the same
-    /// time it prefetches the part at `ahead` in small portions. If further rows follow, it also
-    /// copies the tile to contiguous memory for them.
+    /// Runs [`rows`](Self::rows) for the `R` rows from `tile.row` on. The first rows read the matrix
+    /// itself. At the same time they prefetch the part at `ahead` in small portions. If further rows
+    /// follow, they also copy the tile to contiguous memory, which the further rows read.
     #[inline(always)]
-    unsafe fn first_rows<V: Vector, const R: usize, const N: usize>(
+    unsafe fn some_rows<V: Vector, const R: usize, const N: usize>(
         &mut self,
         weight: *const T,
         ahead: *const T,
@@ -219,6 +211,9 @@ impl<T: Stored> Columns<'_, T> {
         let further = m > R;
         // SAFETY: by the caller's promise; a prefetch is valid for any address
         unsafe {
+            if tile.row > 0 {
+                return self.rows::<V, f32, R, N>(copy, TILE_COLUMNS, tile, |_, _| {});
+            }
             self.rows::<V, T, R, N>(weight, n, tile, |d, weights: [V; N]| {
                 for (v, weight) in weights.into_iter().enumerate() {
                     V::prefetch(ahead.wrapping_add(d * n + v * V::LANES));

@@ -33,12 +33,8 @@ pub(crate) fn self_attention(
         let input = contiguous(qkv.primitive())?;
         let (out, lse) = call.forward(&input);
         let node = qkv.node();
-        let out = match SelfAttention.prepare::<NoCheckpointing>([node]).compute_bound().stateful()
-        {
-            OpsKind::Tracked(prep) => {
-                let saved = Saved { call, qkv: input, out: out.clone(), lse };
-                prep.finish(saved, out)
-            }
+        let out = match call.prepare::<NoCheckpointing>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(Saved { qkv: input, out: out.clone(), lse }, out),
             OpsKind::UnTracked(prep) => prep.finish(out),
         };
         return Some(Tensor::from_primitive::<Autodiff<Flex, NoCheckpointing>>(out));
@@ -47,34 +43,30 @@ pub(crate) fn self_attention(
     Some(Tensor::from_primitive::<Flex>(call.forward(&qkv).0))
 }
 
-#[derive(Debug)]
-struct SelfAttention;
-
 /// The state that the derivative needs.
 #[derive(Clone, Debug)]
 struct Saved {
-    call: Call,
     qkv: FlexTensor,
     out: FlexTensor,
     /// Log of each query's softmax denominator, `[batch, heads, time]`.
     lse: FlexTensor,
 }
 
-impl Backward<Flex, 1> for SelfAttention {
-    type State = Saved;
-
-    fn backward(self, ops: Ops<Saved, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let saved = ops.state;
-        unary::<Flex, _>(ops.parents, ops.node, grads, |d_out| saved.call.backward(&saved, d_out));
-    }
-}
-
 /// The arguments of one call, without the projection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Call {
     heads: Heads,
     angles: RotaryAngles,
     mask: CausalMask,
+}
+
+impl Backward<Flex, 1> for Call {
+    type State = Saved;
+
+    fn backward(self, ops: Ops<Saved, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let saved = ops.state;
+        unary::<Flex, _>(ops.parents, ops.node, grads, |d_out| self.gradient(&saved, d_out));
+    }
 }
 
 impl Scratch {
@@ -115,7 +107,7 @@ impl Call {
     }
 
     /// Returns the gradient of the projection for the gradient `d_out` of the output.
-    fn backward(&self, saved: &Saved, d_out: FlexTensor) -> FlexTensor {
+    fn gradient(&self, saved: &Saved, d_out: FlexTensor) -> FlexTensor {
         let Heads { batch, time, heads, dim } = self.heads;
         let d_out = d_out.to_contiguous();
         let (d_out, out, lse) = (values(&d_out), values(&saved.out), values(&saved.lse));

@@ -1,0 +1,34 @@
+//! Weights stored in a narrower format.
+
+use block_transformer_testing::shapes;
+use block_transformer_zoo::{Family, FamilyConfig, PaddingMask, Precision, TokenBatch};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+#[test]
+fn bf16_matrices_change_the_loss_a_little() {
+    let device = Device::flex();
+    for name in ["debug-block", "debug-vanilla"] {
+        let config = &block_transformer_zoo::preset(name).unwrap().model;
+        let ids: Vec<i64> = (0..64).map(|i| 2 + (i * 37) % 50).collect();
+        let batch = TokenBatch {
+            ids: Tensor::<2, Int>::from_data(TensorData::new(ids, [2, 32]), &device),
+            is_token: PaddingMask::full(),
+            block_length: config.block_length(),
+        };
+        let model = config.init(3, &device);
+        let half = model.clone().with_precision(Precision::Bf16Weights);
+        let [full, half] = [model, half].map(|model| model.loss(&batch).into_scalar::<f32>());
+        let difference = (full - half).abs();
+        assert!(difference > 0.0 && difference < 2e-3, "{name}: {full} {half}");
+    }
+}
+
+#[test]
+fn weights_take_the_bytes_that_the_configuration_says() {
+    for (name, config) in shapes() {
+        let model = config.init(0, &Device::flex());
+        assert_eq!(model.weight_bytes(), config.weight_bytes(Precision::F32), "{name}");
+        let half = model.with_precision(Precision::Bf16Weights);
+        assert_eq!(half.weight_bytes(), config.weight_bytes(Precision::Bf16Weights), "{name}");
+    }
+}
