@@ -89,6 +89,16 @@ impl FloatFormat {
     }
 }
 
+impl fmt::Display for FloatFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
 impl From<FloatFormat> for DType {
     fn from(format: FloatFormat) -> Self {
         match format {
