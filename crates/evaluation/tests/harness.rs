@@ -91,8 +91,7 @@ fn model(family: &str, vocab: usize, context: usize, device: &Device) -> Languag
     };
     let config = ModelConfig::from_json(&json, family).unwrap();
     let model = config.init(0, device);
-    let mut tensors =
-        block_transformer_weights::published_tensors(&model, &config, Source::Values);
+    let mut tensors = block_transformer_weights::published_tensors(&model, &config, Source::Values);
     tensors.iter_mut().for_each(|(name, tensor)| draw(name, tensor));
     // files hold unused tensors too
     for (name, shape) in block_transformer_zoo::PublishedNames::unused(&config) {

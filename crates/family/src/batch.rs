@@ -25,11 +25,6 @@ impl PaddingMask {
         Self::default()
     }
 
-    /// Whether every position holds a token.
-    pub fn is_full(&self) -> bool {
-        self.is_token.is_none()
-    }
-
     /// Row-major values `[batch, time]`, true where a token is; `None` when the mask is full.
     pub fn as_slice(&self) -> Option<&[bool]> {
         self.is_token.as_deref()
@@ -120,10 +115,6 @@ pub struct TokenLosses {
     pub losses: Tensor<2>,
     /// 1 where a token is predicted and 0 at padding, `[batch, predicted]`.
     pub weights: Tensor<2>,
-    /// `[batch, predicted, vocab]`
-    pub logits: Tensor<3>,
-    /// `[batch, predicted]`
-    pub targets: Tensor<2, Int>,
 }
 
 impl TokenLosses {
@@ -139,9 +130,8 @@ mod tests {
 
     #[test]
     fn masks_without_padding_are_full() {
-        assert!(PaddingMask::new(vec![true; 8]).is_full());
         assert_eq!(PaddingMask::new(vec![true; 8]), PaddingMask::full());
-        assert!(!PaddingMask::new(vec![false, true]).is_full());
+        assert_ne!(PaddingMask::new(vec![false, true]), PaddingMask::full());
     }
 
     #[test]

@@ -80,10 +80,8 @@ pub trait Family: Module + 'static {
         let (logits, targets) = self.predict(batch);
         let [b, predicted, vocab] = logits.dims();
         let rows = b * predicted;
-        let losses =
-            cross_entropy(logits.clone().reshape([rows, vocab]), targets.clone().reshape([rows]));
-        let weights = batch.weights(&logits.device());
-        let losses = losses.reshape([b, predicted]) * weights.clone();
-        TokenLosses { losses, weights, logits, targets }
+        let losses = cross_entropy(logits.reshape([rows, vocab]), targets.reshape([rows]));
+        let weights = batch.weights(&losses.device());
+        TokenLosses { losses: losses.reshape([b, predicted]) * weights.clone(), weights }
     }
 }

@@ -26,15 +26,10 @@ impl StackShape {
         Self { layers, width, kv_width: width, mlp_width, cross_attention: false }
     }
 
-    /// Parameters in the matrices of the linear layers of one layer's MLP.
-    pub fn mlp_params(&self) -> usize {
-        2 * self.width * self.mlp_width
-    }
-
     /// Parameters in the matrices of all linear layers.
     pub fn matrix_params(&self) -> usize {
         let attentions = if self.cross_attention { 2 } else { 1 };
-        self.layers * (attentions * 4 * self.width * self.kv_width + self.mlp_params())
+        self.layers * self.width * (attentions * 4 * self.kv_width + 2 * self.mlp_width)
     }
 
     /// Number of cached elements (keys and values) per position, over all layers.

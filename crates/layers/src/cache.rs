@@ -88,11 +88,6 @@ impl KvCache {
         Self { keys: empty(), values: empty() }
     }
 
-    /// Positions per slot.
-    pub fn capacity(&self) -> usize {
-        self.keys.dims()[2]
-    }
-
     /// Fills every slot with the same random keys and values. Only benchmarks use this, to have a
     /// context of any length without running the model over it.
     pub fn fill_random(&mut self) {
@@ -156,9 +151,9 @@ impl KvCache {
         values: Tensor<4>,
         (at, slots): (&Positions, &Indices),
     ) -> (Tensor<4>, Tensor<4>) {
-        let [_, _, time, _] = keys.dims();
+        let ([_, _, time, _], [_, _, capacity, _]) = (keys.dims(), self.keys.dims());
         let end = at.furthest() + time;
-        assert!(end <= self.capacity(), "{end} positions exceed a KV cache of {}", self.capacity());
+        assert!(end <= capacity, "{end} positions exceed a KV cache of {capacity}");
         put(&mut self.keys, keys, at);
         put(&mut self.values, values, at);
         (held(&self.keys, slots, end), held(&self.values, slots, end))

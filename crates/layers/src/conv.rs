@@ -26,11 +26,6 @@ impl BlockConv {
         Self { weight, bias: init.zeros("bias", [d_out]), kernel }
     }
 
-    /// Number of input vectors per output vector.
-    pub fn kernel(&self) -> usize {
-        self.kernel
-    }
-
     /// Maps each `kernel` consecutive vectors to one.
     ///
     /// # Shapes

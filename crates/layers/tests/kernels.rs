@@ -23,20 +23,25 @@ fn starts(starts: Vec<usize>) -> Positions {
     Positions::Slots { slots: (0..starts.len()).collect(), starts }
 }
 
+fn random(rng: &mut ChaCha8Rng, shape: [usize; 3], device: &Device) -> Tensor<3> {
+    let count = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|_| rng.random_range(-3.0..3.0)).collect();
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn list(x: Tensor<3>) -> Vec<f32> {
+    x.into_data().iter::<f32>().collect()
+}
+
 /// The output, and the gradient of the input.
 fn run(case: &AttentionCase, device: &Device) -> [Vec<f32>; 2] {
     let device = device.clone().autodiff();
     let mut config = NeoXConfig::new(HEADS * case.head_dim, 2, HEADS);
     config.rotary_pct = case.rotary_pct;
     let stack = NeoXStack::new(&config, &Init::new(7, &device));
-    let mut random = ChaCha8Rng::seed_from_u64(1);
-    let mut tensor = || {
-        let shape = [ROWS, case.time, config.hidden_size];
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|_| random.random_range(-3.0..3.0)).collect();
-        Tensor::<3>::from_data(TensorData::new(values, shape), &device)
-    };
-    let (x, weight) = (tensor().require_grad(), tensor());
+    let (mut rng, shape) = (ChaCha8Rng::seed_from_u64(1), [ROWS, case.time, config.hidden_size]);
+    let x = random(&mut rng, shape, &device).require_grad();
+    let weight = random(&mut rng, shape, &device);
     let seen = case.padded.then(|| {
         // the first row has padding inside, the last at its end
         let seen = (0..ROWS * case.time).map(|i| {
@@ -50,8 +55,7 @@ fn run(case: &AttentionCase, device: &Device) -> [Vec<f32>; 2] {
     let rotary = stack.rotary(&case.starts, case.time);
     let out = stack.forward(x.clone(), &mask, &rotary);
     let gradients = (out.clone() * weight).sum().backward();
-    let vector = |x: Tensor<3>| x.into_data().iter::<f32>().collect();
-    [vector(out.inner()), vector(x.grad(&gradients).unwrap())]
+    [list(out.inner()), list(x.grad(&gradients).unwrap())]
 }
 
 #[test]
@@ -99,7 +103,7 @@ fn run_cached(group: usize, device: &Device) -> Vec<Vec<f32>> {
     let config = NeoXConfig::new(HEADS * 16, 2, HEADS);
     let stack = NeoXStack::new(&config, &Init::new(7, device));
     let mut cache = stack.new_cache(4, 60, device);
-    let mut random = ChaCha8Rng::seed_from_u64(2);
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
     // slots, starts, new positions, kept positions; the kernel computes the long steps in another
     // way
     let steps: [(&[usize], &[usize], usize, usize); 6] = [
@@ -112,14 +116,11 @@ fn run_cached(group: usize, device: &Device) -> Vec<Vec<f32>> {
     ];
     let mut outputs = Vec::new();
     for (slots, starts, time, keep) in steps {
-        let shape = [slots.len(), time, config.hidden_size];
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|_| random.random_range(-3.0..3.0)).collect();
-        let x = Tensor::<3>::from_data(TensorData::new(values, shape), device);
+        let x = random(&mut rng, [slots.len(), time, config.hidden_size], device);
         let at = Positions::Slots { slots: slots.to_vec(), starts: starts.to_vec() };
         let out = stack.append(x, &stack.rotary(&at, time), &at, group, keep, &mut cache);
         assert_eq!(out.dims(), [slots.len(), keep, config.hidden_size]);
-        outputs.push(out.into_data().iter::<f32>().collect());
+        outputs.push(list(out));
     }
     outputs
 }

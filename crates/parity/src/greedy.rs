@@ -1,6 +1,7 @@
 //! Greedy generation, with and without KV caches.
 
 use block_transformer_generation::{Options, Sampling, generate};
+use block_transformer_weights::HostTensor;
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, PaddingMask, TokenBatch};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -24,19 +25,26 @@ pub(crate) fn compare(
     let (mut cached_wrong, mut uncached_wrong, mut cases) = (0, 0, 0);
     for (length, golden) in case.with_prefix("gen.greedy_") {
         let prompt = case.golden(&format!("gen.prompt_{length}"))?;
-        let rows = |tensor: &block_transformer_weights::HostTensor| -> Vec<Vec<u32>> {
+        let rows = |tensor: &HostTensor| -> Vec<Vec<u32>> {
             let ids = tensor.values.chunks(tensor.shape[1]);
             ids.map(|row| row.iter().map(|&v| v as u32).collect()).collect()
         };
         let (prompts, expected) = (rows(prompt), rows(golden));
         let count = golden.shape[1] - prompt.shape[1];
-        for (prompt, expected) in prompts.iter().zip(&expected) {
+        let options = Options {
+            sampling: Sampling::greedy(),
+            max_tokens: count,
+            eos: None,
+            ..Options::default()
+        };
+        let go_on = |_, _| std::ops::ControlFlow::Continue(());
+        let cached = generate(model, &prompts, &options, device, go_on)
+            .map_err(|source| ParityError::Generation { case: case.name.clone(), source })?;
+        for ((prompt, cached), expected) in prompts.iter().zip(&cached).zip(&expected) {
+            let expected = &expected[prompt.len()..];
+            cached_wrong += differing(cached, expected);
             let ours = uncached(model, case.config.block_length(), prompt, count, device);
-            uncached_wrong += differing(&ours, &expected[prompt.len()..]);
-        }
-        let ours = cached(case, model, &prompts, count, device)?;
-        for ((prompt, ours), expected) in prompts.iter().zip(&ours).zip(&expected) {
-            cached_wrong += differing(ours, &expected[prompt.len()..]);
+            uncached_wrong += differing(&ours, expected);
         }
         cases += 1;
     }
@@ -51,24 +59,6 @@ pub(crate) fn compare(
 
 fn differing(ours: &[u32], theirs: &[u32]) -> usize {
     ours.iter().zip(theirs).filter(|(a, b)| a != b).count() + ours.len().abs_diff(theirs.len())
-}
-
-fn cached(
-    case: &Case,
-    model: &LanguageModel,
-    prompts: &[Vec<u32>],
-    count: usize,
-    device: &Device,
-) -> Result<Vec<Vec<u32>>, ParityError> {
-    let options = Options {
-        sampling: Sampling::greedy(),
-        max_tokens: count,
-        eos: None,
-        ..Options::default()
-    };
-    let all = |_, _| std::ops::ControlFlow::Continue(());
-    generate(model, prompts, &options, device, all)
-        .map_err(|source| ParityError::Generation { case: case.name.clone(), source })
 }
 
 /// Continues a prompt, recomputing everything for each token. The rest of an unfinished block is
