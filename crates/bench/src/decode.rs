@@ -40,25 +40,6 @@ pub struct DecodeBench {
     pub device: DeviceName,
 }
 
-/// A finished measurement of [`DecodeBench::run`].
-#[derive(Clone, Copy, Debug)]
-pub struct DecodeRound<'a> {
-    /// The round, counted from 1.
-    pub round: usize,
-    /// The model.
-    pub model: &'a str,
-    /// The workload of each sequence.
-    pub workload: Workload,
-    /// Sequences decoded together.
-    pub batch: usize,
-    /// Tokens per second.
-    pub rate: f64,
-    /// The share of the roofline.
-    pub share: f64,
-    /// The higher of the peaks before and after.
-    pub peaks: Peaks,
-}
-
 /// A model at one workload, measured once per round.
 struct Contest<'a> {
     setup: Setup<'a>,
@@ -66,7 +47,9 @@ struct Contest<'a> {
 }
 
 impl DecodeBench {
-    /// Measures everything on `device`, which [`Self::device`] opened.
+    /// Measures everything on `device`, which [`Self::device`] opened. After each measurement,
+    /// `progress` gets the round, counted from 1, the row of this measurement alone, and the higher of
+    /// the peaks before and after.
     ///
     /// # Errors
     /// Before the first measurement, when a continuation is too short or a batch does not fit into
@@ -74,26 +57,20 @@ impl DecodeBench {
     pub fn run(
         &self,
         device: &Device,
-        progress: &mut dyn FnMut(DecodeRound<'_>),
+        progress: &mut dyn FnMut(usize, &BenchRow, Peaks),
     ) -> Result<BenchReport, BenchError> {
         let mut contests = self.contests(device)?;
         let mut all_peaks = Vec::new();
         for round in 1..=self.rounds {
-            for Contest { setup, rounds } in &mut contests {
+            for contest in &mut contests {
                 let before = Peaks::measure(self.device, device)?;
-                let measurement = setup.measure()?;
+                let measurement = contest.setup.measure()?;
                 let peaks = before.max(Peaks::measure(self.device, device)?);
-                let prediction = setup.predict(&peaks.machine(self.precision));
-                progress(DecodeRound {
-                    round,
-                    model: &setup.candidate.name,
-                    workload: setup.workload,
-                    batch: setup.batch,
-                    rate: measurement.rate,
-                    share: measurement.rate / prediction.bound,
-                    peaks,
-                });
-                rounds.push((measurement, prediction));
+                let prediction = contest.setup.predict(&peaks.machine(self.precision));
+                contest.rounds.push((measurement, prediction));
+                if let Some(row) = contest.row(round - 1) {
+                    progress(round, &row, peaks);
+                }
                 all_peaks.push(peaks);
             }
         }
@@ -102,7 +79,7 @@ impl DecodeBench {
             device: self.device,
             precision: self.precision,
             peaks: all_peaks,
-            rows: contests.iter().filter_map(Contest::row).collect(),
+            rows: contests.iter().filter_map(|contest| contest.row(0)).collect(),
         })
     }
 
@@ -166,11 +143,13 @@ impl DecodeBench {
 }
 
 impl Contest<'_> {
-    fn row(&self) -> Option<BenchRow> {
+    /// Returns the row of the rounds from `first` on, counted from 0.
+    fn row(&self, first: usize) -> Option<BenchRow> {
+        let rounds = &self.rounds[first..];
         let spread = |value: &dyn Fn(&(Measurement, Prediction)) -> f64| {
-            Spread::of(self.rounds.iter().map(value))
+            Spread::of(rounds.iter().map(value))
         };
-        let (last, prediction) = self.rounds.last()?;
+        let (last, prediction) = rounds.last()?;
         let Setup { candidate, workload, batch, .. } = self.setup;
         let memory = self.setup.memory();
         let first_token = |round: &(Measurement, _)| round.0.first_token.unwrap_or(f64::NAN);
@@ -188,7 +167,7 @@ impl Contest<'_> {
             first_token: last.first_token.and(spread(&first_token)),
             sequence_bytes: Some(memory.caches / batch as u64),
             predicted_bytes: Some(memory.total()),
-            peak_bytes: self.rounds.iter().filter_map(|round| round.0.peak_bytes).max(),
+            peak_bytes: rounds.iter().filter_map(|round| round.0.peak_bytes).max(),
             token_flops: prediction.token.flops(),
             token_bytes: prediction.token.weights + prediction.token.caches,
             roofline: spread(&|round| round.1.bound)?,

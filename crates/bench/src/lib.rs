@@ -16,7 +16,7 @@ mod report;
 mod sequences;
 
 pub use candidate::Candidate;
-pub use decode::{Batches, DecodeBench, DecodeRound};
+pub use decode::{Batches, DecodeBench};
 pub use error::BenchError;
 pub use figures::{draw, ratios};
 pub use format::{number, size, table};

@@ -29,47 +29,37 @@ impl Prediction {
         workload: Workload,
         batch: usize,
     ) -> Self {
-        match workload {
-            Workload::Lengths(lengths) => Self::of_lengths(config, machine, lengths, batch),
+        let (sizes, rows) = (Sizes::from(machine), batch as f64);
+        let step = |context| decode(config, batch, context, sizes);
+        let Lengths { prompt, new } = match workload {
+            Workload::Lengths(lengths) => lengths,
             Workload::AtContext(context) => {
-                let step = decode(config, batch, context, Sizes::from(machine));
-                let (rows, total) = (batch as f64, step.total());
-                Self {
+                let step = step(context);
+                return Self {
                     first_token: None,
                     rate: rows / step.seconds(machine),
-                    bound: rows / total.bound(machine),
-                    token: total * (1.0 / rows),
-                }
+                    bound: rows / step.total().bound(machine),
+                    token: step.total() * (1.0 / rows),
+                };
             }
-        }
-    }
-
-    fn of_lengths<C: FamilyConfig>(
-        config: &C,
-        machine: &Machine,
-        lengths: Lengths,
-        batch: usize,
-    ) -> Self {
-        let sizes = Sizes::from(machine);
-        let rows = batch as f64;
-        let prompt = prefill(config, lengths.prompt, sizes);
-        let mut seconds = prompt.seconds(machine) * rows;
-        let mut least = prompt.total().bound(machine) * rows;
-        let step = |context| decode(config, batch, context, sizes);
+        };
+        let prefill = prefill(config, prompt, sizes);
+        let mut seconds = prefill.seconds(machine) * rows;
+        let mut least = prefill.total().bound(machine) * rows;
         let block_length = config.block_length();
-        for written in (0..lengths.new).step_by(block_length) {
-            let tokens = block_length.min(lengths.new - written) as f64;
-            let step = step(lengths.prompt + written);
+        for written in (0..new).step_by(block_length) {
+            let tokens = block_length.min(new - written) as f64;
+            let step = step(prompt + written);
             seconds += tokens * step.seconds(machine);
             least += tokens * step.total().bound(machine);
         }
-        let tokens = (batch * lengths.new) as f64;
-        let alone = decode(config, 1, lengths.prompt, sizes);
+        let tokens = (batch * new) as f64;
+        let alone = decode(config, 1, prompt, sizes);
         Self {
-            first_token: Some(prompt.seconds(machine) + alone.seconds(machine)),
+            first_token: Some(prefill.seconds(machine) + alone.seconds(machine)),
             rate: tokens / seconds,
             bound: tokens / least,
-            token: step(lengths.prompt + lengths.new / 2).total() * (1.0 / rows),
+            token: step(prompt + new / 2).total() * (1.0 / rows),
         }
     }
 }

@@ -14,9 +14,10 @@ use block_transformer_evaluation::tasks::{
     Evaluation, Item, ItemRequests, Metric, Prompt, Task, evaluate,
 };
 use block_transformer_evaluation::{BATCH_TOKENS, Request, Scorer};
+use block_transformer_testing::shape;
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::{HostTensor, Source};
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{FamilyConfig, LanguageModel};
 use burn::tensor::Device;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -76,29 +77,21 @@ fn read<T: DeserializeOwned>(file: &str) -> T {
     serde_json::from_str(&std::fs::read_to_string(reference(file)).unwrap()).unwrap()
 }
 
-/// The model of a family that `make.py` uses.
-fn model(family: &str, vocab: usize, context: usize, device: &Device) -> LanguageModel {
-    let stack = r#""hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2"#;
-    let sizes = format!(r#""vocab_size": {vocab}, "max_position_embeddings": {context}"#);
-    let json = match family {
-        "vanilla" => format!("{{ {sizes}, {stack} }}"),
-        _ => format!(
-            r#"{{ {sizes}, "block_length": 4, "block_decoder": {{ {stack} }},
-                "embedder": {{ "cls": "lookup", "hidden_size": 8, "projection_method": "concat" }},
-                "token_decoder": {{ "cls": "gpt-neo-x", "decoding_strategy": "prefix",
-                                    "expansion_ratio": 2, {stack} }} }}"#
-        ),
-    };
-    let config = ModelConfig::from_json(&json, family).unwrap();
-    let model = config.init(0, device);
-    let mut tensors = block_transformer_weights::published_tensors(&model, &config, Source::Values);
+/// The scorer with the model of a family that `make.py` uses.
+fn scorer(family: &str, vocab: usize, context: usize) -> Scorer<LanguageModel> {
+    let shape = shape(if family == "vanilla" { family } else { "prefix" });
+    let config = shape.with_vocab_size(vocab);
+    let model = config.init(0, &Device::flex());
+    let mut tensors =
+        block_transformer_weights::published_tensors(&model, &config, Source::Values);
     tensors.iter_mut().for_each(|(name, tensor)| draw(name, tensor));
     // files hold unused tensors too
     for (name, shape) in block_transformer_zoo::PublishedNames::unused(&config) {
         let values = vec![0.0; shape.iter().product()];
         tensors.insert(name, HostTensor { shape, values });
     }
-    block_transformer_weights::load(model, &config, tensors, family).unwrap().0
+    let (model, _) = block_transformer_weights::load(model, &config, tensors, family).unwrap();
+    Scorer::new(&model).with_context(context).unwrap()
 }
 
 /// `weight` of `make.py`: uniform values from a hash of the parameter's name.
@@ -192,11 +185,11 @@ fn prompts_are_those_of_the_harness() {
 
 #[test]
 fn log_likelihoods_and_scores_are_those_of_the_harness() {
-    let (made_up, device) = (read::<MadeUp>("made-up.json"), Device::flex());
+    let made_up: MadeUp = read("made-up.json");
     for family in FAMILIES {
-        let model = model(family, made_up.vocab, made_up.context, &device);
+        let scorer = scorer(family, made_up.vocab, made_up.context);
         for batch_tokens in [BATCH_TOKENS, 300] {
-            let scorer = Scorer::new(&model).with_batch_tokens(batch_tokens).unwrap();
+            let scorer = scorer.clone().with_batch_tokens(batch_tokens).unwrap();
             for task in Task::ALL {
                 let found = made_up.tasks[task.name()].family(family);
                 let items = load(task);
@@ -233,10 +226,9 @@ fn mistakes_are_noticed() {
             request.continuation.pop();
         }),
     ];
-    let (made_up, device) = (read::<MadeUp>("made-up.json"), Device::flex());
+    let made_up: MadeUp = read("made-up.json");
     for family in FAMILIES {
-        let model = model(family, made_up.vocab, made_up.context, &device);
-        let scorer = Scorer::new(&model);
+        let scorer = scorer(family, made_up.vocab, made_up.context);
         for task in Task::ALL {
             let items = load(task);
             let right = ItemRequests::new(&items, &Tokenizer::Bytes, scorer.context()).unwrap();
@@ -269,14 +261,12 @@ fn real_items_score_as_in_the_harness() {
         return;
     };
     let tokenizer = Tokenizer::load(&tokenizer).unwrap();
-    let device = Device::flex();
     for task in Task::ALL {
         let real: Real = read(&format!("{}.json", task.name()));
         for family in FAMILIES {
             let found = real.recorded.family(family);
-            let model = model(family, real.vocab, real.context, &device);
             let items = task.load(&data, Some(found.items)).unwrap();
-            let scorer = Scorer::new(&model);
+            let scorer = scorer(family, real.vocab, real.context);
             let evaluation = evaluate(task, &items, &scorer, &tokenizer, &mut |_, _| ()).unwrap();
             let different = differences(&evaluation, found);
             assert!(different.is_empty(), "{}, {family}: {different:#?}", task.name());

@@ -71,7 +71,7 @@ fn learn(block_length: usize, steps: u64, batch: usize) -> LanguageModel {
     let source = source();
     let config = small(&source, block_length, 32, 2);
     let training = Training { context: CONTEXT, batch, steps, lr: 6e-3 };
-    train(&config, &source, &training, &Device::flex(), |_, _| {})
+    train(&config, &source, &training, &Device::flex())
 }
 
 #[test]

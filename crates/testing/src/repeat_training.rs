@@ -49,7 +49,6 @@ pub struct Training {
 }
 
 /// Trains a model on windows of documents of `source`, with every kind of document in turn.
-/// `observe` gets the number and the loss of each step.
 ///
 /// # Panics
 /// When the preset that the settings are based on is missing.
@@ -58,7 +57,6 @@ pub fn train(
     source: &Repeats,
     training: &Training,
     device: &Device,
-    mut observe: impl FnMut(u64, f64),
 ) -> LanguageModel {
     let Training { context, batch, steps, lr } = *training;
     let config_of_run = TrainConfig {
@@ -79,8 +77,7 @@ pub fn train(
             Window { ids: ids[behind..].to_vec(), is_token: vec![true; context] }
         };
         let windows = (0..batch).map(window).collect();
-        let result = trainer.step(&[windows], schedule.rate(step));
-        observe(step, result.loss);
+        trainer.step(&[windows], schedule.rate(step));
     }
     trainer.model().valid()
 }

@@ -141,11 +141,8 @@ fn listed(path: &Path) -> Result<Vec<Book>, EvalError> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut seen = HashSet::new();
     let mut books = Vec::new();
-    for (i, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() {
-            continue;
-        }
+    let lines = text.lines().map(str::trim).enumerate();
+    for (i, line) in lines.filter(|(_, line)| !line.is_empty()) {
         let invalid = |reason| Err(EvalError::line(path, i + 1, reason));
         let book = Book { name: name(Path::new(line)), path: folder.join(line) };
         if !book.path.is_file() {

@@ -62,7 +62,6 @@ pub fn evaluate(
     let mut rows = folder.rows(&begun)?;
     let bytes = |books: &[BookText]| books.iter().map(|book| book.identity.bytes).sum::<u64>();
     let mut session = Session {
-        settings,
         folder: &folder,
         tokenizer: &checkpoints.tokenizer,
         partial: folder.read(PARTIAL)?,
@@ -72,8 +71,18 @@ pub fn evaluate(
     };
     for (opened, rows) in checkpoints.all.iter().zip(&mut rows) {
         // a checkpoint is not loaded if all its books are done
-        if rows.len() < books.len() {
-            session.checkpoint(opened, &books, rows, device)?;
+        if rows.len() == books.len() {
+            continue;
+        }
+        let model = opened.checkpoint.load_model(device)?;
+        let scorer = BookScorer::new(Scorer::new(&model), settings.measures)?;
+        for book in &books[rows.len()..] {
+            let row = session.book(&opened.info.label, book, &scorer)?;
+            session.observer.book(&row);
+            folder.append(&row)?;
+            folder.remove(PARTIAL)?;
+            rows.push(row);
+            session.done += book.identity.bytes;
         }
     }
     let report = PositionReport::new(&begun.checkpoints, &settings.measures, &rows)?;
@@ -100,7 +109,6 @@ fn check(settings: &DocumentSettings, checkpoints: &OpenCheckpoints) -> Result<(
 }
 
 struct Session<'a> {
-    settings: &'a DocumentSettings,
     folder: &'a EvaluationFolder,
     tokenizer: &'a Tokenizer,
     /// The book that was in progress when the evaluation was stopped.
@@ -112,27 +120,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Evaluates a checkpoint on the books that have no row yet.
-    fn checkpoint(
-        &mut self,
-        opened: &OpenCheckpoint,
-        books: &[BookText],
-        rows: &mut Vec<BookRow>,
-        device: &Device,
-    ) -> Result<(), EvalError> {
-        let model = opened.checkpoint.load_model(device)?;
-        let scorer = BookScorer::new(Scorer::new(&model), self.settings.measures)?;
-        for book in &books[rows.len()..] {
-            let row = self.book(&opened.info.label, book, &scorer)?;
-            self.observer.book(&row);
-            self.folder.append(&row)?;
-            self.folder.remove(PARTIAL)?;
-            rows.push(row);
-            self.done += book.identity.bytes;
-        }
-        Ok(())
-    }
-
+    /// Scores a book, starting from the part that is done.
     fn book<M: Family>(
         &mut self,
         checkpoint: &str,

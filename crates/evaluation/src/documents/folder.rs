@@ -113,22 +113,17 @@ impl EvaluationFolder {
     /// The rows of the books that are done, by checkpoint. A row that a kill cut off is removed from
     /// the file.
     pub(crate) fn rows(&self, begun: &Begun) -> Result<Vec<Vec<BookRow>>, EvalError> {
-        let mut rows = self.flat_rows()?.into_iter();
-        let mut by_checkpoint = Vec::new();
-        for checkpoint in &begun.checkpoints {
-            let own: Vec<BookRow> = rows.by_ref().take(begun.books.len()).collect();
-            let expected = |(row, book): (&BookRow, &BookIdentity)| {
-                row.checkpoint == checkpoint.label && row.book == book.name
-            };
-            if !own.iter().zip(&begun.books).all(expected) {
-                return Err(self.damaged(ROWS, "its books are not those of the evaluation"));
-            }
-            by_checkpoint.push(own);
+        let (rows, count) = (self.flat_rows()?, begun.books.len());
+        let names = begun.checkpoints.iter().flat_map(|checkpoint| {
+            begun.books.iter().map(move |book| (&checkpoint.label, &book.name))
+        });
+        // the evaluation may have been stopped before its last book
+        let known = names.take(rows.len()).eq(rows.iter().map(|row| (&row.checkpoint, &row.book)));
+        if !known {
+            return Err(self.damaged(ROWS, "its books are not those of the evaluation"));
         }
-        match rows.len() {
-            0 => Ok(by_checkpoint),
-            _ => Err(self.damaged(ROWS, "it has more books than the evaluation")),
-        }
+        let mut rows = rows.into_iter();
+        Ok(begun.checkpoints.iter().map(|_| rows.by_ref().take(count).collect()).collect())
     }
 
     fn flat_rows(&self) -> Result<Vec<BookRow>, EvalError> {

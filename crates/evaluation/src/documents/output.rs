@@ -1,11 +1,13 @@
 //! The files of a finished evaluation.
 
+use std::ops::Range;
+
 use block_transformer_files::FileError;
 use serde::Serialize;
 
 use crate::documents::folder::EvaluationFolder;
 use crate::documents::notes::notes;
-use crate::documents::report::{BookReport, CheckpointReport, PositionReport};
+use crate::documents::report::{BookReport, CheckpointReport, Octave, PositionReport};
 use crate::documents::samples::Fall;
 use crate::error::EvalError;
 use crate::statistics::Estimate;
@@ -76,28 +78,29 @@ impl PositionReport {
     }
 
     fn document_table(&self) -> String {
-        let rows = self.checkpoints.iter().filter_map(|checkpoint| {
-            let document = checkpoint.documents?;
+        let row = |CheckpointReport { info, documents, .. }: &CheckpointReport| {
+            let document = documents.as_ref()?;
             Some(vec![
-                checkpoint.info.label.clone(),
-                checkpoint.info.family.clone(),
-                checkpoint.info.parameters.to_string(),
-                checkpoint.info.step.to_string(),
+                info.label.clone(),
+                info.family.clone(),
+                info.parameters.to_string(),
+                info.step.to_string(),
                 with_error(&document.loss),
                 format!("{:.4}", document.bits_per_byte),
                 format!("{:.2}", document.word_perplexity),
             ])
-        });
-        let rows: Vec<_> = rows.collect();
+        };
+        let rows: Vec<_> = self.checkpoints.iter().filter_map(row).collect();
         if rows.is_empty() {
             return String::new();
         }
+        let loss = "loss (nats per token)";
         let head = [
             "checkpoint",
             "family",
             "parameters",
             "step",
-            "loss (nats per token)",
+            loss,
             "bits per byte",
             "word perplexity",
         ];
@@ -107,47 +110,37 @@ impl PositionReport {
 
     /// The loss of every checkpoint by octave, and the differences from the baseline.
     fn octave_table(&self) -> String {
-        let compared = || self.checkpoints.iter().filter(|c| c.info.label != self.baseline);
-        let labels = self.checkpoints.iter().map(|c| c.info.label.clone());
-        let differences = compared().map(|c| format!("{} - {}", c.info.label, self.baseline));
-        let head: Vec<String> =
-            ["positions".into()].into_iter().chain(labels).chain(differences).collect();
-        let octaves = self.octaves.iter().map(|octave| {
-            let positions = &octave.positions;
-            let checkpoints = self.checkpoints.iter().zip(&octave.differences);
-            let differences =
-                checkpoints.filter(|(c, _)| c.info.label != self.baseline).map(|(_, d)| d);
-            let cells = octave.losses.iter().chain(differences).map(with_error);
-            let name = format!("{}-{}", positions.start, positions.end - 1);
-            std::iter::once(name).chain(cells).collect()
-        });
-        let mut rows: Vec<Vec<String>> = octaves.collect();
-        let losses = self.checkpoints.iter().map(|checkpoint| checkpoint.common_loss);
-        let differences = compared().map(|checkpoint| checkpoint.difference);
-        let cells = losses.chain(differences);
-        let cells = cells.map(|cell| cell.as_ref().map_or_else(|| "-".into(), with_error));
-        rows.push(std::iter::once("all".into()).chain(cells).collect());
+        let compared = |checkpoint: &CheckpointReport| checkpoint.info.label != self.baseline;
+        let mut head = vec!["positions".to_string()];
+        head.extend(self.checkpoints.iter().map(|c| c.info.label.clone()));
+        let others = self.checkpoints.iter().filter(|c| compared(c));
+        head.extend(others.map(|c| format!("{} - {}", c.info.label, self.baseline)));
+        let octave = |octave: &Octave| {
+            let differences = self.checkpoints.iter().zip(&octave.differences);
+            let differences = differences.filter(|(c, _)| compared(c)).map(|(_, d)| d);
+            row(&span(&octave.positions), octave.losses.iter().chain(differences))
+        };
+        let mut rows: Vec<Vec<String>> = self.octaves.iter().map(octave).collect();
+        // all are `Some`, because there are octaves
+        let losses = self.checkpoints.iter().filter_map(|c| c.common_loss.as_ref());
+        let differences = self.checkpoints.iter().filter_map(|c| c.difference.as_ref());
+        rows.push(row("all", losses.chain(differences)));
         format!("## Windows: loss by position\n\n{}\n", table::markdown(&head, 1, &rows))
     }
 
     /// How far the loss of a checkpoint falls, compared with the baseline.
     fn fall(&self, checkpoint: &CheckpointReport) -> Option<String> {
-        let CheckpointReport { info, fall, fall_difference, .. } = checkpoint;
-        let Fall { early, late, by } = fall.as_ref()?;
-        let compared = match fall_difference {
-            Some(difference) => {
-                format!(", {} more than that of {}", with_error(difference), self.baseline)
-            }
-            None => String::new(),
-        };
+        let Fall { early, late, by } = checkpoint.fall.as_ref()?;
+        let compared = checkpoint.fall_difference.as_ref().map(|difference| {
+            format!(", {} more than that of {}", with_error(difference), self.baseline)
+        });
         Some(format!(
-            "- From positions {}-{} to {}-{} the loss of {} falls by {}{compared}.\n",
-            early.start,
-            early.end - 1,
-            late.start,
-            late.end - 1,
-            info.label,
+            "- From positions {} to {} the loss of {} falls by {}{}.\n",
+            span(early),
+            span(late),
+            checkpoint.info.label,
             with_error(by),
+            compared.unwrap_or_default(),
         ))
     }
 
@@ -156,16 +149,20 @@ impl PositionReport {
         if block == 1 {
             return String::new();
         }
-        let head: Vec<String> =
-            ["checkpoint".into()].into_iter().chain((0..block).map(|j| j.to_string())).collect();
-        let row = |checkpoint: &CheckpointReport| {
-            let cells = checkpoint.by_place.iter().map(with_error);
-            std::iter::once(checkpoint.info.label.clone()).chain(cells).collect()
-        };
-        let rows: Vec<Vec<String>> = self.checkpoints.iter().map(row).collect();
-        let table = table::markdown(&head, 1, &rows);
+        let places = (0..block).map(|place| place.to_string());
+        let head: Vec<String> = std::iter::once("checkpoint".into()).chain(places).collect();
+        let rows = self.checkpoints.iter().map(|c| row(&c.info.label, &c.by_place));
+        let table = table::markdown(&head, 1, &rows.collect::<Vec<_>>());
         format!("\n## Windows: loss by place in a block of {block}\n\n{table}")
     }
+}
+
+fn row<'a>(name: &str, cells: impl IntoIterator<Item = &'a Estimate>) -> Vec<String> {
+    std::iter::once(name.into()).chain(cells.into_iter().map(with_error)).collect()
+}
+
+fn span(positions: &Range<usize>) -> String {
+    format!("{}-{}", positions.start, positions.end - 1)
 }
 
 fn with_error(estimate: &Estimate) -> String {

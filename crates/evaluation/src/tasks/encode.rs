@@ -83,15 +83,15 @@ mod tests {
 
     #[test]
     fn options_that_share_a_context_all_get_it() {
-        let prompt = |context: &str, continuation: &str| Prompt {
+        let texts = [("a", " x"), ("a", " y"), ("bc", " x"), ("a", "z")];
+        let prompts = texts.map(|(context, continuation)| Prompt {
             context: context.into(),
             continuation: continuation.into(),
-        };
-        let prompts = [prompt("a", " x"), prompt("a", " y"), prompt("bc", " x"), prompt("a", "z")];
+        });
         let requests = encode(&Tokenizer::Bytes, &prompts).unwrap();
-        for (request, prompt) in requests.iter().zip(&prompts) {
-            assert_eq!(request.context, bytes(&prompt.context));
-            assert_eq!(request.continuation, bytes(&prompt.continuation));
+        for (request, (context, continuation)) in requests.iter().zip(texts) {
+            assert_eq!(request.context, bytes(context));
+            assert_eq!(request.continuation, bytes(continuation));
         }
     }
 }

@@ -112,17 +112,14 @@ mod tests {
     use crate::tasks::task::Task;
 
     fn report() -> TaskReport {
-        let evaluation = |task: Task, scores: Vec<Score>| Evaluation {
-            task,
-            items: Vec::new(),
-            scores,
-            tokens: 12,
-        };
         let score = |metric, value, stderr| Score { metric, value, stderr };
+        let timed = |task, scores| TimedEvaluation {
+            evaluation: Evaluation { task, items: Vec::new(), scores, tokens: 12 },
+            seconds: 61.2,
+        };
         let piqa =
             vec![score(Metric::Acc, 0.5, Some(0.0123)), score(Metric::AccNorm, 0.25, Some(0.0101))];
         let wikitext = vec![score(Metric::WordPerplexity, 12_345_678.9, None)];
-        let timed = |evaluation| TimedEvaluation { evaluation, seconds: 61.2 };
         TaskReport {
             checkpoint: "runs/a".into(),
             family: "block".into(),
@@ -131,10 +128,7 @@ mod tests {
             context: 2048,
             limit: Some(20),
             shots: 0,
-            tasks: vec![
-                timed(evaluation(Task::Piqa, piqa)),
-                timed(evaluation(Task::Wikitext, wikitext)),
-            ],
+            tasks: vec![timed(Task::Piqa, piqa), timed(Task::Wikitext, wikitext)],
         }
     }
 

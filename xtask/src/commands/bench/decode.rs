@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
-use block_transformer_bench::{
-    Batches, BenchError, Candidate, DecodeBench, DecodeRound, draw, number, ratios,
-};
+use block_transformer_bench::{Batches, BenchError, Candidate, DecodeBench, draw, number, ratios};
 use block_transformer_cost::{Lengths, Workload};
 use block_transformer_device::DeviceName;
 use block_transformer_zoo::Precision;
@@ -75,16 +73,14 @@ impl Args {
         create(self.out.as_deref())?;
         let rounds = self.rounds;
         let report = bench
-            .run(&device, &mut |done: DecodeRound<'_>| {
+            .run(&device, &mut |round, row, peaks| {
                 note!(
-                    "round {} of {rounds}: {} {} x {}: {} tokens/s, {:.0}% of the roofline; {}",
-                    done.round,
-                    done.model,
-                    done.batch,
-                    done.workload,
-                    number(done.rate),
-                    100.0 * done.share,
-                    done.peaks,
+                    "round {round} of {rounds}: {} {} x {}: {} tokens/s, {:.0}% of the roofline; {peaks}",
+                    row.model,
+                    row.batch,
+                    row.work,
+                    number(row.rate.median),
+                    100.0 * row.share.median,
                 );
             })
             .map_err(with_flags)?;
