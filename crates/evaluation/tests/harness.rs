@@ -82,8 +82,7 @@ fn scorer(family: &str, vocab: usize, context: usize) -> Scorer<LanguageModel> {
     let shape = shape(if family == "vanilla" { family } else { "prefix" });
     let config = shape.with_vocab_size(vocab);
     let model = config.init(0, &Device::flex());
-    let mut tensors =
-        block_transformer_weights::published_tensors(&model, &config, Source::Values);
+    let mut tensors = block_transformer_weights::published_tensors(&model, &config, Source::Values);
     tensors.iter_mut().for_each(|(name, tensor)| draw(name, tensor));
     // files hold unused tensors too
     for (name, shape) in block_transformer_zoo::PublishedNames::unused(&config) {
