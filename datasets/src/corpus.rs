@@ -16,6 +16,7 @@ use crate::token_file::TokenFile;
 
 const INFO: &str = "corpus.json";
 const TOKENIZER: &str = "tokenizer.json";
+const OTHER_TOKENIZER: &str = "the file belongs to another tokenizer than the corpus";
 
 /// Sizes of one split of a prepared corpus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,16 +58,6 @@ pub struct MegatronPair {
     pub validation: f64,
 }
 
-impl CorpusInfo {
-    /// The sizes of a split.
-    pub fn split(&self, split: Split) -> &SplitInfo {
-        match split {
-            Split::Train => &self.train,
-            Split::Validation => &self.validation,
-        }
-    }
-}
-
 /// A prepared folder: `tokenizer.json`, `corpus.json`, and `train.tok` and `validation.tok` unless
 /// the ids are in a Megatron pair.
 #[derive(Clone, Debug)]
@@ -90,8 +81,9 @@ impl PreparedCorpus {
     pub fn open(dir: &Path) -> Result<Self, DatasetError> {
         let path = dir.join(INFO);
         let json = std::fs::read_to_string(&path).map_err(FileError::read(&path))?;
-        let info = serde_json::from_str(&json)
-            .map_err(|source| DatasetError::CorpusInfo { path, source })?;
+        let info = serde_json::from_str(&json).map_err(|e| {
+            DatasetError::damaged(&path, format!("not the description of a prepared corpus: {e}"))
+        })?;
         Ok(Self { dir: dir.into(), info })
     }
 
@@ -115,8 +107,8 @@ impl PreparedCorpus {
     ) -> Result<Self, DatasetError> {
         tokenizer.save(&dir.join(TOKENIZER))?;
         let path = dir.join(INFO);
-        let json = serde_json::to_string_pretty(&info)
-            .map_err(|source| DatasetError::CorpusInfo { path: path.clone(), source })?;
+        let json = serde_json::to_string_pretty(&info);
+        let json = json.map_err(|e| FileError::write(&path)(e.into()))?;
         block_transformer_files::write(&path, (json + "\n").as_bytes())?;
         Ok(Self { dir: dir.into(), info })
     }
@@ -129,7 +121,7 @@ impl PreparedCorpus {
         let path = self.dir.join(TOKENIZER);
         let tokenizer = Tokenizer::load(&path)?;
         if tokenizer.fingerprint()? != self.info.tokenizer {
-            return Err(DatasetError::OtherTokenizer(path));
+            return Err(DatasetError::damaged(&path, OTHER_TOKENIZER));
         }
         Ok(tokenizer)
     }
@@ -153,16 +145,21 @@ impl PreparedCorpus {
                 let path = Self::token_file(&self.dir, split);
                 let file = TokenFile::open(&path)?;
                 if file.tokenizer_fingerprint() != self.info.tokenizer {
-                    return Err(DatasetError::OtherTokenizer(path));
+                    return Err(DatasetError::damaged(&path, OTHER_TOKENIZER));
                 }
                 (path, Arc::new(file))
             }
         };
-        let info = self.info.split(split);
-        let found = (documents.len() as u64, documents.total_tokens() as u64);
-        let recorded = (info.documents, info.tokens);
-        if found != recorded {
-            return Err(DatasetError::OtherDocuments { path, found, recorded });
+        let recorded = match split {
+            Split::Train => &self.info.train,
+            Split::Validation => &self.info.validation,
+        };
+        let (found, tokens) = (documents.len() as u64, documents.total_tokens() as u64);
+        if (found, tokens) != (recorded.documents, recorded.tokens) {
+            let recorded = format!("{} of {}", recorded.documents, recorded.tokens);
+            let found = format!("{found} documents of {tokens} tokens");
+            let reason = format!("{found}, but corpus.json records {recorded}");
+            return Err(DatasetError::damaged(&path, reason));
         }
         Ok(documents)
     }

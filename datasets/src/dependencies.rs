@@ -40,7 +40,7 @@ pub fn inside_project() -> bool {
 ///
 /// # Errors
 /// If there is no workspace, or cargo is missing or cannot fetch the packages.
-pub fn dependencies(max_bytes: u64) -> Result<DocumentSource, DatasetError> {
+pub(crate) fn dependencies(max_bytes: u64) -> Result<DocumentSource, DatasetError> {
     let manifest = manifest()?;
     let metadata = metadata(&manifest)?;
     let mut packages: Vec<_> = metadata.packages.iter().filter(|p| p.source.is_some()).collect();
@@ -66,9 +66,21 @@ fn metadata(manifest: &Path) -> Result<Metadata, DatasetError> {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         MetadataCommand::new().manifest_path(manifest).other_options(options).exec()
     };
-    run(&["--locked", "--offline"]).or_else(|_| run(&["--locked"])).map_err(|source| {
-        DatasetError::CargoMetadata { manifest: manifest.into(), source: source.into() }
+    run(&["--locked", "--offline"]).or_else(|_| run(&["--locked"])).map_err(|error| {
+        let reason = match error {
+            cargo_metadata::Error::CargoMetadata { stderr } => cause(&stderr),
+            other => other.to_string(),
+        };
+        DatasetError::CargoMetadata { manifest: manifest.into(), reason }
     })
+}
+
+/// The error in what cargo printed, without its progress and without its advice, which is about
+/// options that the user did not give.
+fn cause(stderr: &str) -> String {
+    let lines = stderr.lines().skip_while(|line| !line.starts_with("error"));
+    let lines = lines.take_while(|line| !line.starts_with("help") && !line.starts_with("If you"));
+    lines.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Returns the manifest of the package that cargo runs, otherwise the nearest manifest in the
@@ -100,28 +112,23 @@ struct Selected {
 }
 
 impl Selected {
-    /// Adds the text files of the package at `root` in the order of their paths, except files that
-    /// would exceed the size limit.
+    /// Adds the text files of the package at `root` in the order of their paths, except duplicates
+    /// and files that would exceed the size limit.
     fn add_package(&mut self, root: &Path) -> Result<(), DatasetError> {
         for entry in WalkDir::new(root).sort_by_file_name() {
             let entry = entry.map_err(|e| FileError::read(root)(e.into()))?;
-            let text = entry.path().extension().is_some_and(|e| e == "rs" || e == "md");
+            let named = entry.path().extension().is_some_and(|e| e == "rs" || e == "md");
             let size = entry.metadata().map_or(0, |meta| meta.len());
             let fits = size > 0 && size <= MAX_FILE && self.bytes + size <= self.max_bytes;
-            if text && fits && entry.file_type().is_file() {
-                self.add(entry.into_path(), size)?;
+            if !named || !fits || !entry.file_type().is_file() {
+                continue;
             }
-        }
-        Ok(())
-    }
-
-    /// Adds a file of text that is not a duplicate.
-    fn add(&mut self, path: PathBuf, size: u64) -> Result<(), DatasetError> {
-        let bytes = std::fs::read(&path).map_err(FileError::read(&path))?;
-        let is_text = std::str::from_utf8(&bytes).is_ok_and(|text| !text.trim().is_empty());
-        if is_text && self.contents.insert(Sha256::digest(&bytes).into()) {
-            self.bytes += size;
-            self.files.push(path);
+            let bytes = std::fs::read(entry.path()).map_err(FileError::read(entry.path()))?;
+            let is_text = std::str::from_utf8(&bytes).is_ok_and(|text| !text.trim().is_empty());
+            if is_text && self.contents.insert(Sha256::digest(&bytes).into()) {
+                self.bytes += size;
+                self.files.push(entry.into_path());
+            }
         }
         Ok(())
     }
@@ -162,10 +169,23 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_of_cargo_names_the_manifest_and_the_remedy() {
+    fn a_failure_of_cargo_names_the_manifest_and_one_remedy() {
         let dir = tempfile::tempdir().unwrap();
-        let error = metadata(&dir.path().join("Cargo.toml")).unwrap_err().to_string();
-        assert!(error.contains("Cargo.toml") && error.contains("cargo fetch --locked"), "{error}");
+        let manifest = dir.path().join("Cargo.toml");
+        let failure = || metadata(&manifest).unwrap_err().to_string();
+        assert!(failure().contains("Cargo.toml"), "{}", failure());
+        let package = "[package]\nname = \"a\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+        std::fs::write(&manifest, package).unwrap();
+        std::fs::create_dir(dir.path().join("src")).unwrap();
+        std::fs::write(dir.path().join("src/lib.rs"), "").unwrap();
+        let error = failure();
+        assert!(error.contains("lock file") && error.contains("run `cargo fetch` in"), "{error}");
+        assert!(!error.contains("remove the --locked flag"), "{error}");
+        // the remedy works
+        let mut fetch = std::process::Command::new("cargo");
+        let fetch = fetch.args(["fetch", "--offline"]).current_dir(dir.path());
+        assert!(fetch.output().unwrap().status.success());
+        assert!(metadata(&manifest).is_ok());
     }
 
     #[test]

@@ -26,14 +26,7 @@ pub(crate) struct Download<'a> {
     pub sha256: Option<&'a str>,
 }
 
-/// The causes of a failed download, besides those of `ureq`.
-#[derive(Debug, thiserror::Error)]
-enum TransferError {
-    #[error("the transfer was interrupted at byte {received}; a new attempt continues there")]
-    Interrupted { received: u64, source: Option<std::io::Error> },
-    #[error("the server sent another part of the file than requested; delete {0} and try again")]
-    OtherPart(PathBuf),
-}
+type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Returns the path of the file in the folder `cache`, and downloads it if it is not there. The
 /// part received before an interruption stays in `FILE.partial`, and the next call continues it.
@@ -53,24 +46,27 @@ pub(crate) fn fetch(
     if path.exists() {
         let known = std::fs::read_to_string(&recorded).ok();
         let expected = download.sha256.or(known.as_deref().map(str::trim));
-        return match expected {
-            // the file may have been put there by hand, so it is not removed
-            Some(expected) => match digest(&path)?.1 {
-                found if found == expected => Ok(path),
-                found => Err(DatasetError::Checksum { path, found, expected: expected.into() }),
-            },
-            None => Ok(path),
+        let Some(expected) = expected else { return Ok(path) };
+        // the file may have been put there by hand, so it is not removed
+        return match digest(&path)?.1 {
+            found if found == expected => Ok(path),
+            found => Err(DatasetError::Checksum { path, found, expected: expected.into() }),
         };
     }
     std::fs::create_dir_all(cache).map_err(FileError::write(cache))?;
     let partial = beside("partial");
-    transfer(download, &partial, &path, progress)?;
+    let failed = |source: Cause| DatasetError::Download {
+        url: download.url.into(),
+        path: path.clone(),
+        source,
+    };
+    transfer(download.url, &partial, &failed, progress)?;
     let found = digest(&partial)?.1;
     match download.sha256 {
         Some(expected) if found != expected => {
             std::fs::remove_file(&partial).map_err(FileError::write(&partial))?;
-            let (url, expected) = (download.url.into(), expected.into());
-            return Err(DatasetError::DownloadChecksum { url, found, expected });
+            let cause = format!("its SHA-256 is {found} instead of {expected}; try again");
+            return Err(failed(cause.into()));
         }
         Some(_) => {}
         None => block_transformer_files::write(&recorded, (found + "\n").as_bytes())?,
@@ -79,30 +75,26 @@ pub(crate) fn fetch(
     Ok(path)
 }
 
-/// Downloads the rest of `partial`. The complete file is renamed to `path`.
+/// Downloads the rest of `partial`. `failed` makes an error from its cause.
 fn transfer(
-    download: &Download<'_>,
+    url: &str,
     partial: &Path,
-    path: &Path,
+    failed: &impl Fn(Cause) -> DatasetError,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), DatasetError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| DatasetError::Download {
-        url: download.url.into(),
-        path: path.into(),
-        source,
-    };
     let have = std::fs::metadata(partial).map_or(0, |meta| meta.len());
-    let mut response = match request(download.url, have) {
+    let mut response = match request(url, have) {
         // the server has nothing after these bytes: the file is complete, or the bytes are those of
         // another file. Not every file has a checksum that would show this, so it is downloaded
         // from the start.
-        Err(ureq::Error::StatusCode(416)) if have > 0 => request(download.url, 0),
+        Err(ureq::Error::StatusCode(416)) if have > 0 => request(url, 0),
         other => other,
     }
     .map_err(|error| failed(error.into()))?;
     let continued = have > 0 && continues_at(&response, have);
     if response.status() == 206 && !continued {
-        return Err(failed(TransferError::OtherPart(partial.into()).into()));
+        let cause = "the server sent another part of the file than requested; delete";
+        return Err(failed(format!("{cause} {} and try again", partial.display()).into()));
     }
     let mut file = OpenOptions::new()
         .create(true)
@@ -114,13 +106,15 @@ fn transfer(
     let mut received = if continued { have } else { 0 };
     let length = response.headers().get(header::CONTENT_LENGTH);
     let total = length.and_then(|v| v.to_str().ok()?.parse::<u64>().ok()).map(|n| n + received);
-    let interrupted =
-        |received, source| failed(TransferError::Interrupted { received, source }.into());
+    let interrupted = |received: u64, cause: std::io::Error| {
+        let place = format!("the transfer was interrupted at byte {received} ({cause})");
+        failed(format!("{place}; a new attempt continues there").into())
+    };
     let mut body = response.body_mut().as_reader();
     let mut buffer = vec![0; 1 << 16];
     loop {
         progress(received, total.unwrap_or(0));
-        let n = body.read(&mut buffer).map_err(|error| interrupted(received, Some(error)))?;
+        let n = body.read(&mut buffer).map_err(|error| interrupted(received, error))?;
         if n == 0 {
             break;
         }
@@ -129,7 +123,7 @@ fn transfer(
     }
     file.sync_all().map_err(FileError::write(partial))?;
     if total.is_some_and(|total| received < total) {
-        return Err(interrupted(received, None));
+        return Err(interrupted(received, std::io::ErrorKind::UnexpectedEof.into()));
     }
     Ok(())
 }
@@ -159,6 +153,7 @@ fn continues_at(response: &Response<ureq::Body>, from: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::error::Error;
     use std::io::{BufRead, BufReader};
     use std::net::TcpListener;
     use std::thread;
@@ -186,22 +181,17 @@ mod tests {
                     }
                 }
                 assert!(plain, "a compressed answer cannot be resumed");
-                let start = from.unwrap_or(0).min(BODY.len());
+                let (size, last) = (BODY.len(), BODY.len() - 1);
                 let status = match from {
                     None => "200 OK".to_string(),
-                    Some(from) if from >= BODY.len() => "416 Range Not Satisfiable".to_string(),
-                    Some(from) => format!(
-                        "206 Partial Content\r\nContent-Range: bytes {from}-{}/{}",
-                        BODY.len() - 1,
-                        BODY.len()
-                    ),
+                    Some(from) if from >= size => "416 Range Not Satisfiable".to_string(),
+                    Some(from) => {
+                        format!("206 Partial Content\r\nContent-Range: bytes {from}-{last}/{size}")
+                    }
                 };
-                let body = &BODY[start..];
-                let head = format!(
-                    "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                    body.len()
-                );
-                stream.write_all(head.as_bytes()).unwrap();
+                let body = &BODY[from.unwrap_or(0).min(size)..];
+                let length = format!("Content-Length: {}\r\nConnection: close", body.len());
+                write!(stream, "HTTP/1.1 {status}\r\n{length}\r\n\r\n").unwrap();
                 stream.write_all(&body[..cut.min(body.len())]).unwrap();
             }
         });
@@ -229,8 +219,9 @@ mod tests {
     #[test]
     fn a_downloaded_file_with_another_checksum_is_refused_and_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let error = get(&serve(1, 1000), &"0".repeat(64), dir.path()).unwrap_err().to_string();
-        assert!(error.contains("SHA-256") && error.contains(SHA), "{error}");
+        let error = get(&serve(1, 1000), &"0".repeat(64), dir.path()).unwrap_err();
+        let cause = error.source().unwrap().to_string();
+        assert!(cause.contains("SHA-256") && cause.contains(SHA), "{cause}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

@@ -1,6 +1,6 @@
 //! Errors of corpora.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use block_transformer_files::FileError;
 use block_transformer_text::TextError;
@@ -20,69 +20,21 @@ pub enum DatasetError {
     /// The folder to read documents from has no files.
     #[error("{0} contains no file")]
     NoFile(PathBuf),
-    /// A text is not UTF-8.
-    #[error("{path}: invalid UTF-8 at byte {byte}; convert the file to UTF-8")]
-    InvalidUtf8 {
-        /// The file.
-        path: PathBuf,
-        /// Offset of the first invalid byte in the file.
-        byte: usize,
-    },
-    /// A line of a JSONL file is not an object with a `text`.
-    #[error(
-        "{path}:{line}: column {column}: {reason}; each line must be an object with a \"text\""
-    )]
-    JsonLine {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// The column, counted from 1.
-        column: usize,
-        /// The JSON parser's message.
+    /// A file of documents is damaged or has an unknown format.
+    #[error("{place}: {reason}")]
+    InvalidFile {
+        /// The path of the file, followed by the line in a file of one document per line.
+        place: String,
+        /// The check that failed.
         reason: String,
     },
-
-    /// `corpus.json` of a prepared corpus does not parse.
-    #[error("{path} does not describe a prepared corpus; prepare the corpus again")]
-    CorpusInfo {
-        /// The file.
-        path: PathBuf,
-        /// The JSON parser's error.
-        source: serde_json::Error,
-    },
-    /// A token file is damaged or is not a token file.
-    #[error("{path}: {problem}; prepare the corpus again")]
-    TokenFile {
+    /// A file of a prepared corpus is damaged, or belongs to another preparation.
+    #[error("{path}: {reason}; prepare the corpus again")]
+    DamagedCorpus {
         /// The file.
         path: PathBuf,
         /// The check that failed.
-        problem: String,
-    },
-    /// A file of a Megatron pair is damaged or has an unknown format.
-    #[error("{path}: {problem}")]
-    Megatron {
-        /// The file.
-        path: PathBuf,
-        /// The check that failed.
-        problem: String,
-    },
-    /// A file of a prepared corpus belongs to a different tokenizer from the one that `corpus.json`
-    /// records.
-    #[error("{0} belongs to another tokenizer than the corpus; prepare the corpus again")]
-    OtherTokenizer(PathBuf),
-    /// The documents of a split are not those that `corpus.json` records.
-    #[error(
-        "{path} holds {} documents of {} tokens, but corpus.json records {} of {}; prepare the \
-         corpus again", .found.0, .found.1, .recorded.0, .recorded.1
-    )]
-    OtherDocuments {
-        /// The token file or Megatron index.
-        path: PathBuf,
-        /// Documents and tokens in the file.
-        found: (u64, u64),
-        /// Documents and tokens in `corpus.json`.
-        recorded: (u64, u64),
+        reason: String,
     },
     /// A document contains an id that the tokenizer does not have.
     #[error(
@@ -107,9 +59,6 @@ pub enum DatasetError {
         /// The split.
         split: Split,
     },
-    /// The share of documents to hold out is not between 0 and 1.
-    #[error("the validation share {0} is not between 0 and 1")]
-    ValidationShare(f64),
     /// A Megatron pair holds token ids of an unknown tokenizer.
     #[error("{0} holds token ids, not text: its tokenizer file must be given")]
     TokenizerFileNeeded(PathBuf),
@@ -135,12 +84,9 @@ pub enum DatasetError {
         /// Tokens per window.
         context: usize,
     },
-    /// An epoch has more than 2^32 windows.
-    #[error("more than 2^32 windows per epoch of {context} tokens each; use a larger window")]
-    TooManyWindows {
-        /// Tokens per window.
-        context: usize,
-    },
+    /// An epoch has more than 2^32 windows of this many tokens.
+    #[error("more than 2^32 windows per epoch of {0} tokens each; use a larger window")]
+    TooManyWindows(usize),
 
     /// The name is neither a path nor a recipe.
     #[error(
@@ -162,7 +108,7 @@ pub enum DatasetError {
         /// How to obtain it.
         instructions: &'static str,
     },
-    /// A download failed.
+    /// A download failed, or the downloaded file is not the expected one.
     #[error("cannot download {url} to {path}")]
     Download {
         /// Address of the file.
@@ -171,16 +117,6 @@ pub enum DatasetError {
         path: PathBuf,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A downloaded file is not the expected one; it was removed.
-    #[error("the file at {url} has the SHA-256 {found} instead of {expected}; try again")]
-    DownloadChecksum {
-        /// Address of the file.
-        url: String,
-        /// Its SHA-256.
-        found: String,
-        /// The recipe's SHA-256.
-        expected: String,
     },
     /// A file in the download folder is not the expected one.
     #[error(
@@ -196,12 +132,15 @@ pub enum DatasetError {
         expected: String,
     },
     /// cargo cannot list the dependencies of a workspace.
-    #[error("`cargo metadata --locked` failed for {manifest}; run `cargo fetch --locked` there")]
+    #[error(
+        "cargo cannot list the dependencies of {manifest} ({reason}); run `cargo fetch` in its \
+         folder, which completes Cargo.lock and downloads the sources"
+    )]
     CargoMetadata {
         /// The workspace's manifest.
         manifest: PathBuf,
-        /// The cause.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        /// cargo's error.
+        reason: String,
     },
     /// There is no Cargo.toml in the current folder or above it.
     #[error("the recipe `dependencies` needs a Cargo.toml in the current folder or above it")]
@@ -209,4 +148,14 @@ pub enum DatasetError {
     /// The workspace has none of the packages that the recipe `dependencies` reads.
     #[error("{0} has none of the dependencies that the recipe `dependencies` reads")]
     NoDependency(PathBuf),
+}
+
+impl DatasetError {
+    pub(crate) fn invalid(path: &Path, reason: impl ToString) -> Self {
+        Self::InvalidFile { place: path.display().to_string(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn damaged(path: &Path, reason: impl ToString) -> Self {
+        Self::DamagedCorpus { path: path.into(), reason: reason.to_string() }
+    }
 }

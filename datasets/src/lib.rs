@@ -1,30 +1,30 @@
 //! Corpora: from text to training windows.
 //!
 //! A [`DocumentSource`] reads documents. [`prepare`] tokenizes them into the token files of a
-//! [`PreparedCorpus`], split into training and validation documents; [`prepare_megatron`] makes one
-//! from a Megatron `.idx`/`.bin` pair without copying it. [`Packing`] cuts the documents of a split
-//! into windows.
+//! [`PreparedCorpus`], split into training and validation documents. [`Packing`] cuts the documents
+//! of a split into windows.
 //!
 //! With the feature `download`, `prepare_corpus` does all of this for a path or the name of a
-//! recipe, and [`tasks`] provides the files of evaluation tasks. With the feature `burn-dataset`, a
+//! recipe, also for a Megatron `.idx`/`.bin` pair, which is not copied, and [`tasks`] provides the files of evaluation tasks. With the feature `burn-dataset`, a
 //! [`Packing`] is a `Dataset` of burn.
 
 #[cfg(feature = "download")]
 mod cache_name;
 mod corpus;
+mod counts;
 #[cfg(feature = "download")]
 mod dependencies;
 mod documents;
 #[cfg(feature = "download")]
 mod download;
 mod error;
-mod frequencies;
 mod megatron;
 mod megatron_split;
 mod packing;
 mod prepare;
 #[cfg(feature = "download")]
 mod prepare_corpus;
+#[cfg(feature = "download")]
 mod prepare_megatron;
 #[cfg(feature = "download")]
 mod recipes;
@@ -36,18 +36,15 @@ mod tokenizer_choice;
 
 pub use corpus::{CorpusInfo, MegatronPair, PreparedCorpus, SplitInfo};
 #[cfg(feature = "download")]
-pub use dependencies::{dependencies, inside_project};
+pub use dependencies::inside_project;
 pub use documents::Documents;
 pub use error::DatasetError;
-pub use megatron::MegatronFile;
 pub use packing::{Packing, Window};
-pub use prepare::{PrepareOptions, prepare};
+pub use prepare::prepare;
 #[cfg(feature = "download")]
 pub use prepare_corpus::{CorpusRequest, prepare_corpus};
-pub use prepare_megatron::prepare_megatron;
 #[cfg(feature = "download")]
 pub use recipes::resolve;
 pub use source::DocumentSource;
 pub use split::Split;
-pub use token_file::{TokenFile, TokenFileWriter};
 pub use tokenizer_choice::TokenizerChoice;

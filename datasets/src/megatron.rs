@@ -5,15 +5,13 @@
 //! of each sequence in the `.bin` (i64), and each document bound (i64): the index of the document's
 //! first sequence. A document is the sequences between two bounds; they are adjacent in the `.bin`.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use block_transformer_files::FileError;
 use block_transformer_text::EOS;
 use memmap2::Mmap;
 
-use crate::documents::Documents;
+use crate::documents::{Documents, append_ids, integer, map};
 use crate::error::DatasetError;
 
 const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
@@ -26,7 +24,7 @@ const SAMPLE: usize = 64;
 /// An open pair. If the documents end with EOS (Megatron's option `--append-eod`), the EOS is left
 /// out, because [`Documents`] never include it; packing adds it.
 #[derive(Debug)]
-pub struct MegatronFile {
+pub(crate) struct MegatronFile {
     index: Mmap,
     data: Mmap,
     /// Bytes per id, 2 or 4.
@@ -42,13 +40,7 @@ impl MegatronFile {
     /// # Errors
     /// If a file cannot be read or has another format, or the index refers to bytes or sequences
     /// that do not exist.
-    pub fn open(path: &Path) -> Result<Self, DatasetError> {
-        let map = |path: &Path| {
-            let file = File::open(path).map_err(FileError::read(path))?;
-            // SAFETY: the map is read only; a file that changes in the meantime is an invalid
-            // input.
-            unsafe { Mmap::map(&file) }.map_err(FileError::read(path))
-        };
+    pub(crate) fn open(path: &Path) -> Result<Self, DatasetError> {
         let with_extension = |extension: &str| match path.extension().and_then(|e| e.to_str()) {
             Some("idx" | "bin") => path.with_extension(extension),
             // a name can contain dots: pile_0.87_text_document
@@ -59,35 +51,32 @@ impl MegatronFile {
         };
         let (index_path, data_path) = (with_extension("idx"), with_extension("bin"));
         let (index, data) = (map(&index_path)?, map(&data_path)?);
-        let invalid =
-            |problem: String| DatasetError::Megatron { path: index_path.clone(), problem };
+        let invalid = |reason: &str| Err(DatasetError::invalid(&index_path, reason));
         if index.len() < HEADER || &index[..9] != MAGIC {
-            return Err(invalid("not a Megatron index".into()));
+            return invalid("not a Megatron index");
         }
-        let version = integer(&index, 9, 8);
+        let (version, kind) = (integer(&index, 9, 8), index[17]);
         if version != 1 {
-            return Err(invalid(format!("version {version} of the format; only 1 is supported")));
+            return invalid(&format!("version {version} of the format; only 1 is supported"));
         }
-        let width = match index[17] {
+        let width = match kind {
             8 => 2,
             4 => 4,
-            other => {
-                let problem = format!("id type {other}; only u16 (8) and i32 (4) are supported");
-                return Err(invalid(problem));
+            _ => {
+                return invalid(&format!("id type {kind}; only u16 (8) and i32 (4) are supported"));
             }
         };
         let (sequences, bounds) = (integer(&index, 18, 8), integer(&index, 26, 8));
         let needed = sequences.checked_mul(12).zip(bounds.checked_mul(8));
         let needed = needed.and_then(|(s, b)| s.checked_add(b)?.checked_add(HEADER));
         if needed.is_none_or(|needed| index.len() < needed) {
-            return Err(invalid("the index is cut short; copy it again".into()));
+            return invalid("the index is cut short; copy it again");
         }
         let documents = bounds.saturating_sub(1);
         let mut pair = Self { index, data, width, sequences, documents, ends_in_eos: false };
         for sequence in 0..sequences {
             if pair.sequence_end(sequence).is_none_or(|end| end > pair.data.len()) {
-                let problem = "shorter than its index says".into();
-                return Err(DatasetError::Megatron { path: data_path, problem });
+                return Err(DatasetError::invalid(&data_path, "shorter than its index says"));
             }
         }
         for document in 0..documents {
@@ -95,9 +84,8 @@ impl MegatronFile {
             let in_order = first <= last && last <= sequences;
             let mut inner = first + 1..last;
             if !in_order || !inner.all(|i| pair.sequence_end(i - 1) == Some(pair.offset(i))) {
-                return Err(invalid(format!(
-                    "document {document} is not a range of adjacent sequences"
-                )));
+                let reason = format!("document {document} is not a range of adjacent sequences");
+                return invalid(&reason);
             }
         }
         pair.ends_in_eos = pair.sampled_documents_end_in_eos();
@@ -154,13 +142,8 @@ impl Documents for MegatronFile {
 
     fn read(&self, index: usize, range: Range<usize>, out: &mut Vec<u32>) {
         let bytes = &self.bytes(index)[self.width * range.start..self.width * range.end];
-        crate::documents::append_ids(bytes, self.width, out);
+        append_ids(bytes, self.width, out);
     }
-}
-
-/// The little-endian integer of `width` bytes at `at`.
-fn integer(bytes: &[u8], at: usize, width: usize) -> usize {
-    bytes[at..at + width].iter().rev().fold(0, |value, &byte| value << 8 | usize::from(byte))
 }
 
 #[cfg(test)]
@@ -191,12 +174,9 @@ pub(crate) mod tests {
     }
 
     fn all(file: &MegatronFile) -> Vec<Vec<u32>> {
-        let one = |i| {
-            let mut ids = Vec::new();
-            file.read(i, 0..file.document_len(i), &mut ids);
-            ids
-        };
-        (0..file.len()).map(one).collect()
+        let mut all = vec![Vec::new(); file.len()];
+        all.iter_mut().enumerate().for_each(|(i, ids)| file.read(i, 0..file.document_len(i), ids));
+        all
     }
 
     #[test]

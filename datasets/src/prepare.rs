@@ -4,42 +4,20 @@ use std::path::Path;
 
 use block_transformer_text::Tokenizer;
 
-use crate::corpus::{CorpusInfo, PreparedCorpus, SplitInfo};
+use crate::corpus::{CorpusInfo, PreparedCorpus};
+use crate::counts::Counts;
 use crate::error::DatasetError;
-use crate::frequencies::Frequencies;
 use crate::source::DocumentSource;
-use crate::split::{Split, holdout_interval, split_of};
+use crate::split::{Split, VALIDATION_SHARE, holdout_interval, split_of};
 use crate::token_file::{TokenFile, TokenFileWriter};
 
 /// Bytes of text tokenized together: enough work for all cores, but little memory.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// Options of a preparation.
-#[derive(Clone, Copy, Debug)]
-pub struct PrepareOptions {
-    /// Share of the documents to hold out for validation, between 0 and 1.
-    pub validation: f64,
-}
-
-impl Default for PrepareOptions {
-    fn default() -> Self {
-        Self { validation: 0.05 }
-    }
-}
-
-impl PrepareOptions {
-    pub(crate) fn check(self) -> Result<(), DatasetError> {
-        match self.validation > 0.0 && self.validation < 1.0 {
-            true => Ok(()),
-            false => Err(DatasetError::ValidationShare(self.validation)),
-        }
-    }
-}
-
 /// Tokenizes `source` into the folder `dir`. Calls `progress` with the bytes of text read and the
 /// total.
 ///
-/// Every n-th document is held out; if there is only one document, its end is held out.
+/// Every 20th document is held out; if there is only one document, its end is held out.
 /// `corpus.json` is removed first and written last, so that a folder with this file is complete.
 ///
 /// # Errors
@@ -49,62 +27,34 @@ pub fn prepare(
     source: &DocumentSource,
     tokenizer: &Tokenizer,
     dir: &Path,
-    options: PrepareOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<PreparedCorpus, DatasetError> {
-    options.check()?;
     PreparedCorpus::begin(dir)?;
     let (mut done, total) = (0, source.bytes()?);
-    let interval = holdout_interval(options.validation);
+    let interval = holdout_interval(VALIDATION_SHARE);
     let mut writer = SplitWriter::new(tokenizer, dir)?;
-    let mut batch = Batch::default();
     let mut documents = source.documents().enumerate().peekable();
     while let Some((index, document)) = documents.next() {
         let document = document?;
         done += document.len() as u64;
         progress(done, total);
         if index == 0 && documents.peek().is_none() {
-            let (train, validation) = cut(&document, options.validation);
-            batch.push(train.to_string(), Split::Train);
-            batch.push(validation.to_string(), Split::Validation);
+            let (train, validation) = cut(&document);
+            writer.push(train.into(), Split::Train)?;
+            writer.push(validation.into(), Split::Validation)?;
         } else {
-            batch.push(document, split_of(index, interval));
-        }
-        if batch.bytes >= BATCH_BYTES {
-            writer.write(&mut batch)?;
+            writer.push(document, split_of(index, interval))?;
         }
     }
-    writer.write(&mut batch)?;
     PreparedCorpus::create(dir, tokenizer, writer.finish(name)?)
 }
 
 /// Cuts a text into training and validation text, at the last line boundary before the validation
-/// `share`.
-fn cut(text: &str, share: f64) -> (&str, &str) {
-    let mut at = (text.len() as f64 * (1.0 - share)) as usize;
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
+/// share.
+fn cut(text: &str) -> (&str, &str) {
+    let at = text.floor_char_boundary((text.len() as f64 * (1.0 - VALIDATION_SHARE)) as usize);
     let at = text[..at].rfind('\n').map_or(at, |newline| newline + 1);
     text.split_at(at)
-}
-
-/// Documents that are tokenized together.
-#[derive(Default)]
-struct Batch {
-    texts: Vec<String>,
-    splits: Vec<Split>,
-    bytes: usize,
-}
-
-impl Batch {
-    fn push(&mut self, text: String, split: Split) {
-        if !text.is_empty() {
-            self.bytes += text.len();
-            self.texts.push(text);
-            self.splits.push(split);
-        }
-    }
 }
 
 /// Writes the token files of a corpus, one per split in the order of [`Split::ALL`].
@@ -113,8 +63,13 @@ struct SplitWriter<'a> {
     fingerprint: u32,
     dir: &'a Path,
     files: [TokenFileWriter; 2],
-    infos: [SplitInfo; 2],
-    frequencies: Frequencies,
+    counts: Counts,
+    /// Documents that are not tokenized yet.
+    texts: Vec<String>,
+    /// The split of each of `texts`.
+    splits: Vec<Split>,
+    /// The size of `texts` in bytes.
+    bytes: usize,
 }
 
 impl<'a> SplitWriter<'a> {
@@ -124,52 +79,38 @@ impl<'a> SplitWriter<'a> {
             let path = PreparedCorpus::token_file(dir, split);
             TokenFileWriter::create(&path, vocab_size, fingerprint)
         });
-        Ok(Self {
-            tokenizer,
-            fingerprint,
-            dir,
-            files: [train?, validation?],
-            infos: Default::default(),
-            frequencies: Frequencies::new(vocab_size),
-        })
+        let (files, counts) = ([train?, validation?], Counts::new(vocab_size));
+        let (texts, splits) = (Vec::new(), Vec::new());
+        Ok(Self { tokenizer, fingerprint, dir, files, counts, texts, splits, bytes: 0 })
     }
 
-    /// Tokenizes and writes the batch, and empties it.
-    fn write(&mut self, batch: &mut Batch) -> Result<(), DatasetError> {
-        let Batch { texts, splits, .. } = std::mem::take(batch);
-        let encoded = self.tokenizer.encode_batch(&texts)?;
-        for ((text, ids), split) in texts.iter().zip(encoded).zip(splits) {
-            self.files[split as usize].push(&ids)?;
-            let info = &mut self.infos[split as usize];
-            info.documents += 1;
-            info.tokens += ids.len() as u64;
-            info.bytes += text.len() as u64;
-            if split == Split::Train {
-                self.frequencies.add(&ids);
-            }
+    /// Adds a document, and tokenizes a batch if there is enough text for one.
+    fn push(&mut self, text: String, split: Split) -> Result<(), DatasetError> {
+        if !text.is_empty() {
+            self.bytes += text.len();
+            self.texts.push(text);
+            self.splits.push(split);
         }
+        if self.bytes < BATCH_BYTES { Ok(()) } else { self.write() }
+    }
+
+    /// Tokenizes and writes the documents that were added.
+    fn write(&mut self) -> Result<(), DatasetError> {
+        let encoded = self.tokenizer.encode_batch(&self.texts)?;
+        for ((text, ids), split) in self.texts.drain(..).zip(encoded).zip(self.splits.drain(..)) {
+            self.files[split as usize].push(&ids)?;
+            self.counts.add(split, &ids, text.len());
+        }
+        self.bytes = 0;
         Ok(())
     }
 
-    fn finish(self, name: &str) -> Result<CorpusInfo, DatasetError> {
-        for (split, info) in Split::ALL.into_iter().zip(&self.infos) {
-            if info.tokens == 0 {
-                return Err(DatasetError::EmptySplit { corpus: name.into(), split });
-            }
-        }
-        for file in self.files {
-            file.finish()?;
-        }
+    fn finish(mut self, name: &str) -> Result<CorpusInfo, DatasetError> {
+        self.write()?;
+        self.counts.check(name)?;
+        self.files.into_iter().try_for_each(TokenFileWriter::finish)?;
         let held_out = TokenFile::open(&PreparedCorpus::token_file(self.dir, Split::Validation))?;
-        let [train, validation] = self.infos;
-        Ok(CorpusInfo {
-            name: name.to_string(),
-            tokenizer: self.fingerprint,
-            frequency_loss: self.frequencies.loss(&held_out),
-            train,
-            validation,
-            megatron: None,
-        })
+        Ok(self.counts.info(name, self.fingerprint, &held_out, None))
     }
 }
 
@@ -186,23 +127,20 @@ mod tests {
         }
         let source = DocumentSource::open(&text).map_err(|e| e.to_string())?;
         let out = dir.path().join("out");
-        let options = PrepareOptions::default();
-        let prepared = prepare("test", &source, &Tokenizer::Bytes, &out, options, &mut |_, _| {});
+        let prepared = prepare("test", &source, &Tokenizer::Bytes, &out, &mut |_, _| {});
         prepared.map(|prepared| (dir, prepared)).map_err(|e| e.to_string())
     }
 
     #[test]
     fn a_document_is_in_one_split() {
-        let files: Vec<(String, String)> =
-            (0..40).map(|i| (format!("{i:02}.txt"), format!("document {i}\n"))).collect();
-        let files: Vec<(&str, &str)> =
-            files.iter().map(|(n, c)| (n.as_str(), c.as_str())).collect();
-        let (_dir, corpus) = run(&files).unwrap();
+        let lines: Vec<String> =
+            (0..40).map(|i| format!("{{\"text\": \"document {i}\"}}\n")).collect();
+        let (_dir, corpus) = run(&[("a.jsonl", &lines.concat())]).unwrap();
         assert_eq!((corpus.info.train.documents, corpus.info.validation.documents), (38, 2));
         let held_out = corpus.split(Split::Validation).unwrap();
         let mut ids = Vec::new();
         held_out.read(1, 0..held_out.document_len(1), &mut ids);
-        assert_eq!(Tokenizer::Bytes.decode(&ids), "document 21\n");
+        assert_eq!(Tokenizer::Bytes.decode(&ids), "document 21");
     }
 
     #[test]
@@ -235,13 +173,8 @@ mod tests {
         let blank = dir.path().join("blank.txt");
         std::fs::write(&blank, "\n").unwrap();
         let source = DocumentSource::open(&blank).unwrap();
-        let again = |options| {
-            let bytes = &Tokenizer::Bytes;
-            prepare("b", &source, bytes, &corpus.dir, options, &mut |_, _| {}).unwrap_err()
-        };
-        let error = again(PrepareOptions { validation: 1.0 }).to_string();
-        assert!(error.contains("between 0 and 1") && PreparedCorpus::open(&corpus.dir).is_ok());
-        again(PrepareOptions::default());
+        let again = prepare("b", &source, &Tokenizer::Bytes, &corpus.dir, &mut |_, _| {});
+        assert!(again.is_err());
         assert!(PreparedCorpus::open(&corpus.dir).is_err());
         let names = std::fs::read_dir(&corpus.dir).unwrap().map(|e| e.unwrap().file_name());
         assert!(names.into_iter().all(|name| !name.to_string_lossy().contains("partial")));

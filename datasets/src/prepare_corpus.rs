@@ -7,7 +7,7 @@ use block_transformer_text::Tokenizer;
 use crate::cache_name::CacheName;
 use crate::corpus::PreparedCorpus;
 use crate::error::DatasetError;
-use crate::prepare::{PrepareOptions, prepare};
+use crate::prepare::prepare;
 use crate::prepare_megatron::prepare_megatron;
 use crate::recipes::resolve;
 use crate::source::DocumentSource;
@@ -70,7 +70,7 @@ pub fn prepare_corpus(
     }
     progress(0, source.bytes()?);
     let tokenizer = tokenizer.or_else(|size| train_tokenizer(&source, size))?;
-    prepare(name, &source, &tokenizer, &dir, PrepareOptions::default(), progress)
+    prepare(name, &source, &tokenizer, &dir, progress)
 }
 
 fn megatron(
@@ -92,7 +92,7 @@ fn megatron(
     if PreparedCorpus::exists(&dir) {
         return PreparedCorpus::open(&dir);
     }
-    prepare_megatron(path, &tokenizer, &dir, PrepareOptions::default(), progress)
+    prepare_megatron(path, &tokenizer, &dir, progress)
 }
 
 fn folder(request: &CorpusRequest<'_>, cache_name: &CacheName, name: &str) -> PathBuf {
@@ -101,14 +101,12 @@ fn folder(request: &CorpusRequest<'_>, cache_name: &CacheName, name: &str) -> Pa
 
 /// Trains a BPE on the first documents.
 fn train_tokenizer(source: &DocumentSource, size: usize) -> Result<Tokenizer, DatasetError> {
-    let (mut texts, mut bytes) = (Vec::new(), 0);
-    for text in source.documents() {
-        let text = text?;
-        bytes += text.len();
-        texts.push(text);
-        if bytes >= TOKENIZER_BYTES {
-            break;
-        }
-    }
+    let mut bytes = 0;
+    let first = source.documents().take_while(|text| {
+        let taken = bytes < TOKENIZER_BYTES;
+        bytes += text.as_ref().map_or(0, String::len);
+        taken
+    });
+    let texts: Vec<String> = first.collect::<Result<_, _>>()?;
     Ok(Tokenizer::train_bpe(texts.into_iter(), size)?)
 }

@@ -1,19 +1,18 @@
 //! Preparation of a Megatron pair. Its ids are not copied.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use block_transformer_files::FileError;
 use block_transformer_text::Tokenizer;
 
-use crate::corpus::{CorpusInfo, MegatronPair, PreparedCorpus, SplitInfo};
+use crate::corpus::{MegatronPair, PreparedCorpus};
+use crate::counts::Counts;
 use crate::documents::Documents;
 use crate::error::DatasetError;
-use crate::frequencies::Frequencies;
 use crate::megatron::MegatronFile;
 use crate::megatron_split::MegatronSplit;
-use crate::prepare::PrepareOptions;
-use crate::split::Split;
+use crate::split::{Split, VALIDATION_SHARE};
 
 /// Makes `dir` a prepared corpus of the pair at `path`. The ids must belong to `tokenizer`. Reads
 /// all ids once, to count them and to check that the tokenizer has them. Calls `progress` with the
@@ -22,24 +21,20 @@ use crate::split::Split;
 /// # Errors
 /// If the pair cannot be read, has an id that the tokenizer does not have, has no document for a
 /// split, or `dir` cannot be written.
-pub fn prepare_megatron(
+pub(crate) fn prepare_megatron(
     path: &Path,
     tokenizer: &Tokenizer,
     dir: &Path,
-    options: PrepareOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<PreparedCorpus, DatasetError> {
-    options.check()?;
-    let path: PathBuf = std::path::absolute(path).map_err(FileError::read(path))?;
+    let path = std::path::absolute(path).map_err(FileError::read(path))?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let pair = Arc::new(MegatronFile::open(&path)?);
     let vocab_size = tokenizer.vocab_size();
-    let mut frequencies = Frequencies::new(vocab_size);
-    let mut infos = [SplitInfo::default(), SplitInfo::default()];
-    let splits =
-        Split::ALL.map(|split| MegatronSplit::new(pair.clone(), options.validation, split));
+    let mut counts = Counts::new(vocab_size);
+    let splits = Split::ALL.map(|split| MegatronSplit::new(pair.clone(), VALIDATION_SHARE, split));
     let (mut done, mut ids) = (0, Vec::new());
-    for ((split, documents), info) in Split::ALL.into_iter().zip(&splits).zip(&mut infos) {
+    for (split, documents) in Split::ALL.into_iter().zip(&splits) {
         for index in 0..documents.len() {
             ids.clear();
             documents.read(index, 0..documents.document_len(index), &mut ids);
@@ -47,27 +42,14 @@ pub fn prepare_megatron(
                 let document = documents.index_in_pair(index);
                 return Err(DatasetError::UnknownId { path, document, id, vocab_size });
             }
-            info.documents += 1;
-            info.tokens += ids.len() as u64;
-            if split == Split::Train {
-                frequencies.add(&ids);
-            }
+            counts.add(split, &ids, 0);
             done += 1;
             progress(done, pair.len() as u64);
         }
-        if info.tokens == 0 {
-            return Err(DatasetError::EmptySplit { corpus: name, split });
-        }
     }
-    let [train, validation] = infos;
-    let info = CorpusInfo {
-        name,
-        tokenizer: tokenizer.fingerprint()?,
-        train,
-        validation,
-        frequency_loss: frequencies.loss(&splits[1]),
-        megatron: Some(MegatronPair { path, validation: options.validation }),
-    };
+    counts.check(&name)?;
+    let megatron = Some(MegatronPair { path, validation: VALIDATION_SHARE });
+    let info = counts.info(&name, tokenizer.fingerprint()?, &splits[1], megatron);
     PreparedCorpus::begin(dir)?;
     PreparedCorpus::create(dir, tokenizer, info)
 }
@@ -81,10 +63,7 @@ mod tests {
     fn a_pair_is_a_corpus_without_being_copied() {
         let (dir, path) = pair(&[&[3, 4, 5], &[4, 4], &[6, 7]], &[0, 1, 2, 3]);
         let out = dir.path().join("out");
-        let prepare = |path: &Path| {
-            let options = PrepareOptions::default();
-            prepare_megatron(path, &Tokenizer::Bytes, &out, options, &mut |_, _| {})
-        };
+        let prepare = |path: &Path| prepare_megatron(path, &Tokenizer::Bytes, &out, &mut |_, _| {});
         prepare(&path).unwrap();
         let corpus = PreparedCorpus::open(&out).unwrap();
         assert_eq!((corpus.info.train.tokens, corpus.info.validation.tokens), (5, 2));

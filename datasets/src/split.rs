@@ -1,5 +1,8 @@
 //! The division of a corpus into training and validation documents.
 
+/// Share of the documents that is held out for validation.
+pub(crate) const VALIDATION_SHARE: f64 = 0.05;
+
 /// A part of a corpus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
@@ -11,20 +14,16 @@ pub enum Split {
 
 impl Split {
     /// Both splits, in the order that arrays with one element per split have.
-    pub const ALL: [Self; 2] = [Self::Train, Self::Validation];
-
-    /// The name, which is also the stem of the token file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Validation => "validation",
-        }
-    }
+    pub(crate) const ALL: [Self; 2] = [Self::Train, Self::Validation];
 }
 
+/// The name, which is also the stem of the token file.
 impl std::fmt::Display for Split {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
+        f.write_str(match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+        })
     }
 }
 

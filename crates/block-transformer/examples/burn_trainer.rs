@@ -10,7 +10,7 @@ use block_transformer::burn::optim::AdamWConfig;
 use block_transformer::burn::tensor::Device;
 use block_transformer::burn::train::metric::LossMetric;
 use block_transformer::burn::train::{Learner, SupervisedTraining};
-use block_transformer::datasets::{DocumentSource, Packing, PrepareOptions, Split, prepare};
+use block_transformer::datasets::{DocumentSource, Packing, Split, prepare};
 use block_transformer::text::Tokenizer;
 use block_transformer::training::{Trainable, WindowBatcher, model_config};
 use block_transformer::{FamilyConfig, TokenBatch, preset};
@@ -22,8 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let document = "the quick brown fox jumps over the lazy dog\n<|endoftext|>\n";
     std::fs::write(&text, document.repeat(1000))?;
     let (source, tokenizer) = (DocumentSource::open(&text)?, Tokenizer::Bytes);
-    let (corpus, options) = (folder.join("corpus"), PrepareOptions::default());
-    let corpus = prepare("fox", &source, &tokenizer, &corpus, options, &mut |_, _| ())?;
+    let corpus = prepare("fox", &source, &tokenizer, &folder.join("corpus"), &mut |_, _| ())?;
 
     let config = model_config(&preset("debug-block")?.model, &tokenizer)?;
     let block_length = config.block_length();

@@ -4,7 +4,7 @@
 use std::error::Error;
 
 use block_transformer::burn::tensor::Device;
-use block_transformer::datasets::{DocumentSource, Packing, PrepareOptions, Split, prepare};
+use block_transformer::datasets::{DocumentSource, Packing, Split, prepare};
 use block_transformer::text::Tokenizer;
 use block_transformer::training::{TrainConfig, Trainer, model_config};
 use block_transformer::{FamilyConfig, LanguageModel};
@@ -19,8 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let document = "the quick brown fox jumps over the lazy dog\n<|endoftext|>\n";
     std::fs::write(&text, document.repeat(1000))?;
     let (source, tokenizer) = (DocumentSource::open(&text)?, Tokenizer::Bytes);
-    let (corpus, options) = (folder.join("corpus"), PrepareOptions::default());
-    let corpus = prepare("fox", &source, &tokenizer, &corpus, options, &mut |_, _| ())?;
+    let corpus = prepare("fox", &source, &tokenizer, &folder.join("corpus"), &mut |_, _| ())?;
 
     let config = TrainConfig { context: 64, ..TrainConfig::from_preset("debug-block")? };
     let model = model_config(&config.model, &tokenizer)?;

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use block_transformer_checkpoint::{Checkpoint, RunFolder};
-use block_transformer_datasets::{
-    DocumentSource, PrepareOptions, PreparedCorpus, TokenizerChoice, prepare,
-};
+use block_transformer_datasets::{DocumentSource, PreparedCorpus, TokenizerChoice, prepare};
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
     Outcome, RunEvent, StepMetric, TrainConfig, TrainError, TrainingRun,
@@ -28,9 +26,7 @@ fn corpus(dir: &Path) -> PreparedCorpus {
     let text: String = (0..600).map(|i| format!("line {i} of {}\n", i * 37 % 101)).collect();
     std::fs::write(&path, text).unwrap();
     let source = DocumentSource::open(&path).unwrap();
-    let options = PrepareOptions::default();
-    prepare("lines", &source, &Tokenizer::Bytes, &dir.join("corpus"), options, &mut |_, _| {})
-        .unwrap()
+    prepare("lines", &source, &Tokenizer::Bytes, &dir.join("corpus"), &mut |_, _| {}).unwrap()
 }
 
 fn config(out: PathBuf) -> TrainConfig {

@@ -9,60 +9,36 @@ use block_transformer_files::FileError;
 use super::text::utf8;
 use crate::error::DatasetError;
 
-/// Reads the `text` of each line.
-pub(super) struct JsonlReader<'a> {
-    path: &'a Path,
-    reader: BufReader<File>,
-    /// Lines read.
-    line: usize,
-    /// Bytes read.
-    offset: usize,
-}
-
 #[derive(serde::Deserialize)]
-struct Line {
+struct JsonLine {
     text: String,
 }
 
-impl<'a> JsonlReader<'a> {
-    pub(super) fn new(path: &'a Path, reader: BufReader<File>) -> Self {
-        Self { path, reader, line: 0, offset: 0 }
-    }
-
-    /// Returns the text of the next line, empty for a blank line; `None` at the end.
-    fn read(&mut self) -> Result<Option<String>, DatasetError> {
-        let mut bytes = Vec::new();
-        let read = self.reader.read_until(b'\n', &mut bytes).map_err(FileError::read(self.path))?;
-        if read == 0 {
-            return Ok(None);
-        }
-        self.line += 1;
-        let line = utf8(self.path, self.offset, bytes)?;
-        self.offset += read;
+/// Reads the `text` of each line; it is empty for a blank line.
+pub(super) fn texts(
+    path: &Path,
+    reader: BufReader<File>,
+) -> impl Iterator<Item = Result<String, DatasetError>> {
+    let mut offset = 0;
+    reader.split(b'\n').enumerate().map(move |(index, bytes)| {
+        let bytes = bytes.map_err(FileError::read(path))?;
+        let start = offset;
+        offset += bytes.len() + 1;
+        let line = utf8(path, start, bytes)?;
         if line.trim().is_empty() {
-            return Ok(Some(String::new()));
+            return Ok(String::new());
         }
-        let line: Line = serde_json::from_str(&line).map_err(|e| {
+        let json = serde_json::from_str(&line);
+        let JsonLine { text } = json.map_err(|e| {
             // the message ends with a position; its line is always 1, because each line is parsed
             // alone
             let message = e.to_string();
-            let reason = message.split(" at line ").next().unwrap_or_default().to_string();
-            let path = self.path.into();
-            DatasetError::JsonLine { path, line: self.line, column: e.column(), reason }
+            let cause = message.split(" at line ").next().unwrap_or_default();
+            let place = format!("{}:{}", path.display(), index + 1);
+            let need = "each line must be an object with a \"text\"";
+            let reason = format!("column {}: {cause}; {need}", e.column());
+            DatasetError::InvalidFile { place, reason }
         })?;
-        Ok(Some(line.text))
-    }
-}
-
-impl Iterator for JsonlReader<'_> {
-    type Item = Result<String, DatasetError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.read().transpose()? {
-                Ok(text) if text.trim().is_empty() => {}
-                other => return Some(other),
-            }
-        }
-    }
+        Ok(text)
+    })
 }

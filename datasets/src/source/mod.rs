@@ -11,7 +11,6 @@ use block_transformer_files::FileError;
 use walkdir::WalkDir;
 
 use crate::error::DatasetError;
-use jsonl::JsonlReader;
 use text::{TextReader, utf8};
 
 /// Text files up to this size, in bytes, are divided at separators only.
@@ -82,20 +81,20 @@ impl DocumentSource {
     /// Reads the documents in order, without those that contain only whitespace. After an error it
     /// continues with the next file.
     pub fn documents(&self) -> impl Iterator<Item = Result<String, DatasetError>> + '_ {
-        self.files.iter().flat_map(|path| {
+        let texts = self.files.iter().flat_map(|path| {
             self.file(path).unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
-        })
+        });
+        texts.filter(|text| !matches!(text, Ok(text) if text.trim().is_empty()))
     }
 
     fn file<'a>(&self, path: &'a Path) -> Result<DocumentIter<'a>, DatasetError> {
         if self.one_per_file {
             let bytes = std::fs::read(path).map_err(FileError::read(path))?;
-            let text = utf8(path, 0, bytes).map(|text| (!text.trim().is_empty()).then_some(text));
-            return Ok(Box::new(text.transpose().into_iter()));
+            return Ok(Box::new(std::iter::once(utf8(path, 0, bytes))));
         }
         let file = File::open(path).map_err(FileError::read(path))?;
         if path.extension().is_some_and(|e| e == "jsonl") {
-            return Ok(Box::new(JsonlReader::new(path, BufReader::new(file))));
+            return Ok(Box::new(jsonl::texts(path, BufReader::new(file))));
         }
         let large = file.metadata().map_err(FileError::read(path))?.len() > LARGE_FILE;
         Ok(Box::new(TextReader::new(path, BufReader::new(file), large)))
@@ -129,16 +128,17 @@ mod tests {
 
     #[test]
     fn errors_name_the_line_or_the_byte() {
-        assert_eq!(
-            read("a.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": \"y\"}\n").unwrap(),
-            ["x", "y"]
-        );
-        let error = read("a.jsonl", b"{\"text\": \"x\"}\n{\"txt\": 1}\n").unwrap_err();
-        assert!(error.contains("a.jsonl:2: column"), "{error}");
-        let error = read("a.jsonl", b"{\"text\": \"x\"}\n{\"text\": \"\xFF\"}\n").unwrap_err();
-        assert!(error.contains("invalid UTF-8 at byte 24"), "{error}");
-        let error = read("b.txt", b"abc\xFFdef").unwrap_err();
-        assert!(error.contains("b.txt") && error.contains("byte 3"), "{error}");
+        let docs = read("a.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": \"y\"}\n").unwrap();
+        assert_eq!(docs, ["x", "y"]);
+        let cases: [(&str, &[u8], &str); 3] = [
+            ("a.jsonl", b"{\"text\": \"x\"}\n{\"txt\": 1}\n", "a.jsonl:2: column"),
+            ("a.jsonl", b"{\"text\": \"x\"}\n{\"text\": \"\xFF\"}\n", "invalid UTF-8 at byte 24"),
+            ("b.txt", b"abc\xFFdef", "b.txt: invalid UTF-8 at byte 3"),
+        ];
+        for (name, content, expected) in cases {
+            let error = read(name, content).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

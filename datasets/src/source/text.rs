@@ -24,9 +24,10 @@ const SEPARATOR: &[u8] = b"<|endoftext|>";
 
 /// Converts `bytes`, which start at byte `offset` of `path`, to text.
 pub(super) fn utf8(path: &Path, offset: usize, bytes: Vec<u8>) -> Result<String, DatasetError> {
-    String::from_utf8(bytes).map_err(|e| DatasetError::InvalidUtf8 {
-        path: path.into(),
-        byte: offset + e.utf8_error().valid_up_to(),
+    String::from_utf8(bytes).map_err(|e| {
+        let byte = offset + e.utf8_error().valid_up_to();
+        let reason = format!("invalid UTF-8 at byte {byte}; convert the file to UTF-8");
+        DatasetError::invalid(path, reason)
     })
 }
 
@@ -52,8 +53,8 @@ impl<'a> TextReader<'a> {
         Self { path, reader, large, carry, offset: 0, at_line_start: true, done: false }
     }
 
-    /// Returns the next document, or `None` if it is only whitespace.
-    fn read(&mut self) -> Result<Option<String>, DatasetError> {
+    /// Reads the next document.
+    fn read(&mut self) -> Result<String, DatasetError> {
         let mut bytes = std::mem::take(&mut self.carry);
         let start = self.offset;
         let mut consumed = bytes.len();
@@ -84,8 +85,7 @@ impl<'a> TextReader<'a> {
             }
         }
         self.offset += consumed - self.carry.len();
-        let text = utf8(self.path, start, bytes)?;
-        Ok((!text.trim().is_empty()).then_some(text))
+        utf8(self.path, start, bytes)
     }
 }
 
@@ -101,16 +101,11 @@ impl Iterator for TextReader<'_> {
     type Item = Result<String, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.done {
-            match self.read() {
-                Ok(None) => {}
-                Ok(Some(text)) => return Some(Ok(text)),
-                Err(error) => {
-                    self.done = true;
-                    return Some(Err(error));
-                }
-            }
+        if self.done {
+            return None;
         }
-        None
+        let document = self.read();
+        self.done |= document.is_err();
+        Some(document)
     }
 }

@@ -1,5 +1,7 @@
 //! The header of a token file.
 
+use crate::documents::integer;
+
 /// Bytes of the header.
 pub(super) const SIZE: usize = 64;
 
@@ -9,7 +11,7 @@ const VERSION: u32 = 1;
 const CHECKSUM: usize = SIZE - 4;
 
 /// The fields of a header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Header {
     /// Bytes per id, 2 or 4.
     pub width: u32,
@@ -28,39 +30,30 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub(super) fn encode(&self) -> [u8; SIZE] {
-        let mut bytes = [0; SIZE];
-        let mut at = 0;
-        let mut put = |field: &[u8]| {
-            bytes[at..at + field.len()].copy_from_slice(field);
-            at += field.len();
-        };
-        put(MAGIC);
-        for value in [VERSION, self.width, self.vocab_size, self.tokenizer] {
-            put(&value.to_le_bytes());
-        }
-        for value in [self.tokens, self.documents] {
-            put(&value.to_le_bytes());
-        }
-        for value in [self.ids_checksum, self.ends_checksum] {
-            put(&value.to_le_bytes());
-        }
-        let checksum = crc32fast::hash(&bytes[..CHECKSUM]);
-        bytes[CHECKSUM..].copy_from_slice(&checksum.to_le_bytes());
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        let first = [VERSION, self.width, self.vocab_size, self.tokenizer];
+        bytes.extend(first.iter().flat_map(|value| value.to_le_bytes()));
+        bytes.extend([self.tokens, self.documents].iter().flat_map(|value| value.to_le_bytes()));
+        let checksums = [self.ids_checksum, self.ends_checksum];
+        bytes.extend(checksums.iter().flat_map(|value| value.to_le_bytes()));
+        bytes.resize(CHECKSUM, 0);
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         bytes
     }
 
     /// Decodes and checks the header at the start of `file`; the error says what is wrong.
     pub(super) fn decode(file: &[u8]) -> Result<Self, String> {
-        let header = file.first_chunk::<SIZE>().filter(|header| header.starts_with(MAGIC));
-        let header = header.ok_or("not a token file")?;
-        let u32_at = |at| u32::from_le_bytes(array(header, at));
-        let u64_at = |at| u64::from_le_bytes(array(header, at));
-        if u32_at(8) != VERSION {
-            let version = u32_at(8);
+        if file.len() < SIZE || !file.starts_with(MAGIC) {
+            return Err("not a token file".into());
+        }
+        let u32_at = |at| integer(file, at, 4) as u32;
+        let u64_at = |at| integer(file, at, 8) as u64;
+        let version = u32_at(8);
+        if version != VERSION {
             return Err(format!("version {version} of the format; only {VERSION} is supported"));
         }
-        if crc32fast::hash(&header[..CHECKSUM]) != u32_at(CHECKSUM) {
+        if crc32fast::hash(&file[..CHECKSUM]) != u32_at(CHECKSUM) {
             return Err("the header is damaged".into());
         }
         let header = Self {
@@ -81,18 +74,10 @@ impl Header {
         Ok(header)
     }
 
-    /// The byte after the ids; `None` if it exceeds `u64`.
-    fn ids_end(&self) -> Option<u64> {
-        self.tokens.checked_mul(u64::from(self.width))?.checked_add(SIZE as u64)
-    }
-
     /// The size of the file in bytes; `None` if it exceeds `u64`.
     fn file_size(&self) -> Option<u64> {
-        let ends = self.documents.checked_mul(8)?;
-        self.ids_end()?.checked_next_multiple_of(8)?.checked_add(ends)
+        let (ids, ends) = (self.tokens.checked_mul(u64::from(self.width))?, self.documents);
+        let ids_end = ids.checked_add(SIZE as u64)?.checked_next_multiple_of(8)?;
+        ids_end.checked_add(ends.checked_mul(8)?)
     }
-}
-
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    std::array::from_fn(|i| bytes[at + i])
 }

@@ -8,22 +8,20 @@
 mod header;
 mod writer;
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
-use block_transformer_files::FileError;
 use memmap2::Mmap;
 
-use crate::documents::{Documents, append_ids};
+use crate::documents::{Documents, append_ids, map};
 use crate::error::DatasetError;
 use header::{Header, SIZE};
 
-pub use writer::TokenFileWriter;
+pub(crate) use writer::TokenFileWriter;
 
 /// An open token file.
 #[derive(Debug)]
-pub struct TokenFile {
+pub(crate) struct TokenFile {
     map: Mmap,
     header: Header,
     /// Bytes per id.
@@ -37,25 +35,23 @@ impl TokenFile {
     ///
     /// # Errors
     /// If the file cannot be read, is not a token file, or is damaged.
-    pub fn open(path: &Path) -> Result<Self, DatasetError> {
-        let file = File::open(path).map_err(FileError::read(path))?;
-        // SAFETY: token files are replaced by renaming, never modified in place.
-        let map = unsafe { Mmap::map(&file) }.map_err(FileError::read(path))?;
-        let invalid = |problem: String| DatasetError::TokenFile { path: path.into(), problem };
-        let header = Header::decode(&map).map_err(invalid)?;
+    pub(crate) fn open(path: &Path) -> Result<Self, DatasetError> {
+        let map = map(path)?;
+        let damaged = |reason: &str| DatasetError::damaged(path, reason);
+        let header = Header::decode(&map).map_err(|reason| damaged(&reason))?;
         let width = header.width as usize;
         let ids_end = SIZE + width * header.tokens as usize;
         let file = Self { map, header, width, ends_at: ids_end.next_multiple_of(8) };
         let (ids, ends) = (&file.map[SIZE..ids_end], &file.map[file.ends_at..]);
         let checksums = (crc32fast::hash(ids), crc32fast::hash(ends));
         if checksums != (header.ids_checksum, header.ends_checksum) {
-            return Err(invalid("checksums differ: its bytes have changed".into()));
+            return Err(damaged("checksums differ: its bytes have changed"));
         }
         // even in a file with valid checksums, no document may extend beyond the ids
         let (ends, _) = ends.as_chunks();
         let ends = || ends.iter().map(|end| u64::from_le_bytes(*end));
         if !ends().is_sorted() || ends().next_back().unwrap_or(0) != header.tokens {
-            return Err(invalid("document ends are out of order".into()));
+            return Err(damaged("document ends are out of order"));
         }
         Ok(file)
     }
@@ -67,13 +63,8 @@ impl TokenFile {
         end.first_chunk().map_or(0, |end| u64::from_le_bytes(*end) as usize)
     }
 
-    /// The vocabulary size of the tokenizer that produced the ids.
-    pub fn vocab_size(&self) -> usize {
-        self.header.vocab_size as usize
-    }
-
     /// The fingerprint of the tokenizer that produced the ids.
-    pub fn tokenizer_fingerprint(&self) -> u32 {
+    pub(crate) fn tokenizer_fingerprint(&self) -> u32 {
         self.header.tokenizer
     }
 }
@@ -132,7 +123,8 @@ mod tests {
         for vocab in [300, 70_000] {
             let (_dir, path) = sample(vocab);
             let file = TokenFile::open(&path).unwrap();
-            assert_eq!((file.len(), file.total_tokens(), file.vocab_size()), (3, 5, vocab));
+            assert_eq!((file.len(), file.total_tokens()), (3, 5));
+            assert_eq!(file.header.vocab_size as usize, vocab);
             let lengths: Vec<_> = (0..3).map(|i| file.document_len(i)).collect();
             assert_eq!(lengths, [3, 0, 2]);
             let mut ids = Vec::new();
@@ -163,9 +155,9 @@ mod tests {
     fn an_inconsistent_header_with_a_valid_checksum_is_refused() {
         let (_dir, path) = sample(300);
         let good = std::fs::read(&path).unwrap();
-        let lie = |at: usize, bytes: &[u8]| {
+        let lie = |at: usize, value: u64| {
             let mut bad = good.clone();
-            bad[at..at + bytes.len()].copy_from_slice(bytes);
+            bad[at..at + 8].copy_from_slice(&value.to_le_bytes());
             let ends = crc32fast::hash(&bad[good.len() - 24..]).to_le_bytes();
             bad[44..48].copy_from_slice(&ends);
             let header = crc32fast::hash(&bad[..60]).to_le_bytes();
@@ -173,18 +165,18 @@ mod tests {
             std::fs::write(&path, &bad).unwrap();
             TokenFile::open(&path).unwrap_err().to_string()
         };
-        assert!(lie(8, &2_u32.to_le_bytes()).contains("version 2"));
-        assert!(lie(12, &3_u32.to_le_bytes()).contains("ids of 3 bytes"));
-        assert!(lie(24, &u64::MAX.to_le_bytes()).contains("cut short"));
-        assert!(lie(32, &u64::MAX.to_le_bytes()).contains("cut short"));
-        let first_end = good.len() - 24;
-        assert!(lie(first_end, &9_u64.to_le_bytes()).contains("out of order"));
-        std::fs::write(
-            &path,
-            b"a text file, not one of ids, and long enough to hold a header of 64",
-        )
-        .unwrap();
-        assert!(TokenFile::open(&path).unwrap_err().to_string().contains("not a token file"));
+        let cases: [(usize, u64, &str); 6] = [
+            (0, 9, "not a token file"),
+            (8, 1 << 33 | 2, "version 2"),
+            (12, 300 << 32 | 3, "ids of 3 bytes"),
+            (24, u64::MAX, "cut short"),
+            (32, u64::MAX, "cut short"),
+            (good.len() - 24, 9, "out of order"),
+        ];
+        for (at, value, reason) in cases {
+            let error = lie(at, value);
+            assert!(error.contains(reason), "{error}");
+        }
     }
 
     #[test]

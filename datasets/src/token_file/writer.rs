@@ -12,13 +12,11 @@ use crate::error::DatasetError;
 /// Writes a token file document by document. The file appears only when [`finish`](Self::finish) is
 /// called.
 #[derive(Debug)]
-pub struct TokenFileWriter {
+pub(crate) struct TokenFileWriter {
     path: PathBuf,
     file: NewFile,
-    width: usize,
-    vocab_size: usize,
-    tokenizer: u32,
-    tokens: u64,
+    /// The header, without what is known at the end only.
+    header: Header,
     /// The number of ids up to the end of each document.
     ends: Vec<u64>,
     ids_checksum: Hasher,
@@ -29,42 +27,36 @@ impl TokenFileWriter {
     ///
     /// # Errors
     /// If the file cannot be created.
-    pub fn create(path: &Path, vocab_size: usize, tokenizer: u32) -> Result<Self, DatasetError> {
+    pub(crate) fn create(
+        path: &Path,
+        vocab_size: usize,
+        tokenizer: u32,
+    ) -> Result<Self, DatasetError> {
         let mut file = NewFile::create(path)?;
         file.write_all(&[0; SIZE]).map_err(FileError::write(path))?;
-        Ok(Self {
-            path: path.into(),
-            file,
-            width: if vocab_size <= 1 << 16 { 2 } else { 4 },
-            vocab_size,
-            tokenizer,
-            tokens: 0,
-            ends: Vec::new(),
-            ids_checksum: Hasher::new(),
-        })
+        let (width, vocab_size) = (if vocab_size <= 1 << 16 { 2 } else { 4 }, vocab_size as u32);
+        let header = Header { width, vocab_size, tokenizer, ..Header::default() };
+        Ok(Self { path: path.into(), file, header, ends: Vec::new(), ids_checksum: Hasher::new() })
     }
 
     /// Appends a document.
     ///
     /// # Errors
     /// If an id is not in the vocabulary, or the file cannot be written.
-    pub fn push(&mut self, ids: &[u32]) -> Result<(), DatasetError> {
-        if let Some(&id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
-            return Err(DatasetError::UnknownId {
-                path: self.path.clone(),
-                document: self.ends.len(),
-                id,
-                vocab_size: self.vocab_size,
-            });
+    pub(crate) fn push(&mut self, ids: &[u32]) -> Result<(), DatasetError> {
+        if let Some(&id) = ids.iter().find(|&&id| id >= self.header.vocab_size) {
+            let (path, document) = (self.path.clone(), self.ends.len());
+            let vocab_size = self.header.vocab_size as usize;
+            return Err(DatasetError::UnknownId { path, document, id, vocab_size });
         }
-        let bytes: Vec<u8> = match self.width {
+        let bytes: Vec<u8> = match self.header.width {
             2 => ids.iter().flat_map(|&id| (id as u16).to_le_bytes()).collect(),
             _ => ids.iter().flat_map(|&id| id.to_le_bytes()).collect(),
         };
         self.ids_checksum.update(&bytes);
         self.file.write_all(&bytes).map_err(FileError::write(&self.path))?;
-        self.tokens += ids.len() as u64;
-        self.ends.push(self.tokens);
+        self.header.tokens += ids.len() as u64;
+        self.ends.push(self.header.tokens);
         Ok(())
     }
 
@@ -72,18 +64,15 @@ impl TokenFileWriter {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn finish(mut self) -> Result<(), DatasetError> {
+    pub(crate) fn finish(mut self) -> Result<(), DatasetError> {
         let ends: Vec<u8> = self.ends.iter().flat_map(|end| end.to_le_bytes()).collect();
-        let written = SIZE as u64 + self.width as u64 * self.tokens;
+        let written = SIZE as u64 + u64::from(self.header.width) * self.header.tokens;
         let padding = (written.next_multiple_of(8) - written) as usize;
         let header = Header {
-            width: self.width as u32,
-            vocab_size: self.vocab_size as u32,
-            tokenizer: self.tokenizer,
-            tokens: self.tokens,
             documents: self.ends.len() as u64,
             ids_checksum: self.ids_checksum.finalize(),
             ends_checksum: crc32fast::hash(&ends),
+            ..self.header
         };
         let mut write = || {
             self.file.write_all(&[0; 8][..padding])?;

@@ -123,9 +123,7 @@ pub(crate) fn with_flags(error: DatasetError) -> Error {
         DatasetError::UnknownRecipe { .. } => "give --corpus one of them, or a path",
         DatasetError::Download { .. } => "give --corpus a path of your own",
         DatasetError::Checksum { .. } | DatasetError::ByHand { .. } => "give its path to --corpus",
-        DatasetError::CargoMetadata { .. }
-        | DatasetError::NoManifest
-        | DatasetError::NoDependency(_) => "or give --corpus a path",
+        DatasetError::NoManifest | DatasetError::NoDependency(_) => "give --corpus a path",
         DatasetError::TokenizerFileNeeded(_) | DatasetError::UnknownId { .. } => {
             "give it with --tokenizer FILE"
         }

@@ -1,0 +1,72 @@
+//! Sizes and token frequencies of a corpus, counted while it is prepared.
+
+use block_transformer_text::EOS;
+
+use crate::corpus::{CorpusInfo, MegatronPair, SplitInfo};
+use crate::documents::Documents;
+use crate::error::DatasetError;
+use crate::split::Split;
+
+/// The counts of the documents so far.
+pub(crate) struct Counts {
+    /// The sizes of the splits, in the order of [`Split::ALL`].
+    sizes: [SplitInfo; 2],
+    /// Occurrences of each token id in the training documents.
+    frequencies: Vec<u64>,
+}
+
+impl Counts {
+    /// Creates counts of 0 for ids below `vocab_size`.
+    pub(crate) fn new(vocab_size: usize) -> Self {
+        Self { sizes: Default::default(), frequencies: vec![0; vocab_size] }
+    }
+
+    /// Counts a document of `bytes` bytes, with its EOS.
+    pub(crate) fn add(&mut self, split: Split, ids: &[u32], bytes: usize) {
+        let size = &mut self.sizes[split as usize];
+        size.documents += 1;
+        size.tokens += ids.len() as u64;
+        size.bytes += bytes as u64;
+        if split == Split::Train {
+            ids.iter().chain(&[EOS]).for_each(|&id| self.frequencies[id as usize] += 1);
+        }
+    }
+
+    /// Checks that each split of the corpus called `name` has tokens.
+    pub(crate) fn check(&self, name: &str) -> Result<(), DatasetError> {
+        let empty = Split::ALL.into_iter().find(|&split| self.sizes[split as usize].tokens == 0);
+        match empty {
+            Some(split) => Err(DatasetError::EmptySplit { corpus: name.into(), split }),
+            None => Ok(()),
+        }
+    }
+
+    /// Describes the corpus, which has the validation documents `held_out`.
+    pub(crate) fn info(
+        self,
+        name: &str,
+        tokenizer: u32,
+        held_out: &dyn Documents,
+        megatron: Option<MegatronPair>,
+    ) -> CorpusInfo {
+        let frequency_loss = self.loss(held_out);
+        let [train, validation] = self.sizes;
+        CorpusInfo { name: name.into(), tokenizer, train, validation, frequency_loss, megatron }
+    }
+
+    /// Returns the mean negative log-likelihood of `documents` with their EOS, in nats per token,
+    /// if only the token frequencies are known. Each count is increased by one.
+    fn loss(&self, documents: &dyn Documents) -> f64 {
+        let counts = &self.frequencies;
+        let total: u64 = counts.iter().sum::<u64>() + counts.len() as u64;
+        let loss = |id: u32| -(((counts[id as usize] + 1) as f64) / total as f64).ln();
+        let (mut sum, mut tokens, mut ids) = (0.0, 0_u64, Vec::new());
+        for index in 0..documents.len() {
+            ids.clear();
+            documents.read(index, 0..documents.document_len(index), &mut ids);
+            sum += ids.iter().map(|&id| loss(id)).sum::<f64>() + loss(EOS);
+            tokens += ids.len() as u64 + 1;
+        }
+        sum / tokens as f64
+    }
+}
