@@ -2,7 +2,6 @@
 
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use block_transformer_files::FileError;
 use siphasher::sip::SipHasher13;
@@ -24,12 +23,8 @@ impl CacheName {
     pub(crate) fn add_file(&mut self, path: &Path) -> Result<(), DatasetError> {
         let meta = std::fs::metadata(path).map_err(FileError::read(path))?;
         let path = path.canonicalize().map_err(FileError::read(path))?;
-        self.add_version(path, meta.len(), meta.modified().ok());
+        self.add((path, meta.len(), meta.modified().ok()));
         Ok(())
-    }
-
-    fn add_version(&mut self, path: PathBuf, size: u64, modified: Option<SystemTime>) {
-        self.add((path, size, modified));
     }
 
     /// Returns the folder in `data` of the corpus called `name`.
@@ -41,7 +36,7 @@ impl CacheName {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     #[cfg(all(unix, target_pointer_width = "64", target_endian = "little"))]
     #[test]
@@ -49,7 +44,7 @@ mod tests {
         let mut name = CacheName::default();
         name.add("0.1.0");
         let modified = SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789);
-        name.add_version(PathBuf::from("/data/books/text.txt"), 1234, Some(modified));
+        name.add((PathBuf::from("/data/books/text.txt"), 1234_u64, Some(modified)));
         name.add(2048_usize);
         // computed with `std::hash::DefaultHasher` of Rust 1.95, which was used before
         assert_eq!(name.folder(Path::new("data"), "text"), Path::new("data/text-c0c097ab5c688db4"));

@@ -5,7 +5,7 @@
 //! of a split into windows.
 //!
 //! With the feature `download`, `prepare_corpus` does all of this for a path or the name of a
-//! recipe, also for a Megatron `.idx`/`.bin` pair, which is not copied, and [`tasks`] provides the files of evaluation tasks. With the feature `burn-dataset`, a
+//! recipe, also for a Megatron `.idx`/`.bin` pair, which is not copied, and `task_file` provides the files of evaluation tasks ([`tasks`]). With the feature `burn-dataset`, a
 //! [`Packing`] is a `Dataset` of burn.
 
 #[cfg(feature = "download")]
@@ -44,7 +44,7 @@ pub use prepare::prepare;
 #[cfg(feature = "download")]
 pub use prepare_corpus::{CorpusRequest, prepare_corpus};
 #[cfg(feature = "download")]
-pub use recipes::resolve;
+pub use recipes::{resolve, task_file};
 pub use source::DocumentSource;
 pub use split::Split;
 pub use tokenizer_choice::TokenizerChoice;

@@ -1,6 +1,6 @@
-//! Named corpora.
+//! Named corpora, and the files of evaluation tasks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use block_transformer_files::nearest;
 
@@ -8,6 +8,7 @@ use crate::dependencies::{MAX_BYTES, dependencies};
 use crate::download::{Download, fetch};
 use crate::error::DatasetError;
 use crate::source::DocumentSource;
+use crate::tasks::{TaskFile, TaskSource};
 
 const PG19_TEST: &str = include_str!("../recipes/pg19_test.txt");
 
@@ -68,6 +69,28 @@ pub fn resolve(
     }
 }
 
+/// Returns the path of `file` in the folder `cache`, and downloads the file if it is not there. Calls
+/// `progress` with the bytes received and the total.
+///
+/// # Errors
+/// If the file is missing and cannot be downloaded, or has another SHA-256.
+pub fn task_file(
+    file: &TaskFile,
+    cache: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<PathBuf, DatasetError> {
+    let path = cache.join(file.name);
+    match file.source {
+        TaskSource::Url { url, sha256 } => {
+            fetch(&Download { url, file: file.name, sha256: Some(sha256) }, cache, progress)
+        }
+        TaskSource::ByHand(_) if path.exists() => Ok(path),
+        TaskSource::ByHand(instructions) => {
+            Err(DatasetError::ByHand { name: path.display().to_string(), instructions })
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +118,15 @@ mod tests {
         let source = resolve(&path.display().to_string(), dir.path(), &mut |_, _| {}).unwrap();
         let texts: Vec<_> = source.documents().collect::<Result<_, _>>().unwrap();
         assert_eq!(texts, ["x"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_downloaded_is_found_or_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        let find = || task_file(&crate::tasks::WIKITEXT, dir.path(), &mut |_, _| {});
+        let error = find().unwrap_err().to_string();
+        assert!(error.contains("wiki.test.raw") && error.contains("raw-v1.zip"), "{error}");
+        std::fs::write(dir.path().join("wiki.test.raw"), " = A = \n").unwrap();
+        assert_eq!(find().unwrap(), dir.path().join("wiki.test.raw"));
     }
 }

@@ -1,13 +1,5 @@
 //! The files of evaluation tasks.
 
-#[cfg(feature = "download")]
-use std::path::{Path, PathBuf};
-
-#[cfg(feature = "download")]
-use crate::download::{Download, fetch};
-#[cfg(feature = "download")]
-use crate::error::DatasetError;
-
 /// A file that an evaluation task reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskFile {
@@ -81,41 +73,3 @@ pub const WINOGRANDE: TaskFile = by_hand(
     "winogrande_xl_dev.jsonl",
     "extract dev.jsonl from the Allen Institute's winogrande_1.1.zip",
 );
-
-/// Returns the path of `file` in the folder `cache`, and downloads the file if it is not there. Calls
-/// `progress` with the bytes received and the total.
-///
-/// # Errors
-/// If the file is missing and cannot be downloaded, or has another SHA-256.
-#[cfg(feature = "download")]
-pub fn task_file(
-    file: &TaskFile,
-    cache: &Path,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<PathBuf, DatasetError> {
-    let path = cache.join(file.name);
-    match file.source {
-        TaskSource::Url { url, sha256 } => {
-            fetch(&Download { url, file: file.name, sha256: Some(sha256) }, cache, progress)
-        }
-        TaskSource::ByHand(_) if path.exists() => Ok(path),
-        TaskSource::ByHand(instructions) => {
-            Err(DatasetError::ByHand { name: path.display().to_string(), instructions })
-        }
-    }
-}
-
-#[cfg(all(test, feature = "download"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_is_not_downloaded_is_found_or_explained() {
-        let dir = tempfile::tempdir().unwrap();
-        let find = || task_file(&WIKITEXT, dir.path(), &mut |_, _| {});
-        let error = find().unwrap_err().to_string();
-        assert!(error.contains("wiki.test.raw") && error.contains("raw-v1.zip"), "{error}");
-        std::fs::write(dir.path().join("wiki.test.raw"), " = A = \n").unwrap();
-        assert_eq!(find().unwrap(), dir.path().join("wiki.test.raw"));
-    }
-}

@@ -41,34 +41,32 @@ impl DeviceName {
     /// Every device, built in or not.
     pub const ALL: [Self; 5] = [Self::Flex, Self::Ndarray, Self::Cuda, Self::Wgpu, Self::Cpu];
 
+    /// Returns the name, the feature and the description.
+    const fn words(self) -> [&'static str; 3] {
+        match self {
+            Self::Flex => ["flex", "flex", "the processor, fastest"],
+            Self::Ndarray => {
+                ["ndarray", "ndarray", "the processor, with burn-ndarray (deprecated by burn)"]
+            }
+            Self::Cuda => ["cuda", "cuda", "the first NVIDIA GPU"],
+            Self::Wgpu => ["wgpu", "wgpu", "the default GPU adapter of the system"],
+            Self::Cpu => ["cpu", "cubecl-cpu", "the processor, with CubeCL"],
+        }
+    }
+
     /// Returns the name that configurations use and [`FromStr`] parses.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Flex => "flex",
-            Self::Ndarray => "ndarray",
-            Self::Cuda => "cuda",
-            Self::Wgpu => "wgpu",
-            Self::Cpu => "cpu",
-        }
+        self.words()[0]
     }
 
     /// Returns the feature that builds the backend in.
     pub const fn feature(self) -> &'static str {
-        match self {
-            Self::Cpu => "cubecl-cpu",
-            other => other.name(),
-        }
+        self.words()[1]
     }
 
     /// Describes the device in a few words.
     pub const fn description(self) -> &'static str {
-        match self {
-            Self::Flex => "the processor, fastest",
-            Self::Ndarray => "the processor, with burn-ndarray (deprecated by burn)",
-            Self::Cuda => "the first NVIDIA GPU",
-            Self::Wgpu => "the default GPU adapter of the system",
-            Self::Cpu => "the processor, with CubeCL",
-        }
+        self.words()[2]
     }
 
     /// Returns whether the device is the processor, which computes in the memory of the machine.

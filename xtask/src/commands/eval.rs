@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result, ensure};
-use block_transformer_datasets::tasks::task_file;
+use block_transformer_datasets::task_file;
 use block_transformer_device::DeviceName;
 use block_transformer_evaluation::tasks::{
     Item, Task, TaskReport, TimedEvaluation, check_tokenizer, evaluate,
