@@ -91,15 +91,12 @@ impl TrainConfig {
             // after each key, so that an error can name the key
             self = Self::deserialize(base.clone()).map_err(|error| {
                 let reason = error.message();
-                // an error about a key inside a table starts with its path or quotes its value
+                // an error about a key inside a table starts with its path
                 match reason.split_once(": ") {
                     Some((path, reason)) if at(&value, path).is_some() => {
                         source.error(&format!("{key}.{path}"), reason)
                     }
-                    _ => {
-                        let inner = quoted(&key, &value, reason);
-                        source.error(&inner.unwrap_or_else(|| key.clone()), reason)
-                    }
+                    _ => source.error(&key, reason),
                 }
             })?;
         }
@@ -147,19 +144,6 @@ impl Source {
 /// The value at the path `path` inside `value`.
 fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(value, |value, part| value.get(part))
-}
-
-/// The path of a value inside the table `value` that `reason` quotes as invalid.
-fn quoted(path: &str, value: &Value, reason: &str) -> Option<String> {
-    if let Value::Table(table) = value {
-        return table
-            .iter()
-            .find_map(|(key, value)| quoted(&format!("{path}.{key}"), value, reason));
-    }
-    let (found, text) = (reason.split(", expected").next()?, value.to_string());
-    let in_backticks = format!("`{}`", text.trim_matches('"'));
-    let quotes = (text.starts_with('"') && found.contains(&text)) || found.contains(&in_backticks);
-    quotes.then(|| path.into())
 }
 
 fn check_same(path: &str, then: &Table, now: &Table) -> Result<(), TrainError> {
