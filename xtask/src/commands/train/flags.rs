@@ -89,8 +89,10 @@ pub(super) struct Flags {
 /// Rewords `error` with the flags of `train` as its remedies.
 pub(super) fn in_flags(error: TrainError) -> Error {
     match error {
-        // `precision` is set in the file only; there is no flag for it
-        TrainError::OutOfRange { key, value, range } if key != "precision" => {
+        // `precision` and the model are set in the file only; there are no flags for them
+        TrainError::OutOfRange { key, value, range }
+            if key != "precision" && !key.starts_with("model.") =>
+        {
             anyhow!("--{} {value}: must be {range}", key.replace('_', "-"))
         }
         TrainError::Changed { key, then, now } if !key.starts_with("model.") => anyhow!(
