@@ -1,6 +1,7 @@
 //! Recorded outputs of the published implementation, compared on both backends for the processor.
 
 use block_transformer_parity::{Case, Quantity, compare, find_cases};
+use block_transformer_weights::{FloatFormat, read_tensors, write_tensors};
 use burn::tensor::Device;
 
 use crate::support::golden;
@@ -37,15 +38,10 @@ fn a_changed_weight_is_noticed() {
         std::fs::copy(golden(&file), dir.path().join(&file)).unwrap();
     }
     let path = dir.path().join(format!("{name}.model.safetensors"));
-    let mut tensors = block_transformer_weights::read_tensors(&path).unwrap();
+    let mut tensors = read_tensors(&path).unwrap();
     let weight = "block_decoder.gpt_neox.layers.1.attention.dense.bias";
     tensors.get_mut(weight).unwrap().values[0] += 1e-2;
-    block_transformer_weights::write_tensors(
-        &tensors,
-        block_transformer_weights::FloatFormat::F32,
-        &path,
-    )
-    .unwrap();
+    write_tensors(&tensors, FloatFormat::F32, &path).unwrap();
     let quantities = compare(&Case::open(dir.path(), name).unwrap(), &Device::flex()).unwrap();
     let failed: Vec<_> = quantities.iter().filter(|q| !q.holds()).collect();
     assert!(failed.iter().any(|q| q.name == "logits"), "{quantities:#?}");

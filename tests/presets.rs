@@ -1,13 +1,14 @@
 //! Presets: their parameter counts, published names and initial weights.
 
+use block_transformer_weights::{Source, published_tensors};
 use block_transformer_zoo::family::ModulePath;
-use block_transformer_zoo::{Family, FamilyConfig, ModelConfig, PublishedNames};
+use block_transformer_zoo::{Family, FamilyConfig, ModelConfig, PublishedNames, preset, presets};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
 #[test]
 fn parameter_counts_match_the_modules_and_the_published_sizes() {
-    for preset in block_transformer_zoo::presets() {
+    for preset in presets() {
         let config = &preset.model;
         // weights are drawn at first access, so even the largest model needs no memory here
         let model = config.init(0, &Device::flex());
@@ -26,7 +27,7 @@ fn small_block_and_vanilla_presets_have_similar_sizes() {
     for size in ["debug", "small"] {
         let params = |family| {
             let name = format!("{size}-{family}");
-            block_transformer_zoo::preset(&name).unwrap().model.num_params_non_embedding() as f64
+            preset(&name).unwrap().model.num_params_non_embedding() as f64
         };
         let ratio = params("block") / params("vanilla");
         assert!((0.9..1.1).contains(&ratio), "{size}: {ratio}");
@@ -56,7 +57,7 @@ impl ModuleVisitor for Names<'_> {
 
 #[test]
 fn published_names_are_unique() {
-    for preset in block_transformer_zoo::presets() {
+    for preset in presets() {
         let config = &preset.model;
         let mut all = Names { config, at: ModulePath::default(), names: Vec::new() };
         config.init(0, &Device::flex()).visit(&mut all);
@@ -70,24 +71,15 @@ fn published_names_are_unique() {
 
 #[test]
 fn weights_depend_on_the_seed_and_not_on_the_order_of_access() {
-    let config = &block_transformer_zoo::preset("debug-block").unwrap().model;
+    let config = &preset("debug-block").unwrap().model;
     let tensors = |seed| {
         let model = config.init(seed, &Device::flex());
-        block_transformer_weights::published_tensors(
-            &model,
-            config,
-            block_transformer_weights::Source::Values,
-        )
+        published_tensors(&model, config, Source::Values)
     };
     let whole = tensors(7);
     // the order of access does not change any parameter
     let model = config.init(7, &Device::flex());
     let _ = model.head();
-    let again = block_transformer_weights::published_tensors(
-        &model,
-        config,
-        block_transformer_weights::Source::Values,
-    );
-    assert!(whole == again);
+    assert!(whole == published_tensors(&model, config, Source::Values));
     assert!(whole != tensors(8));
 }

@@ -1,5 +1,6 @@
 //! `--device`, `--weights` and `--dtype`.
 
+use crate::program;
 use anyhow::{Result, ensure};
 use block_transformer_device::{DeviceError, DeviceName};
 use block_transformer_weights::FloatFormat;
@@ -20,7 +21,7 @@ pub(crate) fn open(name: DeviceName) -> Result<Device> {
     name.open().map_err(|error| {
         let DeviceError::NotBuilt(device) = &error else { return error.into() };
         let (feature, package) = (device.feature(), env!("CARGO_PKG_NAME"));
-        let remedy = if crate::program() == env!("CARGO_BIN_NAME") {
+        let remedy = if program::name() == env!("CARGO_BIN_NAME") {
             format!("install with `cargo install --path xtask --features {feature}`")
         } else {
             format!(

@@ -19,6 +19,7 @@ macro_rules! note {
 mod commands;
 mod counts;
 mod device;
+mod program;
 mod progress;
 
 use std::process::ExitCode;
@@ -28,21 +29,10 @@ use clap::Parser;
 
 /// Train, run, evaluate, import and export Block Transformers and vanilla transformers.
 #[derive(Parser)]
-#[command(name = program(), bin_name = program(), version, max_term_width = 100)]
+#[command(name = program::name(), bin_name = program::name(), version, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: commands::Subcommands,
-}
-
-/// Returns the name by which the user calls this program.
-fn program() -> &'static str {
-    // cargo sets the variable for the programs that it runs
-    let by_cargo = std::env::var("CARGO_PKG_NAME");
-    if by_cargo.is_ok_and(|package| package == env!("CARGO_PKG_NAME")) {
-        "cargo xtask"
-    } else {
-        env!("CARGO_BIN_NAME")
-    }
 }
 
 /// Bytes of stack per thread. A main thread has the same size.

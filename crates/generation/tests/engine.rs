@@ -18,7 +18,8 @@ use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-type Prompt = (Vec<u32>, Options);
+/// A prompt with its options.
+type Submission = (Vec<u32>, Options);
 
 /// Options that differ in every field.
 fn options(index: usize, max_tokens: usize) -> Options {
@@ -33,7 +34,7 @@ fn options(index: usize, max_tokens: usize) -> Options {
 }
 
 /// Prompts of these lengths, with the number of their new tokens.
-fn with_options(lengths: impl IntoIterator<Item = (usize, usize)>) -> Vec<Prompt> {
+fn with_options(lengths: impl IntoIterator<Item = (usize, usize)>) -> Vec<Submission> {
     let (lengths, counts): (Vec<usize>, Vec<usize>) = lengths.into_iter().unzip();
     let options = counts.into_iter().enumerate().map(|(i, count)| options(i, count));
     prompts_of(lengths).into_iter().zip(options).collect()
@@ -65,15 +66,15 @@ fn finish(engine: &mut Engine) -> HashMap<SequenceId, (Vec<u32>, Option<Finish>)
 }
 
 /// Decodes all prompts, `max_sequences` at a time.
-fn together(model: &LanguageModel, max_sequences: usize, prompts: &[Prompt]) -> Vec<Vec<u32>> {
+fn together(model: &LanguageModel, max_sequences: usize, prompts: &[Submission]) -> Vec<Vec<u32>> {
     let mut engine = engine(model, max_sequences, 240);
-    let submit = |(prompt, options): &Prompt| engine.submit(prompt, options).unwrap();
+    let submit = |(prompt, options): &Submission| engine.submit(prompt, options).unwrap();
     let ids: Vec<SequenceId> = prompts.iter().map(submit).collect();
     let mut sequences = finish(&mut engine);
     ids.iter().map(|id| sequences.remove(id).unwrap().0).collect()
 }
 
-fn alone(model: &LanguageModel, prompt: &Prompt) -> Vec<u32> {
+fn alone(model: &LanguageModel, prompt: &Submission) -> Vec<u32> {
     together(model, 1, std::slice::from_ref(prompt)).remove(0)
 }
 
@@ -105,7 +106,7 @@ fn with_bf16_weights_they_also_get_the_tokens_they_get_alone() {
 
 /// Submits, cancels and decodes at random, until all sequences have ended. Each must get the
 /// `answers` that its prompt gets alone.
-fn random_schedule(engine: &mut Engine, prompts: &[Prompt], answers: &[Vec<u32>], seed: u64) {
+fn random_schedule(engine: &mut Engine, prompts: &[Submission], answers: &[Vec<u32>], seed: u64) {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut live: HashMap<SequenceId, (usize, Vec<u32>)> = HashMap::new();
     for round in 0.. {
@@ -182,7 +183,7 @@ fn soak_without_growing_memory() {
 }
 
 /// The work of all prompts, which does not depend on the schedule.
-fn expected_work(config: &ModelConfig, prompts: &[Prompt]) -> Work {
+fn expected_work(config: &ModelConfig, prompts: &[Submission]) -> Work {
     let mut work = Work::default();
     for (prompt, options) in prompts {
         let (p, n) = (prompt.len(), options.max_tokens);

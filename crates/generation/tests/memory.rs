@@ -3,11 +3,12 @@
 #![allow(clippy::print_stdout, reason = "the measured memory is worth seeing")]
 #![cfg(target_os = "linux")]
 
+use std::ops::ControlFlow;
 use std::process::Command;
 
 use block_transformer_family::{FamilyConfig, Precision};
-use block_transformer_generation::{Engine, Limits, Options, Sampling, Storage};
-use block_transformer_zoo::ModelConfig;
+use block_transformer_generation::{Engine, Limits, Options, Sampling, Storage, generate};
+use block_transformer_zoo::{ModelConfig, preset, presets};
 use burn::tensor::Device;
 
 /// Environment variable that tells the measuring process which case to measure.
@@ -16,9 +17,8 @@ const CASE: &str = "MEMORY_CASE";
 /// Cases in which different parts dominate: the caches of either family, and weights with logits.
 fn cases() -> [(&'static str, ModelConfig, Limits); 3] {
     let neox = |width: usize, layers: usize| {
-        format!(
-            r#""hidden_size": {width}, "num_hidden_layers": {layers}, "num_attention_heads": 4"#
-        )
+        let heads = r#""num_attention_heads": 4"#;
+        format!(r#""hidden_size": {width}, "num_hidden_layers": {layers}, {heads}"#)
     };
     let block = |vocab: usize, width: usize, layers: usize| {
         let (stack, quarter) = (neox(width, layers), width / 4);
@@ -51,16 +51,9 @@ fn kilobytes(key: &str) -> u64 {
 fn measure(config: &ModelConfig, limits: Limits) -> (u64, u64) {
     let device = Device::flex();
     // the threads and code that any use of the crate needs
-    let tiny = block_transformer_zoo::preset("debug-block").unwrap();
-    let model = tiny.model.init(0, &device);
-    block_transformer_generation::generate(
-        &model,
-        &[vec![5]],
-        &Options { max_tokens: 5, ..Options::default() },
-        &device,
-        |_, _| std::ops::ControlFlow::Continue(()),
-    )
-    .unwrap();
+    let tiny = preset("debug-block").unwrap().model.init(0, &device);
+    let options = Options { max_tokens: 5, ..Options::default() };
+    generate(&tiny, &[vec![5]], &options, &device, |_, _| ControlFlow::Continue(())).unwrap();
     let before = kilobytes("VmRSS:");
     let predicted = limits.memory(config, Storage::of(config, Precision::F32)).total();
     let model = config.init(0, &device);
@@ -108,7 +101,7 @@ fn peak_memory_is_within_a_tenth_of_the_prediction() {
 
 #[test]
 fn the_largest_batch_that_fits_is_found() {
-    for preset in block_transformer_zoo::presets() {
+    for preset in presets() {
         let config = &preset.model;
         let storage = Storage::of(config, Precision::F32);
         for tokens in [2, 5, 130, 2176] {
@@ -135,7 +128,7 @@ fn the_largest_batch_that_fits_is_found() {
 #[test]
 fn caches_are_sized_exactly() {
     let memory = |name: &str, max_sequences, max_tokens| {
-        let config = &block_transformer_zoo::preset(name).unwrap().model;
+        let config = &preset(name).unwrap().model;
         Limits { max_sequences, max_tokens }.memory(config, Storage::of(config, Precision::F32))
     };
     // 6 layers of 768, keys and values, f32: 512 blocks, and 2 + 3 positions of the token decoder
@@ -149,9 +142,6 @@ fn caches_are_sized_exactly() {
     assert_eq!(memory("block-170m-cls-cross", 1, 5).caches, (1 + 4) * position);
     // sizes beyond any machine do not overflow
     assert_eq!(memory("vanilla-160m", usize::MAX, usize::MAX).total(), u64::MAX);
-    let half = block_transformer_zoo::preset("block-170m")
-        .unwrap()
-        .model
-        .weight_bytes(Precision::Bf16Weights);
+    let half = preset("block-170m").unwrap().model.weight_bytes(Precision::Bf16Weights);
     assert!(half < memory("block-170m", 1, 8).weights);
 }

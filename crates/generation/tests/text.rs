@@ -4,73 +4,65 @@ use std::ops::ControlFlow;
 
 use block_transformer_family::FamilyConfig;
 use block_transformer_generation::{
-    Completion, Finish, GenerationError, Limits, Options, PAD, Sampling, TextEngine, TextEvent,
-    TextGenerator, generate, sample_text,
+    Completion, Finish, GenerationError, Limits, Options, PAD, Sampling, TextEngine, TextGenerator,
+    generate, sample_text,
 };
 use block_transformer_testing::{model, shape};
 use block_transformer_text::Tokenizer;
+use block_transformer_zoo::LanguageModel;
 use burn::tensor::Device;
 
-fn prompts() -> Vec<String> {
-    ["Once", "", "upon a time — ", "日本"].map(String::from).to_vec()
-}
+const PROMPTS: [&str; 4] = ["Once", "", "upon a time — ", "日本"];
 
 fn options() -> Options {
     let sampling = Sampling::at(0.9, 3);
     Options { sampling, max_tokens: 40, eos: None, ..Options::default() }
 }
 
-fn go_on(_: usize, _: &TextEvent) -> ControlFlow<()> {
-    ControlFlow::Continue(())
+/// Continues all prompts and checks that the reported pieces make up each text.
+fn continued(model: &LanguageModel, stop: &[String]) -> Vec<Completion> {
+    let device = Device::flex();
+    let generator = TextGenerator::new(model, Tokenizer::Bytes, &device);
+    let mut pieces = PROMPTS.map(|_| String::new());
+    let completions =
+        generator.generate(&PROMPTS.map(String::from), &options(), stop, |i, event| {
+            pieces[i].push_str(&event.text);
+            ControlFlow::Continue(())
+        });
+    let completions = completions.unwrap();
+    assert!(completions.iter().map(|completion| &completion.text).eq(&pieces));
+    completions
 }
 
 #[test]
 fn pieces_are_the_text_of_all_ids() {
     let device = Device::flex();
     for name in ["prefix", "vanilla"] {
-        let config = shape(name);
-        let model = model(&config, &device);
-        let generator = TextGenerator::new(&model, Tokenizer::Bytes, &device);
-        let mut pieces = vec![String::new(); prompts().len()];
-        let completions = generator
-            .generate(&prompts(), &options(), &[], |row, event| {
-                pieces[row].push_str(&event.text);
-                ControlFlow::Continue(())
-            })
-            .unwrap();
-        let ids = Tokenizer::Bytes.encode_batch(&prompts()).unwrap();
+        let model = model(&shape(name), &device);
+        let ids = Tokenizer::Bytes.encode_batch(&PROMPTS.map(String::from)).unwrap();
         let allowed_vocab = Some(Tokenizer::Bytes.vocab_size());
         let options = Options { allowed_vocab, ..options() };
         let ids = generate(&model, &ids, &options, &device, |_, _| ControlFlow::Continue(()));
-        for ((completion, pieces), ids) in completions.iter().zip(&pieces).zip(ids.unwrap()) {
+        for (completion, ids) in continued(&model, &[]).iter().zip(ids.unwrap()) {
             assert!(ids.iter().all(|&id| id != PAD && id < 258));
             assert_eq!(completion.text, Tokenizer::Bytes.decode(&ids), "{name}");
-            assert_eq!(&completion.text, pieces, "{name}");
             assert_eq!(completion.tokens, 40);
         }
     }
 }
 
+/// Three characters inside the text.
+fn middle(completion: &Completion) -> String {
+    completion.text.chars().skip(5).take(3).collect()
+}
+
 #[test]
 fn text_ends_before_a_stop_string() {
-    let device = Device::flex();
-    let config = shape("prefix");
-    let model = model(&config, &device);
-    let generator = TextGenerator::new(&model, Tokenizer::Bytes, &device);
-    let all = generator.generate(&prompts(), &options(), &[], go_on).unwrap();
-    let letters: Vec<char> = all[0].text.chars().collect();
-    let stop: String = letters[5..8].iter().collect();
-    let mut pieces = String::new();
-    let stopped = generator
-        .generate(&prompts(), &options(), std::slice::from_ref(&stop), |row, event| {
-            if row == 0 {
-                pieces.push_str(&event.text);
-            }
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+    let model = model(&shape("prefix"), &Device::flex());
+    let all = continued(&model, &[]);
+    let stop = middle(&all[0]);
+    let stopped = continued(&model, std::slice::from_ref(&stop));
     assert_eq!(stopped[0].text, all[0].text[..all[0].text.find(&stop).unwrap()]);
-    assert_eq!(stopped[0].text, pieces);
     assert!(stopped[0].tokens < 40);
     assert!(stopped.iter().all(|completion| !completion.text.contains(&stop)));
 }
@@ -78,25 +70,20 @@ fn text_ends_before_a_stop_string() {
 #[test]
 fn break_ends_generation() {
     let device = Device::flex();
-    let config = shape("vanilla");
-    let model = model(&config, &device);
+    let model = model(&shape("vanilla"), &device);
     let generator = TextGenerator::new(&model, Tokenizer::Bytes, &device);
     let mut calls = 0;
-    let completions = generator
-        .generate(&prompts()[..1], &options(), &[], |_, _| {
-            calls += 1;
-            ControlFlow::Break(())
-        })
-        .unwrap();
-    assert_eq!(calls, 1);
-    assert!(completions[0].tokens < 40);
+    let completions = generator.generate(&["Once".into()], &options(), &[], |_, _| {
+        calls += 1;
+        ControlFlow::Break(())
+    });
+    assert!(calls == 1 && completions.unwrap()[0].tokens < 40);
 }
 
 #[test]
 fn samples_repeat_with_their_seed() {
     let device = Device::flex();
-    let config = shape("prefix");
-    let model = model(&config, &device);
+    let model = model(&shape("prefix"), &device);
     let sample = |seed| sample_text(&model, Tokenizer::Bytes, "Once", 20, seed, &device).unwrap();
     assert_eq!(sample(1), sample(1));
     assert_ne!(sample(1), sample(2));
@@ -111,65 +98,57 @@ fn a_tokenizer_with_too_many_ids_is_refused() {
     assert!(matches!(error, GenerationError::Vocabulary { tokenizer: 258, model: 200 }));
 }
 
-/// A sequence of a [`TextEngine`] with its text so far.
-struct Text {
-    prompt: usize,
-    text: String,
-    finish: Option<Finish>,
-}
-
 #[test]
 fn texts_that_come_and_go_get_what_they_get_alone() {
     let device = Device::flex();
     for name in ["prefix", "vanilla"] {
         let model = model(&shape(name), &device);
-        let generator = TextGenerator::new(&model, Tokenizer::Bytes, &device);
-        let alone = generator.generate(&prompts(), &options(), &[], go_on).unwrap();
+        let alone = continued(&model, &[]);
         // two of the prompts stop at a string of their text
-        let stop_of = |completion: &Completion| completion.text.chars().skip(5).take(3).collect();
-        let stops = [vec![stop_of(&alone[0])], vec![], vec![stop_of(&alone[2])], vec![]];
+        let stops = [vec![middle(&alone[0])], vec![], vec![middle(&alone[2])], vec![]];
         let limits = Limits { max_sequences: 2, max_tokens: 80 };
         let mut engine = TextEngine::new(&model, Tokenizer::Bytes, limits, &device).unwrap();
-        let mut texts: Vec<Text> = Vec::new();
+        // the text so far and the end of each sequence
+        let mut texts: Vec<(String, Option<Finish>)> = Vec::new();
         for round in 0.. {
             if round < 40 {
                 let prompt = round % 4;
                 let options = Options { rng_stream: prompt, ..options() };
-                let id = engine.submit(&prompts()[prompt], &options, &stops[prompt]).unwrap();
+                let id = engine.submit(PROMPTS[prompt], &options, &stops[prompt]).unwrap();
                 assert_eq!(id.index(), round);
-                texts.push(Text { prompt, text: String::new(), finish: None });
+                texts.push((String::new(), None));
                 if round % 6 == 5 {
                     assert!(engine.cancel(id) && !engine.cancel(id));
                 }
-            }
-            if round >= 40 && engine.is_idle() {
+            } else if engine.is_idle() {
                 break;
             }
             for event in engine.step().unwrap() {
-                let text = &mut texts[event.id.index()];
-                assert_eq!(text.finish, None, "an event after the last one");
+                let (text, finish) = &mut texts[event.id.index()];
+                assert_eq!(*finish, None, "an event after the last one");
                 assert!(event.finish.is_some() || !event.text.is_empty());
-                text.text += &event.text;
-                text.finish = event.finish;
-                let (whole, prompt) = (&alone[text.prompt].text, text.prompt);
+                text.push_str(&event.text);
+                *finish = event.finish;
+                let prompt = event.id.index() % 4;
+                let whole = &alone[prompt].text;
                 match event.finish {
-                    None => assert!(whole.starts_with(&text.text), "{name}"),
+                    None => assert!(whole.starts_with(&**text), "{name}"),
                     Some(Finish::Cancelled) => assert!(event.text.is_empty()),
                     Some(Finish::Length) => {
-                        assert_eq!((&text.text, event.tokens), (whole, 40), "{name}");
+                        assert_eq!((&*text, event.tokens), (whole, 40), "{name}");
                     }
                     Some(Finish::Stop) => {
                         let end = whole.find(&stops[prompt][0]).unwrap();
-                        assert_eq!(text.text, whole[..end], "{name}");
+                        assert_eq!(*text, whole[..end], "{name}");
                     }
                     Some(other) => panic!("{name}: {other:?}"),
                 }
             }
         }
         for reason in [Finish::Cancelled, Finish::Length, Finish::Stop] {
-            assert!(texts.iter().any(|text| text.finish == Some(reason)), "{name}: {reason:?}");
+            assert!(texts.iter().any(|text| text.1 == Some(reason)), "{name}: {reason:?}");
         }
-        assert!(texts.iter().all(|text| text.finish.is_some()));
+        assert!(texts.iter().all(|text| text.1.is_some()));
         assert_eq!((engine.engine().running(), engine.engine().waiting()), (0, 0));
     }
 }

@@ -38,7 +38,9 @@ impl TrainConfig {
             }
             (flag, file) => flag.or(file).unwrap_or_else(|| DEFAULT_PRESET.into()),
         };
-        Self::from_preset(&preset)?.overridden(file, &source)?.overridden(flags, &Source::flags())
+        Self::from_preset(&preset)?
+            .overridden(file, &source)?
+            .overridden(flags, &KeySource::flags())
     }
 
     /// This configuration, with the values of `flags` in place of its own.
@@ -46,7 +48,7 @@ impl TrainConfig {
     /// # Errors
     /// When a key is unknown or has a value of the wrong type.
     pub fn with(self, flags: &impl Serialize) -> Result<Self, TrainError> {
-        self.overridden(Table::try_from(flags)?, &Source::flags())
+        self.overridden(Table::try_from(flags)?, &KeySource::flags())
     }
 
     /// Reads the file that a run began with. Keys that are missing, because the file is older than
@@ -79,7 +81,7 @@ impl TrainConfig {
         check_same("", &then, &now)
     }
 
-    fn overridden(mut self, over: Table, source: &Source) -> Result<Self, TrainError> {
+    fn overridden(mut self, over: Table, source: &KeySource) -> Result<Self, TrainError> {
         let mut base = Table::try_from(&self)?;
         for (key, value) in over {
             let Some(place) = base.get_mut(&key) else {
@@ -106,12 +108,12 @@ impl TrainConfig {
 
 /// The origin of keys: a file with its text, or the flags, which have no text.
 #[derive(Default)]
-struct Source {
+struct KeySource {
     origin: String,
     text: String,
 }
 
-impl Source {
+impl KeySource {
     fn flags() -> Self {
         Self { origin: "flags".into(), text: String::new() }
     }
@@ -167,9 +169,9 @@ fn check_same(path: &str, then: &Table, now: &Table) -> Result<(), TrainError> {
 }
 
 /// Reads a configuration file and checks its format.
-fn read(path: &Path) -> Result<(Table, Source), TrainError> {
+fn read(path: &Path) -> Result<(Table, KeySource), TrainError> {
     let text = std::fs::read_to_string(path).map_err(FileError::read(path))?;
-    let source = Source { origin: path.display().to_string(), text };
+    let source = KeySource { origin: path.display().to_string(), text };
     let table = source.text.parse::<Table>();
     let mut table = table.map_err(|e| TrainError::Configuration {
         origin: source.origin.clone(),

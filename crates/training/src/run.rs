@@ -50,8 +50,6 @@ pub struct Outcome {
     pub metrics: Vec<MetricsRow>,
     /// The trained model, without autodiff.
     pub model: LanguageModel,
-    /// Its configuration.
-    pub config: ModelConfig,
 }
 
 /// The configuration of `model` over the ids of `tokenizer`.
@@ -258,32 +256,30 @@ impl TrainingRun {
         self.state.train_loss = Some(loss);
         events.step(step, StepOutput::new(loss, grad_norm, tokens as f64 / seconds), lr);
         let (steps, last) = (self.config.steps, step == self.config.steps);
+        let (tokens, seconds) = (self.state.tokens, self.state.seconds);
+        let mut row =
+            MetricsRow { step, loss, lr, grad_norm, tokens, seconds, validation_loss: None };
         if step.is_multiple_of(self.config.log_every) || step == 1 || last {
             (self.observer)(&RunEvent::Step(StepProgress {
-                step,
+                metrics: row.clone(),
                 steps,
-                loss,
-                lr,
-                grad_norm,
                 tokens_per_second: self.speed.rate(),
-                elapsed: self.state.seconds,
                 remaining: self.speed.remaining(steps - step),
             }));
         }
         let validates = step.is_multiple_of(self.config.validate_every) || last;
-        let validation_loss = validates.then(|| self.validate());
+        row.validation_loss = validates.then(|| self.validate());
+        row.seconds = self.state.seconds;
         let lower = |loss: &f64| self.state.best.is_none_or(|(_, lowest)| *loss < lowest);
-        let best = validation_loss.filter(lower);
+        let best = row.validation_loss.filter(lower);
         if let Some(loss) = best {
             self.state.best = Some((step, loss));
         }
-        let (tokens, seconds) = (self.state.tokens, self.state.seconds);
-        let row = MetricsRow { step, loss, lr, grad_norm, tokens, seconds, validation_loss };
+        let output = row.validation_loss.map(|loss| StepOutput::new(loss, f64::NAN, f64::NAN));
         self.metrics.push(row)?;
         if best.is_some() || last || step.is_multiple_of(self.config.checkpoint_every) {
             self.checkpoint(best.is_some())?;
         }
-        let output = validation_loss.map(|loss| StepOutput::new(loss, f64::NAN, f64::NAN));
         Ok(output.is_some_and(|output| events.validation(step, output)))
     }
 
@@ -334,7 +330,6 @@ impl TrainingRun {
             checkpoint: self.folder.checkpoint(self.state.step),
             metrics: self.metrics.rows,
             model: self.trainer.model().valid(),
-            config: self.model,
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Training speed of this process, and the progress reports of a run.
 
+use crate::metrics::MetricsRow;
+
 /// Number of first steps of a process that are not part of its speed, because memory is allocated
 /// and caches are filled in them.
 const COLD_STEPS: u64 = 3;
 
 /// An event of a run, for [`TrainingRun::observe`](crate::TrainingRun::observe).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum RunEvent {
     /// A step at the log interval.
     Step(StepProgress),
@@ -19,23 +21,15 @@ pub enum RunEvent {
 }
 
 /// Progress of a run after a step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StepProgress {
-    /// Steps done.
-    pub step: u64,
+    /// The metrics of the step, before a validation.
+    pub metrics: MetricsRow,
     /// Steps of the whole run.
     pub steps: u64,
-    /// Training loss of this step, in nats per token.
-    pub loss: f64,
-    /// Learning rate.
-    pub lr: f64,
-    /// Global norm of the gradient before clipping.
-    pub grad_norm: f64,
     /// Tokens per second, padding not counted; `None` during the first steps of the process, which
     /// are not counted.
     pub tokens_per_second: Option<f64>,
-    /// Seconds of computation of the whole run.
-    pub elapsed: f64,
     /// Seconds to the end at this speed.
     pub remaining: Option<f64>,
 }

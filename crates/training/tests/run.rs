@@ -61,7 +61,7 @@ fn until(last: u64, config: &TrainConfig, corpus: &PreparedCorpus) -> Outcome {
     let run = TrainingRun::open(config, corpus, false, &Device::flex()).unwrap();
     let run = run.observe(move |event| {
         if let RunEvent::Step(progress) = event
-            && progress.step == last
+            && progress.metrics.step == last
         {
             stop.stop(None);
         }
@@ -223,11 +223,11 @@ fn short(dir: &Path, lr: f64, steps: u64) -> TrainingRun {
 }
 
 /// Split, epoch, name and value of a metric.
-type Entry = (Split, usize, String, f64);
+type LoggedValue = (Split, usize, String, f64);
 
 /// All logged values.
 #[derive(Clone, Default)]
-struct Recorded(Arc<Mutex<Vec<Entry>>>);
+struct Recorded(Arc<Mutex<Vec<LoggedValue>>>);
 
 impl MetricLogger for Recorded {
     fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {

@@ -15,7 +15,7 @@ use block_transformer_files::write;
 use block_transformer_text::Tokenizer;
 use block_transformer_zoo::{FamilyConfig, LanguageModel};
 
-use super::open_checkpoint;
+use super::inputs::open_checkpoint;
 use super::prepare::with_remedy;
 use crate::counts::positive;
 use crate::device;
@@ -75,11 +75,8 @@ impl Args {
         let tasks = self.tasks()?;
         if let Some(out) = &self.out {
             let existing = out.join(JSON);
-            ensure!(
-                !existing.exists(),
-                "{} is already there; give another --out",
-                existing.display()
-            );
+            let shown = existing.display();
+            ensure!(!existing.exists(), "{shown} is already there; give another --out");
             std::fs::create_dir_all(out).with_context(|| format!("--out {}", out.display()))?;
         }
         let device = device::open(self.device)?;
@@ -161,12 +158,8 @@ fn timed(
     let evaluation = evaluate(task, items, scorer, tokenizer, &mut progress(task.name()));
     let evaluation = evaluation.map_err(with_flag)?;
     let seconds = start.elapsed().as_secs_f64();
-    note!(
-        "{}: {} items, {} tokens scored in {seconds:.1} s",
-        task.name(),
-        items.len(),
-        evaluation.tokens
-    );
+    let (name, items, tokens) = (task.name(), items.len(), evaluation.tokens);
+    note!("{name}: {items} items, {tokens} tokens scored in {seconds:.1} s");
     Ok(TimedEvaluation { evaluation, seconds })
 }
 

@@ -11,6 +11,7 @@ use block_transformer_evaluation::documents::{
     evaluate,
 };
 
+use super::inputs::warn_of_skipped;
 use super::prepare::with_remedy;
 use crate::device;
 use crate::progress::{TokenMeter, progress};
@@ -74,7 +75,7 @@ impl Args {
         let mut meter = TokenMeter::new();
         let report = OpenCheckpoints::open(&settings.checkpoints).and_then(|checkpoints| {
             let skipped = checkpoints.all.iter().flat_map(|opened| &*opened.checkpoint.skipped);
-            super::warn_of_skipped(skipped);
+            warn_of_skipped(skipped);
             let (out, resume) = (&self.out, self.resume);
             evaluate(&settings, &checkpoints, &books, out, resume, &device, &mut meter)
         });

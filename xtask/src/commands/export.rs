@@ -9,7 +9,7 @@ use block_transformer_weights::{FloatFormat, cast, export};
 use burn::module::Module;
 use clap::ValueEnum;
 
-use super::open_checkpoint;
+use super::inputs::open_checkpoint;
 use crate::device;
 
 /// Arguments of `export`.

@@ -14,7 +14,7 @@ use block_transformer_generation::{
 use block_transformer_zoo::{Family, Precision};
 use bytesize::ByteSize;
 
-use super::open_checkpoint;
+use super::inputs::open_checkpoint;
 use crate::counts::positive;
 use crate::device;
 

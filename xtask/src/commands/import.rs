@@ -10,7 +10,7 @@ use block_transformer_text::Tokenizer;
 use block_transformer_weights::import;
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
-use super::preset;
+use super::inputs::preset;
 use crate::device;
 
 /// Arguments of `import`.

@@ -6,18 +6,16 @@ mod eval_pg19;
 mod export;
 mod generate;
 mod import;
+mod inputs;
 mod parity;
 mod plan;
 mod prepare;
 mod presets;
 mod train;
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
-use block_transformer_checkpoint::{Checkpoint, CheckpointError};
-use block_transformer_zoo::{Preset, PresetError};
+use anyhow::Result;
 use clap::Subcommand;
 
 /// The commands.
@@ -64,25 +62,4 @@ impl Subcommands {
             Self::Train(args) => args.run(),
         }
     }
-}
-
-/// Returns the preset of `--preset`.
-fn preset(name: &str) -> Result<&'static Preset> {
-    block_transformer_zoo::preset(name).map_err(|PresetError { name, nearest }| {
-        let program = crate::program();
-        anyhow!(
-            "--preset {name}: there is no such preset; did you mean `{nearest}`? `{program} presets` lists them"
-        )
-    })
-}
-
-/// Opens a checkpoint, and warns on stderr about damaged ones that were skipped.
-fn open_checkpoint(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    let checkpoint = Checkpoint::open(path)?;
-    warn_of_skipped(checkpoint.skipped.iter());
-    Ok(checkpoint)
-}
-
-fn warn_of_skipped<'a>(skipped: impl Iterator<Item = &'a CheckpointError>) {
-    skipped.for_each(|error| note!("warning: skipping a damaged checkpoint: {error}"));
 }

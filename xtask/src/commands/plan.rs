@@ -12,7 +12,7 @@ use block_transformer_device::DeviceName;
 use block_transformer_zoo::{FamilyConfig, Precision, Preset};
 use bytesize::ByteSize;
 
-use super::preset;
+use super::inputs::preset;
 use crate::counts::count;
 use crate::device;
 

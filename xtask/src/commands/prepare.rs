@@ -145,18 +145,3 @@ pub(super) fn with_remedy(error: DatasetError, remedy: &str) -> Error {
     };
     anyhow!("{:#}; {by_hand}{remedy}", Error::new(error))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failed_download_names_the_path_and_the_flag() {
-        let source = std::io::Error::other("no route to host").into();
-        let (url, path) = ("https://example.org/book".into(), PathBuf::from("data/book.txt"));
-        let error = with_flags(DatasetError::Download { url, path, source });
-        let error = format!("{error:#}");
-        assert_eq!(error.matches("no route to host").count(), 1, "{error}");
-        assert!(error.contains("book.txt") && error.contains("--corpus"), "{error}");
-    }
-}

@@ -6,7 +6,7 @@ use anyhow::Result;
 use block_transformer_bench::table;
 use block_transformer_zoo::FamilyConfig;
 
-use super::preset;
+use super::inputs::preset;
 
 /// Bytes per cached value: half precision, as in the published figures.
 const KV_BYTES: usize = 2;

@@ -19,10 +19,10 @@ use block_transformer_text::Tokenizer;
 use block_transformer_training::{Outcome, TrainConfig, TrainingRun, check_folder};
 use burn::tensor::Device;
 
+use super::inputs::warn_of_skipped;
 use super::prepare::{
     CORPUS_NEEDED, TokenizerArgs, default_corpus, is_prepared, prepared, summary,
 };
-use super::warn_of_skipped;
 use crate::device;
 use flags::{Flags, in_flags};
 use interrupt::{INTERRUPTED, interrupter_of_signals};

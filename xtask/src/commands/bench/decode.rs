@@ -10,8 +10,8 @@ use block_transformer_device::DeviceName;
 use block_transformer_zoo::Precision;
 use bytesize::ByteSize;
 
-use super::{command_line, create, presets, print};
-use crate::commands::open_checkpoint;
+use super::output::{command_line, create, print};
+use crate::commands::inputs::{open_checkpoint, presets};
 use crate::counts::{count, positive};
 use crate::device;
 

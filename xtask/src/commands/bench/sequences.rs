@@ -8,7 +8,8 @@ use block_transformer_bench::{SequenceBench, StepKind};
 use block_transformer_cost::Lengths;
 use block_transformer_device::DeviceName;
 
-use super::{command_line, create, presets, print};
+use super::output::{command_line, create, print};
+use crate::commands::inputs::presets;
 use crate::counts::{count, positive};
 use crate::device;
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use block_transformer_training::{RunEvent, StepProgress};
+use block_transformer_training::{MetricsRow, RunEvent, StepProgress};
 
 /// Prints one line per event.
 pub(super) struct Lines<W>(pub W);
@@ -20,20 +20,17 @@ impl<W: Write> Lines<W> {
     }
 }
 
-fn step(p: &StepProgress) -> String {
-    let width = p.steps.to_string().len();
-    let rate = p.tokens_per_second.map_or_else(|| "-".into(), |rate| format!("{rate:.0}"));
-    let left = p.remaining.map_or_else(|| "-".into(), clock);
+fn step(progress: &StepProgress) -> String {
+    let StepProgress { metrics, steps, tokens_per_second, remaining } = progress;
+    let MetricsRow { step, loss, lr, grad_norm, seconds, .. } = metrics;
+    let width = steps.to_string().len();
+    let rate = tokens_per_second.map_or_else(|| "-".into(), |rate| format!("{rate:.0}"));
+    let left = remaining.map_or_else(|| "-".into(), clock);
     format!(
-        "step {:>width$}/{} ({:>5.1}%) | loss {:.4} | lr {:.2e} | grad norm {:.3} | {rate} tokens/s | \
-         elapsed {} | remaining {left}",
-        p.step,
-        p.steps,
-        100.0 * p.step as f64 / p.steps as f64,
-        p.loss,
-        p.lr,
-        p.grad_norm,
-        clock(p.elapsed),
+        "step {step:>width$}/{steps} ({:>5.1}%) | loss {loss:.4} | lr {lr:.2e} | grad norm {grad_norm:.3} | \
+         {rate} tokens/s | elapsed {} | remaining {left}",
+        100.0 * *step as f64 / *steps as f64,
+        clock(*seconds),
     )
 }
 
