@@ -170,10 +170,19 @@ impl TrainConfig {
             );
             return out_of_range("context", context.to_string(), &range);
         }
-        let positions = self.model.max_position_embeddings();
+        Ok(())
+    }
+
+    /// Checks that the model's positions cover the context. Format 1 did not require this, so only a
+    /// new run is checked.
+    pub(crate) fn check_positions(&self) -> Result<(), TrainError> {
+        let (positions, context) = (self.model.max_position_embeddings(), self.context);
         if positions < context {
-            let range = format!("at least the context of {context} tokens");
-            return out_of_range("model.max_position_embeddings", positions.to_string(), &range);
+            return Err(TrainError::OutOfRange {
+                key: "model.max_position_embeddings",
+                value: positions.to_string(),
+                range: format!("at least the context of {context} tokens"),
+            });
         }
         Ok(())
     }
