@@ -71,7 +71,12 @@ fn together(model: &LanguageModel, max_sequences: usize, prompts: &[Submission])
     let submit = |(prompt, options): &Submission| engine.submit(prompt, options).unwrap();
     let ids: Vec<SequenceId> = prompts.iter().map(submit).collect();
     let mut sequences = finish(&mut engine);
-    ids.iter().map(|id| sequences.remove(id).unwrap().0).collect()
+    let tokens = |id| {
+        let (tokens, end) = sequences.remove(id).unwrap();
+        assert_eq!(end, Some(Finish::Length));
+        tokens
+    };
+    ids.iter().map(tokens).collect()
 }
 
 fn alone(model: &LanguageModel, prompt: &Submission) -> Vec<u32> {
@@ -401,6 +406,18 @@ fn caches_do_not_change_tokens() {
             let different: BTreeSet<_> = ours.iter().collect();
             assert!(different.len() > 6 || name.starts_with("cls"), "{name}: {ours:?}");
         }
+    }
+}
+
+#[test]
+fn prefill_in_chunks_does_not_change_tokens() {
+    let device = Device::flex();
+    for (name, length) in [("prefix", 2100), ("two embeddings", 1090), ("vanilla", 520)] {
+        let (model, prompts) = (on_flex(name), prompts_of([length]));
+        let greedy = ten_tokens(Sampling::greedy());
+        let ours = generate(&model, &prompts, &greedy, &device, go_on).unwrap();
+        let expected = uncached(&model, &prompts[0], Sampler::new(Sampling::greedy(), None, 0));
+        assert_eq!(ours, [expected], "{name}");
     }
 }
 

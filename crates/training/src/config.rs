@@ -172,18 +172,4 @@ impl TrainConfig {
         }
         Ok(())
     }
-
-    /// Checks that the model's positions cover the context. Format 1 did not require this, so only a
-    /// new run is checked.
-    pub(crate) fn check_positions(&self) -> Result<(), TrainError> {
-        let (positions, context) = (self.model.max_position_embeddings(), self.context);
-        if positions < context {
-            return Err(TrainError::OutOfRange {
-                key: "model.max_position_embeddings",
-                value: positions.to_string(),
-                range: format!("at least the context of {context} tokens"),
-            });
-        }
-        Ok(())
-    }
 }

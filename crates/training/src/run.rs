@@ -68,8 +68,7 @@ pub fn model_config(model: &ModelConfig, tokenizer: &Tokenizer) -> Result<ModelC
 ///
 /// # Errors
 /// When a new run finds a run in the folder, or a resumed run finds none, one without its
-/// configuration or one that began with another configuration; when the context of a new run exceeds
-/// the model's `max_position_embeddings`.
+/// configuration or one that began with another configuration.
 pub fn check_folder(config: &TrainConfig, resume: bool) -> Result<(), TrainError> {
     let folder = RunFolder::new(&config.out);
     let begun = folder.config_path();
@@ -78,7 +77,7 @@ pub fn check_folder(config: &TrainConfig, resume: bool) -> Result<(), TrainError
         (true, false) => Err(TrainError::NothingToResume(config.out.clone())),
         (true, true) if !begun.exists() => Err(TrainError::NoConfiguration(begun)),
         (true, true) => TrainConfig::read(&begun)?.check_resumes(config),
-        (false, false) => config.check_positions(),
+        (false, false) => Ok(()),
     }
 }
 

@@ -118,7 +118,7 @@ fn wrong_value(
             Value::String(name) if !error.contains(name) => return false,
             Value::String(_) => "".into(),
             Value::Bool(given) => (!given).into(),
-            Value::Number(given) if given.is_f64() => 0.5.into(),
+            Value::Number(given) if given.is_f64() => (given.as_f64().unwrap_or(0.0) + 1.0).into(),
             given => u64::from(*given != 1).into(),
         };
         parse(&other).map_or_else(|other| other.to_string() != error, |_| true)

@@ -123,7 +123,9 @@ pub(crate) fn with_flags(error: DatasetError) -> Error {
         DatasetError::UnknownRecipe { .. } => "give --corpus one of them, or a path",
         DatasetError::Download { .. } => "give --corpus a path of your own",
         DatasetError::Checksum { .. } | DatasetError::ByHand { .. } => "give its path to --corpus",
-        DatasetError::NoManifest | DatasetError::NoDependency(_) => "give --corpus a path",
+        DatasetError::CargoMetadata { .. }
+        | DatasetError::NoManifest
+        | DatasetError::NoDependency(_) => "or give --corpus a path",
         DatasetError::TokenizerFileNeeded(_) | DatasetError::UnknownId { .. } => {
             "give it with --tokenizer FILE"
         }
@@ -144,4 +146,18 @@ pub(super) fn with_remedy(error: DatasetError, remedy: &str) -> Error {
         _ => String::new(),
     };
     anyhow!("{:#}; {by_hand}{remedy}", Error::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_download_names_the_path_and_the_flag() {
+        let source = std::io::Error::other("no route to host").into();
+        let (url, path) = ("https://example.org/book".into(), PathBuf::from("data/book.txt"));
+        let error = format!("{:#}", with_flags(DatasetError::Download { url, path, source }));
+        assert_eq!(error.matches("no route to host").count(), 1, "{error}");
+        assert!(error.contains("book.txt") && error.contains("--corpus"), "{error}");
+    }
 }
