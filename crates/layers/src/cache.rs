@@ -5,60 +5,8 @@ use burn::tensor::{Device, Distribution, IndexingUpdateOp, Tensor};
 
 use crate::attention::{attend, merge_heads, score_scale, split_qkv};
 use crate::mask::AttentionMask;
+use crate::positions::Positions;
 use crate::rotary::Rotary;
-
-/// The places in a cache to which the new positions of a batch are written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Positions {
-    /// Row `i` occupies slot `i`, and every row starts at the same position.
-    Same(usize),
-    /// Row `i` occupies slot `slots[i]` and starts at position `starts[i]` there.
-    Slots {
-        /// The slot of each row; no two rows share one.
-        slots: Vec<usize>,
-        /// The first new position of each row.
-        starts: Vec<usize>,
-    },
-}
-
-impl Positions {
-    /// The first new positions: one for all rows, or one per row.
-    pub fn starts(&self) -> Vec<usize> {
-        match self {
-            Self::Same(start) => vec![*start],
-            Self::Slots { starts, .. } => starts.clone(),
-        }
-    }
-
-    /// The largest start.
-    pub fn furthest(&self) -> usize {
-        match self {
-            Self::Same(start) => *start,
-            Self::Slots { starts, .. } => starts.iter().copied().max().unwrap_or(0),
-        }
-    }
-
-    /// The same slots in smaller units: one position becomes `factor` positions (a block becomes
-    /// its embeddings).
-    pub fn scaled(&self, factor: usize) -> Self {
-        match self {
-            Self::Same(start) => Self::Same(start * factor),
-            Self::Slots { slots, starts } => Self::Slots {
-                slots: slots.clone(),
-                starts: starts.iter().map(|start| start * factor).collect(),
-            },
-        }
-    }
-
-    /// The slot of each of `rows` rows. All layers of a step share one value, so that the slots are
-    /// copied to a device only once.
-    pub(crate) fn slots(&self, rows: usize) -> Indices {
-        match self {
-            Self::Same(_) => (0..rows).collect::<Vec<_>>().into(),
-            Self::Slots { slots, .. } => slots.clone().into(),
-        }
-    }
-}
 
 /// The keys and values of one attention layer.
 ///
@@ -102,8 +50,8 @@ impl KvCache {
         }
     }
 
-    /// Appends the new positions at `at` to the cache, then attends causally over each row's whole
-    /// slot. Only the last `keep` positions of a row are queries.
+    /// Appends the new positions at `at` to the cache. Then the last `keep` positions of each row
+    /// attend, under `mask`, to the row's positions in the cache.
     ///
     /// # Shapes
     /// - `qkv`: the fused projection `[rows, time, heads * 3 * head_dim]`
@@ -111,7 +59,8 @@ impl KvCache {
     /// - output: `[rows, keep, heads * head_dim]`
     ///
     /// # Panics
-    /// Those of [`write`](Self::write).
+    /// When the positions exceed the capacity. The kernel of burn-flex also panics when a slot
+    /// does not exist or two rows share a slot.
     pub(crate) fn attend(
         &mut self,
         qkv: Tensor<3>,
@@ -140,8 +89,8 @@ impl KvCache {
         merge_heads(attend(query, keys, values, score_scale(head_dim), None, hidden))
     }
 
-    /// Writes the keys and values of new positions `[rows, heads, time, head_dim]`, and returns the
-    /// contents of the slots of the rows from position 0 to the furthest new position.
+    /// Writes the keys and values of new positions `[rows, heads, time, head_dim]`. Returns the
+    /// slots of the rows, from position 0 to the furthest new position of any row.
     ///
     /// # Panics
     /// When the positions exceed the capacity.

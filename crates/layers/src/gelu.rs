@@ -4,9 +4,9 @@ use burn::tensor::{Tensor, activation};
 
 /// `x * Phi(x)` with the error function.
 ///
-/// On backends without their own derivative of GELU, burn uses that of the tanh approximation,
-/// which has an error of about 3e-4. If gradients are needed and no kernel applies, the function is
-/// therefore composed of operations with exact derivatives.
+/// On backends without their own derivative of GELU, burn uses the derivative of the tanh
+/// approximation, which has an error of about 3e-4. If gradients are needed and no kernel applies,
+/// the function is therefore composed of operations with exact derivatives.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if let Some(out) = block_transformer_kernels::gelu(&x) {
         return out;

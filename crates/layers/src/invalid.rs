@@ -6,7 +6,7 @@
 pub struct InvalidConfig {
     /// The key with its path, such as `token_decoder.expansion_ratio`.
     pub key: String,
-    /// The reason why its value is not accepted.
+    /// The reason why the value is not accepted.
     pub reason: String,
 }
 

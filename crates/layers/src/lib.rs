@@ -1,4 +1,5 @@
-//! Layers that the model families share: rotary embedding, GPT-NeoX, T5 and RoBERTa parts, KV caches.
+//! Layers that the model families share: rotary embedding, GPT-NeoX, T5 and RoBERTa parts, KV
+//! caches.
 //!
 //! Every constructor takes an [`Init`], which names each parameter by its path. The initial value
 //! depends only on the seed and this path, not on the order of access.
@@ -13,12 +14,13 @@ mod linear;
 mod loss;
 mod mask;
 pub mod neox;
+mod positions;
 pub mod roberta;
 mod rotary;
 mod scores;
 pub mod t5;
 
-pub use cache::{KvCache, Positions, StackCache};
+pub use cache::{KvCache, StackCache};
 pub use conv::BlockConv;
 pub use gelu::gelu;
 pub use init::Init;
@@ -26,13 +28,15 @@ pub use invalid::InvalidConfig;
 pub use linear::project;
 pub use loss::{cross_entropy, linear_cross_entropy};
 pub use mask::{AttentionMask, causal_by_block};
+pub use positions::Positions;
 pub use rotary::Rotary;
 pub use scores::score_targets;
 
 pub use block_transformer_kernels::{TargetScore, batch_invariant_rows, int_tensor, max_of};
 
-/// Replaces each logit `x` by `e^((x - max) * scale)`, its softmax weight before normalization. `max`
-/// is the largest logit, and `scale` the inverse of the temperature. A NaN stays a NaN.
+/// Replaces each logit `x` by `e^((x - max) * scale)`, the softmax weight of the logit before
+/// normalization. `max` is the largest logit, and `scale` is the inverse of the temperature. A NaN
+/// stays a NaN.
 pub fn softmax_weights(logits: &mut [f32], max: f32, scale: f32) {
     block_transformer_kernels::exp_differences(logits, max, scale);
 }

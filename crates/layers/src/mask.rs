@@ -5,14 +5,14 @@ use std::sync::Arc;
 use block_transformer_kernels::{CausalMask, PerDevice};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
-use crate::cache::Positions;
+use crate::positions::Positions;
 
-/// The score of a hidden key. It is finite, so that the output of a query that sees no key and its
-/// (unused) gradient are finite too.
+/// The score of a hidden key. It is finite, so that a query that sees no key has a finite output
+/// and a finite (unused) gradient.
 pub(crate) const MASKED_SCORE: f32 = -1e30;
 
-/// The keys that each query may see: causal by groups of positions, with padding. The mask's tensor
-/// is created only when it is needed.
+/// The keys that each query may see: causal by groups of positions, with padding. The mask's
+/// tensor is created only when it is needed.
 #[derive(Clone, Debug)]
 pub struct AttentionMask {
     causal: CausalMask,
@@ -40,8 +40,8 @@ impl AttentionMask {
         Self::new(self.causal.after(self.queries - keep), keep, self.keys)
     }
 
-    /// The mask as a tensor `[batch or 1, 1, queries, keys]`, true at hidden keys; `None` if no key is
-    /// hidden.
+    /// The mask as a tensor `[batch or 1, 1, queries, keys]`, true at hidden keys; `None` if no
+    /// key is hidden.
     pub(crate) fn hidden(&self, device: &Device) -> Option<Tensor<4, Bool>> {
         self.hidden.get_or_make(device, || self.hidden_tensor(device))
     }
@@ -76,8 +76,8 @@ impl AttentionMask {
 
 /// The mask of `queries` positions starting at `at`, over keys from position 0 on. A query sees a
 /// key when the key's group of `group` consecutive positions is not after the query's group;
-/// `group` 1 is the plain causal mask. Positions of the cache that a row has not written yet come
-/// after its queries, so they are hidden.
+/// `group` 1 is the plain causal mask. The queries must end with a complete group; then the
+/// positions of the cache that a row has not written yet are hidden.
 ///
 /// `key_mask` (`[batch, keys]`, on the host) is false at keys that are padding.
 pub fn causal_by_block(

@@ -23,7 +23,8 @@ pub struct RobertaConfig {
     /// Width of the feed-forward layer; `None` means 4 x `hidden_size`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intermediate_size: Option<usize>,
-    /// Rows of the position table: the longest block (with its CLS tokens) plus 2.
+    /// Rows of the position table: at least the positions of the longest block (including CLS
+    /// tokens) plus 2.
     pub max_position_embeddings: usize,
 }
 
@@ -43,7 +44,7 @@ impl RobertaConfig {
     /// Checks that the encoder can run sequences of `time` positions.
     ///
     /// # Errors
-    /// Names the first key whose value does not fit.
+    /// Returns an error that names the first key with an invalid value.
     pub fn check(&self, time: usize) -> Result<(), InvalidConfig> {
         let (layers, heads) = (self.num_hidden_layers, self.num_attention_heads);
         InvalidConfig::check_layers(self.hidden_size, layers, heads, self.intermediate_size)?;
@@ -129,7 +130,7 @@ pub struct RobertaEncoder {
 }
 
 impl RobertaEncoder {
-    /// The id of padding tokens, and the position of each of them.
+    /// The id of the padding token. Every padding token also has this value as its position.
     pub const PAD: i64 = 1;
 
     /// An encoder over `vocab` ids with the parameters of `init`.
@@ -155,8 +156,8 @@ impl RobertaEncoder {
         }
     }
 
-    /// Encodes rows of ids. Positions count from 2 over the ids that are not [`PAD`](Self::PAD); padding
-    /// has position 1.
+    /// Encodes rows of ids. Positions count from 2 over the ids that are not [`PAD`](Self::PAD);
+    /// padding has position 1.
     ///
     /// # Shapes
     /// - `ids`: `[rows, time]`

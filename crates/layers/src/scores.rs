@@ -8,10 +8,10 @@ use crate::linear::project;
 /// Number of logits in memory at a time: 64 MiB of f32.
 const CHUNK_LOGITS: usize = 1 << 24;
 
-/// Scores one target per row of hidden states. The logits are computed for a few rows at a time, and
-/// nothing is read from the device before the last of them.
+/// Scores one target per row of hidden states. The logits are computed for a few rows at a time,
+/// and nothing is read from the device before the last of them.
 ///
-/// If a logit of a row is not finite, neither is the log-probability of that row.
+/// If a logit of a row is not finite, the log-probability of that row is not finite either.
 ///
 /// # Shapes
 /// - `hidden`: `[rows, width]`

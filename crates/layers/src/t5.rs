@@ -8,11 +8,12 @@ use burn::tensor::{Bool, Device, Tensor, activation::relu};
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{attend, merge_heads, split_heads};
-use crate::cache::{KvCache, Positions, StackCache};
+use crate::cache::{KvCache, StackCache};
 use crate::init::Init;
 use crate::invalid::InvalidConfig;
 use crate::linear::apply;
 use crate::mask::causal_by_block;
+use crate::positions::Positions;
 
 /// Epsilon of the RMS norms, added to the mean square.
 const EPS: f64 = 1e-6;
@@ -60,7 +61,7 @@ impl T5Config {
     /// Checks that the sizes fit together.
     ///
     /// # Errors
-    /// Names the first key whose value does not fit.
+    /// Returns an error that names the first key with an invalid value.
     pub fn check(&self) -> Result<(), InvalidConfig> {
         let Self { hidden_size, num_hidden_layers, num_attention_heads, d_kv, d_ff, .. } = *self;
         InvalidConfig::check_stack(hidden_size, num_hidden_layers, num_attention_heads)?;
@@ -72,14 +73,17 @@ impl T5Config {
         InvalidConfig::check_size("relative_attention_num_buckets", buckets, most)?;
         // the buckets after the first half are logarithmic up to this distance
         if distance <= buckets / 2 {
-            let reason = format!("{distance} must be above half of the {buckets} buckets");
+            let half = buckets / 2;
+            let reason = format!(
+                "{distance} must be greater than {half}, half of relative_attention_num_buckets"
+            );
             return Err(InvalidConfig::new("relative_attention_max_distance", reason));
         }
         Ok(())
     }
 
-    /// Number of parameters of the stack: self-attention, cross-attention, feed-forward layers, norms,
-    /// position bias.
+    /// Number of parameters of the stack: self-attention, cross-attention, feed-forward layers,
+    /// norms, position bias.
     pub fn num_params(&self) -> usize {
         let (d, inner) = (self.hidden_size, self.num_attention_heads * self.d_kv);
         self.num_hidden_layers * d * (8 * inner + 2 * self.d_ff)
@@ -158,7 +162,7 @@ impl T5Block {
     }
 }
 
-/// The decoder: blocks, final norm, and the position bias that all blocks share.
+/// The decoder: layers, final norm, and the position bias that all layers share.
 #[derive(Module, Debug)]
 pub struct T5Stack {
     block: Vec<T5Block>,
@@ -200,15 +204,16 @@ impl T5Stack {
         self.block.iter().map(|_| layer()).collect()
     }
 
-    /// Computes the cross-attention keys and values of encoder states `[rows, source, hidden]`. All
-    /// positions attend to them.
+    /// Computes the cross-attention keys and values of encoder states `[rows, source, hidden]`.
+    /// All positions attend to them.
     pub fn states(&self, states: &Tensor<3>) -> T5States {
         let of = |block: &T5Block| block.cross_attention.keys_values(states.clone());
         self.block.iter().map(of).collect()
     }
 
-    /// Runs new positions at `at`, which start at the same position in every row and attend to
-    /// `states`. With a cache, they are appended to it and also attend to the cached positions.
+    /// Runs new positions, which attend to `states`. Their start in `at` must be the same in every
+    /// row, and 0 without a cache. With a cache, they are appended to it and also attend to the
+    /// cached positions.
     ///
     /// # Shapes
     /// - `x`: `[rows, time, hidden]`
@@ -273,7 +278,7 @@ mod tests {
     #[test]
     fn buckets_are_exact_then_logarithmic() {
         // distances and buckets from `_relative_position_bucket(bidirectional=False)` of the
-        // library transformers
+        // `transformers` library
         for (distance, expected) in [(0, 0), (15, 15), (16, 16), (32, 21), (64, 26), (500, 31)] {
             assert_eq!(bucket(distance, 32, 128), expected, "distance {distance}");
         }

@@ -88,7 +88,7 @@ impl NeoXConfig {
     /// Checks that the sizes fit together.
     ///
     /// # Errors
-    /// Names the first key whose value does not fit.
+    /// Returns an error that names the first key with an invalid value.
     pub fn check(&self) -> Result<(), InvalidConfig> {
         let (layers, heads) = (self.num_hidden_layers, self.num_attention_heads);
         InvalidConfig::check_layers(self.hidden_size, layers, heads, self.intermediate_size)?;
@@ -104,7 +104,7 @@ impl NeoXConfig {
             [("rotary_emb_base", self.rotary_emb_base), ("layer_norm_eps", self.layer_norm_eps)]
         {
             if !(value > 0.0 && value.is_finite()) {
-                return Err(InvalidConfig::new(key, format!("{value} must be above 0")));
+                return Err(InvalidConfig::new(key, format!("{value} must be greater than 0")));
             }
         }
         Ok(())

@@ -7,11 +7,12 @@ use burn::tensor::Tensor;
 
 use super::config::NeoXConfig;
 use crate::attention::{attend, merge_heads, score_scale, split_qkv};
-use crate::cache::{KvCache, Positions};
+use crate::cache::KvCache;
 use crate::gelu::gelu;
 use crate::init::Init;
 use crate::linear::apply;
 use crate::mask::AttentionMask;
+use crate::positions::Positions;
 use crate::rotary::Rotary;
 
 /// Standard deviation of every weight matrix at initialisation, as published.

@@ -7,9 +7,10 @@ use burn::tensor::{Device, Tensor};
 
 use super::config::NeoXConfig;
 use super::layer::{Cached, INIT_STD, NeoXLayer};
-use crate::cache::{KvCache, Positions, StackCache};
+use crate::cache::{KvCache, StackCache};
 use crate::init::Init;
 use crate::mask::{AttentionMask, causal_by_block};
+use crate::positions::Positions;
 use crate::rotary::Rotary;
 
 /// Layers and the final norm; no token embedding, no LM head.
@@ -75,10 +76,10 @@ impl NeoXStack {
         self.final_layer_norm.forward(x)
     }
 
-    /// Runs the new positions `at` and appends them to `cache`. They attend to the cached positions
-    /// of their row, and to each other causally by groups of `group` positions. Returns the last
-    /// `keep` positions of each row; for earlier positions the last layer computes keys and values
-    /// only.
+    /// Runs the new positions `at` and appends them to `cache`. They attend to the cached
+    /// positions of their row, and to each other causally by groups of `group` positions. Returns
+    /// the last `keep` positions of each row; for earlier positions the last layer computes keys
+    /// and values only.
     ///
     /// # Shapes
     /// - `x`: `[rows, time, hidden]`
