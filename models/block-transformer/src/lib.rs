@@ -1,15 +1,16 @@
-//! The Block Transformer (Ho et al., arXiv 2406.02657). An embedder turns each block of tokens into
-//! block embeddings, a block decoder attends over them and gives context embeddings, and a token
-//! decoder decodes each block's tokens with attention inside the block only.
+//! The Block Transformer (Ho et al., arXiv 2406.02657). An embedder turns each block of tokens
+//! into block embeddings, a block decoder attends over them and gives context embeddings, and a
+//! token decoder decodes each block's tokens with attention inside the block only.
 //!
 //! Letters in shape comments: `b` sequences, `n` blocks per sequence, `l` tokens per block, `e`
-//! embedding vectors per block, `d` width of the block decoder, `h` width of the token decoder, `v`
-//! vocabulary.
+//! embedding vectors per block, `d` width of the block decoder, `h` width of the token decoder,
+//! `v` vocabulary.
 
 mod check;
 mod config;
 mod decoding;
 mod embedder;
+mod family;
 mod model;
 mod names;
 mod size;

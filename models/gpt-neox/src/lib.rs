@@ -3,6 +3,7 @@
 
 mod config;
 mod decoding;
+mod family;
 mod model;
 mod names;
 
