@@ -8,7 +8,7 @@ use block_transformer_weights::WeightsError;
 use block_transformer_zoo::ConfigError;
 use burn::store::RecordError;
 
-use crate::manifest::FORMAT;
+use crate::format::FORMAT;
 
 /// A checkpoint that cannot be written, found or read.
 #[derive(Debug, thiserror::Error)]

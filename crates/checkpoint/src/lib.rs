@@ -8,6 +8,7 @@
 mod checkpoint;
 mod error;
 mod folder;
+mod format;
 mod manifest;
 mod state;
 

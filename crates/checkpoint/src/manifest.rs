@@ -8,10 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::CheckpointError;
-
-/// The checkpoint format that is written. A manifest of format 1 was a plain map of files and
-/// stated no format.
-pub(crate) const FORMAT: u64 = 2;
+use crate::format::FORMAT;
 
 pub(crate) const NAME: &str = "manifest.json";
 
