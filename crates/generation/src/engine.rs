@@ -12,15 +12,15 @@ use crate::options::Options;
 use crate::runner::Runner;
 use crate::scheduler::Scheduler;
 
-/// Decodes many sequences of token ids together. Sequences can be submitted, finish or be cancelled
-/// at any time, and batching never changes the tokens of a sequence.
+/// Decodes many sequences of token ids together. Sequences can be submitted, finish or be
+/// cancelled at any time.
 ///
-/// All memory is allocated by [`new`](Self::new). A submitted sequence waits for a free slot and for
-/// the start of a block; a sequence that ends frees its slot at once.
+/// All memory is allocated by [`new`](Self::new). A submitted sequence waits for a free slot and
+/// for the start of a block; a sequence that ends frees its slot at once.
 ///
-/// On burn-flex, the bits of the logits of a sequence do not depend on the other sequences as long
-/// as no matrix product has more than [`batch_invariant_rows`] rows (sequences times prefix
-/// vectors). With more rows, and on other devices, they differ by rounding.
+/// On burn-flex, the tokens of a sequence and the bits of its logits do not depend on the other
+/// sequences, as long as no matrix product has more than [`batch_invariant_rows`] rows (sequences
+/// times prefix vectors). With more rows, and on other devices, the logits differ by rounding.
 ///
 /// [`batch_invariant_rows`]: block_transformer_layers::batch_invariant_rows
 ///
@@ -49,7 +49,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Allocates an engine for `model`, which must be on `device`. A model on an autodiff device is
+    /// Creates an engine for `model`, which must be on `device`. A model on an autodiff device is
     /// used with its current weights and without autodiff.
     ///
     /// # Errors
@@ -121,7 +121,8 @@ impl Engine {
     /// Decodes one token of every sequence that has a slot, and returns the events of this step.
     ///
     /// # Errors
-    /// [`GenerationError::Device`] when the logits cannot be read. The engine cannot be used further.
+    /// [`GenerationError::Device`] when the logits cannot be read. The engine cannot be used
+    /// further.
     pub fn step(&mut self) -> Result<Vec<Event>, GenerationError> {
         let mut events = self.scheduler.take_ended();
         if let Some(planned) = self.scheduler.plan() {
@@ -132,7 +133,7 @@ impl Engine {
         Ok(events)
     }
 
-    /// Returns whether every sequence has ended and its end was reported.
+    /// Returns whether every sequence has ended and every end was reported.
     pub fn is_idle(&self) -> bool {
         self.scheduler.is_idle()
     }

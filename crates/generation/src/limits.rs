@@ -14,7 +14,7 @@ pub struct Limits {
     pub max_tokens: usize,
 }
 
-/// The memory of a model's weights, and the format of its caches.
+/// The memory of a model's weights, and the format of its caches and activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Storage {
     /// Bytes of all weights.
@@ -24,7 +24,7 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Returns the storage of a model of `config` in `precision`.
+    /// Returns the storage of a model with the configuration `config` and weights in `precision`.
     pub fn of<C: FamilyConfig>(config: &C, precision: Precision) -> Self {
         Self { weight_bytes: config.weight_bytes(precision), values: precision.values() }
     }
@@ -65,16 +65,22 @@ impl Limits {
 
     /// Predicts the memory of an engine with these limits on burn-flex.
     ///
-    /// - Caches, per sequence: `2 * layers * width` values for each of
-    ///   `ceil((max_tokens - 1) / L) * E` positions of the block decoder and `E r + L - 1` positions
-    ///   of the token decoder (`L` without a prefix). For models without blocks: the same number of
-    ///   values for each of `max_tokens - 1` positions.
-    /// - Activations: the largest of three: a prefill chunk in one layer, a step of all sequences
-    ///   in one layer, and twice the logits of that step. A layer holds its input, the output of
-    ///   attention, and the inner vectors of the MLP before and after the activation function.
+    /// `L` is the block length, `E` the number of embeddings per block, and `r` the expansion
+    /// ratio.
     ///
-    /// The process itself and the temporary memory of loading the weights are not included; on other
-    /// devices the attention scores, `heads * chunk * keys` values, are not included either.
+    /// - Caches, per sequence: `2 * layers * kv_width` values for each of
+    ///   `ceil((max_tokens - 1) / L) * E` positions of the block decoder and `E r + L - 1`
+    ///   positions of the token decoder (`L` positions without a prefix). A model without blocks
+    ///   has `max_tokens - 1` positions.
+    /// - Activations: the largest of a prefill chunk in one layer, a step of all sequences in one
+    ///   layer, and twice the logits of that step. A layer holds its input, the output of
+    ///   attention, and the inner vectors of the MLP before and after the activation function. A
+    ///   step of the token decoder also holds the expanded context embeddings and, with
+    ///   cross-attention, their keys and values in all layers.
+    ///
+    /// The memory that the process uses without the engine and the temporary memory of loading the
+    /// weights are not included. On other devices, the attention scores (`heads * chunk * keys`
+    /// values) are not included either.
     pub fn memory<C: FamilyConfig>(&self, config: &C, storage: Storage) -> Memory {
         let one = SequenceBytes::new(config, self.cached_blocks(config), storage.values);
         let sequences = self.max_sequences as u64;
@@ -86,10 +92,11 @@ impl Limits {
     }
 
     /// Returns the limits with the largest number of sequences of `max_tokens` tokens that fits
-    /// into `bytes`, but at most `max_sequences`.
+    /// into `bytes`, but at most `max_sequences` (0 is taken as 1).
     ///
     /// # Errors
-    /// [`GenerationError::Memory`] when not even one sequence fits.
+    /// [`GenerationError::NoRoom`] when `max_tokens` is less than 2, [`GenerationError::Memory`]
+    /// when not even one sequence fits.
     pub fn that_fit<C: FamilyConfig>(
         config: &C,
         storage: Storage,
@@ -117,14 +124,14 @@ impl Limits {
 /// Bytes per sequence.
 struct SequenceBytes {
     cache: u64,
-    /// A chunk of its prompt.
+    /// A chunk of the prompt.
     chunk: u64,
     /// A decoding step.
     step: u64,
 }
 
 impl SequenceBytes {
-    /// The bytes of a sequence with a cache of `blocks` blocks, in the format `values`.
+    /// Returns the bytes of a sequence with a cache of `blocks` blocks, in the format `values`.
     fn new<C: FamilyConfig>(config: &C, blocks: usize, values: FloatFormat) -> Self {
         let stacks = config.stacks();
         let (e, layer) = (stacks.embeddings_per_block, layer_values(&stacks.context));

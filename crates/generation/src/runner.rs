@@ -1,4 +1,4 @@
-//! Runs the model for one step of a schedule.
+//! Executes the steps that a scheduler plans.
 
 use block_transformer_family::{BlockDecoding, Family, FamilyConfig, PaddingMask};
 use block_transformer_layers::{Positions, int_tensor};
@@ -8,8 +8,8 @@ use crate::limits::Limits;
 use crate::prompts::Group;
 use crate::scheduler::{FinishedBlock, NewPrompt, SchedulerOutput};
 
-/// Runs the output of a scheduler. It groups prompts and splits long ones into chunks. The
-/// arithmetic and the KV caches belong to the decoding state of the model.
+/// Executes the steps that a scheduler plans. It groups prompts and splits long ones into chunks.
+/// The arithmetic and the KV caches belong to the decoding state of the model.
 pub(crate) struct Runner {
     pub decoding: Box<dyn BlockDecoding>,
     block_length: usize,
@@ -55,8 +55,8 @@ impl Runner {
         self.decoding.start(in_slot_order(states, &slots))
     }
 
-    /// Runs prompts into the caches and returns the states `[rows, k, width]` after their last
-    /// blocks.
+    /// Runs prompts through the model, which adds them to the caches. Returns the states
+    /// `[rows, k, width]` of their last blocks, where `k` is the number of positions per block.
     fn prefill(&mut self, prompts: &Group) -> Tensor<3> {
         let chunks = prompts.chunks(self.positions_per_block, &self.device);
         chunks
@@ -65,7 +65,8 @@ impl Runner {
             .expect("a prompt has a block")
     }
 
-    /// Runs finished blocks into the caches and returns the states `[rows, k, width]` after them.
+    /// Runs finished blocks through the model, which adds them to the caches. Returns their states
+    /// `[rows, k, width]`, where `k` is the number of positions per block.
     fn append(&mut self, finished: &[FinishedBlock<'_>]) -> Tensor<3> {
         let (rows, length) = (finished.len(), self.block_length);
         let ids = int_tensor(finished.iter().flat_map(|block| block.ids).copied(), &self.device);

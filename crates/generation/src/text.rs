@@ -35,7 +35,7 @@ pub struct Completion {
     pub text: String,
     /// Tokens decoded, including those of a stop string.
     pub tokens: usize,
-    /// The reason why it ended; `None` if generation was interrupted before its end.
+    /// The reason why the continuation ended; `None` if generation was interrupted before that.
     pub finish: Option<Finish>,
 }
 
@@ -47,21 +47,22 @@ impl<'a, M: Family> TextGenerator<'a, M> {
     }
 
     /// Limits the number of prompts decoded together to `max_sequences`, and to the number that
-    /// fits into `memory` bytes. The completions depend on neither limit.
+    /// fits into `memory` bytes. [`Engine`](crate::Engine) states when the completions
+    /// do not depend on these limits.
     pub fn with_room(mut self, max_sequences: usize, memory: Option<u64>) -> Self {
         (self.max_sequences, self.memory) = (max_sequences, memory);
         self
     }
 
-    /// Continues every prompt until EOS, one of the strings `stop`, or `options.max_tokens`.
-    /// `options.allowed_vocab` is replaced by the tokenizer's vocabulary.
+    /// Continues every prompt until `options.eos`, one of the strings in `stop`, or
+    /// `options.max_tokens`. `options.allowed_vocab` is replaced by the tokenizer's vocabulary.
     ///
     /// `on_event` receives the index of a prompt and each of its events; [`ControlFlow::Break`]
     /// ends all prompts, and the text so far is returned.
     ///
     /// # Errors
-    /// When an option is out of its range, a prompt cannot be encoded, the tokenizer does not fit the
-    /// model, there is too little memory, or the logits are not finite.
+    /// When an option is out of its range, a prompt cannot be encoded, the tokenizer does not fit
+    /// the model, there is too little memory, or the logits are not finite.
     pub fn generate(
         &self,
         prompts: &[String],

@@ -1,4 +1,4 @@
-//! Decodes many texts together.
+//! Generates many texts in one batch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +14,11 @@ use crate::limits::Limits;
 use crate::options::Options;
 use crate::stop::StopFilter;
 
-/// Decodes many texts together: an [`Engine`] with a tokenizer, streaming text and stop strings.
+/// Generates many texts in one batch. It adds a tokenizer, streaming text and stop strings to an
+/// [`Engine`].
 ///
-/// Texts can be submitted, finish or be cancelled at any time. The engine owns everything it needs,
-/// so that a server can run it on a thread of its own.
+/// Texts can be submitted, finish or be cancelled at any time. The engine owns everything it
+/// needs, so that a server can run it on a thread of its own.
 ///
 /// ```no_run
 /// # use burn::tensor::Device;
@@ -60,7 +61,7 @@ pub struct TextEvent {
 }
 
 impl TextEngine {
-    /// Allocates an engine for `model`, which must be on `device`, and its `tokenizer`.
+    /// Creates an engine for `model` and its `tokenizer`. The model must be on `device`.
     ///
     /// # Errors
     /// When the tokenizer has ids without an embedding, or `limits` leave no room for a sequence.
@@ -84,12 +85,13 @@ impl TextEngine {
         })
     }
 
-    /// Queues a prompt, to be continued until EOS, one of the strings `stop`, or
+    /// Queues a prompt. It is continued until `options.eos`, one of the strings in `stop`, or
     /// `options.max_tokens`. `options.allowed_vocab` is replaced by the tokenizer's vocabulary.
     ///
     /// # Errors
-    /// When an option is out of its range, a stop string is empty, or the prompt cannot be encoded or
-    /// is too long.
+    /// When an option is out of its range, a stop string is empty, the prompt cannot be encoded,
+    /// or the prompt and `options.max_tokens` together exceed
+    /// [`Limits::max_tokens`](crate::Limits::max_tokens).
     pub fn submit(
         &mut self,
         prompt: &str,
@@ -128,7 +130,8 @@ impl TextEngine {
         true
     }
 
-    /// Decodes one token of every sequence that has a slot, and returns the new text and the ends.
+    /// Decodes one token of every sequence that has a slot, and returns the events: new text and
+    /// finished sequences.
     ///
     /// # Errors
     /// Those of [`Engine::step`].
@@ -137,7 +140,7 @@ impl TextEngine {
         let mut events = std::mem::take(&mut self.cancelled);
         for event in stepped {
             let id = event.id();
-            // there is no stream if the token before completed a stop string
+            // there is no stream if the sequence's previous event completed a stop string
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let (text, finish) = match event {
                 Event::Token { token, .. } => {
@@ -159,12 +162,13 @@ impl TextEngine {
         Ok(events)
     }
 
-    /// Returns whether every sequence has ended and its end was reported.
+    /// Returns whether every sequence has ended and every end was reported.
     pub fn is_idle(&self) -> bool {
         self.engine.is_idle() && self.cancelled.is_empty()
     }
 
-    /// Returns the engine of token ids, for its counts.
+    /// Returns the underlying engine, which reports the numbers of running and waiting sequences
+    /// and the work done.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
