@@ -8,14 +8,14 @@
 //! for another float type, or without the feature `flex`), and the caller then composes the
 //! operation from burn's operations.
 //!
-//! Results do not depend on the number of threads: each task writes its own part of the output, and
-//! its order of summation is fixed.
+//! Results do not depend on the number of threads: each task writes its own part of the output,
+//! and its order of summation is fixed.
 //!
 //! # Backends
 //! Each backend has a folder with one function per kernel, of the same name and signature as here.
 //! Only this file chooses between backends. The argument types ([`CausalMask`], [`RotaryAngles`],
-//! [`Indices`]) hold their values on the host and copy them to a device at most once, when a kernel
-//! asks for them; [`TargetScores`] can leave its values on the device.
+//! [`Indices`]) hold their values on the host and copy them to a device at most once, when a
+//! kernel asks for them; [`TargetScores`] can leave its values on the device.
 
 mod causal_mask;
 mod cube;
@@ -59,12 +59,12 @@ pub fn self_attention(
     imp::self_attention(qkv, heads, angles, mask)
 }
 
-/// Writes the keys and values of new positions to a KV cache in place, then attends over each row's
-/// slot from position 0 to the row's last new position.
+/// Writes the keys and values of new positions to a KV cache in place, then attends over each
+/// row's slot from position 0 to the row's last new position.
 ///
-/// Row `i` occupies slot `slots[i]`, and its new positions start at `mask.start(i)`. The mask has no
-/// key mask. Only the last `keep` new positions of a row are queries. Where the function returns
-/// `None`, the cache is unchanged.
+/// Row `i` occupies slot `slots[i]`, and its new positions start at `mask.start(i)`. The mask has
+/// no key mask. Only the last `keep` new positions of a row are queries. Where the function
+/// returns `None`, the cache is unchanged.
 ///
 /// # Shapes
 /// - `qkv`: `[rows, time, heads * 3 * head_dim]`
@@ -103,8 +103,8 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
     imp::linear(x, weight, bias)
 }
 
-/// Scores one target per row of logits. If a logit of a row is not finite, neither is the
-/// log-probability of that row.
+/// Scores one target per row of logits. If a logit of a row is not finite, the
+/// log-probability of that row is not finite either.
 ///
 /// # Shapes
 /// - `logits`: `[rows, vocab]`

@@ -17,8 +17,8 @@ const MAX_ROWS: usize = 191;
 const DEPTH: usize = 32;
 /// The largest number of columns per task: 4 KiB of each row of the matrix.
 const TASK_COLUMNS: usize = 1024;
-/// Distance in columns from a tile to the columns that it prefetches. The work in between hides the
-/// latency of memory.
+/// Distance in columns from a tile to the columns that it prefetches. The work in between hides
+/// the memory latency.
 const AHEAD: usize = 256;
 /// Vectors of columns in a tile. The sums of up to [`Vector::ROWS`] rows stay in registers.
 const VECTORS: usize = 3;
@@ -196,9 +196,10 @@ impl<T: Stored> Columns<'_, T> {
         self.weight.as_ptr().wrapping_add(first * self.size.n + self.start + column)
     }
 
-    /// Runs [`rows`](Self::rows) for the `R` rows from `tile.row` on. The first rows read the matrix
-    /// itself. At the same time they prefetch the part at `ahead` in small portions. If further rows
-    /// follow, they also copy the tile to contiguous memory, which the further rows read.
+    /// Runs [`rows`](Self::rows) for the `R` rows from `tile.row` on. The first rows read the
+    /// matrix itself. At the same time they prefetch the part at `ahead` in small portions. If
+    /// further rows follow, they also copy the tile to contiguous memory, which the further rows
+    /// read.
     #[inline(always)]
     unsafe fn some_rows<V: Vector, const R: usize, const N: usize>(
         &mut self,

@@ -1,5 +1,5 @@
-//! burn-train's terminal dashboard. Ctrl-C stays a signal, and the command "kill" of the dashboard
-//! ends the program with an exit code.
+//! burn-train's terminal dashboard. Ctrl-C still sends SIGINT (on Unix), and the dashboard's
+//! "kill" command ends the program with exit code 130.
 
 use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
@@ -14,8 +14,8 @@ use burn::train::renderer::tui::TuiMetricsRendererWrapper;
 
 use super::interrupt::INTERRUPTED;
 
-/// Time between two looks at the terminal's mode: until the dashboard has switched to raw keys, and
-/// afterwards.
+/// Intervals between checks of the terminal mode: before and after the dashboard has switched to
+/// raw mode.
 const TICKS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(200)];
 
 /// Returns whether there is a terminal to draw on.
@@ -24,10 +24,10 @@ pub(super) fn is_possible() -> bool {
     !dumb && std::io::stdout().is_terminal() && std::io::stdin().is_terminal()
 }
 
-/// Trains `run` with the dashboard on the whole terminal.
+/// Executes `run` with the full-screen dashboard.
 pub(super) fn launch(run: TrainingRun, interrupter: Interrupter) -> Result<Outcome, TrainError> {
     // This hook must be set before burn sets its own. burn's hook calls this one for every panic
-    // except that of a "kill".
+    // except the panic of a "kill".
     let (faulty, hook) = (Arc::new(AtomicBool::new(false)), take_hook());
     let seen = faulty.clone();
     set_hook(Box::new(move |panic| {
@@ -46,8 +46,8 @@ pub(super) fn launch(run: TrainingRun, interrupter: Interrupter) -> Result<Outco
     }
 }
 
-/// Keeps Ctrl-C a signal until the guard is dropped. The dashboard switches the terminal to raw
-/// keys, and ignores the key Ctrl-C.
+/// Keeps Ctrl-C sending SIGINT until the guard is dropped. The dashboard switches the terminal to
+/// raw mode and would otherwise ignore Ctrl-C. Outside Unix this has no effect.
 fn keep_signals() -> Arc<()> {
     let guard = Arc::new(());
     let held = Arc::downgrade(&guard);
@@ -61,7 +61,8 @@ fn keep_signals() -> Arc<()> {
     guard
 }
 
-/// Returns whether the signals were off.
+/// Turns the terminal's signal keys (`ISIG`) on. Returns whether they were off. Outside Unix this
+/// function does nothing and returns true.
 #[cfg(unix)]
 fn enable_signals() -> bool {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};

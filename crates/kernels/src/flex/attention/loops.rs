@@ -28,7 +28,7 @@ pub(super) fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut
     }
 }
 
-/// Adds the gradients of queries, keys and values.
+/// Adds the gradients of queries, keys and values to `d_q`, `d_k` and `d_v`.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
 pub(super) fn backward(
     view: View,

@@ -2,8 +2,8 @@
 
 use crate::causal_mask::CausalMask;
 
-/// The score of a padding key. It is finite, so that the output of a query that sees no key and its
-/// (unused) gradient are finite too.
+/// The score of a padding key. It is finite, so that a query that sees no key has a finite output
+/// and a finite (unused) gradient.
 const MASKED_SCORE: f32 = -1e30;
 
 /// Queries, keys and values of one row and head, and the mask.
