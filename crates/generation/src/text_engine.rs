@@ -91,7 +91,7 @@ impl TextEngine {
     /// # Errors
     /// When an option is out of its range, a stop string is empty, the prompt cannot be encoded,
     /// or the prompt and `options.max_tokens` together exceed
-    /// [`Limits::max_tokens`](crate::Limits::max_tokens).
+    /// [`Limits::max_tokens`].
     pub fn submit(
         &mut self,
         prompt: &str,
