@@ -11,7 +11,7 @@ use crate::engine::{Measurement, Setup, room};
 use crate::error::BenchError;
 use crate::report::{BenchReport, BenchRow, Spread};
 
-/// How many sequences are decoded together.
+/// The numbers of sequences that are decoded together.
 #[derive(Clone, Debug)]
 pub enum Batches {
     /// Each of these batch sizes, in turn.
@@ -25,12 +25,12 @@ pub enum Batches {
 pub struct DecodeBench {
     /// The models.
     pub candidates: Vec<Candidate>,
-    /// The workloads of each sequence.
+    /// The workloads. In one measurement, all sequences have the same workload.
     pub workloads: Vec<Workload>,
-    /// Sequences decoded together.
+    /// The batch sizes.
     pub batches: Batches,
     /// Time limit in seconds for the prompts of a measurement, and the same limit for its decoding.
-    /// The time of the remaining tokens is extrapolated. `None` measures every token.
+    /// The time of the remaining prompts and tokens is extrapolated. `None` measures every token.
     pub seconds: Option<f64>,
     /// Number of times that everything is measured.
     pub rounds: usize,
@@ -47,9 +47,9 @@ struct Contest<'a> {
 }
 
 impl DecodeBench {
-    /// Measures everything on `device`, which [`Self::device`] opened. After each measurement,
-    /// `progress` gets the round, counted from 1, the row of this measurement alone, and the higher of
-    /// the peaks before and after.
+    /// Measures everything on `device`, which must be the device that [`Self::device`] names. After
+    /// each measurement, `progress` gets the round (counted from 1), the row of this measurement
+    /// alone, and the peaks: the higher of the values before and after the measurement.
     ///
     /// # Errors
     /// Before the first measurement, when a continuation is too short or a batch does not fit into
@@ -143,7 +143,7 @@ impl DecodeBench {
 }
 
 impl Contest<'_> {
-    /// Returns the row of the rounds from `first` on, counted from 0.
+    /// Returns the row that summarizes the rounds from `first` on. Rounds are counted from 0.
     fn row(&self, first: usize) -> Option<BenchRow> {
         let rounds = &self.rounds[first..];
         let spread = |value: &dyn Fn(&(Measurement, Prediction)) -> f64| {

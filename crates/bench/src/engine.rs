@@ -18,11 +18,11 @@ const TOKENS: usize = 64;
 /// The result of one measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measurement {
-    /// Tokens per second, prompts included.
+    /// Generated tokens per second. The time includes the prompts, if the workload has prompts.
     pub rate: f64,
     /// Seconds until a prompt that is decoded alone has its first token.
     pub first_token: Option<f64>,
-    /// Bytes by which the process grew.
+    /// Bytes by which the process grew at its peak.
     pub peak_bytes: Option<u64>,
 }
 
@@ -88,8 +88,8 @@ impl Setup<'_> {
         let growth = Growth::start();
         let model = self.candidate.model(self.device)?.with_precision(self.precision);
         let mut engine = Engine::new(&model, self.limits(), self.device)?;
-        // accesses all the memory of the caches, and fills the context of workloads that start
-        // after one
+        // accesses all memory of the caches; workloads that start after a context attend to these
+        // random values
         engine.fill_random();
         let vocab_size = self.candidate.config.vocab_size();
         let mut busy = BusyEngine { engine, vocab_size, submitted: Vec::new() };
@@ -107,8 +107,8 @@ impl Setup<'_> {
         Ok(Measurement { rate, first_token, peak_bytes: growth.bytes() })
     }
 
-    /// Returns the seconds that all prompts and continuations take. With a time limit they are
-    /// extrapolated from some of the prompts and from tokens in the middle of the continuations.
+    /// Returns the seconds that all prompts and continuations take. With a time limit, the result
+    /// is extrapolated from some of the prompts and from tokens in the middle of the continuations.
     fn lengths(
         &self,
         busy: &mut BusyEngine,
@@ -128,8 +128,8 @@ impl Setup<'_> {
         Ok(prefill + left as f64 * self.token(busy, middle)?)
     }
 
-    /// Returns the seconds that one step takes, which decodes one token of every sequence, after
-    /// `context` tokens.
+    /// Returns the seconds that one step takes after `context` tokens. A step decodes one token of
+    /// every sequence.
     fn token(&self, busy: &mut BusyEngine, context: usize) -> Result<f64, BenchError> {
         let block_length = self.block_length();
         // the tokens that fit after the context and a prompt of one block
@@ -166,7 +166,7 @@ struct BusyEngine {
 }
 
 impl BusyEngine {
-    /// Decodes `count` sequences, and returns the seconds it took.
+    /// Decodes `count` sequences, and returns the seconds that this took.
     fn run(&mut self, count: usize, prompt: usize, new: usize) -> Result<f64, BenchError> {
         self.submit(count, 0, prompt, new)?;
         let start = Instant::now();
@@ -177,7 +177,7 @@ impl BusyEngine {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    /// Submits `count` prompts after `context` tokens.
+    /// Submits `count` prompts of `prompt` tokens, each after a context of `context` tokens.
     fn submit(
         &mut self,
         count: usize,

@@ -6,7 +6,7 @@ use block_transformer_generation::GenerationError;
 use block_transformer_training::TrainError;
 use burn::tensor::ExecutionError;
 
-/// A benchmark that cannot be run, or whose results cannot be written.
+/// A benchmark that cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// The continuation is too short to be timed in parts.
@@ -31,7 +31,12 @@ pub enum BenchError {
         source: GenerationError,
     },
     /// The batch does not fit into the memory of the machine.
-    #[error("{batch} x {model}, {workload}, needs {} MiB, and the machine has {}", needed >> 20, available >> 20)]
+    #[error(
+        "{model} with batch {batch} at workload {workload} needs {} MiB, and the machine has {} \
+         MiB",
+        needed >> 20,
+        available >> 20
+    )]
     Memory {
         /// The model.
         model: String,
@@ -39,7 +44,7 @@ pub enum BenchError {
         workload: Workload,
         /// Sequences decoded together.
         batch: usize,
-        /// Bytes that they need.
+        /// Bytes that the model and these sequences need.
         needed: u64,
         /// Bytes of memory of the machine.
         available: u64,

@@ -7,31 +7,32 @@ use block_transformer_plot::{AxisScale, Corner, Plot, PlotError, PlotLine, Style
 use crate::format::number;
 use crate::report::BenchRow;
 
-/// Compares models with blocks and models without at the same workload, one sentence per pair.
+/// Compares block models with vanilla models at the same workload, in one sentence per pair.
 pub fn ratios(rows: &[BenchRow]) -> Vec<String> {
     let line = |(block, vanilla): (&BenchRow, &BenchRow)| {
         let mut line = format!(
-            "{}: {} x {} decodes {} times as many tokens per second as {} x {} (roofline {}, predicted {})",
+            "workload {}: {} with batch {} decodes {} times as many tokens per second as {} with \
+             batch {} (ratio of the rooflines {}, of the predicted speeds {})",
             block.work,
-            block.batch,
             block.model,
+            block.batch,
             number(block.rate.median / vanilla.rate.median),
-            vanilla.batch,
             vanilla.model,
+            vanilla.batch,
             number(block.roofline.median / vanilla.roofline.median),
             number(block.predicted.median / vanilla.predicted.median),
         );
         if let (Some(block), Some(vanilla)) = (block.sequence_bytes, vanilla.sequence_bytes) {
             let times = vanilla as f64 / block as f64;
-            line += &format!("; its keys and values are {} times smaller", number(times));
+            line += &format!("; keys and values per sequence are {} times smaller", number(times));
         }
         line
     };
     pairs(rows).map(line).collect()
 }
 
-/// Pairs each row of a model with blocks with the rows of models without blocks at the same
-/// workload, and at the same batch if one was measured.
+/// Pairs each row of a block model with every row of a vanilla model at the same workload. If some
+/// of those vanilla rows have the same batch size as the block row, only they are used.
 fn pairs(rows: &[BenchRow]) -> impl Iterator<Item = (&BenchRow, &BenchRow)> {
     rows.iter().filter(|row| row.block_length > 1).flat_map(move |block| {
         let same_work = move |row: &&BenchRow| row.block_length == 1 && row.work == block.work;
@@ -66,8 +67,8 @@ pub fn draw(rows: &[BenchRow], dir: &Path) -> Result<Vec<&'static str>, PlotErro
     Ok(drawn)
 }
 
-/// Returns two lines per label: the measured values, and their limits. A point is its label, its
-/// `x`, its measured value and its limit.
+/// Returns two lines for each label that has at least two points: the measured values and their
+/// limits. A point consists of a label, an `x`, a measured value and its limit.
 fn lines(points: impl Iterator<Item = (String, f64, [f64; 2])>) -> Vec<PlotLine> {
     let mut lines: Vec<PlotLine> = Vec::new();
     for (label, x, [measured, limit]) in points {
@@ -90,7 +91,8 @@ fn speeds(row: &BenchRow) -> [f64; 2] {
     [row.rate.median, row.roofline.median]
 }
 
-/// Returns whether a model was measured after one context with several batches.
+/// Returns whether some model was measured with more than one batch size at the same context
+/// length.
 fn has_batches(rows: &[BenchRow]) -> bool {
     let same = |a: &BenchRow, b: &BenchRow| {
         a.model == b.model && a.context == b.context && a.batch != b.batch
@@ -119,14 +121,14 @@ fn over_batch(rows: &[BenchRow]) -> Option<Plot> {
     let point =
         |row: &BenchRow| (format!("{}, {}", row.model, row.work), row.batch as f64, speeds(row));
     let lines = lines(rows.iter().filter(several).map(point));
-    throughput("Decoding, by batch", "sequences together", lines, Corner::LowerRight)
+    throughput("Decoding, by batch", "batch size (sequences)", lines, Corner::LowerRight)
 }
 
 fn over_context(rows: &[BenchRow]) -> Option<Plot> {
     let batches = has_batches(rows);
     let point = |row: &BenchRow| {
-        let batch = if batches { format!("{} x ", row.batch) } else { String::new() };
-        Some((format!("{batch}{}", row.model), row.context? as f64, speeds(row)))
+        let batch = if batches { format!(", batch {}", row.batch) } else { String::new() };
+        Some((format!("{}{batch}", row.model), row.context? as f64, speeds(row)))
     };
     let lines = lines(rows.iter().filter_map(point));
     throughput("Decoding, by context", "tokens of context", lines, Corner::LowerLeft)
@@ -152,11 +154,11 @@ fn ratio_over_context(rows: &[BenchRow]) -> Option<Plot> {
     })
 }
 
-/// Loss over throughput, with a point per checkpoint and workload.
+/// Loss against throughput, with one point per checkpoint, workload and batch size.
 fn frontier(rows: &[BenchRow]) -> Option<Plot> {
     let points = rows.iter().filter_map(|row| {
         let points = vec![(row.rate.median, row.loss?)];
-        let label = format!("{}, {} x {}", row.model, row.batch, row.work);
+        let label = format!("{}, {}, batch {}", row.model, row.work, row.batch);
         Some(PlotLine { label, points, style: Style::Marked })
     });
     let lines: Vec<PlotLine> = points.collect();

@@ -2,7 +2,7 @@
 //!
 //! [`DecodeBench`] and [`SequenceBench`] measure several models in turn. The peaks of the device
 //! are measured before and after each measurement, and a [`BenchReport`] compares every speed with
-//! the limit that they set.
+//! the limit that these peaks set.
 
 mod candidate;
 mod decode;

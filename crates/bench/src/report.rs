@@ -15,7 +15,7 @@ use crate::format::{number, table};
 /// The median and range of repeated measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// The middle value; of an even number of values, the mean of the middle two.
+    /// The middle value; for an even number of values, the mean of the middle two.
     pub median: f64,
     /// The smallest value.
     pub min: f64,
@@ -63,13 +63,13 @@ pub struct BenchRow {
     pub token_flops: f64,
     /// Bytes of weights and caches read per token.
     pub token_bytes: f64,
-    /// The most tokens per second that the peaks measured before and after allow.
+    /// The limit in tokens per second that follows from the peaks measured before and after.
     pub roofline: Spread,
     /// Tokens per second that the cost model predicts from these peaks.
     pub predicted: Spread,
-    /// The share of the roofline: the spread of the shares of single measurements.
+    /// The rate of each measurement divided by its roofline.
     pub share: Spread,
-    /// The share of the predicted speed, in the same way.
+    /// The rate of each measurement divided by its predicted rate.
     pub predicted_share: Spread,
     /// The validation loss of the checkpoint, in nats per token.
     pub loss: Option<f64>,
@@ -215,11 +215,12 @@ impl BenchReport {
 
     /// Explains the columns of the table.
     pub fn legend(&self) -> &'static str {
-        "tokens/s: the median of the rounds, and the slowest and fastest. Roofline: the larger of the \
-         FLOPs divided by the matmul peak and the bytes of weights and caches divided by the memory \
-         peak. Predicted: the same maximum for each phase of a step (matrix products, attention, LM \
-         head), with activations in memory, summed because the phases run one after the other on a \
-         processor. Memory: the growth of the process; predicted: weights, caches and activations by \
+        "tokens/s: the median of the rounds, and the slowest and fastest round. Roofline: the \
+         speed if a step takes the larger of two times: the FLOPs divided by the matmul peak, and \
+         the bytes of weights and caches divided by the memory peak. Predicted: the speed if each \
+         phase of a step (matrix products, attention, LM head) takes the larger of these two \
+         times, with the bytes of activations included, and the phases run one after the other. \
+         Memory: the growth of the process; predicted memory: weights, caches and activations by \
          formula."
     }
 }

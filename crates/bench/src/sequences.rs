@@ -14,7 +14,7 @@ use crate::memory::Growth;
 use crate::prompt::token_ids;
 use crate::report::{BenchReport, BenchRow, Spread};
 
-/// Steps that are not counted: the process allocates its memory in them.
+/// Steps that are not counted, because the process allocates its memory in them.
 const WARM_UP: u64 = 2;
 
 /// The computation for a batch of whole sequences.
@@ -58,10 +58,10 @@ impl SequenceBench {
         Ok(())
     }
 
-    /// Measures every model on `device`, which [`Self::device`] opened.
+    /// Measures every model on `device`, which must be the device that [`Self::device`] names.
     ///
     /// # Errors
-    /// Those of [`Self::check`], and when the device fails.
+    /// When [`Self::check`] returns an error, or the device fails.
     pub fn run(&self, device: &Device) -> Result<BenchReport, BenchError> {
         self.check()?;
         let precision = Precision::default();
@@ -91,8 +91,8 @@ impl SequenceBench {
         peak_bytes: Option<u64>,
     ) -> Option<BenchRow> {
         let tokens = self.batch * self.context;
-        // the matrix products per token are those of decoding; with gradients there are three times
-        // as many; the weights are read once per step, with their gradients and moments
+        // a token has the same matrix products as in decoding, and three times as many with
+        // gradients; the weights are read once per step, with their gradients and moments
         let token = decode(&preset.model, tokens, self.context / 2, Sizes::from(machine)).total();
         let (times, name) = match self.kind {
             StepKind::Evaluation => (1.0, "loss"),

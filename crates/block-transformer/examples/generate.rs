@@ -1,5 +1,5 @@
-//! Continues a text: `generate [CHECKPOINT [PROMPT]]`. Without a checkpoint it makes one of a tiny,
-//! untrained model, which writes noise.
+//! Continues a text: `generate [CHECKPOINT [PROMPT]]`. Without CHECKPOINT, it first writes a
+//! checkpoint of a tiny, untrained model, so the text is noise.
 
 use std::error::Error;
 use std::ops::ControlFlow;

@@ -28,11 +28,11 @@ const UNUSED: &str = "unused.safetensors";
 pub struct Contents<'a> {
     /// The model.
     pub model: &'a LanguageModel,
-    /// Its configuration.
+    /// The model's configuration.
     pub config: &'a ModelConfig,
-    /// Its tokenizer.
+    /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// State of the optimizer. Without it the checkpoint cannot be resumed from.
+    /// State of the optimizer. Without it, a run cannot be resumed from the checkpoint.
     pub optimizer: Option<&'a ModuleOptimizer>,
     /// Position of the run.
     pub state: &'a State,
@@ -43,16 +43,16 @@ pub struct Contents<'a> {
 /// An opened checkpoint.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// Its folder.
+    /// The checkpoint's folder.
     pub dir: PathBuf,
     /// Configuration of the model.
     pub config: ModelConfig,
-    /// Position of the run that wrote it.
+    /// Position of the run that wrote the checkpoint.
     pub state: State,
-    /// SHA-256 of the file of the weights, in lower-case hexadecimal.
+    /// SHA-256 of the weights file, in lower-case hexadecimal.
     pub weights_sha256: String,
-    /// Newer checkpoints of the same run that [`open`](Self::open) skipped because they are damaged,
-    /// newest first.
+    /// The errors of newer checkpoints of the same run, which [`open`](Self::open) skipped because
+    /// they are damaged; newest first.
     pub skipped: Arc<[CheckpointError]>,
 }
 
@@ -91,7 +91,8 @@ impl Checkpoint {
     /// Opens a checkpoint folder, or the newest undamaged checkpoint of a run folder.
     ///
     /// # Errors
-    /// When there is no undamaged checkpoint, or a newer version of the program wrote it.
+    /// When there is no undamaged checkpoint, or a newer version of the program wrote the
+    /// checkpoint.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         if dir.join(manifest::NAME).exists() || dir.join(MODEL).exists() {
             return Self::open_folder(dir);
@@ -141,7 +142,7 @@ impl Checkpoint {
     /// Reads the tokenizer.
     ///
     /// # Errors
-    /// When its file is damaged.
+    /// When the tokenizer's file is damaged.
     pub fn tokenizer(&self) -> Result<Tokenizer, CheckpointError> {
         Ok(Tokenizer::load(&self.dir.join(TOKENIZER))?)
     }
@@ -162,7 +163,7 @@ impl Checkpoint {
     /// Reads the published tensors that no layer uses.
     ///
     /// # Errors
-    /// When their file is damaged.
+    /// When the file of these tensors is damaged.
     pub fn unused(&self) -> Result<HostTensors, CheckpointError> {
         let path = self.dir.join(UNUSED);
         if path.exists() { Ok(read_tensors(&path)?) } else { Ok(HostTensors::new()) }

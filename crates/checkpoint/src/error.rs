@@ -16,7 +16,7 @@ pub enum CheckpointError {
     /// The folder does not exist.
     #[error("{0}: there is no such folder")]
     NoFolder(PathBuf),
-    /// The folder is neither a checkpoint nor the folder of a run with one.
+    /// The folder is neither a checkpoint nor the folder of a run with a checkpoint.
     #[error("{0}: the folder is not a checkpoint and holds no run with a checkpoint")]
     NoCheckpoint(PathBuf),
     /// Every checkpoint of the run is damaged.

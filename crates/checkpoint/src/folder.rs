@@ -31,8 +31,8 @@ impl RunFolder {
         self.config_path().exists() || !self.checkpoints().is_empty()
     }
 
-    /// Creates the folder, removes incomplete files that killed processes left, and writes the
-    /// run's configuration.
+    /// Creates the folder, removes temporary files and folders that killed processes left, and
+    /// writes the run's configuration.
     ///
     /// # Errors
     /// When the folder is not writable.
@@ -83,7 +83,8 @@ impl RunFolder {
         write(&self.checkpoint_dir().join("best"), name.as_bytes())
     }
 
-    /// Removes the checkpoints after step `step`. They are damaged, and their steps will be repeated.
+    /// Removes the checkpoints of steps after `step`. This is for a run that resumes from `step`
+    /// because all later checkpoints are damaged; the run repeats their steps.
     ///
     /// # Errors
     /// When one cannot be removed.

@@ -3,7 +3,7 @@
 //!
 //! A checkpoint folder is complete or absent, even if the writing process is killed. Its manifest
 //! holds the SHA-256 of every file. [`Checkpoint::open`] accepts a checkpoint folder or the folder
-//! of a training run ([`RunFolder`]); it needs no trainer.
+//! of a training run ([`RunFolder`]). Opening a checkpoint needs no trainer.
 
 mod checkpoint;
 mod error;

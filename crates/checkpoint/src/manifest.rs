@@ -50,7 +50,8 @@ impl Manifest {
         serde_json::from_value(manifest).map_err(damaged)
     }
 
-    /// Compares every file of `dir` with the manifest, which must list those of `needed`.
+    /// Compares every file that the manifest lists with the file in `dir`. The manifest must list
+    /// all files of `needed`.
     pub(crate) fn verify(&self, dir: &Path, needed: &[&str]) -> Result<(), CheckpointError> {
         if let Some(name) = needed.iter().find(|name| !self.files.contains_key(**name)) {
             return Err(CheckpointError::damaged(&dir.join(NAME), format!("{name} is not listed")));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// burn's version, which the workspace pins; a test compares the two.
+/// burn's version. A test compares it with the version that the workspace pins.
 const BURN: &str = "0.22.1";
 
 /// The position of a training run, and the settings that it was started with. The default is the
@@ -22,7 +22,7 @@ pub struct State {
     pub train_loss: Option<f64>,
     /// The latest validation loss, in nats per token.
     pub validation_loss: Option<f64>,
-    /// The lowest validation loss, with its step.
+    /// The step with the lowest validation loss, and this loss.
     pub best: Option<(u64, f64)>,
     /// Tokens per training sequence; `None` for imported weights.
     #[serde(default)]

@@ -27,7 +27,8 @@ impl Cost {
     }
 
     /// Returns the least time in seconds that `machine` needs: the larger of the time for the
-    /// arithmetic and the time to read weights and caches. Activations may stay on the chip.
+    /// arithmetic and the time to move weights and caches. Activations do not count, because they
+    /// may stay on the chip.
     pub fn bound(&self, machine: &Machine) -> f64 {
         (self.flops() / machine.flops).max((self.weights + self.caches) / machine.bandwidth)
     }
@@ -77,9 +78,9 @@ impl Phases {
         self.0.iter().copied().sum()
     }
 
-    /// Returns the seconds of all phases if they do not overlap and each is as fast as the peaks of
-    /// `machine` allow: arithmetic in one phase does not hide memory traffic in another.
-    /// Activations are read from memory.
+    /// Returns the seconds of all phases if they do not overlap and each phase is as fast as the
+    /// peaks of `machine` allow: arithmetic in one phase does not hide memory traffic in another.
+    /// The traffic includes the activations.
     pub fn seconds(&self, machine: &Machine) -> f64 {
         let seconds = |cost: &Cost| {
             let bytes = cost.weights + cost.caches + cost.activations;

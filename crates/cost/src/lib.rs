@@ -2,7 +2,7 @@
 //! on a machine with known peaks (the roofline model of Williams et al., 2009).
 //!
 //! The formulas follow the steps of [`block_transformer_generation::Engine`]; a test compares them
-//! with the operations that it counts.
+//! with the operations that the engine counts.
 
 mod cost;
 mod machine;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use block_transformer_family::FloatFormat;
 use serde::Deserialize;
 
-/// A machine, as the cost model describes it. As a file it is TOML with these keys.
+/// A machine, as the cost model describes it. The file of a machine is TOML with these keys.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
@@ -18,10 +18,10 @@ pub struct Machine {
     pub bandwidth: f64,
     /// Memory for weights, caches and activations, in bytes.
     pub memory: f64,
-    /// How matrices are stored.
+    /// The format of the matrices of linear layers.
     #[serde(default)]
     pub weights: FloatFormat,
-    /// How caches and activations are stored.
+    /// The format of caches, activations and all other parameters.
     #[serde(default, alias = "numbers")]
     pub values: FloatFormat,
 }
@@ -53,7 +53,8 @@ impl Machine {
     /// Returns the machine called `name`, or the one that the file of that name describes.
     ///
     /// # Errors
-    /// When there is neither, a key is missing or unknown, or a peak is not positive.
+    /// When there is neither a machine nor a readable file of that name, a key is missing or
+    /// unknown, or a peak is not positive.
     pub fn open(name: &Path) -> Result<Self, MachineError> {
         let mut named = named();
         if let Some(machine) = name.to_str().and_then(|name| named.remove(name)) {

@@ -14,7 +14,7 @@ use crate::machine::Machine;
 
 /// Rows and columns of the matrices that are multiplied.
 const SIZE: usize = 1024;
-/// Bytes that are read.
+/// Bytes that are read, or on a GPU read and written.
 const BYTES: usize = 512 << 20;
 /// Repetitions of each measurement; the fastest one counts.
 const REPETITIONS: usize = 6;
@@ -24,12 +24,12 @@ const REPETITIONS: usize = 6;
 pub struct Peaks {
     /// FLOP/s of the product of two square matrices.
     pub flops: f64,
-    /// Bytes read from memory per second.
+    /// Bytes per second: read from memory on a processor, read or written on a GPU.
     pub bandwidth: f64,
 }
 
 impl Peaks {
-    /// Measures the peaks of `device`, which `name` opened.
+    /// Measures the peaks of `device`, which must be the device that `name` names.
     ///
     /// # Errors
     /// When the device fails.
@@ -69,7 +69,7 @@ impl Peaks {
         Self { flops: self.flops.max(other.flops), bandwidth }
     }
 
-    /// Returns this machine as the cost model describes machines, for models stored in `precision`.
+    /// Returns the description of this machine in the cost model, for models stored in `precision`.
     pub fn machine(self, precision: Precision) -> Machine {
         Machine {
             name: "this machine".into(),

@@ -8,11 +8,11 @@ use crate::cost::{Cost, Phases};
 use crate::sizes::Sizes;
 use crate::stack::{DecodingBatch, KeysRead, attention, encoder, matrices, t5};
 
-/// Positions of a prompt that the engine runs together.
+/// The largest number of positions of a prompt that the engine runs in one pass.
 const CHUNK: usize = block_transformer_generation::PREFILL_CHUNK;
 
-/// Returns the cost of decoding one token of each of `batch` sequences after `context` tokens; with
-/// blocks, the mean over the tokens of a block.
+/// Returns the cost of one decoding step after `context` tokens. The step decodes one token of each
+/// of `batch` sequences. With blocks, the cost is the mean over the tokens of a block.
 pub fn decode<C: FamilyConfig>(config: &C, batch: usize, context: usize, sizes: Sizes) -> Phases {
     let (stacks, rows, context) = (config.stacks(), batch as f64, context as f64);
     if let Some(token) = &stacks.token {
@@ -28,7 +28,8 @@ pub fn decode<C: FamilyConfig>(config: &C, batch: usize, context: usize, sizes: 
     ])
 }
 
-/// Returns the cost of decoding one block of each of `rows` sequences, divided by its length.
+/// Returns the cost of decoding one block of each of `rows` sequences, divided by the block length.
+/// This is the mean cost of a step that decodes one token of each sequence.
 fn block(
     stacks: &Stacks,
     token: &TokenDecoderShape,
@@ -55,7 +56,8 @@ fn block(
             let first = token.first_positions() as f64;
             let positions = rows * (first + l - 1.0);
             let batch = DecodingBatch { positions, finished: rows * l, passes: l };
-            // the prefix attends to itself causally; token i attends to the prefix and to i - 1 tokens
+            // the first positions (prefix or BOS) attend causally to each other; input token i
+            // (from 1 to l - 1) attends to them and to i tokens, itself included
             let next = (l - 1.0) * first + l * (l - 1.0) / 2.0;
             let keys_read = KeysRead {
                 keys: rows * (first * (first + 1.0) / 2.0 + next),
@@ -65,7 +67,8 @@ fn block(
             [matrices(&token.stack, batch, sizes), attention(&token.stack, batch, keys_read, sizes)]
         }
     };
-    // a token table is always stored like activations
+    // a tied head is the token embedding table, which is always stored in the format of the
+    // activations
     let head_bytes = if token.tied_head { sizes.values } else { sizes.weights };
     let phases = [
         embedder(stacks, rows, sizes),
@@ -79,7 +82,8 @@ fn block(
     Phases(phases.map(|cost| cost * (1.0 / l)).into())
 }
 
-/// Returns the cost of prefilling a prompt of `tokens` tokens, up to its last hidden state.
+/// Returns the cost of prefilling a prompt of `tokens` tokens, up to the output of the context
+/// stack for the last block. Token decoder and LM head are not included.
 pub fn prefill<C: FamilyConfig>(config: &C, tokens: usize, sizes: Sizes) -> Phases {
     let stacks = config.stacks();
     let blocks = tokens.div_ceil(stacks.block_length);
@@ -93,8 +97,9 @@ pub fn prefill<C: FamilyConfig>(config: &C, tokens: usize, sizes: Sizes) -> Phas
     ])
 }
 
-/// Returns the positions of a prompt of `blocks` blocks of `e` positions, run in chunks, and the keys
-/// that they attend to: those of their own block and of the blocks before it.
+/// Counts the positions and keys of a prompt that is run in chunks. The prompt has `blocks` blocks
+/// with `e` positions each. A position attends to the keys of its own block and of all blocks
+/// before that block.
 fn chunks(blocks: usize, e: usize) -> (DecodingBatch, KeysRead) {
     let most = (CHUNK / e).max(1);
     let positions = (blocks * e) as f64;
@@ -132,7 +137,7 @@ fn embedder(stacks: &Stacks, blocks: f64, sizes: Sizes) -> Cost {
     encoder + join
 }
 
-/// Returns the cost of the logits of `rows` rows, and of sampling from them.
+/// Returns the cost of computing `rows` rows of logits and of sampling from these rows.
 fn head(vocab: usize, width: usize, rows: f64, sizes: Sizes, bytes: f64) -> Cost {
     let (vocab, width) = (vocab as f64, width as f64);
     Cost {

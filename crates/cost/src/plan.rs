@@ -56,8 +56,8 @@ pub fn cache_bytes_per_context_token(config: &ModelConfig, machine: &Machine) ->
     (caches(context) - caches(0)) / context as f64
 }
 
-/// Returns the limits of an engine with the largest number of sequences of `tokens` tokens that
-/// fits into the machine's memory.
+/// Returns the limits of an engine with the largest number of sequences that fits into the
+/// machine's memory. Each sequence has up to `tokens` tokens.
 ///
 /// # Errors
 /// [`GenerationError::Memory`] when not even one sequence fits.
@@ -70,7 +70,7 @@ pub fn largest_batch(
     Limits::that_fit(config, storage(config, machine), tokens, usize::MAX, bytes)
 }
 
-/// How a model of `config` is stored on a machine.
+/// Returns the storage of a model on a machine. `config` is the model's configuration.
 fn storage(config: &ModelConfig, machine: &Machine) -> Storage {
     let matrices = config.stacks().matrix_params() as u64;
     let others = config.num_params() as u64 - matrices;

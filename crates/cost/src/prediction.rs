@@ -13,9 +13,11 @@ use crate::workload::{Lengths, Workload};
 pub struct Prediction {
     /// Seconds until a prompt that is decoded alone has its first token; `None` without a prompt.
     pub first_token: Option<f64>,
-    /// Tokens per second if every phase takes its time in [`Phases::seconds`], prompts included.
+    /// Generated tokens per second if every phase takes the time that [`Phases::seconds`] predicts.
+    /// The time includes the prompts.
     pub rate: f64,
-    /// Tokens per second at [`Cost::bound`], prompts included: the limit of the machine.
+    /// Generated tokens per second if all prefills and steps take the time that [`Cost::bound`]
+    /// returns: the limit of the machine. The time includes the prompts.
     pub bound: f64,
     /// The cost of a token in the middle of the continuation.
     pub token: Cost,

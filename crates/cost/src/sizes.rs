@@ -5,9 +5,9 @@ use crate::machine::Machine;
 /// Bytes per value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sizes {
-    /// Bytes per value of a matrix.
+    /// Bytes per value of the matrices of linear layers, except a tied head.
     pub weights: f64,
-    /// Bytes per value of caches and activations.
+    /// Bytes per value of caches, activations and token tables.
     pub values: f64,
 }
 

@@ -76,8 +76,9 @@ pub(crate) fn encoder(stack: &StackShape, sequences: f64, length: f64, sizes: Si
     }
 }
 
-/// Returns the costs of the matrix products and of attention in a T5 decoder that decodes `length`
-/// tokens of each of `sequences` sequences, one at a time, with `states` encoder states.
+/// Returns the costs of the matrix products and of the attention of a T5 decoder. The decoder
+/// decodes `length` tokens in each of `sequences` sequences, one token at a time. Each sequence has
+/// `states` encoder states.
 pub(crate) fn t5(
     stack: &StackShape,
     sequences: f64,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The tokens of a prompt and of its continuation, written `2048:128`.
+/// The lengths of a prompt and its continuation in tokens, written as `2048:128`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lengths {
     /// Tokens of the prompt.
@@ -15,7 +15,8 @@ pub struct Lengths {
 /// A text that is not a pair of lengths.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`{0}` must be the tokens of the prompt and of the continuation, such as 2048:128, each from 1 to {most}",
+    "`{0}` must be the lengths of prompt and continuation in tokens, such as 2048:128, each from 1 \
+     to {most}",
     most = Lengths::MOST
 )]
 pub struct LengthsError(String);
@@ -52,9 +53,9 @@ impl fmt::Display for Lengths {
 /// The work of each sequence in a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
-    /// It reads a prompt and writes a continuation.
+    /// The sequence reads a prompt and writes a continuation.
     Lengths(Lengths),
-    /// It writes tokens after this many tokens of context.
+    /// The sequence writes tokens after this many tokens of context.
     AtContext(usize),
 }
 

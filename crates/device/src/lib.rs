@@ -1,7 +1,7 @@
 //! Devices by name, and the memory of the process and the machine.
 //!
-//! The features of this crate choose which backends of burn are built in: `flex`, `ndarray`, `cuda`,
-//! `wgpu` and `cubecl-cpu`. There is no default backend.
+//! The features of this crate choose which backends of burn are built in: `flex`, `ndarray`,
+//! `cuda`, `wgpu` and `cubecl-cpu`. No feature is on by default.
 
 mod memory;
 mod name;

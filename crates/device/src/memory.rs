@@ -3,14 +3,15 @@
 /// Tells glibc to keep the memory that the process frees, and Linux to use large pages for it.
 /// Returns true if the settings were changed.
 ///
-/// Call it first in `main`: the speeds in the README were measured with it. Every tensor operation
-/// of burn's CPU backends allocates its result. By default, glibc requests memory from the system
-/// for each large result and returns it afterwards; the system clears these pages each time, which
-/// takes a fifth of a training step. With pages of 4 KiB, matrices are also read at only two thirds
-/// of the memory bandwidth.
+/// Call this function first in `main`: the speeds in the README were measured with it. Every tensor
+/// operation of burn's CPU backends allocates its result. By default, glibc requests memory from
+/// the system for each large result and returns it afterwards; the system clears these pages each
+/// time, which takes a fifth of a training step. With pages of 4 KiB, matrices are also read at
+/// only two thirds of the memory bandwidth.
 ///
 /// Returns false and changes nothing on systems other than Linux with glibc, and when the process
-/// already has other threads, because glibc does not allow these settings to change while they run.
+/// already has other threads, because glibc does not allow these settings to change while other
+/// threads run.
 pub fn keep_freed_memory() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -12,8 +12,8 @@ use crate::memory::machine_memory;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceName {
-    /// The processor, with burn-flex and this project's kernels for it. This is the fastest device
-    /// on a processor.
+    /// The processor, with burn-flex and this project's kernels for burn-flex. This is the fastest
+    /// of the devices that compute on the processor.
     #[default]
     Flex,
     /// The processor, with burn-ndarray, which burn deprecates.
@@ -44,7 +44,7 @@ impl DeviceName {
     /// Returns the name, the feature and the description.
     const fn words(self) -> [&'static str; 3] {
         match self {
-            Self::Flex => ["flex", "flex", "the processor, fastest"],
+            Self::Flex => ["flex", "flex", "the processor, with burn-flex (fastest)"],
             Self::Ndarray => {
                 ["ndarray", "ndarray", "the processor, with burn-ndarray (deprecated by burn)"]
             }

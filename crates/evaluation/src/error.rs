@@ -87,8 +87,8 @@ pub enum EvalError {
     NoCheckpoints,
     /// Checkpoints with different tokenizers, whose losses per token cannot be compared.
     #[error(
-        "{checkpoint} has another tokenizer than {first}; losses per token cannot be compared between \
-         them: evaluate each on its own"
+        "{checkpoint} has another tokenizer than {first}; their losses per token cannot be \
+         compared: evaluate each on its own"
     )]
     Tokenizers {
         /// The checkpoint, as given.
@@ -134,7 +134,8 @@ pub enum EvalError {
     /// An evaluation that cannot be resumed, because its input has changed or a file is damaged.
     #[error("{place}: {reason}; start again in another folder")]
     NotResumable {
-        /// The folder of the evaluation, or the file, with the line number if it is a text file.
+        /// The folder of the evaluation, or the damaged file, with the line number if a line is
+        /// damaged.
         place: String,
         /// The setting that changed, or the damage.
         reason: String,

@@ -9,12 +9,13 @@ use serde::Serialize;
 pub struct Estimate {
     /// The value.
     pub value: f64,
-    /// Its standard error; `None` for fewer than two observations.
+    /// The standard error of the value; `None` for fewer than two observations.
     pub standard_error: Option<f64>,
 }
 
 impl Estimate {
-    /// The mean of `values`, and the standard error of the mean from the sample's deviation.
+    /// The mean of `values`, with its standard error: the standard deviation of `values` divided by
+    /// the square root of their number.
     pub fn mean(values: &[f64]) -> Self {
         let count = values.len() as f64;
         let mean = values.iter().sum::<f64>() / count;
@@ -38,7 +39,7 @@ pub struct Bootstrap {
 }
 
 impl Bootstrap {
-    /// Standard errors of the columns that `statistic` returns. It gets the indices of the
+    /// Standard errors of the columns that `statistic` returns. `statistic` gets the indices of the
     /// observations in one resample: `count` values below `count`. `None` for fewer than two
     /// observations, from which no variation can be estimated.
     pub fn standard_errors(
@@ -69,9 +70,9 @@ impl Bootstrap {
     }
 
     /// Estimates means over items that come in clusters, such as the windows of a book. Each
-    /// observation is a cluster: the sums of its columns, and the number of its items. The estimate
-    /// of a column is the sum of its sums divided by the sum of the counts. Clusters are resampled
-    /// as a whole, because the items of a cluster are similar.
+    /// observation is a cluster: for each column, the sum over the cluster's items; and the number
+    /// of the items. The estimate of a column is its sum over all clusters divided by the number of
+    /// all items. Clusters are resampled as a whole, because the items of a cluster are similar.
     pub fn ratios(&self, clusters: &[(Vec<f64>, f64)]) -> Vec<Estimate> {
         let columns = clusters.first().map_or(0, |(sums, _)| sums.len());
         let ratios = |times: &[u32]| -> Vec<f64> {

@@ -1,6 +1,6 @@
-//! Prompts, log-likelihoods and scores are those of the harness: of a few made-up items per task,
-//! tokenized by bytes, and of the first items of the real task files. `reference/make.py` recorded
-//! them with the small random models that are built here.
+//! Compares prompts, log-likelihoods and scores with recorded results of the harness, for a few
+//! made-up items per task, tokenized by bytes, and for the first items of the real task files.
+//! `reference/make.py` recorded the results with the small random models that are built here.
 //!
 //! The real texts are not part of this project. Their test runs where `BT_EVAL_DATA` names a folder
 //! with the task files and `BT_EVAL_TOKENIZER` names the file of the GPT-NeoX tokenizer.

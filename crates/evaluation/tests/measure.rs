@@ -1,8 +1,8 @@
 //! Losses of books against models that run one window at a time.
 
 use block_transformer_datasets::Window;
-use block_transformer_evaluation::Scorer;
 use block_transformer_evaluation::documents::{BookScorer, Measures, Tally, Windows};
+use block_transformer_evaluation::{EvalError, Scorer};
 use block_transformer_testing::{model, shape, shapes};
 use block_transformer_text::{EOS, PAD};
 use block_transformer_training::token_batch;
@@ -120,4 +120,12 @@ fn the_work_is_the_number_of_windows_scored() {
             assert_eq!(tally.windows + tally.rolling_windows, scorer.work(tokens));
         }
     }
+}
+
+#[test]
+fn a_stride_or_batch_of_zero_is_named() {
+    let model = model(&shape("vanilla"), &Device::flex());
+    let error = |stride, batch| BookScorer::new(Scorer::new(&model), measures(stride, batch)).err();
+    assert!(matches!(error(0, 1), Some(EvalError::Zero("stride"))));
+    assert!(matches!(error(1, 0), Some(EvalError::Zero("batch"))));
 }

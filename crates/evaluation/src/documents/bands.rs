@@ -21,7 +21,8 @@ pub(crate) fn bands(from: usize, to: usize, per_octave: usize, unit: usize) -> V
     edges.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
 }
 
-/// The centre of a band on a logarithmic axis: the geometric mean of its first and last position.
+/// The centre of a band on a logarithmic axis: the geometric mean of the first and the last
+/// position of the band.
 pub(crate) fn middle(band: &Range<usize>) -> f64 {
     (band.start as f64 * (band.end - 1) as f64).sqrt()
 }

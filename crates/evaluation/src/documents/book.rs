@@ -14,9 +14,9 @@ use crate::error::EvalError;
 /// A file with the text of a book.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Book {
-    /// Its path below the folder it was found in, without `.txt`.
+    /// The path without `.txt`, relative to the folder of the books or to the folder of their list.
     pub name: String,
-    /// Its file.
+    /// The book's file.
     pub path: PathBuf,
 }
 
@@ -25,16 +25,16 @@ pub struct Book {
 pub struct BookIdentity {
     /// The book's name.
     pub name: String,
-    /// Bytes of its file.
+    /// Bytes of the book's file.
     pub bytes: u64,
-    /// SHA-256 of its file.
+    /// SHA-256 of the book's file.
     pub sha256: String,
 }
 
 /// A book's text.
 #[derive(Clone, Debug)]
 pub struct BookText {
-    /// Its file.
+    /// The book's file.
     pub path: PathBuf,
     /// The identity of the file that was read.
     pub identity: BookIdentity,
@@ -43,9 +43,9 @@ pub struct BookText {
 }
 
 impl Book {
-    /// Lists the books at `path`. In a folder, these are its `.txt` files and those of its
-    /// subfolders, sorted by path, without hidden ones. A file is a list of books: one path per
-    /// line, relative to the file's own folder.
+    /// Lists the books at `path`. If `path` is a folder, the books are the `.txt` files in the
+    /// folder and its subfolders, sorted by path; hidden files and folders are skipped. If `path`
+    /// is a file, it is a list of books: one path per line, relative to the folder of the list.
     ///
     /// # Errors
     /// When there is no book, or a line of a list names a file that does not exist or is already
@@ -74,7 +74,7 @@ impl Book {
         }
     }
 
-    /// The books of `files`, with the names of the files.
+    /// Returns one book per file. The name of a book is the name of its file without `.txt`.
     pub fn of_files(files: &[PathBuf]) -> Vec<Self> {
         let named = |path: &PathBuf| name(Path::new(path.file_name().unwrap_or_default()));
         files.iter().map(|path| Self { name: named(path), path: path.clone() }).collect()
@@ -105,8 +105,8 @@ impl BookText {
     /// Returns the token ids of the text, without special ids at either end.
     ///
     /// # Errors
-    /// When the tokens do not decode to the text. Bits per byte would then be those of a different
-    /// text.
+    /// When the tokenizer fails, or the tokens do not decode to the text. The bits per byte of such
+    /// tokens would describe a different text.
     pub fn tokens(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>, EvalError> {
         let ids = tokenizer.encode(&self.text)?;
         match tokenizer.decodes_to(&ids, &self.text) {

@@ -15,7 +15,7 @@ use crate::tasks::check_tokenizer;
 pub struct OpenCheckpoint {
     /// The checkpoint.
     pub checkpoint: Checkpoint,
-    /// Its description in results.
+    /// The checkpoint's description in results.
     pub info: CheckpointInfo,
 }
 
@@ -31,11 +31,12 @@ pub struct OpenCheckpoints {
 /// The description of a checkpoint in results.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointInfo {
-    /// Its name in tables and plots, different from those of the other checkpoints.
+    /// The checkpoint's name in tables and plots. No other checkpoint of the evaluation has this
+    /// name.
     pub label: String,
-    /// Its folder.
+    /// The checkpoint's folder.
     pub folder: PathBuf,
-    /// SHA-256 of its weights.
+    /// SHA-256 of the weights file.
     pub weights: String,
     /// Name of the model family: "block" or "vanilla".
     pub family: String,
@@ -45,12 +46,12 @@ pub struct CheckpointInfo {
     pub parameters: usize,
     /// Optimizer steps; 0 for imported weights.
     pub step: u64,
-    /// Tokens of context that it was trained with.
+    /// Tokens of context that the model was trained with.
     pub trained_context: usize,
 }
 
 impl OpenCheckpoints {
-    /// Opens checkpoints. A path is a checkpoint's folder, or the folder of a run, whose newest
+    /// Opens checkpoints. A path is a checkpoint's folder or a run folder, whose newest undamaged
     /// checkpoint is opened.
     ///
     /// # Errors
@@ -94,7 +95,8 @@ impl OpenCheckpoints {
     }
 }
 
-/// The name of a checkpoint's run, or that of its folder when it belongs to no run.
+/// The name of the run that wrote the checkpoint in `folder`, or the name of `folder` if the
+/// checkpoint belongs to no run.
 fn label(folder: &Path) -> String {
     let run = folder.parent().filter(|parent| parent.ends_with("checkpoints"));
     let named = run.and_then(Path::parent).unwrap_or(folder);

@@ -17,8 +17,8 @@ use crate::documents::windows::Windows;
 use crate::error::EvalError;
 use crate::score::Scorer;
 
-/// Time between records of the book in progress. A kill loses at most this much work, and the
-/// current batch.
+/// Time between records of the book in progress. If the process is killed, it loses at most the
+/// work of this time and of the current batch.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 
 /// Receives the progress of an evaluation.
@@ -32,12 +32,14 @@ pub trait Observer {
 
 /// Evaluates checkpoints on books and writes the results to the folder `out`. The result of each
 /// book is written as soon as the book is done. With `resume`, finished books are not evaluated
-/// again, and the files at the end are identical to those of an uninterrupted evaluation. The text
-/// of all books is held in memory.
+/// again, and the files at the end are identical to the files of an uninterrupted evaluation. The
+/// text of all books is held in memory.
 ///
 /// # Errors
-/// When the settings are invalid, `out` holds another evaluation, a book or a checkpoint cannot be
-/// used, or a file cannot be written.
+/// - The settings are invalid.
+/// - Without `resume`, `out` already holds an evaluation.
+/// - With `resume`, `out` does not hold this evaluation.
+/// - A book or a checkpoint cannot be used, the device fails, or a file cannot be written.
 pub fn evaluate(
     settings: &DocumentSettings,
     checkpoints: &OpenCheckpoints,
@@ -113,8 +115,9 @@ struct Session<'a> {
     tokenizer: &'a Tokenizer,
     /// The book that was in progress when the evaluation was stopped.
     partial: Option<BookRow>,
-    /// Bytes of the finished books, and of all books.
+    /// Bytes of the finished books. A book counts once for each checkpoint.
     done: u64,
+    /// Bytes of all books, counted in the same way.
     total: u64,
     observer: &'a mut dyn Observer,
 }
@@ -137,8 +140,8 @@ impl Session<'_> {
             words: book.words(),
             tally: Tally::default(),
         };
-        // a kill between appending a row and removing the record leaves the record of a finished
-        // book
+        // if the process was killed after it appended a row and before it removed the record, this
+        // is the record of a finished book
         let partial = self.partial.take();
         let of_this = |partial: &BookRow| partial.checkpoint == checkpoint && partial.book == *name;
         let tally = partial.filter(of_this).map_or_else(Tally::default, |partial| partial.tally);

@@ -24,7 +24,7 @@ pub(crate) const PARTIAL: &str = "partial.json";
 pub struct DocumentSettings {
     /// Folders of checkpoints or runs.
     pub checkpoints: Vec<PathBuf>,
-    /// Folder or list of books; `None` when the caller chose them in another way.
+    /// Folder or list of books; `None` when the caller chose the books in another way.
     pub books: Option<PathBuf>,
     /// Number of books to evaluate, starting with the first; `None` for all.
     pub limit: Option<usize>,
@@ -61,7 +61,7 @@ impl EvaluationFolder {
     /// The settings of the evaluation in the folder.
     ///
     /// # Errors
-    /// When there is no evaluation, or its file is damaged.
+    /// When there is no evaluation, or the file of its settings is damaged.
     pub fn settings(&self) -> Result<DocumentSettings, EvalError> {
         Ok(self.begun()?.settings)
     }
@@ -70,7 +70,7 @@ impl EvaluationFolder {
         self.read(BEGUN)?.ok_or_else(|| EvalError::NotBegun(self.dir.clone()))
     }
 
-    /// Starts the evaluation `begun` in the folder, or checks that the folder holds the same one.
+    /// With `resume`, checks that the folder holds the evaluation `begun`. Otherwise starts it.
     pub(crate) fn begin(&self, begun: &Begun, resume: bool) -> Result<(), EvalError> {
         if resume {
             sweep(&self.dir);
@@ -110,8 +110,8 @@ impl EvaluationFolder {
         if then == *now { Ok(()) } else { refuse(others.into()) }
     }
 
-    /// The rows of the books that are done, by checkpoint. A row that a kill cut off is removed from
-    /// the file.
+    /// The rows of the books that are done, by checkpoint. If the process was killed while it wrote
+    /// the last row, this incomplete row is removed from the file.
     pub(crate) fn rows(&self, begun: &Begun) -> Result<Vec<Vec<BookRow>>, EvalError> {
         let (rows, count) = (self.flat_rows()?, begun.books.len());
         let names = begun.checkpoints.iter().flat_map(|checkpoint| {
@@ -120,7 +120,7 @@ impl EvaluationFolder {
         // the evaluation may have been stopped before its last book
         let known = names.take(rows.len()).eq(rows.iter().map(|row| (&row.checkpoint, &row.book)));
         if !known {
-            return Err(self.damaged(ROWS, "its books are not those of the evaluation"));
+            return Err(self.damaged(ROWS, "its books are not the books of the evaluation"));
         }
         let mut rows = rows.into_iter();
         Ok(begun.checkpoints.iter().map(|_| rows.by_ref().take(count).collect()).collect())

@@ -26,12 +26,12 @@ pub struct Tally {
     /// Loss in nats at each position of a window, summed over the windows; 0 in the first block,
     /// which is not predicted.
     pub sums: Vec<f64>,
-    /// Rolling windows that are done.
+    /// Windows of the whole-book measurement that are done ([`rolling_windows`]).
     #[serde(rename = "rolled")]
     pub rolling_windows: usize,
-    /// Tokens predicted in the rolling windows.
+    /// Tokens predicted in these windows.
     pub predicted: usize,
-    /// Loss of these tokens in nats, summed.
+    /// Loss of the predicted tokens in nats, summed.
     #[serde(rename = "nats")]
     pub total_nats: f64,
 }
@@ -45,11 +45,11 @@ pub struct BookRow {
     pub book: String,
     /// Tokens of the book.
     pub tokens: usize,
-    /// Bytes of its text in UTF-8.
+    /// Bytes of the book's text in UTF-8.
     pub bytes: u64,
-    /// Words of its text.
+    /// Words of the book's text.
     pub words: u64,
-    /// Its losses; of a book that is not finished, those of the part that is done.
+    /// The losses of the book; for an unfinished book, the losses of the part that is done.
     pub tally: Tally,
 }
 
@@ -64,29 +64,37 @@ impl<M: Family> BookScorer<M> {
     /// A book scorer that uses the model of `scorer`.
     ///
     /// # Errors
-    /// When a value of `measures` is 0.
+    /// When the context, the stride or the batch of `measures` is 0.
     pub fn new(scorer: Scorer<M>, measures: Measures) -> Result<Self, EvalError> {
         let context = measures.windows.context;
         if measures.windows.stride == 0 {
             return Err(EvalError::Zero("stride"));
         }
+        if measures.batch == 0 {
+            return Err(EvalError::Zero("batch"));
+        }
         let scorer = scorer.with_context(context)?;
         Ok(Self { scorer: scorer.with_batch_tokens(measures.batch * context)?, measures })
     }
 
-    /// Number of windows and rolling windows of a book of `tokens` tokens.
+    /// Number of windows that [`score`](Self::score) runs for a book of `tokens` tokens, including
+    /// the windows of the whole-book measurement.
     pub fn work(&self, tokens: usize) -> usize {
         let Measures { windows, documents, .. } = self.measures;
         let rolling = if documents { tokens.div_ceil(windows.context) } else { 0 };
         windows.count(tokens) + rolling
     }
 
-    /// Scores the book `ids`, starting from `tally`, which is not empty for a book that was begun
-    /// before. After each batch, `step` gets the sums and the number of tokens run through the
-    /// model; its error ends the measurement.
+    /// Scores the book `ids` from the point that `tally` records; `Tally::default()` starts at the
+    /// beginning. After each batch, `step` gets the tally so far and the number of tokens in this
+    /// batch. An error from `step` ends the measurement.
     ///
     /// # Errors
-    /// When an id is outside the model's vocabulary, a loss is not finite, or `step` fails.
+    /// When an id is outside the model's vocabulary, a window has only one block, a loss is not
+    /// finite, the device fails, or `step` fails.
+    ///
+    /// # Panics
+    /// When a window is shorter than a block of the model.
     pub fn score(
         &self,
         ids: &[u32],

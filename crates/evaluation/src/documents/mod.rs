@@ -1,10 +1,10 @@
 //! Loss by position in long documents (the paper's PG19 figure), and the perplexity of documents.
 //!
 //! A book is cut into windows. The loss at each position of a window is averaged over all windows
-//! of all books: it falls along the window for as long as the model makes use of more context. In
-//! addition, whole books are scored with every token predicted once. [`evaluate`] does both for
-//! several checkpoints and writes the results to a folder, from which a killed evaluation can be
-//! resumed. [`BookScorer`] scores one book.
+//! of all books. This mean falls along the window for as long as the model makes use of more
+//! context. In addition, whole books are scored with every token predicted once. [`evaluate`] does
+//! both for several checkpoints and writes the results to a folder, from which a killed evaluation
+//! can be resumed. [`BookScorer`] scores one book.
 
 mod bands;
 mod book;

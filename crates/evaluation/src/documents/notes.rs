@@ -3,7 +3,8 @@
 use crate::documents::checkpoint::CheckpointInfo;
 use crate::documents::report::{CheckpointReport, PositionReport};
 
-/// Remarks on the checkpoints, on the positions that are compared, and on books without a window.
+/// Remarks on the checkpoints, on the positions that are compared, and on books that are shorter
+/// than a window.
 pub(crate) fn notes(report: &PositionReport) -> Vec<String> {
     let mut notes = Vec::new();
     let context = report.windows.context;

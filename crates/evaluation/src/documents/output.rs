@@ -54,7 +54,8 @@ impl PositionReport {
         let sum = |of: fn(&BookReport) -> usize| self.books.iter().map(of).sum::<usize>();
         let mut text = format!(
             "# Loss by position\n\n\
-             {} books, {} tokens; {} windows of {} tokens, one every {}; {} tokens in no window. \
+             {} books, {} tokens; {} windows of {} tokens, one every {} tokens; {} tokens \
+             are in no window. \
              Standard errors are from {} bootstrap samples of books.\n\n",
             self.books.len(),
             sum(|book| book.tokens),
@@ -128,14 +129,14 @@ impl PositionReport {
         format!("## Windows: loss by position\n\n{}\n", table::markdown(&head, 1, &rows))
     }
 
-    /// How far the loss of a checkpoint falls, compared with the baseline.
+    /// By how much the loss of a checkpoint falls, compared with the baseline.
     fn fall(&self, checkpoint: &CheckpointReport) -> Option<String> {
         let Fall { early, late, by } = checkpoint.fall.as_ref()?;
         let compared = checkpoint.fall_difference.as_ref().map(|difference| {
-            format!(", {} more than that of {}", with_error(difference), self.baseline)
+            format!(", {} more than the loss of {}", with_error(difference), self.baseline)
         });
         Some(format!(
-            "- From positions {} to {} the loss of {} falls by {}{}.\n",
+            "- From positions {} to {}, the loss of {} falls by {}{}.\n",
             span(early),
             span(late),
             checkpoint.info.label,

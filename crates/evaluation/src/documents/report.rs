@@ -22,16 +22,17 @@ const BOOTSTRAP: Bootstrap = Bootstrap { seed: 19, resamples: 1000 };
 pub struct PositionReport {
     /// The windows.
     pub windows: Windows,
-    /// Bootstrap samples of the standard errors.
+    /// Number of bootstrap samples for the standard errors.
     pub resamples: usize,
-    /// The first position that every checkpoint predicts and that is a block boundary of each.
+    /// The first position that every checkpoint predicts and at which every checkpoint starts a
+    /// block.
     pub common_from: usize,
     /// The books.
     pub books: Vec<BookReport>,
     /// The checkpoints, in the order given.
     pub checkpoints: Vec<CheckpointReport>,
-    /// Label of the checkpoint that the others are compared with: the first one without blocks,
-    /// otherwise the first one.
+    /// Label of the checkpoint that the others are compared with: the first checkpoint without
+    /// blocks, or the first checkpoint if all have blocks.
     pub baseline: String,
     /// Loss by octave of positions, from `common_from` on.
     pub octaves: Vec<Octave>,
@@ -44,9 +45,9 @@ pub struct BookReport {
     pub name: String,
     /// Tokens of the book.
     pub tokens: usize,
-    /// Bytes of its text in UTF-8.
+    /// Bytes of the book's text in UTF-8.
     pub bytes: u64,
-    /// Words of its text.
+    /// Words of the book's text.
     pub words: u64,
     /// Windows in the book; a book with 0 windows does not contribute to the curve.
     pub windows: usize,
@@ -66,18 +67,18 @@ pub struct CheckpointReport {
     pub documents: Option<DocumentTotals>,
     /// Mean loss of a window's tokens from `common_from` on, in nats per token.
     pub common_loss: Option<Estimate>,
-    /// `common_loss` minus that of the baseline.
+    /// `common_loss` minus the `common_loss` of the baseline.
     pub difference: Option<Estimate>,
     /// Mean loss at each place in a block, from `common_from` on.
     pub by_place: Vec<Estimate>,
     /// Decrease of the loss along the window.
     pub fall: Option<Fall>,
-    /// `fall` minus that of the baseline.
+    /// `fall` minus the `fall` of the baseline.
     pub fall_difference: Option<Estimate>,
     /// Loss at each position.
     #[serde(skip)]
     pub curve: Curve,
-    /// Loss in narrow bands, each at its middle position.
+    /// Loss in narrow bands of positions, with the middle position of each band.
     #[serde(skip)]
     pub smoothed: Vec<(f64, Estimate)>,
 }
@@ -89,7 +90,7 @@ pub struct Octave {
     pub positions: Range<usize>,
     /// Mean loss of each checkpoint.
     pub losses: Vec<Estimate>,
-    /// Mean loss of each checkpoint minus that of the baseline.
+    /// Mean loss of each checkpoint minus the mean loss of the baseline.
     pub differences: Vec<Estimate>,
 }
 
@@ -101,11 +102,12 @@ struct Axis {
 }
 
 impl PositionReport {
-    /// Summarizes `rows`: for each of `checkpoints`, the same books in the same order.
+    /// Summarizes `rows`, which contains the rows of each of `checkpoints`: the same books in the
+    /// same order.
     ///
     /// # Errors
     /// When nothing was measured: no book has a token, or only windows were measured and no book
-    /// has one.
+    /// has a window.
     pub fn new(
         checkpoints: &[CheckpointInfo],
         measures: &Measures,
@@ -155,8 +157,8 @@ impl Axis {
         Self { context, common_from, octaves: bands(common_from, context, 1, common_from) }
     }
 
-    /// The losses by position of a checkpoint. `difference` holds the losses minus those of the
-    /// baseline.
+    /// The losses of a checkpoint by position. `difference` holds the losses minus the losses of
+    /// the baseline.
     fn checkpoint(
         &self,
         info: &CheckpointInfo,
@@ -186,7 +188,8 @@ impl Axis {
         }
     }
 
-    /// The first octave that starts at a thirty-second of the context or later, and the last.
+    /// Two octaves: the first that starts at a thirty-second of the context or later, and the last.
+    /// `None` if there are no two different octaves.
     fn early_and_late(&self) -> Option<(Range<usize>, Range<usize>)> {
         let late = self.octaves.last()?;
         let early = self.octaves.iter().find(|octave| octave.start * 32 >= self.context)?;

@@ -1,4 +1,4 @@
-//! Losses by position of many books, and statistics of them.
+//! Losses by position in many books, and statistics of these losses.
 
 use std::ops::Range;
 
@@ -33,7 +33,8 @@ pub struct Fall {
 
 /// The losses of the books that have a window.
 pub(crate) struct Samples {
-    /// Loss at each position summed over a book's windows, and the number of windows.
+    /// For each book: the loss at each position, summed over the book's windows, and the number of
+    /// these windows.
     books: Vec<(Vec<f64>, f64)>,
     bootstrap: Bootstrap,
 }
@@ -45,7 +46,7 @@ impl Samples {
         Self { books: with_windows.map(book).collect(), bootstrap: *bootstrap }
     }
 
-    /// The losses minus those of the same books in `other`.
+    /// The losses minus the losses of the same books in `other`.
     pub(super) fn minus(&self, other: &Self) -> Self {
         let pairs = self.books.iter().zip(&other.books);
         let books = pairs.map(|((ours, windows), (theirs, _))| {
@@ -54,7 +55,8 @@ impl Samples {
         Self { books: books.collect(), bootstrap: self.bootstrap }
     }
 
-    /// Mean per window of `statistic`, which is applied to the summed losses of each book.
+    /// The sum of `statistic` over all books, divided by the number of windows of all books.
+    /// `statistic` gets the summed losses of a book and must be linear. `None` without books.
     fn estimate(&self, statistic: impl Fn(&[f64]) -> f64) -> Option<Estimate> {
         let book = |(sums, windows): &(Vec<f64>, f64)| (vec![statistic(sums)], *windows);
         let books: Vec<_> = self.books.iter().map(book).collect();
@@ -69,23 +71,24 @@ impl Samples {
         }
     }
 
-    /// Mean loss over the positions that are `place` past a multiple of `block_length`.
+    /// Mean loss over every `period`-th position of `positions`, starting at index `place`. `None`
+    /// if `positions` is empty.
     pub(super) fn at_place(
         &self,
         positions: &Range<usize>,
         place: usize,
-        block_length: usize,
+        period: usize,
     ) -> Option<Estimate> {
         if positions.is_empty() {
             return None;
         }
         self.estimate(|sums| {
-            let places = sums[positions.clone()].iter().skip(place).step_by(block_length);
+            let places = sums[positions.clone()].iter().skip(place).step_by(period);
             mean(&places.copied().collect::<Vec<f64>>())
         })
     }
 
-    /// Mean loss over the positions `early` minus that over `late`.
+    /// Mean loss over the positions `early` minus the mean loss over the positions `late`.
     pub(super) fn early_minus_late(
         &self,
         early: &Range<usize>,
@@ -102,8 +105,9 @@ impl Samples {
         Curve { windows: windows as u64, positions: positions.collect() }
     }
 
-    /// The loss in bands from `first` to `context`, each at its middle position. From `common` on,
-    /// bands are whole blocks.
+    /// The mean loss in each band of positions from `first` to `context`, with the middle position
+    /// of the band. Bands before `common` are whole blocks of this checkpoint; bands from `common`
+    /// on are the same for all checkpoints and are whole blocks of each.
     pub(super) fn smoothed(
         &self,
         first: usize,

@@ -10,7 +10,7 @@ use crate::statistics::{Bootstrap, Estimate};
 pub struct DocumentTotals {
     /// Tokens predicted.
     pub tokens: u64,
-    /// Their loss in nats, summed.
+    /// Loss of the predicted tokens in nats, summed.
     #[serde(rename = "nats")]
     pub total_nats: f64,
     /// Mean loss in nats per token.

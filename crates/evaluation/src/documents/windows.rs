@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 pub struct Windows {
     /// Tokens per window.
     pub context: usize,
-    /// Tokens from the start of one window to the start of the next. Windows overlap when it is less
-    /// than `context`.
+    /// Tokens from the start of one window to the start of the next. Windows overlap when the
+    /// stride is less than `context`.
     pub stride: usize,
 }
 
 impl Windows {
     /// Number of whole windows in a book of `tokens` tokens. The published script drops books whose
-    /// length is a multiple of the window; here such a book has all its windows.
+    /// length is a multiple of the window length; here such a book has all its windows.
     pub fn count(&self, tokens: usize) -> usize {
         match tokens.checked_sub(self.context) {
             Some(rest) => rest / self.stride + 1,
@@ -24,7 +24,7 @@ impl Windows {
         }
     }
 
-    /// Number of tokens of a book of `tokens` tokens that are in no window.
+    /// Number of tokens that are in no window, for a book of `tokens` tokens.
     pub fn unused(&self, tokens: usize) -> usize {
         match self.count(tokens) {
             0 => tokens,

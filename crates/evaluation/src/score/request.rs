@@ -1,4 +1,4 @@
-//! Requests to a scorer, and its answers.
+//! Requests to a scorer, and the scorer's answers.
 
 /// A request for the log-likelihood of `continuation` after `context`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

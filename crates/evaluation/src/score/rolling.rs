@@ -1,15 +1,15 @@
-//! Splitting a document that is longer than the context, so that each token is predicted once.
+//! Splits a document that is longer than the context, so that each token is predicted once.
 
 use block_transformer_text::EOS;
 
 use crate::score::request::Request;
 
-/// Splits a document into requests. Their continuations, joined in order, are `ids`.
+/// Splits a document into requests. The continuations of all requests, joined in order, are `ids`.
 ///
-/// The first request has EOS as its context. Every later one predicts `context` new tokens after
-/// one token of context. The last one has fewer new tokens, and its context fills the rest of the
-/// window. These are the windows of the EleutherAI harness (`get_rolling_token_windows` with
-/// `context_len` 1, then `make_disjoint_window`).
+/// The first request has EOS as its context. Every later request predicts `context` new tokens
+/// after one token of context. If fewer new tokens are left for the last request, its context fills
+/// the rest of the window. These are the windows of the EleutherAI harness
+/// (`get_rolling_token_windows` with `context_len` 1, then `make_disjoint_window`).
 ///
 /// # Panics
 /// When `context` is 0.

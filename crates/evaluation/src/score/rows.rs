@@ -15,8 +15,9 @@ pub(crate) struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Cuts the context of a request, from the left, to the `context + 1` tokens that a window has.
-    /// The last of these is a target only. EOS stands for an empty context.
+    /// Cuts the context of a request from the left, so that context and continuation together have
+    /// at most `context + 1` tokens. The last token is a target only. EOS stands for an empty
+    /// context.
     pub(super) fn new(request: &'a Request, context: usize) -> Self {
         let continuation = &request.continuation[..];
         let all = if request.context.is_empty() { &[EOS][..] } else { &request.context };
@@ -46,8 +47,8 @@ pub(crate) fn hidden<M: Family>(
     let n = inputs.iter().map(|input| input.width(l) / l).max().unwrap_or(0); // blocks per row
     let mut ids = vec![PAD; rows * n * l];
     let mut is_token = vec![false; ids.len()];
-    // for every block of a continuation: the index of the block before it, and its tokens; then the
-    // positions of the tokens that are not padding
+    // `before` and `written`: for every block of a continuation, the index of the preceding block,
+    // and the tokens of the block itself; `scored`: the positions in `written` that are not padding
     let (mut before, mut written, mut scored) = (Vec::new(), Vec::new(), Vec::new());
     for (row, Input { context, continuation }) in inputs.iter().enumerate() {
         let blocks = context.len().div_ceil(l);

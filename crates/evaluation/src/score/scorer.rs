@@ -25,8 +25,8 @@ pub struct Scorer<M: Family> {
 }
 
 impl<M: Family> Scorer<M> {
-    /// A scorer of `model`, on the device of the model. Its context is the one in the model's
-    /// configuration.
+    /// A scorer of `model`, on the device of the model. The context of the scorer is the context in
+    /// the model's configuration.
     pub fn new(model: &M) -> Self {
         // with autodiff, every operation would be recorded
         let (model, config) = (model.valid(), model.config());
@@ -44,7 +44,7 @@ impl<M: Family> Scorer<M> {
     /// that it predicts.
     ///
     /// # Errors
-    /// When it is 0.
+    /// When `context` is 0.
     pub fn with_context(self, context: usize) -> Result<Self, EvalError> {
         match context {
             0 => Err(EvalError::Zero("context")),
@@ -53,10 +53,10 @@ impl<M: Family> Scorer<M> {
     }
 
     /// Sets the size of a batch in tokens, padding included. A request that is longer than a batch
-    /// is computed alone. Apart from rounding, scores do not depend on it.
+    /// is computed alone. Apart from rounding, scores do not depend on the size.
     ///
     /// # Errors
-    /// When it is 0.
+    /// When `tokens` is 0.
     pub fn with_batch_tokens(self, tokens: usize) -> Result<Self, EvalError> {
         match tokens {
             0 => Err(EvalError::Zero("batch tokens")),
@@ -79,13 +79,13 @@ impl<M: Family> Scorer<M> {
     ///
     /// A vanilla model reads the tokens that the EleutherAI harness feeds a Hugging Face model: EOS
     /// for an empty context, and no more than the last `context + 1` tokens of context and
-    /// continuation, of which the last is a target only. A block model reads the same tokens. Its
-    /// context is padded on the left to end at a block boundary, as in generation, so that the
-    /// continuation starts a block.
+    /// continuation; the last of these is a target only. A block model reads the same tokens. The
+    /// context of a block model is padded on the left to end at a block boundary, as in generation,
+    /// so that the continuation starts a block.
     ///
     /// # Errors
-    /// When a continuation is empty or longer than the context, an id is outside the vocabulary, or
-    /// the model's logits are not finite.
+    /// When a continuation is empty or longer than the context, an id is outside the vocabulary,
+    /// the model's logits are not finite, or the device fails.
     pub fn score(
         &self,
         requests: &[Request],

@@ -10,7 +10,7 @@ use crate::tasks::python;
 /// Checks that a model with a vocabulary of `vocab_size` ids can read the tokens of `tokenizer`.
 ///
 /// # Errors
-/// When the tokenizer has more ids.
+/// When the tokenizer has more ids than the model.
 pub fn check_tokenizer(tokenizer: &Tokenizer, vocab_size: usize) -> Result<(), EvalError> {
     match tokenizer.vocab_size() {
         ids if ids > vocab_size => Err(EvalError::Vocabulary { tokenizer: ids, model: vocab_size }),
@@ -18,13 +18,13 @@ pub fn check_tokenizer(tokenizer: &Tokenizer, vocab_size: usize) -> Result<(), E
     }
 }
 
-/// Encodes prompts as the EleutherAI harness does: white space at the end of a context moves to its
-/// continuation, both are encoded as one text, the first `len(encode(context))` tokens are the
-/// context and the rest are the continuation. EOS stands for an empty context.
+/// Encodes prompts as the EleutherAI harness does: white space at the end of a context moves to the
+/// continuation, and both are encoded as one text. The first `len(encode(context))` tokens are the
+/// context, and the rest are the continuation. EOS stands for an empty context.
 ///
 /// # Errors
 /// When the tokenizer rejects a text, or merges a continuation completely into the last token of
-/// its context.
+/// the context.
 pub fn encode(tokenizer: &Tokenizer, prompts: &[Prompt]) -> Result<Vec<Request>, EvalError> {
     let whole: Vec<String> =
         prompts.iter().map(|prompt| prompt.context.clone() + &prompt.continuation).collect();

@@ -35,7 +35,8 @@ pub enum Item {
 /// Separates a context from an option.
 pub(crate) const DELIMITER: &str = " ";
 
-/// A question whose options follow the same context, or the reason why it is invalid.
+/// Returns a question whose options follow the same context, or the reason why the question is
+/// invalid.
 pub(crate) fn question(context: &str, options: &[String], gold: usize) -> Result<Item, String> {
     if gold >= options.len() {
         return Err(format!(

@@ -45,15 +45,15 @@ impl Metric {
 pub struct Score {
     /// The metric.
     pub metric: Metric,
-    /// Its value.
+    /// The value of the metric.
     pub value: f64,
-    /// Its standard error. For a mean it comes from the standard deviation of the items, for a
-    /// perplexity from 10,000 bootstrap samples of the items. `None` where the harness reports
-    /// none, and for fewer than two items.
+    /// The standard error of the value. For a mean, it comes from the standard deviation of the
+    /// items; for a perplexity, it comes from 10,000 bootstrap samples of the items. `None` where
+    /// the harness reports none, and for fewer than two items.
     pub stderr: Option<f64>,
 }
 
-/// Scores of the continuations of an item: one per option of a question, otherwise one.
+/// Scores of an item's continuations: one per option if the item is a question, otherwise one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ItemScore {
     /// Log-likelihoods in nats.
@@ -113,7 +113,7 @@ fn correct(item: &Item, found: &ItemScore, by_length: bool) -> f64 {
     f64::from(u8::from(right))
 }
 
-/// Index of the largest value; of equal values, the first (`numpy.argmax`).
+/// Index of the largest value; if several values are equal, of the first (`numpy.argmax`).
 fn first_largest(scores: impl Iterator<Item = f64>) -> Option<usize> {
     let largest = |best: Option<(usize, f64)>, (i, score): (usize, f64)| match best {
         Some((_, most)) if score <= most => best,

@@ -9,7 +9,8 @@ pub(crate) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// Compiles a pattern of Python's `re` module. Its `\s` has four characters more than Rust's.
+/// Compiles a pattern of Python's `re` module. `\s` matches four more characters in Python than in
+/// Rust.
 ///
 /// # Panics
 /// When the pattern is invalid.

@@ -16,11 +16,11 @@ pub struct TaskReport {
     pub family: String,
     /// Parameters outside the token tables and the LM head.
     pub non_embedding_parameters: usize,
-    /// Optimizer steps the checkpoint was trained for.
+    /// Optimizer steps that the checkpoint was trained for.
     pub step: u64,
     /// Tokens of context.
     pub context: usize,
-    /// The most items evaluated per task; `None` for all.
+    /// The largest number of items evaluated per task; `None` for all items.
     pub limit: Option<usize>,
     /// Solved examples before each prompt.
     pub shots: usize,
@@ -91,7 +91,7 @@ impl TaskReport {
             "# Zero-shot tasks\n\n`{checkpoint}`: {family} model, {parameters} non-embedding \
              parameters, step {step}; context {context}, {shots} examples, {limit}.\n\n{}\n\
              Prompts, targets and metrics are those of the EleutherAI evaluation harness 0.4. `±` is \
-             the standard error over items; of a perplexity it is from a bootstrap.\n",
+             the standard error over items; for a perplexity, it comes from a bootstrap.\n",
             self.table()
         )
     }

@@ -13,24 +13,24 @@ use crate::tasks::{arc, hellaswag, lambada, piqa, wikitext, winogrande};
 /// A task of the harness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// HellaSwag: choose the ending of a text among four (Zellers et al., arXiv 1905.07830).
+    /// HellaSwag: choose one of four endings of a text (Zellers et al., arXiv 1905.07830).
     HellaSwag,
-    /// PIQA: choose the way to reach a goal among two (Bisk et al., arXiv 1911.11641).
+    /// PIQA: choose one of two ways to reach a goal (Bisk et al., arXiv 1911.11641).
     Piqa,
-    /// ARC, the easy set: multiple-choice questions of science (Clark et al., arXiv 1803.05457).
+    /// ARC, the easy set: multiple-choice questions about science (Clark et al., arXiv 1803.05457).
     ArcEasy,
     /// LAMBADA: predict the last word of a passage (Paperno et al., arXiv 1606.06031), in OpenAI's
     /// version of the text.
     Lambada,
     /// WikiText-2: perplexity of whole articles (Merity et al., arXiv 1609.07843).
     Wikitext,
-    /// WinoGrande: choose the noun that fills a blank among two (Sakaguchi et al., arXiv
-    /// 1907.10641). The options are part of the contexts, and the text after them is scored.
+    /// WinoGrande: choose one of two nouns to fill a blank (Sakaguchi et al., arXiv 1907.10641).
+    /// The options are part of the contexts, and the text after them is scored.
     Winogrande,
 }
 
 impl Task {
-    /// All tasks, in the order they are listed.
+    /// All tasks, in the order in which they are listed.
     pub const ALL: [Self; 6] = [
         Self::HellaSwag,
         Self::Piqa,

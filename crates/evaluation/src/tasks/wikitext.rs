@@ -42,10 +42,10 @@ fn articles(text: &str) -> Vec<String> {
     articles.filter(|article| !python::strip(article).is_empty()).collect()
 }
 
-/// The harness's `wikitext_detokenizer`, step by step in its order.
+/// The harness's `wikitext_detokenizer`, with its steps in the same order.
 fn detokenize(page: &str) -> String {
-    /// The harness puts slashes around the pattern and the replacement of one step, where they are
-    /// literal characters. The replacement is literal too.
+    /// The harness puts slashes around the pattern and the replacement of one step, where the
+    /// slashes are literal characters. The replacement is literal too.
     static DIGIT: LazyLock<Regex> = LazyLock::new(|| python::pattern("/' [0-9]/"));
     /// Blanks inside brackets and quotes.
     static INSIDE: LazyLock<[Regex; 5]> = LazyLock::new(|| {
