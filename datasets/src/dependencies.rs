@@ -75,7 +75,7 @@ fn metadata(manifest: &Path) -> Result<Metadata, DatasetError> {
     })
 }
 
-/// The error in what cargo printed, without its progress and without its advice, which is about
+/// The error message in cargo's output, without the progress lines and without cargo's advice about
 /// options that the user did not give.
 fn cause(stderr: &str) -> String {
     let lines = stderr.lines().skip_while(|line| !line.starts_with("error"));

@@ -84,9 +84,9 @@ fn transfer(
 ) -> Result<(), DatasetError> {
     let have = std::fs::metadata(partial).map_or(0, |meta| meta.len());
     let mut response = match request(url, have) {
-        // the server has nothing after these bytes: the file is complete, or the bytes are those of
-        // another file. Not every file has a checksum that would show this, so it is downloaded
-        // from the start.
+        // the server has nothing after these bytes: the file is complete, or the bytes belong
+        // to another file. Not every file has a checksum that would show this, so the file is
+        // downloaded from the start.
         Err(ureq::Error::StatusCode(416)) if have > 0 => request(url, 0),
         other => other,
     }

@@ -5,8 +5,9 @@
 //! of a split into windows.
 //!
 //! With the feature `download`, `prepare_corpus` does all of this for a path or the name of a
-//! recipe, also for a Megatron `.idx`/`.bin` pair, which is not copied, and `task_file` provides the files of evaluation tasks ([`tasks`]). With the feature `burn-dataset`, a
-//! [`Packing`] is a `Dataset` of burn.
+//! recipe. It also accepts a Megatron `.idx`/`.bin` pair, which is not copied. `task_file` provides
+//! the files of evaluation tasks ([`tasks`]). With the feature `burn-dataset`, a [`Packing`] is a
+//! `Dataset` of burn.
 
 #[cfg(feature = "download")]
 mod cache_name;

@@ -89,7 +89,7 @@ impl Engine {
     /// prefill.
     ///
     /// # Errors
-    /// Those of [`submit`](Self::submit).
+    /// The errors of [`submit`](Self::submit).
     pub fn submit_after(
         &mut self,
         context: usize,

@@ -7,8 +7,8 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::scheduler::NewPrompt;
 
-/// Positions of each prompt that a prefill runs together, which bounds the memory of long prompts.
-/// A group of several prompts has no more positions either.
+/// The largest number of positions of a prompt that a prefill runs together. It limits the memory
+/// of long prompts. A group of several prompts does not have more positions than this either.
 pub const PREFILL_CHUNK: usize = 512;
 
 /// New prompts with the same number of blocks.

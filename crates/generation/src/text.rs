@@ -110,7 +110,7 @@ impl<'a, M: Family> TextGenerator<'a, M> {
 /// Returns a continuation of `prompt` at [`SAMPLE_TEMPERATURE`], without the prompt.
 ///
 /// # Errors
-/// Those of [`TextGenerator::generate`].
+/// The errors of [`TextGenerator::generate`].
 pub fn sample_text<M: Family>(
     model: &M,
     tokenizer: impl Into<Arc<Tokenizer>>,

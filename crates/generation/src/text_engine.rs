@@ -105,7 +105,7 @@ impl TextEngine {
     /// Queues a prompt that is already encoded.
     ///
     /// # Errors
-    /// Those of [`submit`](Self::submit), or when the model has no embedding for an id.
+    /// The errors of [`submit`](Self::submit), or when the model has no embedding for an id.
     pub fn submit_ids(
         &mut self,
         prompt: &[u32],
@@ -134,7 +134,7 @@ impl TextEngine {
     /// finished sequences.
     ///
     /// # Errors
-    /// Those of [`Engine::step`].
+    /// The errors of [`Engine::step`].
     pub fn step(&mut self) -> Result<Vec<TextEvent>, GenerationError> {
         let stepped = self.engine.step()?;
         let mut events = std::mem::take(&mut self.cancelled);

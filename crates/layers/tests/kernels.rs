@@ -51,7 +51,7 @@ fn run(case: &AttentionCase, device: &Device) -> [Vec<f32>; 2] {
         seen.collect::<std::sync::Arc<[bool]>>()
     });
     let mask = causal_by_block(&Positions::Same(0), case.time, case.group, seen);
-    // the angles are those of other positions than the mask has
+    // the angles belong to other positions than the positions of the mask
     let rotary = stack.rotary(&case.starts, case.time);
     let out = stack.forward(x.clone(), &mask, &rotary);
     let gradients = (out.clone() * weight).sum().backward();

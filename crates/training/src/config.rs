@@ -110,7 +110,7 @@ impl TrainConfig {
     /// Checks every value.
     ///
     /// # Errors
-    /// Names the first key that is out of range, and its range.
+    /// Returns an error that names the first key with an invalid value, and the allowed values.
     pub fn check(&self) -> Result<(), TrainError> {
         let out_of_range = |key, value: String, range: &str| {
             Err(TrainError::OutOfRange { key, value, range: range.into() })

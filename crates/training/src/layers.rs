@@ -51,8 +51,8 @@ impl TrainConfig {
         self.overridden(Table::try_from(flags)?, &KeySource::flags())
     }
 
-    /// Reads the file that a run began with. Keys that are missing, because the file is older than
-    /// they are, get the defaults of its preset.
+    /// Reads the file that a run began with. Keys that an older file does not contain get the
+    /// defaults of the preset in that file.
     ///
     /// # Errors
     /// When the file cannot be read or is not a configuration.
@@ -71,7 +71,7 @@ impl TrainConfig {
     /// Checks that a run that began with `self` can be resumed with `now`.
     ///
     /// # Errors
-    /// Names the first key that differs, if the results depend on it.
+    /// Returns an error that names the first key that differs, if the results depend on that key.
     pub fn check_resumes(&self, now: &Self) -> Result<(), TrainError> {
         let (mut then, mut now) = (Table::try_from(self)?, Table::try_from(now)?);
         for key in FREE_ON_RESUME {

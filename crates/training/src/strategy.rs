@@ -19,10 +19,9 @@ use crate::trainable::{Learned, Trainable};
 use crate::trainer::adamw;
 
 impl TrainingRun {
-    /// Trains to the last step, as a `SupervisedTraining` of burn-train that `customize` can
-    /// change: the metrics, loggers, renderer, interrupter, early stopping and summary are those of
-    /// burn. Metrics read a [`StepOutput`](crate::StepOutput); an epoch is the steps between two
-    /// validations.
+    /// Trains to the last step, as a `SupervisedTraining` of burn-train. `customize` can change
+    /// the metrics, loggers, renderer, interrupter, early stopping and summary. Metrics read a
+    /// [`StepOutput`](crate::StepOutput); an epoch is the steps between two validations.
     ///
     /// ```no_run
     /// # fn train(run: block_transformer_training::TrainingRun) -> Result<(), Box<dyn std::error::Error>> {

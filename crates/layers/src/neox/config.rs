@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::invalid::InvalidConfig;
 
-/// Shape of a GPT-NeoX stack. Field names are those of the published configuration files.
+/// Shape of a GPT-NeoX stack. The fields have the names that the published configuration
+/// files use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NeoXConfig {
     /// Width of the residual stream.

@@ -42,7 +42,8 @@ pub(crate) trait Stored: Copy + Send + Sync {
     /// Loads `V::LANES` elements from `from` as f32.
     ///
     /// # Safety
-    /// Those of [`Vector`]; `V::LANES` elements from `from` on must be valid to read.
+    /// The conditions of [`Vector`] apply. `V::LANES` elements from `from` on must be valid to
+    /// read.
     unsafe fn load<V: Vector>(from: *const Self) -> V;
     /// The element as f32.
     fn to_f32(self) -> f32;
@@ -80,7 +81,7 @@ pub(crate) trait Vectorized {
     /// compiled for the instruction set of their caller.
     ///
     /// # Safety
-    /// Those of [`Vector`].
+    /// The conditions of [`Vector`] apply.
     unsafe fn run<V: Vector>(self);
 }
 
