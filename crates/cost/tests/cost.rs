@@ -49,7 +49,7 @@ fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
 #[test]
 fn flops_match_the_counts_of_the_engine() {
     let device = Device::flex();
-    for name in ["prefix", "two embeddings", "length 1", "summation", "vanilla"] {
+    for name in ["prefix", "unequal widths", "length 1", "summation", "vanilla"] {
         let config = shape(name);
         let model = config.init(0, &device);
         let length = config.block_length();

@@ -38,6 +38,12 @@ pub fn shapes() -> Vec<(&'static str, ModelConfig)> {
     let roberta = format!(r#""cls": "roberta", {ROBERTA}"#);
     let whole = LOOKUP.replace('8', "32");
     let two_embeddings = format!(r#"{}, "n_embedding_tokens": 2"#, LOOKUP.replace('8', "16"));
+    let unequal_widths = block(
+        4,
+        &format!(r#"{}, "n_embedding_tokens": 2"#, LOOKUP.replace('8', "24")),
+        &format!(r#"{PREFIX}, "expansion_ratio": 3"#),
+    )
+    .replacen(NEOX, &NEOX.replace("32", "48").replace("layers\": 2", "layers\": 3"), 1);
     let shapes = [
         ("prefix", block(4, LOOKUP, &prefix_of_two)),
         ("summation", block(4, LOOKUP, SUMMATION)),
@@ -46,6 +52,7 @@ pub fn shapes() -> Vec<(&'static str, ModelConfig)> {
         ("roberta", block(4, &roberta, PREFIX)),
         ("two embeddings", block(4, &two_embeddings, PREFIX)),
         ("two embeddings, summation", block(4, &two_embeddings, SUMMATION)),
+        ("unequal widths", unequal_widths),
         ("length 1", block(1, &whole, PREFIX)),
         ("vanilla", vanilla(true)),
         ("vanilla, sequential", vanilla(false)),
