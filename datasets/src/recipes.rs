@@ -129,4 +129,12 @@ mod tests {
         std::fs::write(dir.path().join("wiki.test.raw"), " = A = \n").unwrap();
         assert_eq!(find().unwrap(), dir.path().join("wiki.test.raw"));
     }
+
+    #[test]
+    fn a_file_with_another_checksum_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("lambada_test.jsonl"), "{}\n").unwrap();
+        let found = task_file(&crate::tasks::LAMBADA, dir.path(), &mut |_, _| {});
+        assert!(matches!(found, Err(DatasetError::Checksum { .. })), "{found:?}");
+    }
 }
