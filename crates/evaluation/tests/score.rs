@@ -1,12 +1,13 @@
-//! The scorer compared with generation, and with itself in batches of other sizes.
+//! The scorer compared with generation, with the training loss, and with itself in batches of other
+//! sizes.
 
 use std::ops::ControlFlow;
 
 use block_transformer_evaluation::{EvalError, Request, Scored, Scorer};
 use block_transformer_generation::{Options, Sampling, generate};
 use block_transformer_testing::{VOCAB, model, prompts_of, shape, shapes};
-use block_transformer_zoo::{FamilyConfig, LanguageModel};
-use burn::tensor::Device;
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, PaddingMask, TokenBatch};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 fn request(context: usize, continuation: usize) -> Request {
     let [context, continuation] = [context, continuation].map(|n| prompts_of([n]).remove(0));
@@ -76,6 +77,29 @@ fn scores_do_not_depend_on_the_batch() {
             let tolerance = if name == "cross-attention" { 2e-3 } else { 2e-5 };
             assert!(most < tolerance, "{name}, {batch_tokens} tokens: {most}");
             assert!(together.iter().zip(&scores).all(|(a, b)| a.greedy == b.greedy), "{name}");
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_of_a_window_are_the_negated_training_losses() {
+    let device = Device::flex();
+    for (name, config) in shapes() {
+        let (model, length) = (model(&config, &device), config.block_length());
+        let window = prompts_of([48]).remove(0);
+        let (context, continuation) = window.split_at(length);
+        let request = Request { context: context.into(), continuation: continuation.into() };
+        let scored = score(&Scorer::new(&model), &[request]).remove(0);
+        let ids: Vec<i64> = window.iter().map(|&id| i64::from(id)).collect();
+        let losses = model.losses(&TokenBatch {
+            ids: Tensor::<2, Int>::from_data(TensorData::new(ids, [1, 48]), &device),
+            is_token: PaddingMask::full(),
+            block_length: length,
+        });
+        let losses: Vec<f64> = losses.losses.into_data().iter::<f64>().collect();
+        assert_eq!(losses.len(), scored.log_probs.len());
+        for (loss, log_prob) in losses.iter().zip(&scored.log_probs) {
+            assert!((loss + log_prob).abs() < 2e-5, "{name}: {loss}, {log_prob}");
         }
     }
 }
