@@ -82,6 +82,10 @@ impl Documents for TokenFile {
         let start = SIZE + self.width * (self.start(index) + range.start);
         append_ids(&self.map[start..start + self.width * range.len()], self.width, out);
     }
+
+    fn total_tokens(&self) -> usize {
+        self.header.tokens as usize
+    }
 }
 
 #[cfg(test)]
