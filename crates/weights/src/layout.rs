@@ -26,11 +26,15 @@ impl TensorLayout {
 
     /// Reorders the values of a parameter of shape `ours` to the published layout.
     pub(crate) fn to_published(self, ours: &[usize], values: Vec<f32>) -> Vec<f32> {
-        match self {
-            Self::Same => values,
-            Self::Transposed => published_order(ours, 1).map(|at| values[at]).collect(),
-            Self::Conv { kernel } => published_order(ours, kernel).map(|at| values[at]).collect(),
-        }
+        let kernel = match self {
+            Self::Same => return values,
+            Self::Transposed => 1,
+            Self::Conv { kernel } => kernel,
+        };
+        // the iterator does not know its length
+        let mut out = Vec::with_capacity(values.len());
+        out.extend(published_order(ours, kernel).map(|at| values[at]));
+        out
     }
 
     /// Reorders published values to the layout of a parameter of shape `ours`.
