@@ -71,7 +71,7 @@ fn invalid_items_are_named() {
             Task::HellaSwag,
             "\"label\": 3",
             "\"label\": 4",
-            "number 4 (counted from 0), and there are 4 options",
+            ":5: the correct option is number 4 (counted from 0), and there are 4 options",
         ),
         (Task::Winogrande, "_", "it", ":1: the sentence has no blank"),
         (Task::Winogrande, "\"1\"", "\"\"", ":1: the answer must be 1 or 2"),
