@@ -134,8 +134,7 @@ pub enum EvalError {
     /// An evaluation that cannot be resumed, because its input has changed or a file is damaged.
     #[error("{place}: {reason}; start again in another folder")]
     NotResumable {
-        /// The folder of the evaluation, or the damaged file, with the line number if a line is
-        /// damaged.
+        /// The folder of the evaluation, or "FILE is damaged", with the line number if there is one.
         place: String,
         /// The setting that changed, or the damage.
         reason: String,

@@ -188,7 +188,7 @@ impl EvaluationFolder {
     }
 
     fn damaged(&self, name: &str, reason: &str) -> EvalError {
-        let place = self.file(name).display().to_string();
-        EvalError::NotResumable { place, reason: format!("damaged: {reason}") }
+        let place = format!("{} is damaged", self.file(name).display());
+        EvalError::NotResumable { place, reason: reason.into() }
     }
 }
