@@ -28,14 +28,12 @@ pub trait BlockDecoding: Send {
     fn start(&mut self, states: Tensor<3>) -> Tensor<2>;
 
     /// Continues the block in progress for the rows `kept` of the last call, whose chosen tokens are
-    /// `ids` `[kept]`; returns the logits `[kept, vocab]` of their next tokens. Models without
-    /// blocks do not implement it.
+    /// `ids` `[kept]`; returns the logits `[kept, vocab]` of their next tokens. It is not
+    /// called if the block length is 1.
     ///
     /// # Panics
     /// When no block is in progress or the block is complete.
-    fn decode(&mut self, _kept: &[usize], _ids: Tensor<1, Int>) -> Tensor<2> {
-        unreachable!("a block of one token is complete after its first")
-    }
+    fn decode(&mut self, kept: &[usize], ids: Tensor<1, Int>) -> Tensor<2>;
 
     /// Fills every slot with the same random keys and values, for benchmarks of long contexts.
     fn fill_random(&mut self);

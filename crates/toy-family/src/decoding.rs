@@ -17,6 +17,10 @@ impl BlockDecoding for Bigram {
         project(states.reshape([rows, width]), self.head(), None)
     }
 
+    fn decode(&mut self, _: &[usize], _: Tensor<1, Int>) -> Tensor<2> {
+        unreachable!("a block of one token is complete after its first")
+    }
+
     fn fill_random(&mut self) {}
 
     fn work(&self) -> Work {

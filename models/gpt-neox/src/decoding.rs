@@ -34,6 +34,10 @@ impl BlockDecoding for DecodingState {
         logits.reshape([rows, vocab])
     }
 
+    fn decode(&mut self, _: &[usize], _: Tensor<1, Int>) -> Tensor<2> {
+        unreachable!("a block of one token is complete after its first")
+    }
+
     fn fill_random(&mut self) {
         self.cache.iter_mut().for_each(KvCache::fill_random);
     }
