@@ -13,7 +13,7 @@ use crate::workload::{Lengths, Workload};
 pub struct Prediction {
     /// Seconds until a prompt that is decoded alone has its first token; `None` without a prompt.
     pub first_token: Option<f64>,
-    /// Generated tokens per second if every phase takes the time that [`Phases::seconds`] predicts.
+    /// Generated tokens per second if every phase takes the time that the cost model predicts.
     /// The time includes the prompts.
     pub rate: f64,
     /// Generated tokens per second if all prefills and steps take the time that [`Cost::bound`]
