@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use block_transformer_plot::{AxisScale, Corner, Plot, PlotError, PlotLine, Style};
+use block_transformer_zoo::BLOCK_FAMILY;
 
 use crate::format::number;
 use crate::report::BenchRow;
@@ -34,8 +35,8 @@ pub fn ratios(rows: &[BenchRow]) -> Vec<String> {
 /// Pairs each row of a block model with every row of a vanilla model at the same workload. If some
 /// of those vanilla rows have the same batch size as the block row, only they are used.
 fn pairs(rows: &[BenchRow]) -> impl Iterator<Item = (&BenchRow, &BenchRow)> {
-    rows.iter().filter(|row| row.block_length > 1).flat_map(move |block| {
-        let same_work = move |row: &&BenchRow| row.block_length == 1 && row.work == block.work;
+    rows.iter().filter(|row| row.family == BLOCK_FAMILY).flat_map(move |block| {
+        let same_work = move |row: &&BenchRow| row.family != BLOCK_FAMILY && row.work == block.work;
         let same_batch = rows.iter().any(|row| same_work(&row) && row.batch == block.batch);
         let of_work = rows.iter().filter(same_work);
         of_work

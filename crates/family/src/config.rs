@@ -8,9 +8,13 @@ use crate::names::PublishedNames;
 use crate::precision::Precision;
 use crate::stacks::Stacks;
 
+/// Name of the family of Block Transformers. A member with a `block_length` of 1 still has blocks: it
+/// is not a baseline.
+pub const BLOCK_FAMILY: &str = "block";
+
 /// Configuration of the models of a family.
 pub trait FamilyConfig: PublishedNames + Clone + Debug + PartialEq + Send + Sync + 'static {
-    /// Name of the family: "block" or "vanilla" for those of the paper.
+    /// Name of the family: [`BLOCK_FAMILY`] or "vanilla" for those of the paper.
     fn family(&self) -> &'static str;
 
     /// The same configuration over `vocab_size` token ids.

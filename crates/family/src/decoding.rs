@@ -27,9 +27,9 @@ pub trait BlockDecoding: Send {
     /// `[rows, vocab]` of its first token. A block that is still in progress is discarded.
     fn start(&mut self, states: Tensor<3>) -> Tensor<2>;
 
-    /// Continues the block in progress for the rows `kept` of the last call, whose chosen tokens are
-    /// `ids` `[kept]`; returns the logits `[kept, vocab]` of their next tokens. It is not
-    /// called if the block length is 1.
+    /// Continues the blocks in progress. `kept` are the rows of the last call that go on, and `ids`
+    /// `[kept]` the tokens that were chosen for them. Returns the logits `[kept, vocab]` of their
+    /// next tokens. The function is not called if the block length is 1.
     ///
     /// # Panics
     /// When no block is in progress or the block is complete.

@@ -14,7 +14,7 @@ mod stacks;
 
 pub use batch::{Continuations, PaddingMask, TokenBatch, TokenLosses};
 pub use block_transformer_layers::InvalidConfig;
-pub use config::{FamilyConfig, Registration, check_ids};
+pub use config::{BLOCK_FAMILY, FamilyConfig, Registration, check_ids};
 pub use decoding::{BlockDecoding, PositionCounts, Work};
 pub use model::Family;
 pub use module_path::{LinearLayer, ModulePath};

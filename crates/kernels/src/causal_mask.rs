@@ -9,8 +9,8 @@ use crate::per_device::PerDevice;
 
 /// A causal mask by groups of positions, which can also hide padding keys.
 ///
-/// Query `i` of row `b` has position `p = starts[b] + i`. It sees the keys of its row from position
-/// 0 to the last position of `p`'s group of `group` consecutive positions.
+/// Query `i` of row `b` has position `p = starts[b] + i`. Positions form groups of `group`. The
+/// query sees the keys of its row from position 0 to the end of the group that contains `p`.
 #[derive(Clone, Debug)]
 pub struct CausalMask {
     starts: Indices,

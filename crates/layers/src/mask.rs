@@ -74,10 +74,10 @@ impl AttentionMask {
     }
 }
 
-/// The mask of `queries` positions starting at `at`, over keys from position 0 on. A query sees a
-/// key when the key's group of `group` consecutive positions is not after the query's group;
-/// `group` 1 is the plain causal mask. The queries must end with a complete group; then the
-/// positions of the cache that a row has not written yet are hidden.
+/// The mask of `queries` positions starting at `at`, over keys from position 0 on. Positions
+/// form groups of `group`. A query sees the keys of its own group and of all groups before it;
+/// `group` 1 is the plain causal mask. The last query must be the last position of a group.
+/// Otherwise its group contains positions of the cache that are not written yet.
 ///
 /// `key_mask` (`[batch, keys]`, on the host) is false at keys that are padding.
 pub fn causal_by_block(

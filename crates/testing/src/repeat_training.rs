@@ -64,7 +64,7 @@ pub fn train(
         steps,
         warmup: steps / 20,
         weight_decay: 0.0,
-        ..TrainConfig::from_preset("debug-block").expect("a preset there is")
+        ..TrainConfig::from_preset("debug-block").expect("debug-block is a preset")
     };
     let schedule = Schedule::new(&config_of_run);
     let mut trainer: Trainer = Trainer::new(config, &config_of_run, device);

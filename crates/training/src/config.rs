@@ -153,7 +153,7 @@ impl TrainConfig {
         ] {
             if tokens > most {
                 let value = if key == "batch" { self.batch } else { self.accumulate };
-                let range = format!("so small that it makes at most {most} tokens, not {tokens}");
+                let range = format!("smaller: it makes {tokens} tokens, and the limit is {most}");
                 return out_of_range(key, value.to_string(), &range);
             }
         }

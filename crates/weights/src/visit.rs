@@ -79,8 +79,8 @@ fn is_buffer(name: &str) -> bool {
     })
 }
 
-/// Returns the names and the layout that the parameter at `at`, with as many axes as `axes`, has in
-/// published files. The tensors of all names after the first are tied to the first.
+/// Returns the names and the layout in published files of the parameter with the path `at`, which has
+/// as many axes as `axes`. The tensors of all names after the first are tied to the first.
 fn published(
     at: &ModulePath,
     axes: usize,

@@ -97,8 +97,8 @@ fn read(table: Value) -> Result<ModelConfig, ConfigProblem> {
     Ok(config)
 }
 
-/// Returns the path of the key whose value is the reason of `error`: with another value of the same
-/// type, the error is another.
+/// Returns the path of the key whose value causes `error`. It replaces one value after the other by
+/// another value of the same type until the error changes.
 fn wrong_value(
     table: &Value,
     parse: impl Fn(&Value) -> Result<ModelConfig, serde_json::Error>,

@@ -6,7 +6,8 @@ mod presets;
 
 pub use block_transformer_family as family;
 pub use block_transformer_family::{
-    Family, FamilyConfig, PaddingMask, Precision, PublishedNames, TokenBatch, TokenLosses,
+    BLOCK_FAMILY, Family, FamilyConfig, PaddingMask, Precision, PublishedNames, TokenBatch,
+    TokenLosses,
 };
 pub use block_transformer_gpt_neox as vanilla;
 pub use block_transformer_model as block;

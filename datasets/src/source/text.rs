@@ -89,8 +89,8 @@ impl<'a> TextReader<'a> {
     }
 }
 
-/// The position to divide bytes without a line end: after the last whitespace, otherwise between
-/// two characters.
+/// Returns where to divide bytes that contain no line end: after the last whitespace, otherwise
+/// between two characters.
 fn cut(bytes: &[u8]) -> usize {
     let whitespace = bytes.iter().rposition(u8::is_ascii_whitespace).map(|at| at + 1);
     let starts_character = |&byte: &u8| byte & 0b1100_0000 != 0b1000_0000;

@@ -1,7 +1,8 @@
 //! Counts of parameters, and shapes of the stacks.
 
 use block_transformer_family::{
-    Conditioning, EmbedderShape, FamilyConfig, InvalidConfig, Stacks, TokenDecoderShape,
+    BLOCK_FAMILY, Conditioning, EmbedderShape, FamilyConfig, InvalidConfig, Stacks,
+    TokenDecoderShape,
 };
 
 use crate::config::{BlockTransformerConfig, EmbedderConfig, Projection, TokenDecoderConfig};
@@ -30,7 +31,7 @@ impl EmbedderConfig {
 
 impl FamilyConfig for BlockTransformerConfig {
     fn family(&self) -> &'static str {
-        "block"
+        BLOCK_FAMILY
     }
 
     fn with_vocab_size(self, vocab_size: usize) -> Self {

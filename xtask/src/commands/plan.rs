@@ -9,7 +9,7 @@ use block_transformer_cost::{
     Lengths, Machine, Peaks, Plan, Workload, cache_bytes_per_context_token, published,
 };
 use block_transformer_device::DeviceName;
-use block_transformer_zoo::{FamilyConfig, Precision, Preset};
+use block_transformer_zoo::{BLOCK_FAMILY, FamilyConfig, Precision, Preset};
 use bytesize::ByteSize;
 
 use super::inputs::preset;
@@ -158,15 +158,16 @@ fn compare(name: &str, plan: &Plan) -> Option<String> {
     ))
 }
 
-/// Compares the bytes per token of context that the first preset with blocks and the first preset
-/// without blocks read.
+/// Compares the first preset with blocks and the first preset without blocks: the bytes of keys and
+/// values that one generated token reads, per token of context.
 fn traffic(presets: &[&Preset], machine: &Machine) -> Option<String> {
-    let first = |blocks: bool| presets.iter().find(|p| (p.model.block_length() > 1) == blocks);
+    let first =
+        |blocks: bool| presets.iter().find(|p| (p.model.family() == BLOCK_FAMILY) == blocks);
     let (block, vanilla) = (first(true)?, first(false)?);
     let [ours, theirs] =
         [block, vanilla].map(|preset| cache_bytes_per_context_token(&preset.model, machine));
     Some(format!(
-        "bytes of keys and values that decoding a token reads per token of context: {} {}, {} {}, {} times less",
+        "bytes of keys and values read for one generated token, per token of context: {} {}, {} {}, {} times less",
         block.name,
         number(ours),
         vanilla.name,

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use block_transformer_family::BLOCK_FAMILY;
 use num_integer::lcm;
 use serde::Serialize;
 
@@ -124,7 +125,7 @@ impl PositionReport {
             return Err(EvalError::NoWindows(windows.context));
         }
         let axis = Axis::new(checkpoints, windows.context);
-        let baseline = checkpoints.iter().position(|info| info.block_length == 1).unwrap_or(0);
+        let baseline = checkpoints.iter().position(|info| info.family != BLOCK_FAMILY).unwrap_or(0);
         let samples: Vec<Samples> =
             rows.iter().map(|rows| Samples::of_windows(rows, &BOOTSTRAP)).collect();
         let differences: Vec<Samples> =
