@@ -1,19 +1,45 @@
 //! `--device`, `--weights` and `--dtype`.
 
+use std::ffi::OsStr;
+
 use crate::program;
 use anyhow::{Result, ensure};
 use block_transformer_device::{DeviceError, DeviceName};
 use block_transformer_weights::FloatFormat;
 use block_transformer_zoo::Precision;
 use burn::tensor::Device;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
+use clap::{Arg, Command};
 use serde::Deserialize;
 use serde::de::value::StringDeserializer;
 
 /// Parses `--device`, and lists the devices in `--help`.
 pub(crate) fn parser() -> impl TypedValueParser<Value = DeviceName> {
-    let value = |device: DeviceName| PossibleValue::new(device.name()).help(device.description());
-    PossibleValuesParser::new(DeviceName::ALL.map(value)).try_map(|name| name.parse::<DeviceName>())
+    DeviceParser
+}
+
+#[derive(Clone)]
+struct DeviceParser;
+
+impl TypedValueParser for DeviceParser {
+    type Value = DeviceName;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        flag: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<DeviceName, clap::Error> {
+        StringValueParser::new()
+            .try_map(|name| name.parse::<DeviceName>())
+            .parse_ref(command, flag, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let value =
+            |device: DeviceName| PossibleValue::new(device.name()).help(device.description());
+        Some(Box::new(DeviceName::ALL.into_iter().map(value)))
+    }
 }
 
 /// Opens the device of `--device`.

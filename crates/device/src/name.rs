@@ -10,7 +10,7 @@ use crate::memory::machine_memory;
 
 /// A device of one of burn's backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String", into = "String")]
 pub enum DeviceName {
     /// The processor, with burn-flex and this project's kernels for burn-flex. This is the fastest
     /// of the devices that compute on the processor.
@@ -18,12 +18,15 @@ pub enum DeviceName {
     Flex,
     /// The processor, with burn-ndarray, which burn deprecates.
     Ndarray,
-    /// The first NVIDIA GPU.
-    Cuda,
+    /// An NVIDIA GPU, by its index.
+    Cuda(usize),
     /// The default GPU adapter of the system.
     Wgpu,
-    /// The processor, with CubeCL.
-    Cpu,
+    /// The adapter that computes on the processor, such as SwiftShader or lavapipe.
+    WgpuCpu,
+    /// The processor, with CubeCL. It is far slower than [`Flex`](Self::Flex), and serves to test the
+    /// kernels of GPUs.
+    CubeclCpu,
 }
 
 /// A device that cannot be opened.
@@ -38,8 +41,9 @@ pub enum DeviceError {
 }
 
 impl DeviceName {
-    /// Every device, built in or not.
-    pub const ALL: [Self; 5] = [Self::Flex, Self::Ndarray, Self::Cuda, Self::Wgpu, Self::Cpu];
+    /// The devices, built in or not; of several GPUs the first.
+    pub const ALL: [Self; 6] =
+        [Self::Flex, Self::Ndarray, Self::Cuda(0), Self::Wgpu, Self::WgpuCpu, Self::CubeclCpu];
 
     /// Returns the name, the feature and the description.
     const fn words(self) -> [&'static str; 3] {
@@ -48,13 +52,16 @@ impl DeviceName {
             Self::Ndarray => {
                 ["ndarray", "ndarray", "the processor, with burn-ndarray (deprecated by burn)"]
             }
-            Self::Cuda => ["cuda", "cuda", "the first NVIDIA GPU"],
+            Self::Cuda(_) => ["cuda", "cuda", "the first NVIDIA GPU; cuda:1 is the second"],
             Self::Wgpu => ["wgpu", "wgpu", "the default GPU adapter of the system"],
-            Self::Cpu => ["cpu", "cubecl-cpu", "the processor, with CubeCL"],
+            Self::WgpuCpu => ["wgpu:cpu", "wgpu", "an adapter that computes on the processor"],
+            Self::CubeclCpu => {
+                ["cubecl-cpu", "cubecl-cpu", "the processor, with CubeCL, to test GPU kernels"]
+            }
         }
     }
 
-    /// Returns the name that configurations use and [`FromStr`] parses.
+    /// Returns the name that configurations use and [`FromStr`] parses, without the index of a GPU.
     pub const fn name(self) -> &'static str {
         self.words()[0]
     }
@@ -71,7 +78,7 @@ impl DeviceName {
 
     /// Returns whether the device is the processor, which computes in the memory of the machine.
     pub const fn is_processor(self) -> bool {
-        matches!(self, Self::Flex | Self::Ndarray | Self::Cpu)
+        !matches!(self, Self::Cuda(_) | Self::Wgpu)
     }
 
     /// Returns the bytes of memory of the device; `None` for a GPU and on systems that do not
@@ -92,11 +99,13 @@ impl DeviceName {
             #[expect(deprecated, reason = "supported for as long as burn has it")]
             Self::Ndarray => Ok(Device::ndarray()),
             #[cfg(feature = "cuda")]
-            Self::Cuda => Ok(Device::cuda(0)),
+            Self::Cuda(index) => Ok(Device::cuda(index)),
             #[cfg(feature = "wgpu")]
             Self::Wgpu => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+            #[cfg(feature = "wgpu")]
+            Self::WgpuCpu => Ok(Device::wgpu(burn::tensor::DeviceKind::Cpu)),
             #[cfg(feature = "cubecl-cpu")]
-            Self::Cpu => Ok(Device::cpu()),
+            Self::CubeclCpu => Ok(Device::cpu()),
             #[allow(unreachable_patterns, reason = "reachable when a feature is off")]
             device => Err(DeviceError::NotBuilt(device)),
         }
@@ -105,7 +114,10 @@ impl DeviceName {
 
 impl fmt::Display for DeviceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            Self::Cuda(index) if *index > 0 => write!(f, "cuda:{index}"),
+            device => f.write_str(device.name()),
+        }
     }
 }
 
@@ -113,8 +125,28 @@ impl FromStr for DeviceName {
     type Err = DeviceError;
 
     fn from_str(name: &str) -> Result<Self, DeviceError> {
+        if let Some(index) = name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
+            return Ok(Self::Cuda(index));
+        }
+        if name == "cpu" {
+            return Ok(Self::Flex);
+        }
         let device = Self::ALL.into_iter().find(|device| device.name() == name);
         device.ok_or_else(|| DeviceError::Unknown(name.into()))
+    }
+}
+
+impl TryFrom<String> for DeviceName {
+    type Error = DeviceError;
+
+    fn try_from(name: String) -> Result<Self, DeviceError> {
+        name.parse()
+    }
+}
+
+impl From<DeviceName> for String {
+    fn from(device: DeviceName) -> Self {
+        device.to_string()
     }
 }
 
@@ -130,6 +162,9 @@ mod tests {
             assert_eq!(serde_json::to_value(device).unwrap(), json);
             assert_eq!(serde_json::from_value::<DeviceName>(json).unwrap(), device);
         }
+        assert_eq!("cuda:3".parse(), Ok(DeviceName::Cuda(3)));
+        assert_eq!(DeviceName::Cuda(3).to_string(), "cuda:3");
+        assert_eq!("cpu".parse(), Ok(DeviceName::Flex));
         let error = "gpu".parse::<DeviceName>().unwrap_err().to_string();
         assert!(error.contains("`gpu`") && error.contains("flex, ndarray, cuda"), "{error}");
     }
@@ -147,6 +182,6 @@ mod tests {
     #[test]
     fn the_memory_of_a_processor_is_the_memory_of_the_machine() {
         assert!(DeviceName::Flex.memory().is_some_and(|bytes| bytes > 1 << 28));
-        assert_eq!(DeviceName::Cuda.memory(), None);
+        assert_eq!(DeviceName::Cuda(0).memory(), None);
     }
 }

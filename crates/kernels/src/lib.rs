@@ -18,12 +18,12 @@
 //! kernel asks for them; [`TargetScores`] can leave its values on the device.
 
 mod causal_mask;
+#[cfg(feature = "cube")]
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod host;
 mod indices;
-#[cfg(not(feature = "flex"))]
 mod none;
 mod per_device;
 mod rotary;
@@ -36,12 +36,22 @@ pub use per_device::PerDevice;
 pub use rotary::{RotaryAngles, RotaryTable};
 pub use scores::{TargetScore, TargetScores};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
-#[cfg(feature = "flex")]
-use flex as imp;
+#[cfg(not(feature = "cube"))]
+use none as cube;
 #[cfg(not(feature = "flex"))]
-use none as imp;
+use none as flex;
+
+/// The rows `ids` of an embedding table, with a derivative that is parallel over the tokens.
+///
+/// # Shapes
+/// - `table`: `[entries, width]`
+/// - `ids`: `[count]`, each less than `entries`
+/// - output: `[count, width]`
+pub fn embed(table: &Tensor<2>, ids: &Tensor<1, Int>) -> Option<Tensor<2>> {
+    cube::embed(table, ids)
+}
 
 /// Self-attention of GPT-NeoX from the fused projection: rotates queries and keys, attends under
 /// `mask`, and merges the heads.
@@ -56,7 +66,7 @@ pub fn self_attention(
     angles: &RotaryAngles,
     mask: &CausalMask,
 ) -> Option<Tensor<3>> {
-    imp::self_attention(qkv, heads, angles, mask)
+    flex::self_attention(qkv, heads, angles, mask)
 }
 
 /// Writes the keys and values of new positions to a KV cache in place, then attends over each
@@ -82,13 +92,15 @@ pub fn cached_attention(
     keep: usize,
     cache: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
-    imp::cached_attention(qkv, heads, angles, mask, slots, keep, cache)
+    let [keys, values] = cache;
+    flex::cached_attention(qkv, heads, angles, mask, slots, keep, [&mut *keys, &mut *values])
+        .or_else(|| cube::cached_attention(qkv, heads, angles, mask, slots, keep, [keys, values]))
 }
 
 /// The largest number of rows for which the bits of a row of every linear layer on `device` do not
 /// depend on the other rows; `None` where there is no such guarantee.
 pub fn batch_invariant_rows(device: &Device) -> Option<usize> {
-    imp::batch_invariant_rows(device)
+    flex::batch_invariant_rows(device)
 }
 
 /// `x weight + bias` for a few rows, for which reading the matrix takes most of the time. The bits
@@ -100,7 +112,7 @@ pub fn batch_invariant_rows(device: &Device) -> Option<usize> {
 /// - `bias`: `[d_out]`
 /// - output: `[rows, d_out]`
 pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
-    imp::linear(x, weight, bias)
+    flex::linear(x, weight, bias)
 }
 
 /// Scores one target per row of logits. If a logit of a row is not finite, the
@@ -113,15 +125,15 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
 /// # Panics
 /// When the number of targets is not the number of rows.
 pub fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<TargetScores> {
-    imp::score_targets(logits, targets)
+    flex::score_targets(logits, targets)
 }
 
 /// `x * Phi(x)`, where the error function in `Phi` is within 1e-6 of its value.
 pub fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    imp::gelu(x)
+    flex::gelu(x)
 }
 
 /// Replaces each `x` by `e^(scale * (x - max))`, on the host.
 pub fn exp_differences(x: &mut [f32], max: f32, scale: f32) {
-    imp::exp_differences(x, max, scale);
+    flex::exp_differences(x, max, scale);
 }

@@ -7,6 +7,7 @@
 mod attention;
 mod cache;
 mod conv;
+mod embedding;
 mod gelu;
 mod init;
 mod invalid;
@@ -22,6 +23,7 @@ pub mod t5;
 
 pub use cache::{KvCache, StackCache};
 pub use conv::BlockConv;
+pub use embedding::embed;
 pub use gelu::gelu;
 pub use init::Init;
 pub use invalid::InvalidConfig;

@@ -6,6 +6,7 @@ use burn::tensor::{Bool, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{attend, merge_heads, score_scale, split_heads};
+use crate::embedding::embed;
 use crate::gelu::gelu;
 use crate::init::Init;
 use crate::invalid::InvalidConfig;
@@ -170,8 +171,8 @@ impl RobertaEncoder {
         let embeddings = &self.embeddings;
         let kind = embeddings.token_type_embeddings.weight.val().unsqueeze(); // [1, 1, h]
         let mut x = embeddings.norm.forward(
-            embeddings.word_embeddings.forward(ids)
-                + embeddings.position_embeddings.forward(positions)
+            embed(&embeddings.word_embeddings, ids)
+                + embed(&embeddings.position_embeddings, positions)
                 + kind,
         );
         let hidden = is_token.bool_not().reshape([rows, 1, 1, time]);

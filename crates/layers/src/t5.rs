@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::{attend, merge_heads, split_heads};
 use crate::cache::{KvCache, StackCache};
+use crate::embedding::embed;
 use crate::init::Init;
 use crate::invalid::InvalidConfig;
 use crate::linear::apply;
@@ -256,7 +257,7 @@ impl T5Stack {
             .flat_map(|i| (0..keys).map(move |j| i.saturating_sub(j)))
             .map(|distance| bucket(distance, buckets, self.max_distance));
         let ids = int_tensor(ids, device);
-        let table = self.relative_attention_bias.forward(ids.unsqueeze()); // [1, t * k, h]
+        let table = embed(&self.relative_attention_bias, ids.unsqueeze()); // [1, t * k, h]
         table.reshape([1, time, keys, heads]).permute([0, 3, 1, 2])
     }
 }

@@ -1,7 +1,7 @@
 //! The embedder: from blocks of token ids to block embeddings.
 
 use block_transformer_family::PaddingMask;
-use block_transformer_layers::{BlockConv, Init, neox::NeoXStack, roberta::RobertaEncoder};
+use block_transformer_layers::{BlockConv, Init, embed, neox::NeoXStack, roberta::RobertaEncoder};
 use burn::module::Module;
 use burn::nn::Embedding;
 use burn::tensor::{Bool, Int, Tensor};
@@ -62,7 +62,7 @@ impl Embedder {
         let [b, n, l] = ids.dims();
         let ids = ids.reshape([b * n, l]);
         let vectors = match &self.embeddings {
-            TokenVectors::Lookup(table) => table.forward(ids), // [b * n, l, w]
+            TokenVectors::Lookup(table) => embed(table, ids), // [b * n, l, w]
             TokenVectors::Roberta(encoder) => {
                 let is_token = is_token.to_tensor([b * n, l], &ids.device());
                 let (ids, is_token) = self.with_cls(ids, is_token);

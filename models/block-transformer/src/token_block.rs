@@ -2,7 +2,7 @@
 
 use block_transformer_family::Conditioning;
 use block_transformer_layers::t5::T5States;
-use block_transformer_layers::{Positions, StackCache, int_tensor, project};
+use block_transformer_layers::{Positions, StackCache, embed, int_tensor, project};
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor};
 
@@ -89,7 +89,7 @@ impl TokenDecoder {
         cache: &mut StackCache,
     ) -> Tensor<2> {
         let [rows] = ids.dims();
-        let embed = |table: &Embedding| table.forward(ids.reshape([rows, 1])); // [rows, 1, h]
+        let embed = |table: &Embedding| embed(table, ids.reshape([rows, 1])); // [rows, 1, h]
         let inputs = match &self.tokens {
             TokenStack::NeoX(tokens) => embed(&tokens.embed_in),
             TokenStack::T5(tokens) => embed(&tokens.shared),

@@ -3,7 +3,7 @@
 use block_transformer_family::{Conditioning, FamilyConfig, TokenDecoderShape};
 use block_transformer_layers::neox::NeoXStack;
 use block_transformer_layers::t5::T5Stack;
-use block_transformer_layers::{BlockConv, Init, Positions, Rotary, causal_by_block};
+use block_transformer_layers::{BlockConv, Init, Positions, Rotary, causal_by_block, embed};
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Int, Tensor};
@@ -122,11 +122,11 @@ impl TokenDecoder {
         match &self.tokens {
             TokenStack::NeoX(tokens) => {
                 let inputs = if self.shape.conditioning != Conditioning::Prefix {
-                    tokens.embed_in.forward(shifted()) + expanded
+                    embed(&tokens.embed_in, shifted()) + expanded
                 } else if l == 1 {
                     expanded
                 } else {
-                    let known = tokens.embed_in.forward(ids.clone().narrow(1, 0, l - 1));
+                    let known = embed(&tokens.embed_in, ids.clone().narrow(1, 0, l - 1));
                     Tensor::cat(vec![expanded, known], 1)
                 };
                 let [_, time, _] = inputs.dims();
@@ -136,7 +136,7 @@ impl TokenDecoder {
                 hidden.narrow(1, self.shape.first_positions() - 1, l)
             }
             TokenStack::T5(tokens) => {
-                let inputs = tokens.shared.forward(shifted());
+                let inputs = embed(&tokens.shared, shifted());
                 let states = tokens.stack.states(&expanded);
                 scale_for_tied(tokens.stack.forward(inputs, &states, &start, None))
             }

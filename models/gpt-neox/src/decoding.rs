@@ -1,7 +1,7 @@
 //! Decoding with KV caches: each token is a block of its own.
 
 use block_transformer_family::{BlockDecoding, PaddingMask, Work};
-use block_transformer_layers::{KvCache, Positions, StackCache};
+use block_transformer_layers::{KvCache, Positions, StackCache, embed};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::model::GptNeoX;
@@ -23,7 +23,7 @@ impl BlockDecoding for DecodingState {
     fn append(&mut self, ids: Tensor<3, Int>, _: &PaddingMask, at: &Positions) -> Tensor<3> {
         let ([rows, n, _], stack) = (ids.dims(), &self.model.stack);
         self.work.token.add(rows * n, rows);
-        let embedded = self.model.embed_in.forward(ids.reshape([rows, n]));
+        let embedded = embed(&self.model.embed_in, ids.reshape([rows, n]));
         stack.append(embedded, &stack.rotary(at, n), at, 1, 1, &mut self.cache)
     }
 

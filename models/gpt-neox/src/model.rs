@@ -2,7 +2,7 @@
 
 use block_transformer_family::Family;
 use block_transformer_layers::neox::NeoXStack;
-use block_transformer_layers::{Positions, causal_by_block, project};
+use block_transformer_layers::{Positions, causal_by_block, embed, project};
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Int, Tensor};
@@ -39,7 +39,7 @@ impl GptNeoX {
         let start = Positions::Same(0);
         let mask = causal_by_block(&start, time, 1, None);
         let rotary = self.stack.rotary(&start, time);
-        self.stack.forward(self.embed_in.forward(ids), &mask, &rotary)
+        self.stack.forward(embed(&self.embed_in, ids), &mask, &rotary)
     }
 
     /// The LM head: `[batch, time, hidden] -> [batch, time, vocab]`.

@@ -230,7 +230,7 @@ mod tests {
             label: label.into(),
             folder: PathBuf::new(),
             weights: String::new(),
-            family: String::new(),
+            family: if block_length > 1 { BLOCK_FAMILY } else { "vanilla" }.into(),
             block_length,
             parameters: 1,
             step: 1,
