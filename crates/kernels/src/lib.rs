@@ -5,7 +5,7 @@
 //! once, on all threads, and have their own derivatives.
 //!
 //! Every kernel is optional: a function returns `None` where no kernel applies (on another device,
-//! for another float type, or without the feature `flex`), and the caller then composes the
+//! for another float type, or without the feature of the backend), and the caller then composes the
 //! operation from burn's operations.
 //!
 //! Results do not depend on the number of threads: each task writes its own part of the output,
