@@ -116,6 +116,7 @@ fn a_megatron_pair_is_trained_on_without_a_copy() {
 fn invalid_settings_are_named() {
     let dir = with_text();
     std::fs::write(dir.path().join("run.toml"), "\nsteps = 3\nlr = \"fast\"\n").unwrap();
+    std::fs::write(dir.path().join("low.toml"), "lr = 0.0\n").unwrap();
     for (flags, says) in [
         ("--preset block-170n", &["block-170n", "`block-170m`"][..]),
         ("--steps 0", &["steps"]),
@@ -125,6 +126,8 @@ fn invalid_settings_are_named() {
         ("--context 30", &["context", "4"]),
         ("--corpus text.txt --device cuda", &["cuda", "--features cuda"]),
         ("--config run.toml", &["run.toml:3: lr: ", "\"fast\""]),
+        ("--config low.toml", &["low.toml: lr = 0: must be above 0"]),
+        ("--config low.toml --lr=-1", &["--lr -1: must be above 0"]),
     ] {
         fails(dir.path(), &format!("train {flags}"), says);
     }

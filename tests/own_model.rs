@@ -43,9 +43,14 @@ fn a_model_of_the_users_own_shape_trains_resumes_generates_and_exports() {
     let changed = CONFIG.replace("num_attention_heads = 3", "num_attention_heads = 2");
     std::fs::write(dir.join("changed.toml"), changed).unwrap();
     let key = "model.block_decoder.num_attention_heads";
-    fails(dir, "train --config changed.toml --resume", &[key]);
+    fails(dir, "train --config changed.toml --resume", &["changed.toml: ", key, "--config out"]);
+    fails(dir, "train --config own.toml --resume --lr 1", &["--lr 1", "leave the flag out"]);
     let misspelt = CONFIG.replace("block_length", "blok_length");
     std::fs::write(dir.join("misspelt.toml"), misspelt).unwrap();
     let says = ["misspelt.toml:12: model.blok_length", "`block_length`"];
+    fails(dir, "train --config misspelt.toml --print-config", &says);
+    std::fs::write(dir.join("misspelt.toml"), CONFIG.replace("block_decoder", "blok_decoder"))
+        .unwrap();
+    let says = ["misspelt.toml:15: model.blok_decoder", "`block_decoder`"];
     fails(dir, "train --config misspelt.toml --print-config", &says);
 }

@@ -65,7 +65,10 @@ pub(crate) fn precision() -> impl TypedValueParser<Value = Precision> {
         PossibleValue::new("f32").help("4 bytes per value"),
         PossibleValue::new("bf16-weights").alias("bf16").help(matrices),
     ];
-    PossibleValuesParser::new(formats).try_map(|name| name.parse::<Precision>())
+    PossibleValuesParser::new(formats).map(|name| match name.as_str() {
+        "f32" => Precision::F32,
+        _ => Precision::Bf16Weights,
+    })
 }
 
 /// Parses `--dtype`.

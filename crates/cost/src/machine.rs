@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use block_transformer_family::FloatFormat;
+use block_transformer_family::Precision;
 use serde::Deserialize;
 
 /// A machine, as the cost model describes it. The file of a machine is TOML with these keys.
@@ -18,12 +18,9 @@ pub struct Machine {
     pub bandwidth: f64,
     /// Memory for weights, caches and activations, in bytes.
     pub memory: f64,
-    /// The format of the matrices of linear layers.
+    /// The precision in which models are stored on it.
     #[serde(default)]
-    pub weights: FloatFormat,
-    /// The format of caches, activations and all other parameters.
-    #[serde(default, alias = "numbers")]
-    pub values: FloatFormat,
+    pub precision: Precision,
 }
 
 /// A machine that is not known, or a file that does not describe one.
@@ -94,7 +91,7 @@ mod tests {
         let path = dir.path().join("mine.toml");
         let sheet = "name = \"mine\"\nflops = 1e11\nbandwidth = 1e10\nmemory = 8e9\n";
         std::fs::write(&path, sheet).unwrap();
-        assert_eq!(Machine::open(&path).unwrap().values, FloatFormat::F32);
+        assert_eq!(Machine::open(&path).unwrap().precision, Precision::F32);
         for (text, said) in [
             (sheet.replace("1e11", "0.0"), "flops: 0 must be positive"),
             (sheet.replace("memory", "memroy"), "memroy"),

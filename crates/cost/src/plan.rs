@@ -1,7 +1,7 @@
 //! Plans: how a model would decode on a machine.
 
 use block_transformer_generation::{GenerationError, Limits, Storage};
-use block_transformer_zoo::{FamilyConfig, ModelConfig};
+use block_transformer_zoo::ModelConfig;
 
 use crate::machine::Machine;
 use crate::phases::decode;
@@ -39,7 +39,7 @@ impl Plan {
             None => largest_batch(config, machine, tokens)?.max_sequences,
         };
         let one = Limits { max_sequences: 1, max_tokens: tokens };
-        let storage = storage(config, machine);
+        let storage = Storage::of(config, machine.precision);
         Ok(Self {
             workload,
             batch,
@@ -67,14 +67,5 @@ pub fn largest_batch(
     tokens: usize,
 ) -> Result<Limits, GenerationError> {
     let bytes = machine.memory as u64;
-    Limits::that_fit(config, storage(config, machine), tokens, usize::MAX, bytes)
-}
-
-/// Returns the storage of a model on a machine. `config` is the model's configuration.
-fn storage(config: &ModelConfig, machine: &Machine) -> Storage {
-    let matrices = config.stacks().matrix_params() as u64;
-    let others = config.num_params() as u64 - matrices;
-    let weight_bytes =
-        matrices * machine.weights.bytes() as u64 + others * machine.values.bytes() as u64;
-    Storage { weight_bytes, values: machine.values }
+    Limits::that_fit(config, Storage::of(config, machine.precision), tokens, usize::MAX, bytes)
 }

@@ -13,8 +13,8 @@ pub struct Sizes {
 
 impl From<&Machine> for Sizes {
     fn from(machine: &Machine) -> Self {
-        let [weights, values] =
-            [machine.weights, machine.values].map(|format| format.bytes() as f64);
+        let [weights, values] = [machine.precision.matrices(), machine.precision.values()]
+            .map(|format| format.bytes() as f64);
         Self { weights, values }
     }
 }

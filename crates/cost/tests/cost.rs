@@ -6,7 +6,7 @@ use block_transformer_cost::{
     Lengths, Machine, Phases, Prediction, Sizes, Workload, decode, largest_batch, prefill,
     published,
 };
-use block_transformer_family::{FloatFormat, StackShape};
+use block_transformer_family::{Precision, StackShape};
 use block_transformer_generation::{Engine, Limits, Options, PositionCounts, Work};
 use block_transformer_layers::neox::NeoXConfig;
 use block_transformer_testing::shape;
@@ -129,8 +129,7 @@ fn the_largest_batch_fills_the_memory_in_half_precision() {
     let cache = 2175.0 * 12.0 * 768.0 * 2.0 * 2.0;
     let half = batch(&machine);
     assert!(half * cache < 80e9 && half * cache > 0.97 * 80e9, "{half}");
-    machine.values = FloatFormat::F32;
-    machine.weights = FloatFormat::F32;
+    machine.precision = Precision::F32;
     assert!((half / batch(&machine) - 2.0).abs() < 0.02);
     machine.memory = 1e6;
     let error = largest_batch(preset("vanilla-160m"), &machine, 2176).unwrap_err().to_string();

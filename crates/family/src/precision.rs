@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::module_path::ModulePath;
 
-/// The float formats in which a model's weights are stored. Everything is computed in f32.
+/// The float formats in which a model is stored. Sums, norms, softmax and losses are f32 in each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
@@ -18,25 +18,30 @@ pub enum Precision {
     F32,
     /// The matrices of linear layers in bf16; embeddings, norms, biases, an LM head tied to an
     /// embedding, and all activations in f32.
-    #[serde(alias = "bf16")]
     Bf16Weights,
+    /// The matrices of linear layers, and the values that are written for later reading: KV caches
+    /// and activations. Only the cost model knows this precision so far.
+    Bf16,
 }
 
 impl Precision {
     /// Every precision.
-    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16Weights];
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16Weights, Self::Bf16];
 
     /// The format of the matrices of linear layers.
     pub fn matrices(self) -> FloatFormat {
         match self {
             Self::F32 => FloatFormat::F32,
-            Self::Bf16Weights => FloatFormat::Bf16,
+            Self::Bf16Weights | Self::Bf16 => FloatFormat::Bf16,
         }
     }
 
     /// The format of all other parameters, of caches and of activations.
     pub fn values(self) -> FloatFormat {
-        FloatFormat::F32
+        match self {
+            Self::F32 | Self::Bf16Weights => FloatFormat::F32,
+            Self::Bf16 => FloatFormat::Bf16,
+        }
     }
 }
 
@@ -45,6 +50,7 @@ impl fmt::Display for Precision {
         f.pad(match self {
             Self::F32 => "f32",
             Self::Bf16Weights => "bf16-weights",
+            Self::Bf16 => "bf16",
         })
     }
 }
@@ -55,7 +61,8 @@ impl FromStr for Precision {
     fn from_str(text: &str) -> Result<Self, ParsePrecisionError> {
         match text {
             "f32" => Ok(Self::F32),
-            "bf16-weights" | "bf16" => Ok(Self::Bf16Weights),
+            "bf16-weights" => Ok(Self::Bf16Weights),
+            "bf16" => Ok(Self::Bf16),
             _ => Err(ParsePrecisionError(text.into())),
         }
     }
@@ -63,7 +70,7 @@ impl FromStr for Precision {
 
 /// A text that names no [`Precision`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a precision; use `f32` or `bf16-weights`")]
+#[error("`{0}` is not a precision; use `f32`, `bf16-weights` or `bf16`")]
 pub struct ParsePrecisionError(pub String);
 
 /// A float format of stored values.
@@ -159,7 +166,6 @@ mod tests {
         for precision in Precision::ALL {
             assert_eq!(precision.to_string().parse(), Ok(precision));
         }
-        assert_eq!("bf16".parse(), Ok(Precision::Bf16Weights));
         assert_eq!("f16".parse::<Precision>(), Err(ParsePrecisionError("f16".into())));
     }
 }

@@ -3,11 +3,14 @@
 //! Everything is written under a temporary name in the target's own folder, synced to the disk, and
 //! then renamed. A killed process can leave temporary entries behind; [`sweep`] removes them.
 //!
-//! [`nearest`] suggests a name in place of a misspelt one.
+//! For errors about files, [`nearest`] suggests a name in place of a misspelt one, and [`plain_types`]
+//! rewords what serde says about types.
 
 mod nearest;
+mod plain_types;
 
 pub use nearest::nearest;
+pub use plain_types::plain_types;
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};

@@ -9,7 +9,7 @@ pub enum GenerationError {
     #[error("temperature {0}: must be 0 (greedy) or a positive number")]
     Temperature(f64),
     /// A `top_k` of zero.
-    #[error("top_k 0: must be at least 1; None keeps every token")]
+    #[error("top_k 0: must be at least 1; without `top_k`, every token can be drawn")]
     TopK,
     /// A `top_p` outside (0, 1].
     #[error("top_p {0}: must be above 0 and at most 1")]

@@ -77,16 +77,19 @@ pub enum TrainError {
     },
     /// The loss or the norm of the gradient is not finite. The step changed nothing.
     #[error(
-        "step {step}: the {} is not finite; the checkpoints hold the weights up to step {saved}. \
-         Lower the learning rate or use more warm-up steps",
-        if result.loss.is_finite() { "gradient norm" } else { "loss" }
+        "step {step}: the {} is not finite; {}. Lower the learning rate or use more warm-up steps",
+        if result.loss.is_finite() { "gradient norm" } else { "loss" },
+        match saved {
+            0 => "there is no checkpoint yet".into(),
+            step => format!("the newest checkpoint holds the weights after step {step}"),
+        }
     )]
     NotFinite {
         /// The step, counted from 1.
         step: u64,
         /// Loss and gradient norm.
         result: StepResult,
-        /// The last checkpointed step.
+        /// The last checkpointed step; 0 without a checkpoint.
         saved: u64,
     },
     /// A metric, a logger or a renderer of burn-train failed.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use block_transformer_files::{FileError, nearest};
+use block_transformer_files::{FileError, nearest, plain_types};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 use toml::{Table, Value};
@@ -38,9 +38,13 @@ impl TrainConfig {
             }
             (flag, file) => flag.or(file).unwrap_or_else(|| DEFAULT_PRESET.into()),
         };
-        Self::from_preset(&preset)?
-            .overridden(file, &source)?
-            .overridden(flags, &KeySource::flags())
+        let of_preset = Self::from_preset(&preset).map_err(|error| match file.get("preset") {
+            Some(Value::String(named)) if *named == preset => {
+                source.error("preset", &error.to_string())
+            }
+            _ => error,
+        });
+        of_preset?.overridden(file, &source)?.overridden(flags, &KeySource::flags())
     }
 
     /// This configuration, with the values of `flags` in place of its own.
@@ -92,7 +96,7 @@ impl TrainConfig {
             *place = value.clone();
             // after each key, so that an error can name the key
             self = Self::deserialize(base.clone()).map_err(|error| {
-                let reason = error.message();
+                let reason = &plain_types(error.message());
                 // an error about a key inside a table starts with its path
                 match reason.split_once(": ") {
                     Some((path, reason)) if at(&value, path).is_some() => {
@@ -213,7 +217,8 @@ mod tests {
         let misspelt = format!("{model}2\nnum_hidden_layer = 1\n");
         for (text, says) in [
             ("seed = 1\nstepz = 1", &["c.toml:2: stepz", "`steps`"][..]),
-            ("\nsteps = \"x\"", &["c.toml:2: steps", "string \"x\""]),
+            ("\nsteps = \"x\"", &["c.toml:2: steps", "string \"x\", expected a whole number"]),
+            ("seed = 1\npreset = \"debug-blok\"", &["c.toml:2: preset", "`debug-block`"]),
             ("precision = \"half\"", &["c.toml:1: precision", "`half`", "`bf16-weights`"]),
             ("seed = 1\na = ", &["c.toml", "line 2"]),
             (&many, &["c.toml:4: model.num_attention_heads", "\"many\""]),

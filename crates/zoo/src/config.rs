@@ -1,12 +1,14 @@
 //! Reading and writing model configurations.
 
 use block_transformer_family::{Family, FamilyConfig, InvalidConfig};
-use block_transformer_files::nearest;
+use block_transformer_files::{nearest, plain_types};
 use burn::tensor::Device;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
 
 use crate::families::{LanguageModel, ModelConfig, REGISTRATIONS};
+
+const VALID_JSON: &str = "the configuration holds finite numbers and text keys";
 
 /// A configuration that does not describe a model.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +50,11 @@ impl ModelConfig {
 
     /// The configuration as JSON that [`from_json`](Self::from_json) accepts.
     pub fn to_json(&self) -> String {
-        format!("{:#}", self.to_value())
+        serde_json::to_string_pretty(self).expect(VALID_JSON)
     }
 
     fn to_value(&self) -> Value {
-        serde_json::to_value(self).expect("the configuration holds finite numbers and text keys")
+        serde_json::to_value(self).expect(VALID_JSON)
     }
 
     /// A model with initial weights drawn from `seed`.
@@ -70,8 +72,7 @@ impl<'de> Deserialize<'de> for ModelConfig {
 
 fn read(table: Value) -> Result<ModelConfig, ConfigProblem> {
     let Some(family) = REGISTRATIONS.iter().find(|family| table.get(family.key).is_some()) else {
-        let keys: Vec<_> = REGISTRATIONS.iter().map(|family| format!("`{}`", family.key)).collect();
-        return Err(ConfigProblem::NoFamily(keys.join(" and ")));
+        return Err(without_family(&table));
     };
     for (path, known) in family.keys {
         let known = || known.iter().flat_map(|keys| keys.iter().copied());
@@ -86,7 +87,7 @@ fn read(table: Value) -> Result<ModelConfig, ConfigProblem> {
     }
     let parse = |table: &Value| ModelConfig::deserialize_family(family.key, table);
     let config = parse(&table).map_err(|error| match wrong_value(&table, parse, &error) {
-        Some(key) => InvalidConfig::new(key, error.to_string()).into(),
+        Some(key) => InvalidConfig::new(key, plain_types(&error.to_string())).into(),
         None => ConfigProblem::Missing(error),
     })?;
     // a key of another `cls` is known, but is not in the parsed configuration
@@ -95,6 +96,26 @@ fn read(table: Value) -> Result<ModelConfig, ConfigProblem> {
     }
     config.check()?;
     Ok(config)
+}
+
+/// The error of a table without the key of any family: a key that is a misspelt one, or that all are
+/// absent.
+fn without_family(table: &Value) -> ConfigProblem {
+    let families = || REGISTRATIONS.iter().map(|family| family.key);
+    let known = || {
+        let roots = REGISTRATIONS.iter().flat_map(|family| family.keys);
+        let roots = roots.filter(|(path, _)| path.is_empty()).flat_map(|(_, keys)| keys.iter());
+        roots.flat_map(|keys| keys.iter().copied())
+    };
+    let unknown = table.as_object().into_iter().flat_map(|table| table.keys());
+    for key in unknown.filter(|key| known().all(|known| known != key.as_str())) {
+        if let Some(family) = nearest(key, known()).filter(|near| families().any(|f| f == *near)) {
+            let reason = format!("unknown key; did you mean `{family}`?");
+            return InvalidConfig::new(key.clone(), reason).into();
+        }
+    }
+    let keys: Vec<_> = families().map(|key| format!("`{key}`")).collect();
+    ConfigProblem::NoFamily(keys.join(" and "))
 }
 
 /// Returns the path of the key whose value causes `error`. It replaces one value after the other by
@@ -166,7 +187,7 @@ mod tests {
             ("token_decoder", "expansion_ration", 4.into(), "did you mean `expansion_ratio`?"),
             ("embedder", "n_embeding_tokens", 4.into(), "did you mean `n_embedding_tokens`?"),
             ("embedder", "n_cls_tokens", 2.into(), "the key does not apply to this `cls`"),
-            ("", "block_length", "x".into(), "invalid type: string \"x\", expected usize"),
+            ("", "block_length", "x".into(), "invalid type: string \"x\", expected a whole number"),
             ("block_decoder", "hidden_size", (-1).into(), "invalid value: integer `-1`"),
             ("block_decoder", "rotary_pct", true.into(), "invalid type: boolean `true`"),
             ("token_decoder", "cls", "t6".into(), "unknown variant `t6`"),
@@ -185,6 +206,10 @@ mod tests {
         other.as_object_mut().unwrap().remove("vocab_size");
         assert!(refused(&other).contains("vocab_size"), "{}", refused(&other));
         assert!(refused(&Value::Null).contains("`block_decoder` and `hidden_size`"));
+        for (key, misspelt) in [("block_decoder", "blok_decoder"), ("hidden_size", "hiden_size")] {
+            let error = refused(&serde_json::json!({ "vocab_size": 9, misspelt: {} }));
+            assert_eq!(error, format!("{misspelt}: unknown key; did you mean `{key}`?"));
+        }
         let error = ModelConfig::from_json("{", "mine").unwrap_err();
         assert!(matches!(error.problem, ConfigProblem::Json(_)), "{error}");
     }

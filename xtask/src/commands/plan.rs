@@ -82,8 +82,8 @@ impl Args {
             number(machine.flops / 1e12),
             number(machine.bandwidth / 1e9),
             size(machine.memory),
-            machine.weights,
-            machine.values
+            machine.precision.matrices(),
+            machine.precision.values()
         );
         let rows = plans.iter().map(|(preset, plan)| cells(&preset.name, plan));
         say!("{}\n", table(&HEAD, 2, rows).trim_fmt());

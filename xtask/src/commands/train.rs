@@ -16,15 +16,16 @@ use block_transformer_checkpoint::RunFolder;
 use block_transformer_datasets::{CorpusRequest, PreparedCorpus};
 use block_transformer_generation::sample_text;
 use block_transformer_text::Tokenizer;
-use block_transformer_training::{Outcome, TrainConfig, TrainingRun, check_folder};
+use block_transformer_training::{Outcome, TrainConfig, TrainError, TrainingRun, check_folder};
 use burn::tensor::Device;
+use burn::train::Interrupter;
 
 use super::inputs::warn_of_skipped;
 use super::prepare::{
     CORPUS_NEEDED, TokenizerArgs, default_corpus, is_prepared, prepared, summary,
 };
 use crate::device;
-use flags::{Flags, in_flags};
+use flags::{Flags, Origin};
 use interrupt::{INTERRUPTED, interrupter_of_signals};
 use lines::Lines;
 
@@ -61,7 +62,8 @@ impl Args {
         let (resume, data, print) = (self.resume, self.data.clone(), self.print_config);
         let plain = self.plain;
         let own_tokenizer = self.tokenizer.choice().is_some();
-        let config = self.effective()?;
+        let (config, origin) = self.effective()?;
+        let in_flags = |error| origin.reword(error);
         if print {
             say!("{}", config.to_toml()?.trim_end());
             return Ok(ExitCode::SUCCESS);
@@ -89,7 +91,7 @@ impl Args {
             (true, 0) => say!("the run has no checkpoint yet: starting at its first step"),
             (true, step) => say!("resuming after step {step} of {}", config.steps),
         }
-        let outcome = launch(run, plain)?;
+        let outcome = launch(run, interrupter_of_signals()?, plain).map_err(in_flags)?;
         report(&config, &corpus, &outcome)?;
         if outcome.interrupted {
             say!("interrupted after step {}; --resume continues from there", outcome.step);
@@ -101,33 +103,35 @@ impl Args {
 
     /// The configuration from preset, file and flags; for a resumed run, from the file of the run
     /// and flags.
-    fn effective(mut self) -> Result<TrainConfig> {
+    fn effective(mut self) -> Result<(TrainConfig, Origin)> {
         self.flags.tokenizer = self.tokenizer.choice();
-        let mut config =
-            TrainConfig::layered(self.config.as_deref(), &self.flags).map_err(in_flags)?;
+        let mut origin = Origin::new(&self.flags, self.config.as_deref())?;
+        let layered = TrainConfig::layered(self.config.as_deref(), &self.flags);
+        let mut config = layered.map_err(|error| origin.reword(error))?;
         let begun = RunFolder::new(&config.out).config_path();
         if self.resume && self.config.is_none() && begun.exists() {
+            origin = Origin::new(&self.flags, Some(&begun))?;
             let begun = TrainConfig::read(&begun).and_then(|begun| begun.with(&self.flags));
-            config = TrainConfig { out: config.out, ..begun.map_err(in_flags)? };
+            config =
+                TrainConfig { out: config.out, ..begun.map_err(|error| origin.reword(error))? };
         }
         if config.corpus.is_empty() {
             config.corpus = default_corpus().unwrap_or_default();
         }
-        Ok(config)
+        Ok((config, origin))
     }
 }
 
 /// Trains with the dashboard on a terminal, with plain lines elsewhere.
-fn launch(run: TrainingRun, plain: bool) -> Result<Outcome> {
-    let interrupter = interrupter_of_signals()?;
+fn launch(run: TrainingRun, interrupter: Interrupter, plain: bool) -> Result<Outcome, TrainError> {
     #[cfg(feature = "tui")]
     if !plain && dashboard::is_possible() {
-        return dashboard::launch(run, interrupter).map_err(in_flags);
+        return dashboard::launch(run, interrupter);
     }
     let _ = plain;
     let mut lines = Lines(stdout());
     let run = run.observe(move |event| lines.print(event));
-    run.launch(|training| training.with_interrupter(interrupter)).map_err(in_flags)
+    run.launch(|training| training.with_interrupter(interrupter))
 }
 
 /// Prints the result of the run and draws its loss curve.

@@ -334,6 +334,21 @@ mod tests {
     }
 
     #[test]
+    fn a_block_transformer_of_block_length_1_is_not_the_baseline() {
+        let of_blocks = |label, length| CheckpointInfo {
+            family: BLOCK_FAMILY.into(),
+            ..info(label, length, CONTEXT)
+        };
+        let baseline = |checkpoints: &[CheckpointInfo]| {
+            let rows = vec![vec![row(4, "a", 2, |_| 1.0)]; checkpoints.len()];
+            PositionReport::new(checkpoints, &measures(false), &rows).unwrap().baseline
+        };
+        let (one, four) = (of_blocks("one", 1), of_blocks("four", 4));
+        assert_eq!(baseline(&[one.clone(), four.clone(), info("v", 1, CONTEXT)]), "v");
+        assert_eq!(baseline(&[four, one]), "four");
+    }
+
+    #[test]
     fn an_evaluation_that_measured_nothing_is_an_error() {
         let info = info("v", 1, CONTEXT);
         let short = [vec![row(1, "a", 0, |_| 1.0)]];

@@ -1,8 +1,8 @@
 //! Flags of `train` that are keys of its configuration, and its errors in terms of these flags.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Error, anyhow};
+use anyhow::{Error, Result, anyhow};
 use block_transformer_datasets::TokenizerChoice;
 use block_transformer_device::DeviceName;
 use block_transformer_training::TrainError;
@@ -14,7 +14,7 @@ use crate::counts;
 /// Flags that are keys of the configuration. Flags that are not given are left out of the TOML.
 #[derive(clap::Args, Serialize)]
 pub(super) struct Flags {
-    /// Preset of the model and its hyper-parameters; `cargo xtask presets` lists them [default:
+    /// Preset of the model and its hyper-parameters; the command `presets` lists them [default:
     /// small-block]
     #[arg(long)]
     preset: Option<String>,
@@ -86,34 +86,78 @@ pub(super) struct Flags {
     pub tokenizer: Option<TokenizerChoice>,
 }
 
-/// Rewords `error` with the flags of `train` as its remedies.
-pub(super) fn in_flags(error: TrainError) -> Error {
-    match error {
-        // `precision` and the model are set in the file only; there are no flags for them
-        TrainError::OutOfRange { key, value, range }
-            if key != "precision" && !key.starts_with("model.") =>
-        {
-            anyhow!("--{} {value}: must be {range}", key.replace('_', "-"))
-        }
-        TrainError::Changed { key, then, now } if !key.starts_with("model.") => anyhow!(
-            "--resume: {key} is {now}, but the run began with {then}; leave the flag out, or begin \
-             another run with another --out"
-        ),
-        TrainError::FolderInUse(path) => anyhow!(
-            "--out {}: the folder holds a run already; continue it with --resume, or give another \
-             --out",
-            path.display()
-        ),
-        TrainError::NothingToResume(path) => {
-            anyhow!("--out {}: there is no run to resume; leave out --resume", path.display())
-        }
-        TrainError::OtherCorpus(path) => anyhow!(
-            "--resume: {} was trained on a different corpus or tokenizer from the prepared one; prepare \
-             the old one again, or begin another run with another --out",
-            path.display()
-        ),
-        TrainError::Split { split, source } => with_flags(source).context(format!("{split} split")),
-        TrainError::Dataset(source) => with_flags(source),
-        other => other.into(),
+/// The origin of the keys of a configuration, for the remedies of errors.
+pub(super) struct Origin {
+    given: serde_json::Value,
+    file: Option<PathBuf>,
+}
+
+impl Origin {
+    /// `file` is the file from which the keys without a flag were read, if any.
+    pub(super) fn new(flags: &Flags, file: Option<&Path>) -> Result<Self> {
+        Ok(Self { given: serde_json::to_value(flags)?, file: file.map(Into::into) })
     }
+
+    /// Returns whether the flag of `key` was given.
+    fn is_given(&self, key: &str) -> bool {
+        !self.given[key].is_null()
+    }
+
+    /// The flag of `key` if it was given, otherwise the file that has the key.
+    fn of(&self, key: &str) -> String {
+        match &self.file {
+            Some(file) if !self.is_given(key) => format!("{}: {key} =", file.display()),
+            _ => flag(key),
+        }
+    }
+
+    /// Rewords `error` with the flags of `train` as its remedies.
+    pub(super) fn reword(&self, error: TrainError) -> Error {
+        match error {
+            // `precision` and the model are set in the file only; there are no flags for them
+            TrainError::OutOfRange { key, value, range }
+                if key != "precision" && !key.starts_with("model.") =>
+            {
+                anyhow!("{} {value}: must be {range}", self.of(key))
+            }
+            TrainError::Changed { key, then, now } if self.is_given(&key) => anyhow!(
+                "--resume: {} {now}: the run began with {then}; leave the flag out, or begin another run with \
+                 another --out",
+                flag(&key)
+            ),
+            TrainError::Changed { key, then, now } => match &self.file {
+                Some(file) => anyhow!(
+                    "{}: {key} is {now}, but the run began with {then}; leave --config out, or begin \
+                     another run with another --out",
+                    file.display()
+                ),
+                None => TrainError::Changed { key, then, now }.into(),
+            },
+            TrainError::FolderInUse(path) => anyhow!(
+                "{} {}: the folder holds a run already; continue it with --resume, or give another \
+                 --out",
+                self.of("out"),
+                path.display()
+            ),
+            TrainError::NothingToResume(path) => anyhow!(
+                "{} {}: there is no run to resume; leave out --resume",
+                self.of("out"),
+                path.display()
+            ),
+            TrainError::OtherCorpus(path) => anyhow!(
+                "--resume: {} was trained on a different corpus or tokenizer from the prepared one; \
+                 prepare the old one again, or begin another run with another --out",
+                path.display()
+            ),
+            TrainError::Split { split, source } => {
+                with_flags(source).context(format!("{split} split"))
+            }
+            TrainError::Dataset(source) => with_flags(source),
+            other => other.into(),
+        }
+    }
+}
+
+fn flag(key: &str) -> String {
+    format!("--{}", key.replace('_', "-"))
 }

@@ -1,8 +1,10 @@
 //! Progress of a run as plain lines, for terminals and for log files.
 
 use std::io::Write;
+use std::time::Duration;
 
 use block_transformer_training::{MetricsRow, RunEvent, StepProgress};
+use indicatif::FormattedDuration;
 
 /// Prints one line per event.
 pub(super) struct Lines<W>(pub W);
@@ -25,7 +27,7 @@ fn step(progress: &StepProgress) -> String {
     let MetricsRow { step, loss, lr, grad_norm, seconds, .. } = metrics;
     let width = steps.to_string().len();
     let rate = tokens_per_second.map_or_else(|| "-".into(), |rate| format!("{rate:.0}"));
-    let left = remaining.map_or_else(|| "-".into(), clock);
+    let left = remaining.map_or_else(|| "-".into(), |left| clock(left).to_string());
     format!(
         "step {step:>width$}/{steps} ({:>5.1}%) | loss {loss:.4} | lr {lr:.2e} | grad norm {grad_norm:.3} | \
          {rate} tokens/s | elapsed {} | remaining {left}",
@@ -34,11 +36,6 @@ fn step(progress: &StepProgress) -> String {
     )
 }
 
-/// Hours, minutes and seconds.
-fn clock(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    match s / 3600 {
-        0 => format!("{}:{:02}", s / 60, s % 60),
-        hours => format!("{hours}:{:02}:{:02}", s / 60 % 60, s % 60),
-    }
+fn clock(seconds: f64) -> FormattedDuration {
+    FormattedDuration(Duration::try_from_secs_f64(seconds.round()).unwrap_or_default())
 }

@@ -9,8 +9,8 @@ use crate::indices::Indices;
 use crate::rotary::RotaryAngles;
 
 use super::head::Heads;
+use super::per_head::{Scratch, for_each_head, forward};
 use super::view::View;
-use super::{Scratch, for_each_head, forward};
 
 /// See [`crate::cached_attention`].
 pub(crate) fn cached_attention(

@@ -7,7 +7,7 @@ use crate::host::max_of;
 
 use super::view::{Outputs, View};
 
-/// See [`super::forward`].
+/// See [`forward`](super::per_head::forward).
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
 pub(super) fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut Vec<f32>) {
     let d = view.dim;

@@ -14,7 +14,7 @@ use super::view::{Outputs, View};
 /// Scores per chunk of queries: half a MiB of f32.
 const CHUNK_SCORES: usize = 1 << 17;
 
-/// See [`super::forward`].
+/// See [`forward`](super::per_head::forward).
 pub(super) fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut Vec<f32>) {
     let d = view.dim;
     for at in query_chunks(&view) {

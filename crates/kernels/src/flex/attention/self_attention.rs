@@ -12,8 +12,9 @@ use crate::flex::parts::{DisjointSlices, contiguous, tensor, values};
 use crate::rotary::RotaryAngles;
 
 use super::head::Heads;
+use super::per_head::{MAX_LOOP_QUERIES, Scratch, for_each_head, forward};
 use super::view::{Outputs, View};
-use super::{MAX_LOOP_QUERIES, Scratch, for_each_head, forward, loops, products};
+use super::{loops, products};
 
 /// See [`crate::self_attention`].
 pub(crate) fn self_attention(

@@ -1,0 +1,48 @@
+//! What both kinds of attention do for each row and head.
+
+use rayon::prelude::*;
+
+use super::head::Heads;
+use super::view::View;
+use super::{loops, products};
+
+/// The largest number of queries for which plain loops are faster than matrix products.
+pub(super) const MAX_LOOP_QUERIES: usize = 16;
+
+/// Buffers of one thread.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// `[time, dim]` each
+    pub(super) q: Vec<f32>,
+    pub(super) k: Vec<f32>,
+    pub(super) v: Vec<f32>,
+    pub(super) d_q: Vec<f32>,
+    pub(super) d_k: Vec<f32>,
+    pub(super) d_v: Vec<f32>,
+    pub(super) out: Vec<f32>,
+    pub(super) scores: Vec<f32>,
+    pub(super) d_scores: Vec<f32>,
+}
+
+/// Writes the attention output of each query to `out` (`[queries, dim]`), and the log of its softmax
+/// denominator to `lse`.
+pub(super) fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut Vec<f32>) {
+    if view.queries() <= MAX_LOOP_QUERIES {
+        loops::forward(view, out, lse, scores);
+    } else {
+        products::forward(view, out, lse, scores);
+    }
+}
+
+/// Calls `f` for every (row, head) in parallel; small items are grouped into one rayon task.
+pub(super) fn for_each_head(
+    heads: Heads,
+    keys: usize,
+    f: impl Fn(&mut Scratch, usize, usize) + Sync + Send,
+) {
+    let min_len = (512 / (heads.time * keys.max(1))).max(1);
+    (0..heads.batch * heads.heads)
+        .into_par_iter()
+        .with_min_len(min_len)
+        .for_each_init(Scratch::default, |scratch, i| f(scratch, i / heads.heads, i % heads.heads));
+}
