@@ -127,6 +127,7 @@ fn invalid_settings_are_named() {
         ("--corpus text.txt --device cuda", &["cuda", "--features cuda"]),
         ("--config run.toml", &["run.toml:3: lr: ", "\"fast\""]),
         ("--config low.toml", &["low.toml: lr = 0: must be above 0"]),
+        ("--corpus text.txt --precision bf16 --device ndarray", &["--precision bf16", "ndarray"]),
         ("--config low.toml --lr=-1", &["--lr -1: must be above 0"]),
     ] {
         fails(dir.path(), &format!("train {flags}"), says);

@@ -1,4 +1,4 @@
-//! `--device`, `--weights` and `--dtype`.
+//! `--device`, `--weights`, `--cache`, `--precision` and `--dtype`.
 
 use std::ffi::OsStr;
 
@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use block_transformer_device::{DeviceError, DeviceName};
 use block_transformer_weights::FloatFormat;
 use block_transformer_zoo::Precision;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::{Arg, Command};
 use serde::Deserialize;
@@ -58,17 +58,52 @@ pub(crate) fn open(name: DeviceName) -> Result<Device> {
     })
 }
 
-/// Parses `--weights`.
-pub(crate) fn precision() -> impl TypedValueParser<Value = Precision> {
-    let matrices = "2 bytes per value of a matrix, half the memory traffic";
+/// `--weights` and `--cache`.
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct Storage {
+    /// Storage format of the matrices: f32, or bf16 with half the memory traffic
+    #[arg(long, value_name = "FORMAT", value_parser = stored(), default_value = "f32")]
+    weights: FloatFormat,
+    /// Storage format of keys and values: f32, or bf16 with half the memory
+    #[arg(long, value_name = "FORMAT", value_parser = stored(), default_value = "f32")]
+    cache: FloatFormat,
+}
+
+impl Storage {
+    /// The precision of a model stored like this.
+    pub(crate) fn precision(self) -> Precision {
+        Precision::of(self.weights == FloatFormat::Bf16, self.cache == FloatFormat::Bf16)
+    }
+
+    /// Checks that `device` has the formats.
+    pub(crate) fn check(self, name: DeviceName, device: &Device) -> Result<()> {
+        for (flag, format) in [("weights", self.weights), ("cache", self.cache)] {
+            ensure!(
+                device.supports_dtype(DType::from(format)),
+                "--{flag} {format}: --device {name} has no {format}; use f32, or --device flex"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Parses a format of `--weights` or `--cache`.
+fn stored() -> impl TypedValueParser<Value = FloatFormat> {
+    // the alias is the older name of the format of weights
+    let formats = [PossibleValue::new("f32"), PossibleValue::new("bf16").alias("bf16-weights")];
+    PossibleValuesParser::new(formats).map(|name| match name.as_str() {
+        "f32" => FloatFormat::F32,
+        _ => FloatFormat::Bf16,
+    })
+}
+
+/// Parses `--precision`.
+pub(crate) fn training_precision() -> impl TypedValueParser<Value = Precision> {
     let formats = [
         PossibleValue::new("f32").help("4 bytes per value"),
-        PossibleValue::new("bf16-weights").alias("bf16").help(matrices),
+        PossibleValue::new("bf16").help("2 bytes per value; faster on GPUs"),
     ];
-    PossibleValuesParser::new(formats).map(|name| match name.as_str() {
-        "f32" => Precision::F32,
-        _ => Precision::Bf16Weights,
-    })
+    PossibleValuesParser::new(formats).try_map(|name| name.parse::<Precision>())
 }
 
 /// Parses `--dtype`.
@@ -76,13 +111,4 @@ pub(crate) fn float_format() -> impl TypedValueParser<Value = FloatFormat> {
     PossibleValuesParser::new(["f32", "f16", "bf16"]).try_map(|name| {
         FloatFormat::deserialize(StringDeserializer::<serde::de::value::Error>::new(name))
     })
-}
-
-/// Checks that the device of `--device` can compute with the weights of `--weights`.
-pub(crate) fn check(device: DeviceName, precision: Precision) -> Result<()> {
-    ensure!(
-        precision == Precision::F32 || device != DeviceName::Ndarray,
-        "--weights {precision}: --device ndarray has no bf16; use --device flex"
-    );
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use block_transformer_cost::{Lengths, Machine, Prediction, Workload};
-use block_transformer_generation::{Engine, Limits, Memory, Options, SequenceId, Storage};
+use block_transformer_generation::{Engine, Event, Limits, Memory, Options, SequenceId, Storage};
 use block_transformer_zoo::{Family, FamilyConfig, Precision};
 use burn::tensor::Device;
 
@@ -87,7 +87,8 @@ impl Setup<'_> {
     pub(crate) fn measure(&self) -> Result<Measurement, BenchError> {
         let growth = Growth::start();
         let model = self.candidate.model(self.device)?.with_precision(self.precision);
-        let mut engine = Engine::new(&model, self.limits(), self.device)?;
+        let mut engine =
+            Engine::with_cache(&model, self.limits(), self.precision.values(), self.device)?;
         // accesses all memory of the caches; workloads that start after a context attend to these
         // random values
         engine.fill_random();
@@ -128,23 +129,18 @@ impl Setup<'_> {
         Ok(prefill + left as f64 * self.token(busy, middle)?)
     }
 
-    /// Returns the seconds that one step takes after `context` tokens. A step decodes one token of
-    /// every sequence.
+    /// Returns the seconds that one token of every sequence takes after `context` tokens.
     fn token(&self, busy: &mut BusyEngine, context: usize) -> Result<f64, BenchError> {
         let block_length = self.block_length();
         // the tokens that fit after the context and a prompt of one block
         let start = context.next_multiple_of(block_length) + block_length;
         let tokens = room(self.workload).saturating_sub(start).min(TOKENS + block_length);
         busy.submit(self.batch, context, block_length, tokens)?;
-        for _ in 0..block_length {
-            busy.engine.step()?; // the first block is the warm-up
-        }
+        busy.block(block_length)?; // the first block is the warm-up
         // whole blocks, so that every position in a block counts the same
         let (start, mut steps) = (Instant::now(), 0);
         while steps + block_length <= tokens - block_length {
-            for _ in 0..block_length {
-                busy.engine.step()?;
-            }
+            busy.block(block_length)?;
             steps += block_length;
             if self.seconds.is_some_and(|most| start.elapsed().as_secs_f64() >= most) {
                 break;
@@ -175,6 +171,18 @@ impl BusyEngine {
         }
         self.submitted.clear();
         Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Decodes a block of every sequence.
+    fn block(&mut self, block_length: usize) -> Result<(), BenchError> {
+        let mut left = self.submitted.len() * block_length;
+        while left > 0 {
+            // a step decodes one token of every sequence, or a whole block
+            let events = self.engine.step()?;
+            let tokens = events.iter().filter(|event| matches!(event, Event::Token { .. })).count();
+            left = left.saturating_sub(tokens.max(1));
+        }
+        Ok(())
     }
 
     /// Submits `count` prompts of `prompt` tokens, each after a context of `context` tokens.

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use block_transformer_layers::InvalidConfig;
 
 use crate::names::PublishedNames;
-use crate::precision::Precision;
+use crate::precision::{FloatFormat, Precision};
 use crate::stacks::Stacks;
 
 /// Name of the family of Block Transformers. A member with a `block_length` of 1 still has blocks: it
@@ -51,7 +51,7 @@ pub trait FamilyConfig: PublishedNames + Clone + Debug + PartialEq + Send + Sync
     /// Bytes of the parameters when they are stored in `precision`.
     fn weight_bytes(&self, precision: Precision) -> u64 {
         let (all, in_matrices) = (self.num_params() as u64, self.stacks().matrix_params() as u64);
-        (all - in_matrices) * precision.values().bytes() as u64
+        (all - in_matrices) * FloatFormat::F32.bytes() as u64
             + in_matrices * precision.matrices().bytes() as u64
     }
 

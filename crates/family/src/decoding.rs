@@ -4,6 +4,7 @@ use block_transformer_layers::Positions;
 use burn::tensor::{Int, Tensor};
 
 use crate::batch::PaddingMask;
+use crate::precision::FloatFormat;
 
 /// A model that decodes blocks of several sequences in lockstep, with its KV caches and the block in
 /// progress.
@@ -40,6 +41,17 @@ pub trait BlockDecoding: Send {
 
     /// Returns counts of the work done since the caches were created.
     fn work(&self) -> Work;
+}
+
+/// The room of the KV caches of a decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheRoom {
+    /// Sequences.
+    pub slots: usize,
+    /// Blocks per sequence.
+    pub blocks: usize,
+    /// The format of keys and values.
+    pub format: FloatFormat,
 }
 
 /// Counts of the work that a decoder has done.

@@ -15,7 +15,7 @@ mod stacks;
 pub use batch::{Continuations, PaddingMask, TokenBatch, TokenLosses};
 pub use block_transformer_layers::InvalidConfig;
 pub use config::{BLOCK_FAMILY, FamilyConfig, Registration, check_ids};
-pub use decoding::{BlockDecoding, PositionCounts, Work};
+pub use decoding::{BlockDecoding, CacheRoom, PositionCounts, Work};
 pub use model::Family;
 pub use module_path::{LinearLayer, ModulePath};
 pub use names::{PublishedNames, rename};

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::batch::{Continuations, TokenBatch, TokenLosses};
 use crate::config::FamilyConfig;
-use crate::decoding::BlockDecoding;
+use crate::decoding::{BlockDecoding, CacheRoom};
 use crate::precision::{self, FloatFormat, Precision};
 
 /// A language model of a family.
@@ -34,9 +34,8 @@ pub trait Family: Module + 'static {
     /// its context.
     fn continuation_hidden(&self, batch: Continuations) -> Tensor<3>;
 
-    /// The model with empty caches on `device` for `slots` sequences of up to `blocks` blocks each.
-    /// The model must not be on an autodiff device.
-    fn decoder(&self, slots: usize, blocks: usize, device: &Device) -> Box<dyn BlockDecoding>;
+    /// The model with empty caches on `device`. The model must not be on an autodiff device.
+    fn decoder(&self, room: CacheRoom, device: &Device) -> Box<dyn BlockDecoding>;
 
     /// The model with its weights stored in `precision`, for inference. With bf16, decoding a token
     /// reads half the bytes. burn's ndarray backend has no bf16.

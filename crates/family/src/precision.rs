@@ -19,28 +19,42 @@ pub enum Precision {
     /// The matrices of linear layers in bf16; embeddings, norms, biases, an LM head tied to an
     /// embedding, and all activations in f32.
     Bf16Weights,
-    /// The matrices of linear layers, and the values that are written for later reading: KV caches
-    /// and activations. Only the cost model knows this precision so far.
+    /// KV caches in bf16.
+    Bf16Cache,
+    /// The operands of matrix products in bf16. In training, weights are still stored in f32 and cast
+    /// for each product. In inference, the matrices of linear layers and the KV caches are bf16.
     Bf16,
 }
 
 impl Precision {
     /// Every precision.
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16Weights, Self::Bf16];
+    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16Weights, Self::Bf16Cache, Self::Bf16];
+
+    /// The precision with the matrices of linear layers in bf16 if `weights`, and KV caches in bf16 if
+    /// `cache`.
+    pub fn of(weights: bool, cache: bool) -> Self {
+        match (weights, cache) {
+            (false, false) => Self::F32,
+            (true, false) => Self::Bf16Weights,
+            (false, true) => Self::Bf16Cache,
+            (true, true) => Self::Bf16,
+        }
+    }
 
     /// The format of the matrices of linear layers.
     pub fn matrices(self) -> FloatFormat {
         match self {
-            Self::F32 => FloatFormat::F32,
+            Self::F32 | Self::Bf16Cache => FloatFormat::F32,
             Self::Bf16Weights | Self::Bf16 => FloatFormat::Bf16,
         }
     }
 
-    /// The format of all other parameters, of caches and of activations.
+    /// The format of KV caches. The cost model takes it for activations too. All parameters besides the
+    /// matrices of linear layers are f32.
     pub fn values(self) -> FloatFormat {
         match self {
             Self::F32 | Self::Bf16Weights => FloatFormat::F32,
-            Self::Bf16 => FloatFormat::Bf16,
+            Self::Bf16Cache | Self::Bf16 => FloatFormat::Bf16,
         }
     }
 }
@@ -50,6 +64,7 @@ impl fmt::Display for Precision {
         f.pad(match self {
             Self::F32 => "f32",
             Self::Bf16Weights => "bf16-weights",
+            Self::Bf16Cache => "bf16-cache",
             Self::Bf16 => "bf16",
         })
     }
@@ -62,6 +77,7 @@ impl FromStr for Precision {
         match text {
             "f32" => Ok(Self::F32),
             "bf16-weights" => Ok(Self::Bf16Weights),
+            "bf16-cache" => Ok(Self::Bf16Cache),
             "bf16" => Ok(Self::Bf16),
             _ => Err(ParsePrecisionError(text.into())),
         }
@@ -70,7 +86,7 @@ impl FromStr for Precision {
 
 /// A text that names no [`Precision`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a precision; use `f32`, `bf16-weights` or `bf16`")]
+#[error("`{0}` is not a precision; use `f32`, `bf16-weights`, `bf16-cache` or `bf16`")]
 pub struct ParsePrecisionError(pub String);
 
 /// A float format of stored values.

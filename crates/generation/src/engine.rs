@@ -1,6 +1,6 @@
 //! Decodes many sequences of token ids together.
 
-use block_transformer_family::{Family, FamilyConfig, Work};
+use block_transformer_family::{Family, FamilyConfig, FloatFormat, Work};
 use block_transformer_text::EOS;
 use burn::tensor::Device;
 
@@ -10,7 +10,7 @@ use crate::event::{Event, SequenceId};
 use crate::limits::Limits;
 use crate::options::Options;
 use crate::runner::Runner;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{Scheduler, SchedulerOutput};
 
 /// Decodes many sequences of token ids together. Sequences can be submitted, finish or be
 /// cancelled at any time.
@@ -49,8 +49,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Creates an engine for `model`, which must be on `device`. A model on an autodiff device is
-    /// used with its current weights and without autodiff.
+    /// Creates an engine for `model` with KV caches in f32. The model must be on `device`; a model on
+    /// an autodiff device is used with its current weights and without autodiff.
     ///
     /// # Errors
     /// [`GenerationError::NoRoom`] when `limits` leave no room for a sequence.
@@ -59,15 +59,34 @@ impl Engine {
         limits: Limits,
         device: &Device,
     ) -> Result<Self, GenerationError> {
+        Self::with_cache(model, limits, FloatFormat::F32, device)
+    }
+
+    /// Creates an engine like [`new`](Self::new), with KV caches in the format `cache`. burn's ndarray
+    /// backend has f32 only.
+    ///
+    /// # Errors
+    /// The errors of [`new`](Self::new).
+    pub fn with_cache<M: Family>(
+        model: &M,
+        limits: Limits,
+        cache: FloatFormat,
+        device: &Device,
+    ) -> Result<Self, GenerationError> {
         limits.check()?;
         let config = model.config();
         Ok(Self {
             scheduler: Scheduler::new(config.block_length(), limits.max_sequences),
-            runner: Runner::new(model, limits, device),
+            runner: Runner::new(model, limits, cache, device),
             limits,
             block_length: config.block_length(),
             vocab_size: config.vocab_size(),
         })
+    }
+
+    /// The number of ids of the model.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
     }
 
     /// Queues a prompt; an empty prompt becomes one [`EOS`].
@@ -118,7 +137,9 @@ impl Engine {
         self.scheduler.cancel(id)
     }
 
-    /// Decodes one token of every sequence that has a slot, and returns the events of this step.
+    /// Decodes one token of every sequence that has a slot, and returns the events of this step. On a
+    /// device that chooses tokens itself (CubeCL), a step decodes a whole block, so that the device is
+    /// read once per block; a cancellation takes effect at the next block.
     ///
     /// # Errors
     /// [`GenerationError::Device`] when the logits cannot be read. The engine cannot be used
@@ -126,9 +147,17 @@ impl Engine {
     pub fn step(&mut self) -> Result<Vec<Event>, GenerationError> {
         let mut events = self.scheduler.take_ended();
         if let Some(planned) = self.scheduler.plan() {
+            let starts = matches!(planned, SchedulerOutput::Start { .. });
             let logits = self.runner.run(&planned);
-            let chosen = choose(logits, &mut self.scheduler.samplers())?;
-            self.scheduler.settle(&chosen, &mut events);
+            let slots = self.scheduler.slots();
+            let mut samplers = self.scheduler.samplers();
+            if starts && self.runner.chooses() {
+                let chosen = self.runner.rest_of_block(&logits, slots, &mut samplers)?;
+                self.scheduler.settle_block(&chosen, &mut events);
+            } else {
+                let chosen = choose(logits, &mut samplers)?;
+                self.scheduler.settle(&chosen, &mut events);
+            }
         }
         Ok(events)
     }

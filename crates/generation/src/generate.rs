@@ -34,14 +34,20 @@ pub fn generate<M: Family>(
         engine.submit(prompt, &options.for_prompt(index))?;
     }
     let mut continuations = vec![Vec::new(); prompts.len()];
+    let mut cancelled = vec![false; prompts.len()];
     while !engine.is_idle() {
         for event in engine.step()? {
             let id = event.id();
             let index = id.index();
+            if cancelled[index] {
+                continue;
+            }
             match event {
                 Event::Token { token, .. } => {
                     continuations[index].push(token);
                     if on_token(index, token).is_break() {
+                        // a step can return more tokens of the sequence
+                        cancelled[index] = true;
                         engine.cancel(id);
                     }
                 }

@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod generate;
 mod limits;
+mod on_device;
 mod options;
 mod prompts;
 mod runner;

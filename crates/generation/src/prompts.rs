@@ -92,7 +92,7 @@ impl Group {
             Chunk {
                 ids: int_tensor(ids, device).reshape(shape),
                 is_token: PaddingMask::new(is_token),
-                at: Positions::Slots { slots: self.slots.clone(), starts },
+                at: Positions::Slots { slots: self.slots.clone().into(), starts },
             }
         })
     }

@@ -1,11 +1,16 @@
 //! Executes the steps that a scheduler plans.
 
-use block_transformer_family::{BlockDecoding, Family, FamilyConfig, PaddingMask};
-use block_transformer_layers::{Positions, int_tensor};
+use block_transformer_family::{
+    BlockDecoding, CacheRoom, Family, FamilyConfig, FloatFormat, PaddingMask,
+};
+use block_transformer_layers::{Indices, Positions, chooses, int_tensor};
 use burn::tensor::{Device, Tensor};
 
+use crate::error::GenerationError;
 use crate::limits::Limits;
+use crate::on_device::OnDevice;
 use crate::prompts::Group;
+use crate::sampling::Sampler;
 use crate::scheduler::{FinishedBlock, NewPrompt, SchedulerOutput};
 
 /// Executes the steps that a scheduler plans. It groups prompts and splits long ones into chunks.
@@ -15,18 +20,28 @@ pub(crate) struct Runner {
     block_length: usize,
     positions_per_block: usize,
     device: Device,
+    /// The slots of the last append, whose copy on the device is used again.
+    slots: Indices,
+    on_device: OnDevice,
 }
 
 impl Runner {
     /// Allocates the decoding state of `model`.
-    pub(crate) fn new<M: Family>(model: &M, limits: Limits, device: &Device) -> Self {
+    pub(crate) fn new<M: Family>(
+        model: &M,
+        limits: Limits,
+        cache: FloatFormat,
+        device: &Device,
+    ) -> Self {
         // under autodiff every step would be recorded
         let device = device.clone().without_autodiff();
         let (config, slots) = (model.config(), limits.max_sequences);
-        let decoding = model.valid().decoder(slots, limits.cached_blocks(&config), &device);
+        let room = CacheRoom { slots, blocks: limits.cached_blocks(&config), format: cache };
+        let decoding = model.valid().decoder(room, &device);
         let (block_length, positions_per_block) =
             (config.block_length(), config.stacks().embeddings_per_block);
-        Self { decoding, block_length, positions_per_block, device }
+        let (slots, on_device) = (Indices::default(), OnDevice::default());
+        Self { decoding, block_length, positions_per_block, device, slots, on_device }
     }
 
     /// Returns the logits `[rows, vocab]` of the next token of every planned row, in slot order.
@@ -69,12 +84,43 @@ impl Runner {
     /// `[rows, k, width]`, where `k` is the number of positions per block.
     fn append(&mut self, finished: &[FinishedBlock<'_>]) -> Tensor<3> {
         let (rows, length) = (finished.len(), self.block_length);
-        let ids = int_tensor(finished.iter().flat_map(|block| block.ids).copied(), &self.device);
-        let at = Positions::Slots {
-            slots: finished.iter().map(|block| block.slot).collect(),
-            starts: finished.iter().map(|block| block.before).collect(),
-        };
+        let slots: Indices = finished.iter().map(|block| block.slot).collect();
+        if slots != self.slots {
+            self.slots = slots;
+        }
+        let ids = self.on_device.block_of(&self.slots).unwrap_or_else(|| {
+            let ids = finished.iter().flat_map(|block| block.ids);
+            int_tensor(ids.copied(), &self.device).reshape([rows, length])
+        });
+        let starts = finished.iter().map(|block| block.before).collect();
+        let at = Positions::Slots { slots: self.slots.clone(), starts };
         self.decoding.append(ids.reshape([rows, 1, length]), &PaddingMask::full(), &at)
+    }
+
+    /// Whether the device chooses tokens itself.
+    pub(crate) fn chooses(&self) -> bool {
+        chooses(&self.device)
+    }
+
+    /// Chooses the tokens of the block that begins with `logits` `[rows, vocab]` on the device; `slots`
+    /// and `samplers` are those of the rows. Returns the tokens by place and row; `None` stands for
+    /// logits that are not finite.
+    ///
+    /// # Errors
+    /// [`GenerationError::Device`] when the tokens cannot be read.
+    pub(crate) fn rest_of_block(
+        &mut self,
+        logits: &Tensor<2>,
+        slots: Vec<usize>,
+        samplers: &mut [&mut Sampler],
+    ) -> Result<Vec<Vec<Option<u32>>>, GenerationError> {
+        let all: Vec<usize> = (0..slots.len()).collect();
+        let mut choices = self.on_device.start(logits, samplers, self.block_length);
+        let mut ids = choices.choose(logits);
+        for _ in 1..self.block_length {
+            ids = choices.choose(&self.decoding.decode(&all, ids));
+        }
+        self.on_device.finish(slots, choices)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Chooses a token from a row of logits, on the host.
 
-use block_transformer_layers::{max_of, softmax_weights};
+use block_transformer_layers::{Draw, max_of, softmax_weights};
 use block_transformer_text::PAD;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -74,6 +74,23 @@ impl Sampler {
     /// Returns whether the sampler always chooses the most likely token.
     pub fn is_greedy(&self) -> bool {
         self.sampling.temperature == 0.0
+    }
+
+    /// The sampler's settings for a choice on a device, among the ids below `vocab`.
+    pub(crate) fn on_device(&self, vocab: usize) -> Draw {
+        let Sampling { temperature, top_k, top_p, .. } = self.sampling;
+        Draw {
+            temperature: temperature as f32,
+            top_k,
+            top_p: top_p.map(|p| p as f32),
+            vocab: self.allowed_vocab.map_or(vocab, |allowed| allowed.min(vocab)),
+            without_pad: self.allowed_vocab.is_some(),
+        }
+    }
+
+    /// The next random number, from 0 to below 1; 0 for a greedy sampler, which needs none.
+    pub(crate) fn noise(&mut self) -> f32 {
+        if self.is_greedy() { 0.0 } else { self.rng.random() }
     }
 
     /// Returns whether the sampler may choose `id`.

@@ -166,6 +166,11 @@ impl Scheduler {
         (!self.running.is_empty()).then_some(SchedulerOutput::Start { finished, new })
     }
 
+    /// The slots of the planned rows.
+    pub(crate) fn slots(&self) -> Vec<usize> {
+        self.running.iter().map(|running| running.slot).collect()
+    }
+
     /// The samplers of the planned rows.
     pub(crate) fn samplers(&mut self) -> Vec<&mut Sampler> {
         self.running.iter_mut().map(|running| &mut running.sampler).collect()
@@ -190,6 +195,18 @@ impl Scheduler {
             continues
         });
         self.place += 1;
+    }
+
+    /// Records the tokens of a whole block, by place and row. Rows whose sequence has ended are
+    /// ignored.
+    pub(crate) fn settle_block(&mut self, chosen: &[Vec<Option<u32>>], events: &mut Vec<Event>) {
+        // the row of each running sequence
+        let mut rows: Vec<usize> = (0..self.running.len()).collect();
+        for chosen in chosen {
+            let chosen: Vec<_> = rows.iter().map(|&row| chosen[row]).collect();
+            self.settle(&chosen, events);
+            rows = self.running.iter().map(|running| rows[running.row]).collect();
+        }
     }
 
     /// Gives free slots to waiting sequences, in the order in which they were submitted.

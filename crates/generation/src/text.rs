@@ -3,10 +3,11 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use block_transformer_family::{Family, Precision};
+use block_transformer_family::{Family, FloatFormat};
 use block_transformer_text::Tokenizer;
 use burn::tensor::Device;
 
+use crate::engine::Engine;
 use crate::error::GenerationError;
 use crate::event::Finish;
 use crate::generate::longest;
@@ -26,6 +27,7 @@ pub struct TextGenerator<'a, M> {
     device: &'a Device,
     max_sequences: usize,
     memory: Option<u64>,
+    cache: FloatFormat,
 }
 
 /// The continuation of a prompt.
@@ -43,7 +45,8 @@ impl<'a, M: Family> TextGenerator<'a, M> {
     /// Returns a generator for `model`, which must be on `device`, and its `tokenizer`.
     pub fn new(model: &'a M, tokenizer: impl Into<Arc<Tokenizer>>, device: &'a Device) -> Self {
         let tokenizer = tokenizer.into();
-        Self { model, tokenizer, device, max_sequences: usize::MAX, memory: None }
+        let (max_sequences, cache) = (usize::MAX, FloatFormat::F32);
+        Self { model, tokenizer, device, max_sequences, memory: None, cache }
     }
 
     /// Limits the number of prompts decoded together to `max_sequences`, and to the number that
@@ -51,6 +54,12 @@ impl<'a, M: Family> TextGenerator<'a, M> {
     /// do not depend on these limits.
     pub fn with_room(mut self, max_sequences: usize, memory: Option<u64>) -> Self {
         (self.max_sequences, self.memory) = (max_sequences, memory);
+        self
+    }
+
+    /// Stores keys and values in the format `cache`. burn's ndarray backend has f32 only.
+    pub fn with_cache(mut self, cache: FloatFormat) -> Self {
+        self.cache = cache;
         self
     }
 
@@ -72,8 +81,8 @@ impl<'a, M: Family> TextGenerator<'a, M> {
     ) -> Result<Vec<Completion>, GenerationError> {
         let prompts = self.tokenizer.encode_batch(prompts)?;
         let limits = self.limits(&prompts, options)?;
-        let mut engine =
-            TextEngine::new(self.model, Arc::clone(&self.tokenizer), limits, self.device)?;
+        let engine = Engine::with_cache(self.model, limits, self.cache, self.device)?;
+        let mut engine = TextEngine::over(engine, Arc::clone(&self.tokenizer))?;
         for (index, prompt) in prompts.iter().enumerate() {
             engine.submit_ids(prompt, &options.for_prompt(index), stop)?;
         }
@@ -99,10 +108,7 @@ impl<'a, M: Family> TextGenerator<'a, M> {
         let max_tokens = longest(prompts, options)?;
         let max_sequences = self.max_sequences.min(prompts.len()).max(1);
         let Some(bytes) = self.memory else { return Ok(Limits { max_sequences, max_tokens }) };
-        let storage = Storage {
-            weight_bytes: self.model.weight_bytes(),
-            values: Precision::default().values(),
-        };
+        let storage = Storage { weight_bytes: self.model.weight_bytes(), values: self.cache };
         Limits::that_fit(&self.model.config(), storage, max_tokens, max_sequences, bytes)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use block_transformer_family::{Family, FamilyConfig};
+use block_transformer_family::Family;
 use block_transformer_text::{StreamDecoder, Tokenizer};
 use burn::tensor::Device;
 
@@ -71,13 +71,24 @@ impl TextEngine {
         limits: Limits,
         device: &Device,
     ) -> Result<Self, GenerationError> {
+        Self::over(Engine::new(model, limits, device)?, tokenizer)
+    }
+
+    /// Creates a text engine over `engine`.
+    ///
+    /// # Errors
+    /// When the tokenizer has ids without an embedding.
+    pub fn over(
+        engine: Engine,
+        tokenizer: impl Into<Arc<Tokenizer>>,
+    ) -> Result<Self, GenerationError> {
         let tokenizer = tokenizer.into();
-        let (ids, known) = (tokenizer.vocab_size(), model.config().vocab_size());
+        let (ids, known) = (tokenizer.vocab_size(), engine.vocab_size());
         if ids > known {
             return Err(GenerationError::Vocabulary { tokenizer: ids, model: known });
         }
         Ok(Self {
-            engine: Engine::new(model, limits, device)?,
+            engine,
             tokenizer,
             tokenizer_vocab: ids,
             streams: HashMap::new(),

@@ -23,14 +23,14 @@ impl CausalMask {
     /// The mask of queries that start at the positions `starts`: one position for all rows, or one
     /// per row. `group` 1 is the plain causal mask. `key_mask` is `[batch][keys]`, and false at
     /// keys that no query sees.
-    pub fn new(starts: Vec<usize>, group: usize, key_mask: Option<Arc<[bool]>>) -> Self {
+    pub fn new(starts: impl Into<Indices>, group: usize, key_mask: Option<Arc<[bool]>>) -> Self {
         Self { starts: starts.into(), group, key_mask, key_mask_tensors: PerDevice::default() }
     }
 
     /// The mask of the queries that follow the first `count` of each row.
     pub fn after(&self, count: usize) -> Self {
-        let starts: Vec<usize> = self.starts.iter().map(|start| start + count).collect();
-        Self { starts: starts.into(), ..self.clone() }
+        let starts = self.starts.iter().map(|start| start + count).collect();
+        Self { starts, ..self.clone() }
     }
 
     /// Positions of the first queries: one for all rows, or one per row.

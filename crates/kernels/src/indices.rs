@@ -14,6 +14,26 @@ pub struct Indices {
     tensors: PerDevice<Tensor<1, Int>>,
 }
 
+impl PartialEq for Indices {
+    fn eq(&self, other: &Self) -> bool {
+        self.values == other.values
+    }
+}
+
+impl Eq for Indices {}
+
+impl Default for Indices {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+impl FromIterator<usize> for Indices {
+    fn from_iter<I: IntoIterator<Item = usize>>(values: I) -> Self {
+        values.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
 impl From<Vec<usize>> for Indices {
     fn from(values: Vec<usize>) -> Self {
         Self { values: values.into(), tensors: PerDevice::default() }

@@ -20,6 +20,7 @@
 mod causal_mask;
 #[cfg(feature = "cube")]
 mod cube;
+mod draws;
 #[cfg(feature = "flex")]
 mod flex;
 mod host;
@@ -30,13 +31,14 @@ mod rotary;
 mod scores;
 
 pub use causal_mask::CausalMask;
+pub use draws::{Draw, Draws};
 pub use host::max_of;
 pub use indices::{Indices, int_tensor};
 pub use per_device::PerDevice;
 pub use rotary::{RotaryAngles, RotaryTable};
 pub use scores::{TargetScore, TargetScores};
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
 #[cfg(not(feature = "cube"))]
 use none as cube;
@@ -67,6 +69,27 @@ pub fn self_attention(
     mask: &CausalMask,
 ) -> Option<Tensor<3>> {
     flex::self_attention(qkv, heads, angles, mask)
+        .or_else(|| cube::self_attention(qkv, heads, angles, mask))
+}
+
+/// [`self_attention`] in chunks of queries, for which only the scores of one chunk are in memory at a
+/// time. `hidden` is `mask` as a tensor, true at keys that a query may not see. The operands of
+/// products have `format` where the device [multiplies] it.
+///
+/// # Shapes
+/// - `qkv`: `[batch, time, heads * 3 * head_dim]`, laid out `[head][q, k, v][head_dim]`
+/// - `angles`: 1 or `batch` rows of `time` positions
+/// - `hidden`: `[1 or batch, 1, time, time]`
+/// - output: `[batch, time, heads * head_dim]`
+pub fn chunked_attention(
+    qkv: &Tensor<3>,
+    heads: usize,
+    angles: &RotaryAngles,
+    mask: &CausalMask,
+    hidden: &Tensor<4, Bool>,
+    format: DType,
+) -> Option<Tensor<3>> {
+    cube::chunked_attention(qkv, heads, angles, mask, hidden, format)
 }
 
 /// Writes the keys and values of new positions to a KV cache in place, then attends over each
@@ -113,6 +136,35 @@ pub fn batch_invariant_rows(device: &Device) -> Option<usize> {
 /// - output: `[rows, d_out]`
 pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
     flex::linear(x, weight, bias)
+}
+
+/// Whether `device` multiplies matrices of `format` and sums in f32, so that f32 operands are better
+/// narrowed to `format` than operands of `format` widened.
+pub fn multiplies(device: &Device, format: DType) -> bool {
+    cube::multiplies(device, format)
+}
+
+/// Whether [`choose`] applies to logits on `device`.
+pub fn chooses(device: &Device) -> bool {
+    cube::chooses(device)
+}
+
+/// Chooses the token of each row on the device, with the random numbers of `place`, and writes it to
+/// the column `place` of `block`. Where the largest logit is not finite, the block gets -1 and the
+/// output 0. `pad` is the padding id.
+///
+/// # Shapes
+/// - `logits`: `[rows, vocab]`
+/// - `block`: `[rows, places]`
+/// - output: `[rows]`
+pub fn choose(
+    logits: &Tensor<2>,
+    draws: &Draws,
+    block: &mut Tensor<2, Int>,
+    place: usize,
+    pad: usize,
+) -> Option<Tensor<1, Int>> {
+    cube::choose(logits, draws, block, place, pad)
 }
 
 /// Scores one target per row of logits. If a logit of a row is not finite, the

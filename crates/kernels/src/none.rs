@@ -5,9 +5,10 @@
     allow(dead_code, reason = "a build contains the functions of the backends that it lacks")
 )]
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
 use crate::causal_mask::CausalMask;
+use crate::draws::Draws;
 use crate::indices::Indices;
 use crate::rotary::RotaryAngles;
 use crate::scores::TargetScores;
@@ -17,6 +18,17 @@ pub(crate) fn self_attention(
     _: usize,
     _: &RotaryAngles,
     _: &CausalMask,
+) -> Option<Tensor<3>> {
+    None
+}
+
+pub(crate) fn chunked_attention(
+    _: &Tensor<3>,
+    _: usize,
+    _: &RotaryAngles,
+    _: &CausalMask,
+    _: &Tensor<4, Bool>,
+    _: DType,
 ) -> Option<Tensor<3>> {
     None
 }
@@ -55,4 +67,22 @@ pub(crate) fn exp_differences(x: &mut [f32], max: f32, scale: f32) {
 
 pub(crate) fn embed(_: &Tensor<2>, _: &Tensor<1, Int>) -> Option<Tensor<2>> {
     None
+}
+
+pub(crate) fn multiplies(_: &Device, _: DType) -> bool {
+    false
+}
+
+pub(crate) fn choose(
+    _: &Tensor<2>,
+    _: &Draws,
+    _: &mut Tensor<2, Int>,
+    _: usize,
+    _: usize,
+) -> Option<Tensor<1, Int>> {
+    None
+}
+
+pub(crate) fn chooses(_: &Device) -> bool {
+    false
 }

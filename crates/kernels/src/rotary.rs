@@ -39,7 +39,8 @@ impl RotaryTable {
     ///
     /// # Panics
     /// When the rows differ in length.
-    pub fn angles(&self, positions: Vec<usize>, rows: usize) -> RotaryAngles {
+    pub fn angles(&self, positions: impl Into<Indices>, rows: usize) -> RotaryAngles {
+        let positions = positions.into();
         assert!(positions.len().is_multiple_of(rows), "rows of positions differ in length");
         let end = positions.iter().max().map_or(0, |last| last + 1);
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,7 +48,7 @@ impl RotaryTable {
             *table = Arc::new(Table::new(end.next_power_of_two(), self.rotated, self.base));
         }
         let time = positions.len() / rows;
-        RotaryAngles { table: table.clone(), positions: positions.into(), rows, time }
+        RotaryAngles { table: table.clone(), positions, rows, time }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Key/value caches, allocated once and written in place.
 
 use block_transformer_kernels::{Indices, int_tensor};
-use burn::tensor::{Device, Distribution, IndexingUpdateOp, Tensor};
+use burn::tensor::{DType, Device, Distribution, IndexingUpdateOp, Tensor};
 
 use crate::attention::{attend, merge_heads, score_scale, split_qkv};
 use crate::mask::AttentionMask;
@@ -22,17 +22,10 @@ pub struct KvCache {
 pub type StackCache = Vec<KvCache>;
 
 impl KvCache {
-    /// An empty cache with room for `capacity` positions in each of `slots` slots.
-    pub fn new(
-        slots: usize,
-        heads: usize,
-        capacity: usize,
-        head_dim: usize,
-        device: &Device,
-    ) -> Self {
-        let shape = [slots, heads, capacity, head_dim];
+    /// An empty cache of `[slots, heads, capacity, head_dim]` keys and values in `format`.
+    pub fn new(shape: [usize; 4], format: DType, device: &Device) -> Self {
         // burn-flex copies the zeros of `Tensor::zeros`, which temporarily needs twice the memory
-        let empty = || Tensor::full(shape, 0.0, device);
+        let empty = || Tensor::full(shape, 0.0, (device, format));
         Self { keys: empty(), values: empty() }
     }
 
@@ -41,8 +34,10 @@ impl KvCache {
     pub fn fill_random(&mut self) {
         let [slots, heads, capacity, head_dim] = self.keys.dims();
         let (device, normal) = (self.keys.device(), Distribution::Normal(0.0, 1.0));
+        let format = self.keys.dtype();
         for cache in [&mut self.keys, &mut self.values] {
-            let random = Tensor::random([1, heads, capacity, head_dim], normal, &device);
+            let random = Tensor::<4>::random([1, heads, capacity, head_dim], normal, &device);
+            let random = random.cast(format);
             for slot in 0..slots {
                 let span = [slot..slot + 1, 0..heads, 0..capacity, 0..head_dim];
                 cache.inplace(|cache| cache.slice_assign(span, random.clone()));
@@ -103,9 +98,11 @@ impl KvCache {
         let ([_, _, time, _], [_, _, capacity, _]) = (keys.dims(), self.keys.dims());
         let end = at.furthest() + time;
         assert!(end <= capacity, "{end} positions exceed a KV cache of {capacity}");
-        put(&mut self.keys, keys, at);
-        put(&mut self.values, values, at);
-        (held(&self.keys, slots, end), held(&self.values, slots, end))
+        let (computed, format) = (keys.dtype(), self.keys.dtype());
+        put(&mut self.keys, keys.cast(format), at);
+        put(&mut self.values, values.cast(format), at);
+        let held = |cache| held(cache, slots, end).cast(computed);
+        (held(&self.keys), held(&self.values))
     }
 }
 
@@ -120,7 +117,7 @@ fn put(cache: &mut Tensor<4>, new: Tensor<4>, at: &Positions) {
         }
         Positions::Slots { slots, starts } => (slots, starts),
     };
-    let places = slots.iter().zip(starts).flat_map(|(slot, start)| {
+    let places = slots.iter().zip(starts.iter()).flat_map(|(slot, start)| {
         (0..heads).flat_map(move |head| {
             let first = (slot * heads + head) * capacity + start;
             first..first + time
@@ -165,7 +162,7 @@ mod tests {
     fn writes_go_to_their_slots_and_return_what_the_slots_hold() {
         #[expect(deprecated, reason = "supported for as long as burn has it")]
         for device in [Device::flex(), Device::ndarray()] {
-            let mut cache = KvCache::new(3, 1, 4, 1, &device);
+            let mut cache = KvCache::new([3, 1, 4, 1], DType::F32, &device);
             let mut write = |at: Positions, keys: &[f32], rows: usize| {
                 let values: Vec<f32> = keys.iter().map(|key| -key).collect();
                 let (keys, values) = (row(keys, rows, &device), row(&values, rows, &device));
@@ -178,13 +175,13 @@ mod tests {
             let (held, stored) = write(Positions::Same(0), &[1.0, 2.0, 3.0, 4.0], 2);
             assert_eq!((held, stored), (vec![1.0, 2.0, 3.0, 4.0], all.to_vec()));
             // row 0 continues slot 1, row 1 starts in slot 2; slot 0 is not part of the batch
-            let at = Positions::Slots { slots: vec![1, 2], starts: vec![2, 0] };
+            let at = Positions::Slots { slots: vec![1, 2].into(), starts: vec![2, 0].into() };
             let (held, stored) = write(at, &[5.0, 6.0], 2);
             assert_eq!(held, [3.0, 4.0, 5.0, 6.0, 0.0, 0.0]);
             let all = [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 5.0, 0.0, 6.0, 0.0, 0.0, 0.0];
             assert_eq!(stored, all);
             // a new sequence overwrites slot 1
-            let at = Positions::Slots { slots: vec![1], starts: vec![0] };
+            let at = Positions::Slots { slots: vec![1].into(), starts: vec![0].into() };
             let (held, stored) = write(at, &[7.0], 1);
             assert_eq!((held, stored[4..8].to_vec()), (vec![7.0], vec![7.0, 4.0, 5.0, 0.0]));
         }
@@ -196,7 +193,7 @@ mod tests {
         let device = Device::flex();
         let at = Positions::Same(3);
         let new = || row(&[1.0, 2.0], 1, &device);
-        KvCache::new(1, 1, 4, 1, &device).write(new(), new(), (&at, &at.slots(1)));
+        KvCache::new([1, 1, 4, 1], DType::F32, &device).write(new(), new(), (&at, &at.slots(1)));
     }
 
     #[test]
@@ -208,9 +205,9 @@ mod tests {
         let ln2 = std::f32::consts::LN_2 * std::f32::consts::SQRT_2;
         #[expect(deprecated, reason = "supported for as long as burn has it")]
         for device in [Device::flex(), Device::ndarray()] {
-            let mut cache = KvCache::new(2, 1, 2, 2, &device);
+            let mut cache = KvCache::new([2, 1, 2, 2], DType::F32, &device);
             let mut step = |start: usize, qkv: [f32; 6]| -> Vec<f32> {
-                let at = Positions::Slots { slots: vec![1], starts: vec![start] };
+                let at = Positions::Slots { slots: vec![1].into(), starts: vec![start].into() };
                 let mask = causal_by_block(&at, 1, 1, None);
                 let qkv = Tensor::<1>::from_floats(qkv, &device).reshape([1, 1, 6]);
                 let out = cache.attend(qkv, &rotary, &mask, (&at, &at.slots(1)), 1);

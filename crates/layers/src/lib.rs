@@ -15,7 +15,9 @@ mod linear;
 mod loss;
 mod mask;
 pub mod neox;
+mod places;
 mod positions;
+mod products;
 pub mod roberta;
 mod rotary;
 mod scores;
@@ -30,11 +32,14 @@ pub use invalid::InvalidConfig;
 pub use linear::project;
 pub use loss::{cross_entropy, linear_cross_entropy};
 pub use mask::{AttentionMask, causal_by_block};
+pub use places::Places;
 pub use positions::Positions;
 pub use rotary::Rotary;
 pub use scores::score_targets;
 
-pub use block_transformer_kernels::{TargetScore, batch_invariant_rows, int_tensor, max_of};
+pub use block_transformer_kernels::{
+    Draw, Draws, Indices, TargetScore, batch_invariant_rows, choose, chooses, int_tensor, max_of,
+};
 
 /// Replaces each logit `x` by `e^((x - max) * scale)`, the softmax weight of the logit before
 /// normalization. `max` is the largest logit, and `scale` is the inverse of the temperature. A NaN

@@ -1,9 +1,12 @@
 //! Linear layers, with a kernel for a few rows.
 
 use burn::nn::Linear;
-use burn::tensor::{Tensor, module};
+use burn::tensor::Tensor;
 
-/// `x weight + bias`, computed in the type of `x`. The weight may be stored in a narrower type.
+use crate::products;
+
+/// `x weight + bias`, in the type of `x`. The weight may be stored in a narrower type;
+/// the module `products` says how such a product is computed.
 ///
 /// # Shapes
 /// - `x`: `[.., d_in]`
@@ -28,9 +31,7 @@ pub fn project<const D: usize>(
         shape[D - 1] = d_out;
         return out.reshape(shape);
     }
-    let computed = x.dtype();
-    let weight = if weight.dtype() == computed { weight } else { weight.cast(computed) };
-    module::linear(x, weight, bias)
+    products::linear(x, weight, bias)
 }
 
 /// [`project`] with the weights of `layer`.

@@ -3,6 +3,8 @@
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
+use crate::products::multiply;
+
 /// The negative log-likelihood of each target, in nats.
 ///
 /// # Shapes
@@ -26,7 +28,7 @@ const CHUNK_LOGITS: usize = 1 << 25;
 ///
 /// # Shapes
 /// - `hidden`: `[rows, width]`
-/// - `weight`: `[width, vocab]`
+/// - `weight`: `[width, vocab]`; the operands of the products have its format
 /// - `targets`, `weights`: `[rows]`
 /// - output: `[1]`
 pub fn linear_cross_entropy(
@@ -37,9 +39,10 @@ pub fn linear_cross_entropy(
 ) -> Tensor<1> {
     let [rows, _] = hidden.dims();
     let [_, vocab] = weight.dims();
-    let weight =
-        if weight.dtype() == hidden.dtype() { weight } else { weight.cast(hidden.dtype()) };
-    let tracked = hidden.is_autodiff();
+    let (stored, computed, tracked) = (weight.dtype(), hidden.dtype(), hidden.is_autodiff());
+    let narrow = tracked || block_transformer_kernels::multiplies(&hidden.device(), stored);
+    let format = if narrow { stored } else { computed };
+    let weight = if stored == computed { weight } else { weight.cast(computed) };
     let (h, w) = (hidden.clone().without_autodiff(), weight.clone().without_autodiff());
     let (targets, weights) = (targets.without_autodiff(), weights.without_autodiff());
     let weights = (weights.clone() / weights.sum()).reshape([rows, 1]);
@@ -52,15 +55,16 @@ pub fn linear_cross_entropy(
         let h = h.clone().narrow(0, start, count);
         let target = targets.clone().narrow(0, start, count);
         let weight = weights.clone().narrow(0, start, count);
-        let logits = h.clone().matmul(w.clone()); // [count, vocab]
+        let logits = multiply(h.clone(), w.clone(), format); // [count, vocab]
         let log_p = log_softmax(logits.clone(), 1).gather(1, target.clone());
         loss = loss - (log_p * weight.clone()).sum();
         if tracked {
             // d loss / d logits = weight * (p - onehot); the weight is applied to the small factors
             let minus = Tensor::ones([count, 1], &logits.device()).neg();
             let d = softmax(logits, 1).scatter(1, target, minus, IndexingUpdateOp::Add);
-            d_hidden.push(d.clone().matmul(w.clone().transpose()) * weight.clone());
-            let d = (h * weight).transpose().matmul(d);
+            let d_h = multiply(d.clone(), w.clone().transpose(), format);
+            d_hidden.push(d_h * weight.clone());
+            let d = multiply((h * weight).transpose(), d, format);
             d_weight = Some(match d_weight {
                 None => d,
                 Some(sum) => d + sum,

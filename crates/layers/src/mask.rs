@@ -113,7 +113,7 @@ mod tests {
             assert_eq!(shown(&plain, &device), ["..x", "..."]);
             assert!(plain.last(1).hidden(&device).is_none());
 
-            let starts = Positions::Slots { slots: vec![4, 2], starts: vec![0, 2] };
+            let starts = Positions::Slots { slots: vec![4, 2].into(), starts: vec![0, 2].into() };
             let groups = causal_by_block(&starts, 2, 2, None);
             assert_eq!(shown(&groups, &device), ["..xx", "..xx", "....", "...."]);
 

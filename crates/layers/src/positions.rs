@@ -10,17 +10,17 @@ pub enum Positions {
     /// Row `i` occupies slot `slots[i]` and starts at position `starts[i]` there.
     Slots {
         /// The slot of each row; no two rows share one.
-        slots: Vec<usize>,
+        slots: Indices,
         /// The first new position of each row.
-        starts: Vec<usize>,
+        starts: Indices,
     },
 }
 
 impl Positions {
     /// The first new positions: one for all rows, or one per row.
-    pub fn starts(&self) -> Vec<usize> {
+    pub fn starts(&self) -> Indices {
         match self {
-            Self::Same(start) => vec![*start],
+            Self::Same(start) => vec![*start].into(),
             Self::Slots { starts, .. } => starts.clone(),
         }
     }
@@ -37,6 +37,7 @@ impl Positions {
     /// (a block becomes its embeddings).
     pub fn scaled(&self, factor: usize) -> Self {
         match self {
+            _ if factor == 1 => self.clone(),
             Self::Same(start) => Self::Same(start * factor),
             Self::Slots { slots, starts } => Self::Slots {
                 slots: slots.clone(),
@@ -45,12 +46,11 @@ impl Positions {
         }
     }
 
-    /// The slot of each of `rows` rows. Call this once per step and share the result between all
-    /// layers, so that the slots are copied to a device only once.
+    /// The slot of each of `rows` rows.
     pub(crate) fn slots(&self, rows: usize) -> Indices {
         match self {
-            Self::Same(_) => (0..rows).collect::<Vec<_>>().into(),
-            Self::Slots { slots, .. } => slots.clone().into(),
+            Self::Same(_) => (0..rows).collect(),
+            Self::Slots { slots, .. } => slots.clone(),
         }
     }
 }

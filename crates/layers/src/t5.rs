@@ -4,7 +4,7 @@
 use block_transformer_kernels::int_tensor;
 use burn::module::Module;
 use burn::nn::{Embedding, Linear, RmsNorm};
-use burn::tensor::{Bool, Device, Tensor, activation::relu};
+use burn::tensor::{Bool, DType, Device, Tensor, activation::relu};
 use serde::{Deserialize, Serialize};
 
 use crate::attention::{attend, merge_heads, split_heads};
@@ -199,9 +199,15 @@ impl T5Stack {
         }
     }
 
-    /// Empty self-attention caches for `slots` sequences of up to `capacity` positions.
-    pub fn new_cache(&self, slots: usize, capacity: usize, device: &Device) -> StackCache {
-        let layer = || KvCache::new(slots, self.heads, capacity, self.d_kv, device);
+    /// Empty self-attention caches in `format` for `slots` sequences of up to `capacity` positions.
+    pub fn new_cache(
+        &self,
+        [slots, capacity]: [usize; 2],
+        format: DType,
+        device: &Device,
+    ) -> StackCache {
+        let shape = [slots, self.heads, capacity, self.d_kv];
+        let layer = || KvCache::new(shape, format, device);
         self.block.iter().map(|_| layer()).collect()
     }
 

@@ -20,7 +20,7 @@ const ROWS: usize = 3;
 const HEADS: usize = 2;
 
 fn starts(starts: Vec<usize>) -> Positions {
-    Positions::Slots { slots: (0..starts.len()).collect(), starts }
+    Positions::Slots { slots: (0..starts.len()).collect(), starts: starts.into() }
 }
 
 fn random(rng: &mut ChaCha8Rng, shape: [usize; 3], device: &Device) -> Tensor<3> {
@@ -102,7 +102,7 @@ fn self_attention_and_its_gradient_equal_the_composed_layer() {
 fn run_cached(group: usize, device: &Device) -> Vec<Vec<f32>> {
     let config = NeoXConfig::new(HEADS * 16, 2, HEADS);
     let stack = NeoXStack::new(&config, &Init::new(7, device));
-    let mut cache = stack.new_cache(4, 60, device);
+    let mut cache = stack.new_cache([4, 60], format, device);
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     // slots, starts, new positions, kept positions; the kernel computes the long steps in another
     // way
@@ -117,8 +117,9 @@ fn run_cached(group: usize, device: &Device) -> Vec<Vec<f32>> {
     let mut outputs = Vec::new();
     for (slots, starts, time, keep) in steps {
         let x = random(&mut rng, [slots.len(), time, config.hidden_size], device);
-        let at = Positions::Slots { slots: slots.to_vec(), starts: starts.to_vec() };
-        let out = stack.append(x, &stack.rotary(&at, time), &at, group, keep, &mut cache);
+        let at = Positions::Slots { slots: slots.to_vec().into(), starts: starts.to_vec().into() };
+        let places = stack.places(&at, [slots.len(), time], group);
+        let out = stack.append(x, &places, keep, &mut cache);
         assert_eq!(out.dims(), [slots.len(), keep, config.hidden_size]);
         outputs.push(list(out));
     }

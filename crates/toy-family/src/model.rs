@@ -1,6 +1,6 @@
 //! A token table and an LM head.
 
-use block_transformer_family::{BlockDecoding, Continuations, Family, TokenBatch};
+use block_transformer_family::{BlockDecoding, CacheRoom, Continuations, Family, TokenBatch};
 use block_transformer_layers::{Init, int_tensor};
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
@@ -56,7 +56,7 @@ impl Family for Bigram {
         self.states(ids.reshape([rows * n]).select(0, before).reshape([count, 1]))
     }
 
-    fn decoder(&self, _slots: usize, _blocks: usize, _: &Device) -> Box<dyn BlockDecoding> {
+    fn decoder(&self, _: CacheRoom, _: &Device) -> Box<dyn BlockDecoding> {
         Box::new(self.clone())
     }
 }

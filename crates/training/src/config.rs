@@ -21,7 +21,8 @@ pub struct TrainConfig {
     pub out: PathBuf,
     /// Device to compute on.
     pub device: DeviceName,
-    /// Format of the weights in training: only [`Precision::F32`] so far.
+    /// [`Precision::F32`], or [`Precision::Bf16`]: matrix products have bf16 operands. Weights,
+    /// gradients, optimizer, residual stream, norms, softmax and loss are f32 in both.
     pub precision: Precision,
     /// Seed of the initial weights and of the order of windows.
     pub seed: u64,
@@ -157,8 +158,8 @@ impl TrainConfig {
                 return out_of_range(key, value.to_string(), &range);
             }
         }
-        if self.precision != Precision::F32 {
-            return out_of_range("precision", self.precision.to_string(), "f32");
+        if !matches!(self.precision, Precision::F32 | Precision::Bf16) {
+            return out_of_range("precision", self.precision.to_string(), "f32 or bf16");
         }
         let (context, block_length) = (self.context, self.model.block_length());
         if !context.is_multiple_of(block_length) || context < 2 * block_length {

@@ -8,9 +8,9 @@ use block_transformer_checkpoint::{Checkpoint, CheckpointError, Contents, RunFol
 use block_transformer_datasets::{CorpusInfo, Packing, PreparedCorpus, Split, Window};
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::HostTensors;
-use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig};
+use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig, Precision};
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use burn::train::TrainingComponents;
 
 use crate::batch::num_tokens;
@@ -115,6 +115,10 @@ impl TrainingRun {
     ) -> Result<Self, TrainError> {
         config.check()?;
         check_folder(config, resume)?;
+        if config.precision == Precision::Bf16 && !device.supports_dtype(DType::BF16) {
+            let range = format!("f32 on the device {}, which has no bf16", config.device);
+            return Err(TrainError::OutOfRange { key: "precision", value: "bf16".into(), range });
+        }
         let tokenizer = corpus.tokenizer()?;
         let model = model_config(&config.model, &tokenizer)?;
         let packing = |split, seed| {
@@ -343,5 +347,5 @@ fn resumed(
     let model = checkpoint.load_model(&device)?;
     let optimizer = checkpoint.load_optimizer(adamw(config))?;
     let optimizer = optimizer.ok_or_else(|| TrainError::NoOptimizer(checkpoint.dir.clone()))?;
-    Ok(Trainer::from_parts(model, optimizer, config.clip, device))
+    Ok(Trainer::from_parts(model, optimizer, config, device))
 }

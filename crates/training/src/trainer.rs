@@ -1,7 +1,7 @@
 //! A model with its optimizer, one step at a time.
 
 use block_transformer_datasets::{Packing, Window};
-use block_transformer_zoo::{Family, FamilyConfig, LanguageModel};
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, Precision};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 
@@ -20,6 +20,7 @@ pub struct Trainer<M: Family = LanguageModel> {
     block_length: usize,
     device: Device,
     clip: f64,
+    precision: Precision,
 }
 
 impl<M: Family> Trainer<M> {
@@ -27,14 +28,19 @@ impl<M: Family> Trainer<M> {
     pub fn new(model: &M::Config, config: &TrainConfig, device: &Device) -> Self {
         let device = device.clone().autodiff();
         let weights = M::init(model, config.seed, &device);
-        Self::from_parts(weights, adamw(config), config.clip, device)
+        Self::from_parts(weights, adamw(config), config, device)
     }
 
-    /// Creates a trainer of `model`, which must be on `device`. `device` must be an autodiff
-    /// device.
-    pub fn from_parts(model: M, optimizer: ModuleOptimizer, clip: f64, device: Device) -> Self {
+    /// Creates a trainer of `model`, which must be on `device`, an autodiff device.
+    pub fn from_parts(
+        model: M,
+        optimizer: ModuleOptimizer,
+        config: &TrainConfig,
+        device: Device,
+    ) -> Self {
         let block_length = model.config().block_length();
-        Self { model: Some(model), optimizer, block_length, device, clip }
+        let TrainConfig { clip, precision, .. } = *config;
+        Self { model: Some(model), optimizer, block_length, device, clip, precision }
     }
 
     /// The model, on an autodiff device.
@@ -56,7 +62,8 @@ impl<M: Family> Trainer<M> {
         let (mut sum, mut losses) = (None, None::<Tensor<1>>);
         for windows in micro_batches {
             let batch = token_batch(windows, self.block_length, &self.device);
-            let loss = self.model().loss(&batch);
+            // gradients pass through the cast to the f32 weights
+            let loss = self.model().clone().with_precision(self.precision).loss(&batch);
             let value = loss.clone().inner();
             losses = Some(match losses {
                 Some(losses) => losses + value,

@@ -11,7 +11,7 @@ use block_transformer_text::Tokenizer;
 use block_transformer_training::{
     Outcome, RunEvent, StepMetric, TrainConfig, TrainError, TrainingRun,
 };
-use block_transformer_zoo::LanguageModel;
+use block_transformer_zoo::{LanguageModel, Precision};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use burn::train::logger::{FileMetricLogger, MetricLogger};
@@ -96,8 +96,14 @@ fn metrics(out: &Path) -> Vec<serde_json::Value> {
 
 #[test]
 fn an_interrupted_run_ends_bit_for_bit_where_an_uninterrupted_one_does() {
+    is_exact_after_an_interrupt(Precision::F32);
+    is_exact_after_an_interrupt(Precision::Bf16);
+}
+
+fn is_exact_after_an_interrupt(precision: Precision) {
     let dir = tempfile::tempdir().unwrap();
     let corpus = corpus(dir.path());
+    let config = |out| TrainConfig { precision, ..config(out) };
     let straight = config(dir.path().join("straight"));
     let expected = whole(&straight, &corpus, false).unwrap();
     assert_eq!((expected.step, expected.interrupted), (STEPS, false));
@@ -122,6 +128,27 @@ fn an_interrupted_run_ends_bit_for_bit_where_an_uninterrupted_one_does() {
     assert_eq!(loaded.state.step, STEPS);
     assert_eq!(bits(&loaded.load_model(&Device::flex()).unwrap()), bits(&expected.model));
     assert!(broken.out.join("metrics.csv").exists());
+}
+
+#[test]
+fn training_in_bf16_ends_near_training_in_f32() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = corpus(dir.path());
+    let losses = [Precision::F32, Precision::Bf16].map(|precision| {
+        let out = dir.path().join(precision.to_string());
+        let config = TrainConfig {
+            precision,
+            steps: 200,
+            accumulate: 1,
+            batch: 4,
+            validate_every: 200,
+            ..config(out)
+        };
+        whole(&config, &corpus, false).unwrap().validation_loss.unwrap()
+    });
+    let difference = (losses[0] - losses[1]).abs();
+    // the losses of a byte start at ln 257 = 5.5
+    assert!(losses[0] < 2.0 && difference > 0.0 && difference < 0.02, "{losses:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The registry of model families.
 
 use block_transformer_family::{
-    BlockDecoding, Continuations, Family, FamilyConfig, InvalidConfig, PublishedNames,
+    BlockDecoding, CacheRoom, Continuations, Family, FamilyConfig, InvalidConfig, PublishedNames,
     Registration, Stacks, TokenBatch,
 };
 use block_transformer_gpt_neox::GptNeoX;
@@ -134,8 +134,8 @@ macro_rules! families {
                 match self { $(Self::$variant(model) => model.continuation_hidden(batch),)+ }
             }
 
-            fn decoder(&self, slots: usize, blocks: usize, device: &Device) -> Box<dyn BlockDecoding> {
-                match self { $(Self::$variant(model) => model.decoder(slots, blocks, device),)+ }
+            fn decoder(&self, room: CacheRoom, device: &Device) -> Box<dyn BlockDecoding> {
+                match self { $(Self::$variant(model) => model.decoder(room, device),)+ }
             }
         }
     };

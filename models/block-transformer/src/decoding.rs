@@ -1,12 +1,12 @@
 //! Decoding with KV caches: one step of the block decoder per block, then the token decoder inside
 //! the block.
 
-use block_transformer_family::{BlockDecoding, PaddingMask, Work};
+use block_transformer_family::{BlockDecoding, CacheRoom, PaddingMask, Work};
 use block_transformer_layers::{KvCache, Positions, StackCache};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::model::BlockTransformer;
-use crate::token_block::TokenBlock;
+use crate::token_block::{TokenBlock, TokenCache};
 
 /// A model with its caches and the block in progress.
 pub(crate) struct DecodingState {
@@ -14,22 +14,18 @@ pub(crate) struct DecodingState {
     /// Caches of the block decoder by slot, `e` positions per block.
     blocks: StackCache,
     /// Caches of the token decoder by row of the block in progress. Every block reuses them.
-    tokens: StackCache,
+    tokens: TokenCache,
     in_progress: Option<TokenBlock>,
     work: Work,
 }
 
 impl DecodingState {
-    pub(crate) fn new(
-        model: BlockTransformer,
-        slots: usize,
-        blocks: usize,
-        device: &Device,
-    ) -> Self {
+    pub(crate) fn new(model: BlockTransformer, room: CacheRoom, device: &Device) -> Self {
+        let CacheRoom { slots, blocks, format } = room;
         let positions = blocks * model.config.embeddings_per_block();
         Self {
-            blocks: model.block_decoder.new_cache(slots, positions, device),
-            tokens: model.token_decoder.new_cache(slots, device),
+            blocks: model.block_decoder.new_cache([slots, positions], format.into(), device),
+            tokens: model.token_decoder.new_cache(slots, format, device),
             in_progress: None,
             model,
             work: Work::default(),
@@ -43,7 +39,7 @@ impl BlockDecoding for DecodingState {
         self.work.block.add(rows * n * e, rows * e);
         let embedded = self.model.embed(ids, is_token); // [rows, n * e, d]
         let (stack, at) = (&self.model.block_decoder, at.scaled(e));
-        stack.append(embedded, &stack.rotary(&at, n * e), &at, e, e, &mut self.blocks)
+        stack.append(embedded, &stack.places(&at, [rows, n * e], e), e, &mut self.blocks)
     }
 
     fn start(&mut self, states: Tensor<3>) -> Tensor<2> {

@@ -1,6 +1,8 @@
 //! The model as a family: constructor, hidden states and decoding state.
 
-use block_transformer_family::{BlockDecoding, Continuations, Family, PaddingMask, TokenBatch};
+use block_transformer_family::{
+    BlockDecoding, CacheRoom, Continuations, Family, PaddingMask, TokenBatch,
+};
 use block_transformer_layers::neox::NeoXStack;
 use block_transformer_layers::{Init, int_tensor};
 use burn::tensor::{Device, Tensor};
@@ -61,7 +63,7 @@ impl Family for BlockTransformer {
         self.token_decoder.hidden(contexts.reshape([count, e, d]), written)
     }
 
-    fn decoder(&self, slots: usize, blocks: usize, device: &Device) -> Box<dyn BlockDecoding> {
-        Box::new(DecodingState::new(self.clone(), slots, blocks, device))
+    fn decoder(&self, room: CacheRoom, device: &Device) -> Box<dyn BlockDecoding> {
+        Box::new(DecodingState::new(self.clone(), room, device))
     }
 }

@@ -1,8 +1,12 @@
 //! Decoding a block token by token: the token decoder's caches, and the block in progress.
 
-use block_transformer_family::Conditioning;
+use std::collections::HashMap;
+
+use block_transformer_family::{Conditioning, FloatFormat};
 use block_transformer_layers::t5::T5States;
-use block_transformer_layers::{Positions, StackCache, embed, int_tensor, project};
+use block_transformer_layers::{
+    Indices, Places, Positions, StackCache, embed, int_tensor, project,
+};
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor};
 
@@ -13,7 +17,7 @@ use crate::token_decoder::{TokenDecoder, TokenStack, scale_for_tied};
 #[derive(Clone, Debug)]
 pub struct TokenBlock {
     /// Slot of each row in the cache.
-    slots: Vec<usize>,
+    slots: Indices,
     /// Positions in the cache so far.
     written: usize,
     /// Vectors that are added to the token embeddings, `[rows, vectors, h]`; `None` without summation.
@@ -46,23 +50,36 @@ impl TokenBlock {
         if self.slots.iter().enumerate().all(|(row, &slot)| row == slot) {
             return Positions::Same(self.written);
         }
-        Positions::Slots { slots: self.slots.clone(), starts: vec![self.written; self.slots.len()] }
+        let starts = vec![self.written; self.slots.len()].into();
+        Positions::Slots { slots: self.slots.clone(), starts }
     }
 }
 
+/// The caches of a token decoder. Every block reuses them.
+#[derive(Clone, Debug)]
+pub struct TokenCache {
+    layers: StackCache,
+    /// Places by position, for rows that occupy the first slots in order.
+    places: HashMap<StepKey, Places>,
+}
+
+/// Positions written before a step, rows and new positions per row.
+type StepKey = (usize, usize, usize);
+
 impl TokenDecoder {
-    /// Empty caches for blocks of up to `rows` sequences.
-    pub fn new_cache(&self, rows: usize, device: &Device) -> StackCache {
-        let capacity = self.shape.cached_positions(self.block_length);
-        match &self.tokens {
-            TokenStack::NeoX(tokens) => tokens.stack.new_cache(rows, capacity, device),
-            TokenStack::T5(tokens) => tokens.stack.new_cache(rows, capacity, device),
-        }
+    /// Empty caches in `format` for blocks of up to `rows` sequences.
+    pub fn new_cache(&self, rows: usize, format: FloatFormat, device: &Device) -> TokenCache {
+        let shape = [rows, self.shape.cached_positions(self.block_length)];
+        let layers = match &self.tokens {
+            TokenStack::NeoX(tokens) => tokens.stack.new_cache(shape, format.into(), device),
+            TokenStack::T5(tokens) => tokens.stack.new_cache(shape, format.into(), device),
+        };
+        TokenCache { layers, places: HashMap::new() }
     }
 
     /// Starts the blocks that follow `contexts` `[rows, e, d]`, and overwrites `cache`. Returns the
     /// blocks and the logits `[rows, v]` of their first tokens.
-    pub fn start(&self, contexts: Tensor<3>, cache: &mut StackCache) -> (TokenBlock, Tensor<2>) {
+    pub fn start(&self, contexts: Tensor<3>, cache: &mut TokenCache) -> (TokenBlock, Tensor<2>) {
         let expanded = self.expand(contexts);
         let ([rows, ..], device) = (expanded.dims(), expanded.device());
         let mut block =
@@ -86,7 +103,7 @@ impl TokenDecoder {
         &self,
         block: &mut TokenBlock,
         ids: Tensor<1, Int>,
-        cache: &mut StackCache,
+        cache: &mut TokenCache,
     ) -> Tensor<2> {
         let [rows] = ids.dims();
         let embed = |table: &Embedding| embed(table, ids.reshape([rows, 1])); // [rows, 1, h]
@@ -102,15 +119,24 @@ impl TokenDecoder {
     }
 
     /// Runs `inputs` `[rows, time, h]`. Returns the logits `[rows, v]` after the last one.
-    fn step(&self, block: &mut TokenBlock, inputs: Tensor<3>, cache: &mut StackCache) -> Tensor<2> {
+    fn step(&self, block: &mut TokenBlock, inputs: Tensor<3>, cache: &mut TokenCache) -> Tensor<2> {
         let ([rows, time, _], at) = (inputs.dims(), block.at());
         let hidden = match &self.tokens {
             TokenStack::NeoX(tokens) => {
-                let rotary = self.rotary(tokens, block.written, time);
-                tokens.stack.append(inputs, &rotary, &at, 1, 1, cache)
+                let written = block.written;
+                let new = |at| Places::new(at, [rows, time], 1, self.rotary(tokens, written, time));
+                let places = match at {
+                    Positions::Same(_) => {
+                        let places = cache.places.entry((written, rows, time));
+                        places.or_insert_with(|| new(at)).clone()
+                    }
+                    Positions::Slots { .. } => new(at),
+                };
+                tokens.stack.append(inputs, &places, 1, &mut cache.layers)
             }
             TokenStack::T5(tokens) => {
-                let hidden = tokens.stack.forward(inputs, &block.states, &at, Some(cache));
+                let hidden =
+                    tokens.stack.forward(inputs, &block.states, &at, Some(&mut cache.layers));
                 scale_for_tied(hidden)
             }
         };

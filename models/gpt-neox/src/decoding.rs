@@ -1,6 +1,6 @@
 //! Decoding with KV caches: each token is a block of its own.
 
-use block_transformer_family::{BlockDecoding, PaddingMask, Work};
+use block_transformer_family::{BlockDecoding, CacheRoom, PaddingMask, Work};
 use block_transformer_layers::{KvCache, Positions, StackCache, embed};
 use burn::tensor::{Device, Int, Tensor};
 
@@ -14,8 +14,10 @@ pub(crate) struct DecodingState {
 }
 
 impl DecodingState {
-    pub(crate) fn new(model: GptNeoX, slots: usize, tokens: usize, device: &Device) -> Self {
-        Self { cache: model.stack.new_cache(slots, tokens, device), model, work: Work::default() }
+    pub(crate) fn new(model: GptNeoX, room: CacheRoom, device: &Device) -> Self {
+        let CacheRoom { slots, blocks, format } = room;
+        let cache = model.stack.new_cache([slots, blocks], format.into(), device);
+        Self { cache, model, work: Work::default() }
     }
 }
 
@@ -24,7 +26,7 @@ impl BlockDecoding for DecodingState {
         let ([rows, n, _], stack) = (ids.dims(), &self.model.stack);
         self.work.token.add(rows * n, rows);
         let embedded = embed(&self.model.embed_in, ids.reshape([rows, n]));
-        stack.append(embedded, &stack.rotary(at, n), at, 1, 1, &mut self.cache)
+        stack.append(embedded, &stack.places(at, [rows, n], 1), 1, &mut self.cache)
     }
 
     fn start(&mut self, states: Tensor<3>) -> Tensor<2> {

@@ -1,6 +1,6 @@
 //! The model as a family: constructor, hidden states and decoding state.
 
-use block_transformer_family::{BlockDecoding, Continuations, Family, TokenBatch};
+use block_transformer_family::{BlockDecoding, CacheRoom, Continuations, Family, TokenBatch};
 use block_transformer_layers::neox::NeoXStack;
 use block_transformer_layers::{Init, int_tensor};
 use burn::tensor::{Device, Tensor};
@@ -49,7 +49,7 @@ impl Family for GptNeoX {
         hidden.reshape([rows * time, width]).select(0, before).reshape([count, 1, width])
     }
 
-    fn decoder(&self, slots: usize, blocks: usize, device: &Device) -> Box<dyn BlockDecoding> {
-        Box::new(DecodingState::new(self.clone(), slots, blocks, device))
+    fn decoder(&self, room: CacheRoom, device: &Device) -> Box<dyn BlockDecoding> {
+        Box::new(DecodingState::new(self.clone(), room, device))
     }
 }

@@ -11,7 +11,7 @@ use block_transformer_device::DeviceName;
 use block_transformer_generation::{
     GenerationError, Options, SAMPLE_TEMPERATURE, Sampling, TextGenerator,
 };
-use block_transformer_zoo::{Family, Precision};
+use block_transformer_zoo::Family;
 use bytesize::ByteSize;
 
 use super::inputs::open_checkpoint;
@@ -66,9 +66,8 @@ pub(crate) struct Args {
     /// Maximum memory, such as 4GiB or 500MB; fewer prompts are decoded together if necessary
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
-    /// Storage format of the matrices
-    #[arg(long, value_name = "FORMAT", value_parser = device::precision(), default_value_t)]
-    weights: Precision,
+    #[command(flatten)]
+    storage: device::Storage,
     /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
@@ -79,15 +78,17 @@ impl Args {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let options = self.options();
         options.check().map_err(|error| self.explain(error))?;
-        device::check(self.device, self.weights)?;
         let memory = self.memory()?;
         let prompts = self.prompts()?;
         let device = device::open(self.device)?;
+        self.storage.check(self.device, &device)?;
+        let precision = self.storage.precision();
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let model = checkpoint.load_model(&device)?.with_precision(self.weights);
+        let model = checkpoint.load_model(&device)?.with_precision(precision);
         let generator =
             TextGenerator::new(&model, tokenizer, &device).with_room(self.batch, memory);
+        let generator = generator.with_cache(precision.values());
         let start = Instant::now();
         let mut out = WrittenText::default();
         // the text of a single prompt is streamed; several texts are printed in order, each as soon

@@ -3,14 +3,78 @@
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, TensorMetadata};
+use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
+use burn::backend::{Autodiff, TensorMetadata};
+use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
+use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::cached_attention::{Inputs, Sizes, cached_attention};
-use super::embedding;
-use super::operations::{InferenceOperations, TrainingOperations};
+use super::long_attention::{self, Plan};
+use super::operations::{InferenceOperations, Pieces, TrainingOperations};
+use super::rotation::{self, Angles};
+use super::{choose, embedding, short_attention};
+
+const INNER: &str = "only the inner backend computes this";
+
+/// Cosines, sines and positions.
+type AngleTensors<B> = (FloatTensor<B>, FloatTensor<B>, IntTensor<B>);
+
+impl Pieces for CubeBackend {
+    fn split(
+        qkv: CubeTensor,
+        cos: CubeTensor,
+        sin: CubeTensor,
+        positions: CubeTensor,
+        heads: usize,
+        format: DType,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let angles = Angles::contiguous(cos, sin, positions);
+        let [q, k, v] = rotation::split(qkv, angles, heads, format);
+        (q, k, v)
+    }
+
+    fn join(
+        d_q: CubeTensor,
+        d_k: CubeTensor,
+        d_v: CubeTensor,
+        cos: CubeTensor,
+        sin: CubeTensor,
+        positions: CubeTensor,
+    ) -> CubeTensor {
+        rotation::join([d_q, d_k, d_v], Angles::contiguous(cos, sin, positions))
+    }
+
+    fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
+        assert_eq!(a.dtype, b.dtype, "a product of two formats");
+        matmul(a, b, None, MatmulStrategy::default(), DType::F32).expect("the shapes fit")
+    }
+
+    fn short_forward(
+        qkv: CubeTensor,
+        cos: CubeTensor,
+        sin: CubeTensor,
+        positions: CubeTensor,
+        heads: usize,
+        group: usize,
+    ) -> CubeTensor {
+        short_attention::attention(qkv, Angles::contiguous(cos, sin, positions), heads, group)
+    }
+
+    fn short_gradient(
+        d_out: CubeTensor,
+        qkv: CubeTensor,
+        cos: CubeTensor,
+        sin: CubeTensor,
+        positions: CubeTensor,
+        heads: usize,
+        group: usize,
+    ) -> CubeTensor {
+        let angles = Angles::contiguous(cos, sin, positions);
+        short_attention::gradient(d_out, qkv, angles, heads, group)
+    }
+}
 
 impl TrainingOperations for CubeBackend {
     fn embed(table: CubeTensor, ids: CubeTensor) -> CubeTensor {
@@ -42,13 +106,154 @@ impl InferenceOperations for CubeBackend {
         let (out, [keys, values]) = cached_attention([keys, values], inputs, sizes);
         (out, keys, values)
     }
+
+    fn choose(
+        logits: CubeTensor,
+        settings: CubeTensor,
+        noise: CubeTensor,
+        block: CubeTensor,
+        place: usize,
+        pad: usize,
+    ) -> (CubeTensor, CubeTensor) {
+        choose::choose(logits, settings, noise, block, place, pad)
+    }
 }
 
-impl<B: Backend + TrainingOperations, C: CheckpointStrategy> TrainingOperations for Autodiff<B, C> {
+/// The pieces are called on the inner backend only.
+impl<B: TrainingOperations, C: CheckpointStrategy> Pieces for Autodiff<B, C> {
+    fn split(
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: IntTensor<Self>,
+        _: usize,
+        _: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        unreachable!("{INNER}")
+    }
+
+    fn join(
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        unreachable!("{INNER}")
+    }
+
+    fn product(_: FloatTensor<Self>, _: FloatTensor<Self>) -> FloatTensor<Self> {
+        unreachable!("{INNER}")
+    }
+
+    fn short_forward(
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: IntTensor<Self>,
+        _: usize,
+        _: usize,
+    ) -> FloatTensor<Self> {
+        unreachable!("{INNER}")
+    }
+
+    fn short_gradient(
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: IntTensor<Self>,
+        _: usize,
+        _: usize,
+    ) -> FloatTensor<Self> {
+        unreachable!("{INNER}")
+    }
+}
+
+impl<B: TrainingOperations, C: CheckpointStrategy> TrainingOperations for Autodiff<B, C> {
+    fn short_attention(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        heads: usize,
+        group: usize,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct ShortAttention;
+        impl<B: TrainingOperations> Backward<B, 1> for ShortAttention {
+            type State = (FloatTensor<B>, AngleTensors<B>, [usize; 2]);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
+                let (qkv, (cos, sin, positions), [heads, group]) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |d_out| {
+                    B::short_gradient(d_out, qkv, cos, sin, positions, heads, group)
+                });
+            }
+        }
+        let (node, qkv) = (qkv.node(), qkv.primitive().clone());
+        let (cos, sin) = (cos.primitive().clone(), sin.primitive().clone());
+        let angles = (cos.clone(), sin.clone(), positions.clone());
+        let out = B::short_forward(qkv.clone(), cos, sin, positions, heads, group);
+        match ShortAttention.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((qkv, angles, [heads, group]), out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+
+    fn long_attention(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        hidden: BoolTensor<Self>,
+        heads: usize,
+        group: usize,
+        format: DType,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct LongAttention;
+        impl<B: TrainingOperations> Backward<B, 1> for LongAttention {
+            type State = (FloatTensor<B>, AngleTensors<B>, BoolTensor<B>, usize, Plan);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 1>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
+                let (qkv, (cos, sin, positions), hidden, heads, plan) = ops.state;
+                unary::<B, _>(ops.parents, ops.node, grads, |d_out| {
+                    let (c, s, p) = (cos.clone(), sin.clone(), positions.clone());
+                    let (q, k, v) = B::split(qkv, c, s, p, heads, plan.format);
+                    let [d_q, d_k, d_v] =
+                        long_attention::gradients::<B>(d_out, [q, k, v], &hidden, plan);
+                    B::join(d_q, d_k, d_v, cos, sin, positions)
+                });
+            }
+        }
+        let (node, qkv) = (qkv.node(), qkv.primitive().clone());
+        let (cos, sin) = (cos.primitive().clone(), sin.primitive().clone());
+        let angles = (cos.clone(), sin.clone(), positions.clone());
+        let plan = Plan::new(&qkv.shape(), heads, group, format);
+        let (q, k, v) = B::split(qkv.clone(), cos, sin, positions, heads, format);
+        let out = long_attention::forward::<B>([q, k, v], &hidden, plan);
+        match LongAttention.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((qkv, angles, hidden, heads, plan), out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+
     fn embed(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Embed;
-        impl<B: Backend + TrainingOperations> Backward<B, 1> for Embed {
+        impl<B: TrainingOperations> Backward<B, 1> for Embed {
             type State = (IntTensor<B>, usize);
 
             fn backward(
@@ -72,6 +277,6 @@ impl<B: Backend + TrainingOperations, C: CheckpointStrategy> TrainingOperations 
     }
 
     fn embed_gradient(_: FloatTensor<Self>, _: IntTensor<Self>, _: usize) -> FloatTensor<Self> {
-        unreachable!("only the inner backend computes gradients")
+        unreachable!("{INNER}")
     }
 }

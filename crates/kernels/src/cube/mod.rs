@@ -10,13 +10,19 @@
 
 mod autodiff;
 mod cached_attention;
+mod cached_kernels;
+mod choose;
 mod embedding;
+mod long_attention;
 mod operations;
+mod rotation;
+mod short_attention;
 
 use burn::backend::{Dispatch, DispatchDevice};
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{Bool, DType, Device, Int, Tensor};
 
 use crate::causal_mask::CausalMask;
+use crate::draws::Draws;
 use crate::indices::Indices;
 use crate::rotary::RotaryAngles;
 use operations::{InferenceOperations, TrainingOperations};
@@ -27,6 +33,60 @@ pub(crate) fn embed(table: &Tensor<2>, ids: &Tensor<1, Int>) -> Option<Tensor<2>
         let (table, ids) = (table.clone().into_dispatch(), ids.clone().into_dispatch());
         Tensor::from_dispatch(Dispatch::embed(table, ids))
     })
+}
+
+/// See [`crate::self_attention`]. This kernel serves few positions without a key mask.
+pub(crate) fn self_attention(
+    qkv: &Tensor<3>,
+    heads: usize,
+    angles: &RotaryAngles,
+    mask: &CausalMask,
+) -> Option<Tensor<3>> {
+    let [_, time, width] = qkv.dims();
+    let fits = time <= short_attention::MAX_TIME && width / heads / 3 <= short_attention::MAX_DIM;
+    let starts_at_0 = mask.starts().iter().all(|&start| start == 0);
+    let applies = fits && starts_at_0 && mask.key_mask().is_none() && angles.rotated() > 0;
+    if !applies || !is_cube(qkv) || qkv.dtype() != DType::F32 {
+        return None;
+    }
+    let device = qkv.device();
+    let [cos, sin] = angles.table(&device);
+    Some(Tensor::from_dispatch(Dispatch::short_attention(
+        qkv.clone().into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+        angles.positions().tensor(&device).into_dispatch(),
+        heads,
+        mask.group(),
+    )))
+}
+
+/// See [`crate::chunked_attention`].
+pub(crate) fn chunked_attention(
+    qkv: &Tensor<3>,
+    heads: usize,
+    angles: &RotaryAngles,
+    mask: &CausalMask,
+    hidden: &Tensor<4, Bool>,
+    format: DType,
+) -> Option<Tensor<3>> {
+    let starts_at_0 = mask.starts().iter().all(|&start| start == 0);
+    if !starts_at_0 || angles.rotated() == 0 || !is_cube(qkv) || qkv.dtype() != DType::F32 {
+        return None;
+    }
+    let device = qkv.device();
+    let format = if multiplies(&device, format) { format } else { DType::F32 };
+    let [cos, sin] = angles.table(&device);
+    Some(Tensor::from_dispatch(Dispatch::long_attention(
+        qkv.clone().into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+        angles.positions().tensor(&device).into_dispatch(),
+        hidden.clone().into_dispatch(),
+        heads,
+        mask.group(),
+        format,
+    )))
 }
 
 /// See [`crate::cached_attention`].
@@ -42,9 +102,9 @@ pub(crate) fn cached_attention(
     let device = qkv.device();
     let [rows, time, _] = qkv.dims();
     let [_, _, capacity, _] = cache[0].dims();
-    let is_f32 = qkv.dtype() == DType::F32
-        && cache.iter().all(|cache| cache.dtype() == DType::F32 && cache.device() == device);
-    if !is_cube(qkv) || device.is_autodiff() || !is_f32 || angles.rotated() == 0 {
+    let here = cache.iter().all(|cache| cache.device() == device);
+    let is_f32 = qkv.dtype() == DType::F32;
+    if !is_cube(qkv) || device.is_autodiff() || !is_f32 || !here || angles.rotated() == 0 {
         return None;
     }
     let most_keys = (0..rows).map(|row| mask.start(row) + time).max()?;
@@ -74,7 +134,47 @@ pub(crate) fn cached_attention(
     Some(Tensor::from_dispatch(out))
 }
 
+/// See [`crate::chooses`].
+pub(crate) fn chooses(device: &Device) -> bool {
+    is_cube_device(device)
+}
+
+/// See [`crate::choose`].
+pub(crate) fn choose(
+    logits: &Tensor<2>,
+    draws: &Draws,
+    block: &mut Tensor<2, Int>,
+    place: usize,
+    pad: usize,
+) -> Option<Tensor<1, Int>> {
+    if !is_cube(logits) {
+        return None;
+    }
+    let (settings, noise) = (draws.settings.clone(), draws.noise.clone());
+    // the block gives up its reference, so that it can be written without a copy
+    let placeholder = Tensor::zeros([1, 1], &logits.device());
+    let (ids, written) = Dispatch::choose(
+        logits.clone().into_dispatch(),
+        settings.into_dispatch(),
+        noise.into_dispatch(),
+        std::mem::replace(block, placeholder).into_dispatch(),
+        place,
+        pad,
+    );
+    *block = Tensor::from_dispatch(written);
+    Some(Tensor::from_dispatch(ids))
+}
+
+/// See [`crate::multiplies`].
+pub(crate) fn multiplies(device: &Device, format: DType) -> bool {
+    is_cube_device(device) && device.supports_dtype(format)
+}
+
 /// Whether `x` is on a CubeCL device.
 fn is_cube<const D: usize>(x: &Tensor<D>) -> bool {
-    matches!(x.device().inner().as_dispatch(), DispatchDevice::Cube(_))
+    is_cube_device(&x.device())
+}
+
+fn is_cube_device(device: &Device) -> bool {
+    matches!(device.clone().inner().as_dispatch(), DispatchDevice::Cube(_))
 }

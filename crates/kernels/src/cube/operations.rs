@@ -3,13 +3,130 @@
 #![allow(clippy::too_many_arguments, reason = "tensors can only be passed one by one")]
 
 use burn::backend::fusion::custom::TensorSpec;
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, backend_extension};
-use burn::tensor::Shape;
+use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata, backend_extension};
+use burn::tensor::{DType, Shape};
+
+use super::long_attention::{self, Plan};
+
+/// Parts of operations. They have no derivatives of their own.
+#[backend_extension(Cube, Fusion)]
+pub(crate) trait Pieces: Backend {
+    /// Queries times `head_dim^-0.5`, keys and values in `format`, rotated.
+    ///
+    /// # Shapes
+    /// - `qkv`: `[rows, time, heads * 3 * head_dim]`
+    /// - `cos`, `sin`: `[positions, rotated / 2]`
+    /// - `positions`: `[1 or rows, time]`
+    /// - outputs: `[rows, heads, time, head_dim]` each
+    #[fusion(meta = split_outputs)]
+    fn split(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        heads: usize,
+        format: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradient of [`split`](Self::split) with respect to `qkv`, from gradients in f32.
+    #[fusion(dtype = d_q, shape = Shape::new([d_q[0], d_q[2], d_q[1] * 3 * d_q[3]]))]
+    fn join(
+        d_q: FloatTensor<Self>,
+        d_k: FloatTensor<Self>,
+        d_v: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// The product of matrices of one format, summed and returned in f32.
+    ///
+    /// # Shapes
+    /// `[.., m, k]`, `[.., k, n]` -> `[.., m, n]`
+    #[fusion(dtype = DType::F32, shape = product_shape(a, b))]
+    fn product(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Attention over at most [`MAX_TIME`](super::short_attention::MAX_TIME) positions, causal by groups
+    /// of `group`.
+    #[fusion(dtype = qkv, shape = Shape::new([qkv[0], qkv[1], qkv[2] / 3]))]
+    fn short_forward(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        heads: usize,
+        group: usize,
+    ) -> FloatTensor<Self>;
+
+    /// The gradient of [`short_forward`](Self::short_forward) with respect to `qkv`.
+    #[fusion(dtype = qkv, shape = qkv)]
+    fn short_gradient(
+        d_out: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        heads: usize,
+        group: usize,
+    ) -> FloatTensor<Self>;
+}
+
+fn split_outputs(
+    qkv: &TensorSpec,
+    _: &TensorSpec,
+    _: &TensorSpec,
+    _: &TensorSpec,
+    heads: &usize,
+    format: &DType,
+) -> (TensorSpec, TensorSpec, TensorSpec) {
+    let [rows, time, width] = qkv.shape.dims();
+    let shape = Shape::new([rows, *heads, time, width / heads / 3]);
+    let part = TensorSpec::new(shape, *format);
+    (part.clone(), part.clone(), part)
+}
+
+fn product_shape(a: &Shape, b: &Shape) -> Shape {
+    let mut shape = a.clone();
+    let last = shape.num_dims() - 1;
+    shape[last] = b[last];
+    shape
+}
 
 /// Operations with derivatives.
 #[backend_extension(Cube, Fusion, Autodiff)]
-pub(crate) trait TrainingOperations: Backend {
+pub(crate) trait TrainingOperations: Pieces {
+    /// Self-attention over a few positions. See [`crate::self_attention`].
+    #[fusion(default)]
+    fn short_attention(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        heads: usize,
+        group: usize,
+    ) -> FloatTensor<Self> {
+        Self::short_forward(qkv, cos, sin, positions, heads, group)
+    }
+
+    /// Self-attention over any number of positions, with products of operands in `format`. See
+    /// [`crate::chunked_attention`].
+    #[fusion(default)]
+    fn long_attention(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        hidden: BoolTensor<Self>,
+        heads: usize,
+        group: usize,
+        format: DType,
+    ) -> FloatTensor<Self> {
+        let plan = Plan::new(&qkv.shape(), heads, group, format);
+        let (q, k, v) = Self::split(qkv, cos, sin, positions, heads, format);
+        long_attention::forward::<Self>([q, k, v], &hidden, plan)
+    }
+
     /// The rows `ids` of `table`.
     ///
     /// # Shapes
@@ -53,6 +170,17 @@ pub(crate) trait InferenceOperations: Backend {
         keep: usize,
         most_keys: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// See [`crate::choose`].
+    #[fusion(meta = choose_outputs)]
+    fn choose(
+        logits: FloatTensor<Self>,
+        settings: FloatTensor<Self>,
+        noise: FloatTensor<Self>,
+        block: IntTensor<Self>,
+        place: usize,
+        pad: usize,
+    ) -> (IntTensor<Self>, IntTensor<Self>);
 }
 
 fn cached_attention_outputs(
@@ -71,4 +199,15 @@ fn cached_attention_outputs(
 ) -> (TensorSpec, TensorSpec, TensorSpec) {
     let shape = Shape::new([qkv.shape[0], *keep, qkv.shape[2] / 3]);
     (TensorSpec::new(shape, qkv.dtype), keys.clone(), values.clone())
+}
+
+fn choose_outputs(
+    logits: &TensorSpec,
+    _: &TensorSpec,
+    _: &TensorSpec,
+    block: &TensorSpec,
+    _: &usize,
+    _: &usize,
+) -> (TensorSpec, TensorSpec) {
+    (TensorSpec::new(Shape::new([logits.shape[0]]), block.dtype), block.clone())
 }

@@ -23,26 +23,26 @@ pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
 
 /// A buffer in which each of several tasks writes its own part.
 #[derive(Clone, Copy)]
-pub(crate) struct DisjointSlices<'a> {
-    start: *mut f32,
+pub(crate) struct DisjointSlices<'a, T = f32> {
+    start: *mut T,
     len: usize,
-    buffer: PhantomData<&'a mut [f32]>,
+    buffer: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: the methods that touch the buffer are unsafe and require that no two tasks use the same
 // elements.
-unsafe impl Send for DisjointSlices<'_> {}
-unsafe impl Sync for DisjointSlices<'_> {}
+unsafe impl<T: Send> Send for DisjointSlices<'_, T> {}
+unsafe impl<T: Send> Sync for DisjointSlices<'_, T> {}
 
-impl<'a> DisjointSlices<'a> {
+impl<'a, T: Copy> DisjointSlices<'a, T> {
     /// All elements of `buffer`.
-    pub(crate) fn new(buffer: &'a mut [f32]) -> Self {
+    pub(crate) fn new(buffer: &'a mut [T]) -> Self {
         Self { start: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
     }
 
     /// The spare capacity of `buffer`. It is not initialized, so it may only be used with
     /// [`write`](Self::write).
-    pub(crate) fn spare(buffer: &'a mut Vec<f32>) -> Self {
+    pub(crate) fn spare(buffer: &'a mut Vec<T>) -> Self {
         let spare = buffer.spare_capacity_mut();
         Self { start: spare.as_mut_ptr().cast(), len: spare.len(), buffer: PhantomData }
     }
@@ -51,7 +51,7 @@ impl<'a> DisjointSlices<'a> {
     ///
     /// # Safety
     /// No other task may use these elements.
-    pub(crate) unsafe fn write(self, first: usize, values: &[f32]) {
+    pub(crate) unsafe fn write(self, first: usize, values: &[T]) {
         assert!(first + values.len() <= self.len);
         // SAFETY: inside the buffer by the check above; exclusive by the caller's promise
         unsafe {
@@ -64,7 +64,7 @@ impl<'a> DisjointSlices<'a> {
     /// # Safety
     /// No other live slice may contain any of them.
     #[expect(clippy::mut_from_ref, reason = "the caller keeps the slices disjoint")]
-    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
         assert!(start + len <= self.len, "{start} + {len} of {}", self.len);
         // SAFETY: inside the buffer by the check above; exclusive by the caller's promise
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }

@@ -61,8 +61,17 @@ impl NeoXAttention {
         {
             return out;
         }
+        let hidden = mask.hidden(&qkv.device());
+        let format = self.query_key_value.weight.val().dtype();
+        if let Some(hidden) = &hidden
+            && let Some(out) = block_transformer_kernels::chunked_attention(
+                &qkv, self.heads, angles, causal, hidden, format,
+            )
+        {
+            return out;
+        }
         let [query, key, value] = split_qkv(qkv, self.heads, rotary);
-        let ([_, _, _, head_dim], hidden) = (query.dims(), mask.hidden(&query.device()));
+        let [_, _, _, head_dim] = query.dims();
         merge_heads(attend(query, key, value, score_scale(head_dim), None, hidden))
     }
 }

@@ -3,13 +3,14 @@
 use block_transformer_kernels::RotaryTable;
 use burn::module::Module;
 use burn::nn::LayerNorm;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::config::NeoXConfig;
 use super::layer::{Cached, INIT_STD, NeoXLayer};
 use crate::cache::{KvCache, StackCache};
 use crate::init::Init;
-use crate::mask::{AttentionMask, causal_by_block};
+use crate::mask::AttentionMask;
+use crate::places::Places;
 use crate::positions::Positions;
 use crate::rotary::Rotary;
 
@@ -46,17 +47,27 @@ impl NeoXStack {
         }
     }
 
-    /// Empty caches for `slots` sequences of up to `capacity` positions.
-    pub fn new_cache(&self, slots: usize, capacity: usize, device: &Device) -> StackCache {
-        let layer = || KvCache::new(slots, self.heads, capacity, self.head_dim, device);
+    /// Empty caches in `format` for `slots` sequences of up to `capacity` positions.
+    pub fn new_cache(
+        &self,
+        [slots, capacity]: [usize; 2],
+        format: DType,
+        device: &Device,
+    ) -> StackCache {
+        let shape = [slots, self.heads, capacity, self.head_dim];
+        let layer = || KvCache::new(shape, format, device);
         self.layers.iter().map(|_| layer()).collect()
     }
 
     /// The rotation for `time` positions from the start of each row of `at`.
     pub fn rotary(&self, at: &Positions, time: usize) -> Rotary {
         let starts = at.starts();
-        let positions = starts.iter().flat_map(|&start| start..start + time).collect();
-        Rotary::new(self.rotary.angles(positions, starts.len()))
+        let rows = starts.len();
+        let positions = match time {
+            1 => starts,
+            _ => starts.iter().flat_map(|&start| start..start + time).collect(),
+        };
+        Rotary::new(self.rotary.angles(positions, rows))
     }
 
     /// The rotation for any positions, the same for every row.
@@ -76,14 +87,18 @@ impl NeoXStack {
         self.final_layer_norm.forward(x)
     }
 
-    /// Runs the new positions `at` and appends them to `cache`. They attend to the cached
-    /// positions of their row, and to each other causally by groups of `group` positions. Returns
-    /// the last `keep` positions of each row; for earlier positions the last layer computes keys
-    /// and values only.
+    /// The places of `time` new positions in each of `rows` rows at `at`, which attend to each other
+    /// causally by groups of `group` positions.
+    pub fn places(&self, at: &Positions, [rows, time]: [usize; 2], group: usize) -> Places {
+        Places::new(at.clone(), [rows, time], group, self.rotary(at, time))
+    }
+
+    /// Runs the new positions `places` and appends them to `cache`. They attend to the cached
+    /// positions of their row, and to each other. Returns the last `keep` positions of each row; for
+    /// earlier positions the last layer computes keys and values only.
     ///
     /// # Shapes
     /// - `x`: `[rows, time, hidden]`
-    /// - `rotary`: `time` positions
     /// - output: `[rows, keep, hidden]`, after the final norm
     ///
     /// # Panics
@@ -91,19 +106,15 @@ impl NeoXStack {
     pub fn append(
         &self,
         mut x: Tensor<3>,
-        rotary: &Rotary,
-        at: &Positions,
-        group: usize,
+        places: &Places,
         keep: usize,
         cache: &mut StackCache,
     ) -> Tensor<3> {
-        let [rows, time, _] = x.dims();
-        let mask = causal_by_block(at, time, group, None);
-        let slots = at.slots(rows);
-        let last = self.layers.len() - 1;
+        let ([_, time, _], last) = (x.dims(), self.layers.len() - 1);
+        let Places { at, slots, rotary, mask } = places;
         for (i, (layer, cache)) in self.layers.iter().zip(cache).enumerate() {
             let keep = if i == last { keep } else { time };
-            x = layer.forward(x, rotary, &mask, Some(Cached { cache, at, slots: &slots, keep }));
+            x = layer.forward(x, rotary, mask, Some(Cached { cache, at, slots, keep }));
         }
         self.final_layer_norm.forward(x)
     }

@@ -7,7 +7,6 @@ use anyhow::{Context, Error, Result, anyhow, ensure};
 use block_transformer_bench::{Batches, BenchError, Candidate, DecodeBench, draw, number, ratios};
 use block_transformer_cost::{Lengths, Workload};
 use block_transformer_device::DeviceName;
-use block_transformer_zoo::Precision;
 use bytesize::ByteSize;
 
 use super::output::{command_line, create, print};
@@ -52,9 +51,8 @@ pub(super) struct Args {
     /// Number of times that everything is measured
     #[arg(long, value_name = "N", default_value = "3", value_parser = positive())]
     rounds: usize,
-    /// Storage format of the matrices
-    #[arg(long, value_name = "FORMAT", value_parser = device::precision(), default_value_t)]
-    weights: Precision,
+    #[command(flatten)]
+    storage: device::Storage,
     /// Folder for results.json, results.csv, summary.md and plots
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -67,9 +65,9 @@ impl Args {
     /// Measures everything in turn, and prints a table.
     pub(super) fn run(self) -> Result<ExitCode> {
         ensure!(self.seconds > 0.0, "--seconds: must be more than 0");
-        device::check(self.device, self.weights)?;
         let bench = self.bench()?;
         let device = device::open(self.device)?;
+        self.storage.check(self.device, &device)?;
         create(self.out.as_deref())?;
         let rounds = self.rounds;
         let report = bench
@@ -127,7 +125,7 @@ impl Args {
             batches,
             seconds: (!self.whole).then_some(self.seconds),
             rounds: self.rounds,
-            precision: self.weights,
+            precision: self.storage.precision(),
             device: self.device,
         })
     }

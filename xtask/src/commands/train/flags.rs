@@ -6,6 +6,7 @@ use anyhow::{Error, Result, anyhow};
 use block_transformer_datasets::TokenizerChoice;
 use block_transformer_device::DeviceName;
 use block_transformer_training::TrainError;
+use block_transformer_zoo::Precision;
 use serde::Serialize;
 
 use crate::commands::prepare::with_flags;
@@ -28,6 +29,9 @@ pub(super) struct Flags {
     /// Device to compute on [default: flex]
     #[arg(long, value_name = "NAME", value_parser = crate::device::parser())]
     device: Option<DeviceName>,
+    /// Format of the operands of matrix products; everything else is f32 [default: f32]
+    #[arg(long, value_name = "FORMAT", value_parser = crate::device::training_precision())]
+    precision: Option<Precision>,
     /// Seed of the initial weights and of the order of windows [default: 0]
     #[arg(long, value_name = "N", value_parser = counts::toml_integer())]
     seed: Option<u64>,
@@ -114,10 +118,8 @@ impl Origin {
     /// Rewords `error` with the flags of `train` as its remedies.
     pub(super) fn reword(&self, error: TrainError) -> Error {
         match error {
-            // `precision` and the model are set in the file only; there are no flags for them
-            TrainError::OutOfRange { key, value, range }
-                if key != "precision" && !key.starts_with("model.") =>
-            {
+            // the model is set in the file only; there are no flags for it
+            TrainError::OutOfRange { key, value, range } if !key.starts_with("model.") => {
                 anyhow!("{} {value}: must be {range}", self.of(key))
             }
             TrainError::Changed { key, then, now } if self.is_given(&key) => anyhow!(

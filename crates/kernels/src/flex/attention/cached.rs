@@ -1,7 +1,9 @@
 //! Attention over a KV cache, to which the new positions are written in place.
 
 use burn::backend::Flex;
-use burn::tensor::{DType, Shape, Tensor};
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{DType, Shape, Tensor, bf16};
+use half::slice::HalfFloatSliceExt;
 
 use crate::causal_mask::CausalMask;
 use crate::flex::parts::{DisjointSlices, contiguous, tensor, values};
@@ -30,7 +32,9 @@ pub(crate) fn cached_attention(
     let fit = (0..batch).all(|row| mask.start(row) + time <= capacity);
     assert!(slots.len() == batch && distinct && exist && fit, "rows do not fit the KV cache");
     let qkv = contiguous(&qkv.clone().try_into_primitive::<Flex>().ok()?)?;
-    if cache.iter().any(|cache| cache.is_autodiff() || cache.dtype() != DType::F32) {
+    let format = cache[0].dtype();
+    let serves = |cache: &Tensor<4>| !cache.is_autodiff() && cache.dtype() == format;
+    if !matches!(format, DType::F32 | DType::BF16) || !cache.iter().all(|cache| serves(cache)) {
         return None;
     }
     let stored =
@@ -45,25 +49,27 @@ pub(crate) fn cached_attention(
     let query_mask = mask.after(time - keep);
     {
         let all_out = DisjointSlices::new(&mut out);
-        let all_keys = DisjointSlices::new(stored_keys.storage_mut::<f32>());
-        let all_values = DisjointSlices::new(stored_values.storage_mut::<f32>());
+        let [all_keys, all_values] = [&mut stored_keys, &mut stored_values].map(CacheSlices::new);
         let shape = Heads { batch, time, heads, dim };
         let longest = (0..batch).map(|row| mask.start(row)).max().unwrap_or(0) + time;
         let qkv = values(&qkv);
         for_each_head(shape, longest, |scratch, row, head| {
-            let Scratch { q, out, scores, d_scores: lse, .. } = scratch;
+            let Scratch { q, k, v, out, scores, d_scores: lse, .. } = scratch;
             q.resize(time * dim, 0.0);
             out.resize(keep * dim, 0.0);
             lse.resize(keep, 0.0);
             let start = mask.start(row);
             let first = (slots[row] * heads + head) * capacity * dim;
+            let (len, new) = ((start + time) * dim, start * dim);
             // SAFETY: only the task of this (row, head) uses these elements: no two rows share a slot
-            let (k, v) = unsafe {
-                let len = (start + time) * dim;
-                (all_keys.slice(first, len), all_values.slice(first, len))
-            };
-            let new = start * dim..;
-            shape.load(qkv, (row, head), angles, [q, &mut k[new.clone()], &mut v[new]]);
+            let (k, v) =
+                unsafe { (all_keys.open(first, len, new, k), all_values.open(first, len, new, v)) };
+            shape.load(qkv, (row, head), angles, [q, &mut k[new..], &mut v[new..]]);
+            // SAFETY: as above
+            unsafe {
+                all_keys.close(first + new, &mut k[new..]);
+                all_values.close(first + new, &mut v[new..]);
+            }
             let q = &q[(time - keep) * dim..];
             let view = View { q, k, v, mask: &query_mask, row, dim };
             forward(view, out, lse, scores);
@@ -78,4 +84,57 @@ pub(crate) fn cached_attention(
     *cached_values = Tensor::from_primitive::<Flex>(stored_values);
     let out = tensor(out, Shape::new([batch, keep, heads * dim]));
     Some(Tensor::from_primitive::<Flex>(out))
+}
+
+/// The elements of a cache in the format in which they are stored.
+#[derive(Clone, Copy)]
+enum CacheSlices<'a> {
+    F32(DisjointSlices<'a>),
+    Bf16(DisjointSlices<'a, bf16>),
+}
+
+impl<'a> CacheSlices<'a> {
+    fn new(stored: &'a mut FlexTensor) -> Self {
+        match stored.dtype() {
+            DType::BF16 => Self::Bf16(DisjointSlices::new(stored.storage_mut())),
+            _ => Self::F32(DisjointSlices::new(stored.storage_mut())),
+        }
+    }
+
+    /// The `len` elements from `first` on as f32: in place, or for bf16 in `scratch`, where the
+    /// elements from `new` on are not defined.
+    ///
+    /// # Safety
+    /// No other live slice may contain any of them.
+    unsafe fn open<'b>(
+        &'b self,
+        first: usize,
+        len: usize,
+        new: usize,
+        scratch: &'b mut Vec<f32>,
+    ) -> &'b mut [f32] {
+        match self {
+            // SAFETY: by the caller's promise
+            Self::F32(all) => unsafe { all.slice(first, len) },
+            Self::Bf16(all) => {
+                scratch.resize(len, 0.0);
+                // SAFETY: by the caller's promise
+                let stored = unsafe { all.slice(first, new) };
+                stored.convert_to_f32_slice(&mut scratch[..new]);
+                scratch
+            }
+        }
+    }
+
+    /// Stores `values`, which start at `first`, and rounds them to the stored format.
+    ///
+    /// # Safety
+    /// No live slice but those of [`open`](Self::open) may contain any of them.
+    unsafe fn close(&self, first: usize, values: &mut [f32]) {
+        let Self::Bf16(all) = self else { return };
+        // SAFETY: by the caller's promise
+        let stored = unsafe { all.slice(first, values.len()) };
+        stored.convert_from_f32_slice(values);
+        stored.convert_to_f32_slice(values);
+    }
 }

@@ -1,0 +1,88 @@
+//! Blocks whose tokens the device chooses.
+
+use block_transformer_layers::{Draw, Draws, choose};
+use block_transformer_text::PAD;
+use burn::tensor::{Int, Tensor, TensorData};
+
+use crate::error::GenerationError;
+use crate::sampling::Sampler;
+
+/// What stays on the device between blocks.
+#[derive(Default)]
+pub(crate) struct OnDevice {
+    settings: Option<(Vec<Draw>, Tensor<2>)>,
+    /// The last block: the slot of each row, and its tokens `[rows, block_length]`.
+    last: Option<(Vec<usize>, Tensor<2, Int>)>,
+}
+
+/// The choices of a block.
+pub(crate) struct Choices {
+    draws: Draws,
+    /// `[rows, block_length]`
+    block: Tensor<2, Int>,
+    place: usize,
+}
+
+impl OnDevice {
+    /// Starts a block of `length` tokens; `logits` are those of its first ones.
+    pub(crate) fn start(
+        &mut self,
+        logits: &Tensor<2>,
+        samplers: &mut [&mut Sampler],
+        length: usize,
+    ) -> Choices {
+        let ([rows, vocab], device) = (logits.dims(), logits.device());
+        let settings: Vec<Draw> = samplers.iter().map(|sampler| sampler.on_device(vocab)).collect();
+        if self.settings.as_ref().is_none_or(|(known, _)| *known != settings) {
+            let tensor = Draws::settings(&settings, &device);
+            self.settings = Some((settings, tensor));
+        }
+        let (_, settings) = self.settings.as_ref().expect("it is set above");
+        let shape = [rows, length];
+        let noise = if samplers.iter().all(|sampler| sampler.is_greedy()) {
+            Tensor::zeros(shape, &device)
+        } else {
+            let noise = samplers.iter_mut().flat_map(|sampler| {
+                std::iter::repeat_with(|| sampler.noise()).take(length).collect::<Vec<_>>()
+            });
+            Tensor::from_data(TensorData::new(noise.collect::<Vec<_>>(), shape), &device)
+        };
+        let draws = Draws::new(settings.clone(), noise);
+        Choices { draws, block: Tensor::zeros(shape, &device), place: 0 }
+    }
+
+    /// Reads a finished block, by place and row.
+    ///
+    /// # Errors
+    /// [`GenerationError::Device`] when it cannot be read.
+    pub(crate) fn finish(
+        &mut self,
+        slots: Vec<usize>,
+        choices: Choices,
+    ) -> Result<Vec<Vec<Option<u32>>>, GenerationError> {
+        let block = choices.block;
+        let [_, length] = block.dims();
+        let data = block.clone().try_into_data();
+        let data = data.map_err(|error| GenerationError::Device(Box::new(error)))?;
+        let ids: Vec<i64> = data.iter::<i64>().collect();
+        self.last = Some((slots, block));
+        let of_place = |place: usize| {
+            ids.iter().skip(place).step_by(length).map(|&id| u32::try_from(id).ok()).collect()
+        };
+        Ok((0..length).map(of_place).collect())
+    }
+
+    /// The last block `[rows, block_length]`, if its rows are those of `slots`.
+    pub(crate) fn block_of(&mut self, slots: &[usize]) -> Option<Tensor<2, Int>> {
+        self.last.take().filter(|(of, _)| of == slots).map(|(_, block)| block)
+    }
+}
+
+impl Choices {
+    /// Chooses the next token of each row `[rows]` from its logits `[rows, vocab]`.
+    pub(crate) fn choose(&mut self, logits: &Tensor<2>) -> Tensor<1, Int> {
+        let ids = choose(logits, &self.draws, &mut self.block, self.place, PAD as usize);
+        self.place += 1;
+        ids.expect("only a device that chooses tokens gets here")
+    }
+}

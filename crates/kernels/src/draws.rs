@@ -1,0 +1,57 @@
+//! How the next tokens of several rows are drawn on a device.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// How the next token of a row is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Draw {
+    /// Divides the logits; with 0, the most likely token is chosen, of several the one with the
+    /// lowest id.
+    pub temperature: f32,
+    /// Draws from this many of the most likely tokens.
+    pub top_k: Option<usize>,
+    /// After `top_k`, draws from the smallest set of most likely tokens whose probabilities sum to at
+    /// least this value.
+    pub top_p: Option<f32>,
+    /// Only ids below this value are chosen.
+    pub vocab: usize,
+    /// Whether the padding id is never chosen.
+    pub without_pad: bool,
+}
+
+/// How the next tokens of rows are drawn, and the random numbers for several places.
+#[derive(Clone, Debug)]
+pub struct Draws {
+    /// `[rows, SETTINGS]`: temperature, `top_k` or 0, `top_p` or 1, end of the vocabulary, and 1
+    /// without the padding id
+    pub(crate) settings: Tensor<2>,
+    /// `[rows, places]`, from 0 to below 1
+    pub(crate) noise: Tensor<2>,
+}
+
+impl Draws {
+    /// Values per row.
+    pub(crate) const SETTINGS: usize = 5;
+
+    /// The settings of rows as a tensor, for [`Draws::new`].
+    pub fn settings(rows: &[Draw], device: &Device) -> Tensor<2> {
+        let values: Vec<f32> = rows
+            .iter()
+            .flat_map(|draw| {
+                [
+                    draw.temperature,
+                    draw.top_k.map_or(0.0, |k| k as f32),
+                    draw.top_p.unwrap_or(1.0),
+                    draw.vocab as f32,
+                    f32::from(u8::from(draw.without_pad)),
+                ]
+            })
+            .collect();
+        Tensor::from_data(TensorData::new(values, [rows.len(), Self::SETTINGS]), device)
+    }
+
+    /// Draws with `settings` and random numbers `[rows, places]` from 0 to below 1.
+    pub fn new(settings: Tensor<2>, noise: Tensor<2>) -> Self {
+        Self { settings, noise }
+    }
+}

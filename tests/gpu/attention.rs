@@ -1,0 +1,101 @@
+//! Attention of whole sequences and over caches, with derivatives.
+
+use std::sync::Arc;
+
+use block_transformer_layers::neox::{NeoXConfig, NeoXStack};
+use block_transformer_layers::{Init, Positions, causal_by_block};
+use burn::tensor::{DType, Device};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::{assert_close, list, random, runtimes};
+
+const HEADS: usize = 2;
+
+struct Case {
+    time: usize,
+    group: usize,
+    head_dim: usize,
+    rotary_pct: f64,
+    padded: bool,
+}
+
+/// The output of a stack over whole sequences, and the gradient of its input.
+fn whole(case: &Case, device: &Device) -> [Vec<f32>; 2] {
+    let &Case { time, group, head_dim, rotary_pct, padded } = case;
+    let device = device.clone().autodiff();
+    let config = NeoXConfig { rotary_pct, ..NeoXConfig::new(HEADS * head_dim, 1, HEADS) };
+    let stack = NeoXStack::new(&config, &Init::new(7, &device));
+    let (mut rng, shape) = (ChaCha8Rng::seed_from_u64(1), [2, time, config.hidden_size]);
+    let x = random(&mut rng, shape, &device).require_grad();
+    let weight = random(&mut rng, shape, &device);
+    let seen = padded.then(|| -> Arc<[bool]> { (0..2 * time).map(|i| i != 1).collect() });
+    let mask = causal_by_block(&Positions::Same(0), time, group, seen);
+    let out = stack.forward(x.clone(), &mask, &stack.rotary(&Positions::Same(0), time));
+    let gradients = (out.clone() * weight).sum().backward();
+    [list(out.inner()), list(x.grad(&gradients).unwrap())]
+}
+
+#[test]
+fn self_attention_and_its_gradient_equal_those_of_flex() {
+    for (name, device) in runtimes() {
+        for (time, group, head_dim, rotary_pct, padded) in [
+            (1, 1, 8, 0.25, false),
+            (5, 1, 16, 0.25, false),
+            (6, 2, 12, 1.0, false),
+            (32, 1, 64, 0.25, false),
+            (7, 1, 16, 0.25, true),  // composed in chunks
+            (40, 4, 16, 0.5, false), // composed in chunks
+            (6, 1, 72, 0.25, false), // a head too wide for the kernel
+            (5, 1, 16, 0.0, false),  // no rotation
+        ] {
+            let case = Case { time, group, head_dim, rotary_pct, padded };
+            let (ours, theirs) = (whole(&case, &device), whole(&case, &Device::flex()));
+            for (ours, theirs, what) in
+                [(&ours[0], &theirs[0], "output"), (&ours[1], &theirs[1], "gradient")]
+            {
+                let what = format!("{name}, {what}, {time} {group} {head_dim} {rotary_pct}");
+                assert_close(ours, theirs, &what);
+            }
+        }
+    }
+}
+
+/// The outputs of a few steps over caches of 4 slots. Sequences start, end and overwrite others.
+fn cached(group: usize, head_dim: usize, device: &Device) -> Vec<Vec<f32>> {
+    let config = NeoXConfig::new(HEADS * head_dim, 2, HEADS);
+    let stack = NeoXStack::new(&config, &Init::new(7, device));
+    let mut cache = stack.new_cache([4, 200], DType::F32, device);
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    // slots, starts, new positions, kept positions
+    let steps: [(&[usize], &[usize], usize, usize); 7] = [
+        (&[0, 1, 2, 3], &[0, 0, 0, 0], 2 * group, 2 * group),
+        (&[2, 0], &[2 * group, 2 * group], group, group),
+        (&[3], &[2 * group], 70 * group, group), // more than one part
+        (&[1, 2], &[2 * group, 3 * group], 3 * group, 1),
+        (&[3, 0, 1], &[72 * group, 0, 5 * group], group, group), // slot 0 begins anew
+        (&[1, 3], &[6 * group, 73 * group], 1, 1),
+        (&[2], &[6 * group], 1, 1),
+    ];
+    let mut outputs = Vec::new();
+    for (slots, starts, time, keep) in steps {
+        let x = random(&mut rng, [slots.len(), time, config.hidden_size], device);
+        let at = Positions::Slots { slots: slots.to_vec().into(), starts: starts.to_vec().into() };
+        let out = stack.append(x, &stack.places(&at, [slots.len(), time], group), keep, &mut cache);
+        outputs.push(list(out));
+    }
+    outputs
+}
+
+#[test]
+fn attention_over_a_cache_equals_that_of_flex() {
+    for (name, device) in runtimes() {
+        for (group, head_dim) in [(1, 16), (2, 24)] {
+            let ours = cached(group, head_dim, &device);
+            let theirs = cached(group, head_dim, &Device::flex());
+            for (step, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+                assert_close(ours, theirs, &format!("{name}, group {group}, step {step}"));
+            }
+        }
+    }
+}
