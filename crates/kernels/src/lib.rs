@@ -26,6 +26,7 @@ mod flex;
 mod host;
 mod indices;
 mod none;
+mod optimizer;
 mod per_device;
 mod rotary;
 mod scores;
@@ -34,6 +35,7 @@ pub use causal_mask::CausalMask;
 pub use draws::{Draw, Draws};
 pub use host::max_of;
 pub use indices::{Indices, int_tensor};
+pub use optimizer::{AdamWStep, SquareSums};
 pub use per_device::PerDevice;
 pub use rotary::{RotaryAngles, RotaryTable};
 pub use scores::{TargetScore, TargetScores};
@@ -142,6 +144,35 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
 /// narrowed to `format` than operands of `format` widened.
 pub fn multiplies(device: &Device, format: DType) -> bool {
     cube::multiplies(device, format)
+}
+
+/// Layer norm of rows, with its derivative.
+///
+/// # Shapes
+/// - `x`: `[rows, width]`
+/// - `gamma`, `beta`: `[width]`
+/// - output: `[rows, width]`
+pub fn layer_norm(
+    x: &Tensor<2>,
+    gamma: &Tensor<1>,
+    beta: &Tensor<1>,
+    epsilon: f64,
+) -> Option<Tensor<2>> {
+    cube::layer_norm(x, gamma, beta, epsilon)
+}
+
+/// A step of AdamW in one pass: `weights`, first and second moment, which are written in place.
+/// `control` is `[2]`: the factor of the gradient, and 1 for a step that changes nothing, otherwise 0.
+///
+/// # Errors
+/// The tensors, unchanged, where no kernel applies.
+pub fn adamw<const D: usize>(
+    tensors: [Tensor<D>; 3],
+    gradient: &Tensor<D>,
+    control: &Tensor<1>,
+    step: AdamWStep,
+) -> Result<[Tensor<D>; 3], [Tensor<D>; 3]> {
+    cube::adamw(tensors, gradient, control, step)
 }
 
 /// Whether [`choose`] applies to logits on `device`.

@@ -15,6 +15,7 @@ mod linear;
 mod loss;
 mod mask;
 pub mod neox;
+mod norm;
 mod places;
 mod positions;
 mod products;

@@ -5,7 +5,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Autodiff, TensorMetadata};
-use burn::tensor::DType;
+use burn::tensor::{DType, Shape, Slice};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
@@ -14,7 +14,8 @@ use super::cached_attention::{Inputs, Sizes, cached_attention};
 use super::long_attention::{self, Plan};
 use super::operations::{InferenceOperations, Pieces, TrainingOperations};
 use super::rotation::{self, Angles};
-use super::{choose, embedding, short_attention};
+use super::{adamw, choose, embedding, layer_norm, short_attention};
+use crate::optimizer::AdamWStep;
 
 const INNER: &str = "only the inner backend computes this";
 
@@ -62,6 +63,24 @@ impl Pieces for CubeBackend {
         short_attention::attention(qkv, Angles::contiguous(cos, sin, positions), heads, group)
     }
 
+    fn norm_forward(
+        x: CubeTensor,
+        gamma: CubeTensor,
+        beta: CubeTensor,
+        epsilon: f32,
+    ) -> CubeTensor {
+        layer_norm::layer_norm(x, gamma, beta, epsilon)
+    }
+
+    fn norm_gradient(
+        d_out: CubeTensor,
+        x: CubeTensor,
+        gamma: CubeTensor,
+        epsilon: f32,
+    ) -> (CubeTensor, CubeTensor) {
+        layer_norm::gradients(d_out, x, gamma, epsilon)
+    }
+
     fn short_gradient(
         d_out: CubeTensor,
         qkv: CubeTensor,
@@ -105,6 +124,23 @@ impl InferenceOperations for CubeBackend {
         let sizes = Sizes { heads, group, keep, keys: most_keys };
         let (out, [keys, values]) = cached_attention([keys, values], inputs, sizes);
         (out, keys, values)
+    }
+
+    fn adamw(
+        weights: CubeTensor,
+        first: CubeTensor,
+        second: CubeTensor,
+        gradient: CubeTensor,
+        control: CubeTensor,
+        step: AdamWStep,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let [weights, first, second] =
+            adamw::adamw([weights, first, second], gradient, control, step);
+        (weights, first, second)
+    }
+
+    fn square_sums(x: CubeTensor, parts: CubeTensor, offset: usize) -> CubeTensor {
+        adamw::square_sums(x, parts, offset)
     }
 
     fn choose(
@@ -158,6 +194,24 @@ impl<B: TrainingOperations, C: CheckpointStrategy> Pieces for Autodiff<B, C> {
         unreachable!("{INNER}")
     }
 
+    fn norm_forward(
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: f32,
+    ) -> FloatTensor<Self> {
+        unreachable!("{INNER}")
+    }
+
+    fn norm_gradient(
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        unreachable!("{INNER}")
+    }
+
     fn short_gradient(
         _: FloatTensor<Self>,
         _: FloatTensor<Self>,
@@ -203,6 +257,50 @@ impl<B: TrainingOperations, C: CheckpointStrategy> TrainingOperations for Autodi
         let out = B::short_forward(qkv.clone(), cos, sin, positions, heads, group);
         match ShortAttention.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((qkv, angles, [heads, group]), out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        }
+    }
+
+    fn layer_norm_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct LayerNorm;
+        impl<B: TrainingOperations> Backward<B, 3> for LayerNorm {
+            type State = (FloatTensor<B>, FloatTensor<B>, f32);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 3>,
+                grads: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
+                let (x, gamma, epsilon) = ops.state;
+                let [of_x, of_gamma, of_beta] = ops.parents;
+                let d_out = grads.consume::<B>(&ops.node);
+                let (d_x, parts) = B::norm_gradient(d_out, x, gamma, epsilon);
+                let width = parts.shape()[2];
+                let sums = B::float_sum_dim(parts, 0); // [1, 2, width]
+                let part = |i: usize| {
+                    let all = Slice::from(..);
+                    let part = B::float_slice(sums.clone(), &[all, (i..i + 1).into(), all]);
+                    B::float_reshape(part, Shape::new([width]))
+                };
+                for (parent, gradient) in [(of_x, d_x), (of_gamma, part(0)), (of_beta, part(1))] {
+                    if let Some(parent) = parent {
+                        grads.register::<B>(parent.id, gradient);
+                    }
+                }
+            }
+        }
+        let nodes = [x.node(), gamma.node(), beta.node()];
+        let [x, gamma, beta] = [x, gamma, beta].map(|tensor| tensor.primitive().clone());
+        let out = B::norm_forward(x.clone(), gamma.clone(), beta, epsilon);
+        match LayerNorm.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, gamma, epsilon), out),
             OpsKind::UnTracked(prep) => prep.finish(out),
         }
     }

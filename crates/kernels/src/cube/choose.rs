@@ -8,11 +8,10 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::reduction::{total, units_for};
 use super::rotation::empty;
 use crate::draws::Draws;
 
-/// Units per row, on devices that run them in parallel.
-const UNITS: usize = 256;
 /// Halvings of the interval of scores in which a threshold lies.
 const HALVINGS: u32 = 32;
 /// The lowest score, relative to the largest one, whose exponential is not 0 in f32.
@@ -32,9 +31,7 @@ pub(super) fn choose(
     let [rows, vocab] = logits.meta.shape().dims();
     let ids = empty(&logits, Shape::new([rows]), block.dtype);
     let client = logits.client.clone();
-    // without planes, the units of a cube run one after the other
-    let planes = client.properties().hardware.plane_size_max > 1;
-    let units = if planes { UNITS.min(vocab) } else { 1 };
+    let units = units_for(&logits, vocab);
     choose_kernel::launch(
         &client,
         CubeCount::Static(rows as u32, 1, 1),
@@ -71,19 +68,6 @@ fn score<F: Float>(
         }
     }
     score
-}
-
-/// The sum over the units of a cube, the same in every unit.
-#[cube]
-fn total(own: f32, sums: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
-    sums[UNIT_POS as usize] = own;
-    sync_cube();
-    let mut sum = f32::new(0.0);
-    for unit in 0..units {
-        sum += sums[unit];
-    }
-    sync_cube();
-    sum
 }
 
 /// How many ids have at least the score `least`, or with `by_weight` the sum of their weights.

@@ -6,15 +6,18 @@
 //! tensor is not on a CubeCL device, because an operation panics on a backend that it is not
 //! declared for.
 //!
-//! The kernels use neither shared memory nor barriers, at which the processor runtime spins.
+//! On the processor runtime, which spins at barriers, cubes with barriers have one unit.
 
+mod adamw;
 mod autodiff;
 mod cached_attention;
 mod cached_kernels;
 mod choose;
 mod embedding;
+mod layer_norm;
 mod long_attention;
 mod operations;
+mod reduction;
 mod rotation;
 mod short_attention;
 
@@ -24,6 +27,7 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor};
 use crate::causal_mask::CausalMask;
 use crate::draws::Draws;
 use crate::indices::Indices;
+use crate::optimizer::AdamWStep;
 use crate::rotary::RotaryAngles;
 use operations::{InferenceOperations, TrainingOperations};
 
@@ -132,6 +136,55 @@ pub(crate) fn cached_attention(
     *keys = Tensor::from_dispatch(new_keys);
     *values = Tensor::from_dispatch(new_values);
     Some(Tensor::from_dispatch(out))
+}
+
+/// See [`crate::layer_norm`].
+pub(crate) fn layer_norm(
+    x: &Tensor<2>,
+    gamma: &Tensor<1>,
+    beta: &Tensor<1>,
+    epsilon: f64,
+) -> Option<Tensor<2>> {
+    (is_cube(x) && x.dtype() == DType::F32).then(|| {
+        Tensor::from_dispatch(Dispatch::layer_norm_rows(
+            x.clone().into_dispatch(),
+            gamma.clone().into_dispatch(),
+            beta.clone().into_dispatch(),
+            epsilon as f32,
+        ))
+    })
+}
+
+/// See [`crate::adamw`].
+pub(crate) fn adamw<const D: usize>(
+    [weights, first, second]: [Tensor<D>; 3],
+    gradient: &Tensor<D>,
+    control: &Tensor<1>,
+    step: AdamWStep,
+) -> Result<[Tensor<D>; 3], [Tensor<D>; 3]> {
+    let device = weights.device();
+    if !is_cube(&weights) || device.is_autodiff() || weights.dtype() != DType::F32 {
+        return Err([weights, first, second]);
+    }
+    let (weights, first, second) = Dispatch::adamw(
+        weights.into_dispatch(),
+        first.into_dispatch(),
+        second.into_dispatch(),
+        gradient.clone().into_dispatch(),
+        control.clone().into_dispatch(),
+        step,
+    );
+    Ok([weights, first, second].map(Tensor::from_dispatch))
+}
+
+/// See [`crate::SquareSums`].
+pub(crate) fn square_sums<const D: usize>(
+    x: &Tensor<D>,
+    parts: Tensor<1>,
+    offset: usize,
+) -> Tensor<1> {
+    let x = x.clone().into_dispatch();
+    Tensor::from_dispatch(Dispatch::square_sums(x, parts.into_dispatch(), offset))
 }
 
 /// See [`crate::chooses`].

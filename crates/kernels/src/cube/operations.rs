@@ -7,7 +7,9 @@ use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Shape};
 
+use super::layer_norm::part_shape;
 use super::long_attention::{self, Plan};
+use crate::optimizer::AdamWStep;
 
 /// Parts of operations. They have no derivatives of their own.
 #[backend_extension(Cube, Fusion)]
@@ -59,6 +61,25 @@ pub(crate) trait Pieces: Backend {
         group: usize,
     ) -> FloatTensor<Self>;
 
+    /// Layer norm of rows.
+    #[fusion(dtype = x, shape = x)]
+    fn norm_forward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self>;
+
+    /// The gradient of [`norm_forward`](Self::norm_forward) with respect to `x`, and parts
+    /// `[parts, 2, width]` whose sum is the gradient with respect to `gamma` and `beta`.
+    #[fusion(meta = norm_gradient_outputs)]
+    fn norm_gradient(
+        d_out: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
     /// The gradient of [`short_forward`](Self::short_forward) with respect to `qkv`.
     #[fusion(dtype = qkv, shape = qkv)]
     fn short_gradient(
@@ -86,6 +107,16 @@ fn split_outputs(
     (part.clone(), part.clone(), part)
 }
 
+fn norm_gradient_outputs(
+    _: &TensorSpec,
+    x: &TensorSpec,
+    _: &TensorSpec,
+    _: &f32,
+) -> (TensorSpec, TensorSpec) {
+    let parts = Shape::new(part_shape(x.shape.dims()));
+    (x.clone(), TensorSpec::new(parts, x.dtype))
+}
+
 fn product_shape(a: &Shape, b: &Shape) -> Shape {
     let mut shape = a.clone();
     let last = shape.num_dims() - 1;
@@ -107,6 +138,17 @@ pub(crate) trait TrainingOperations: Pieces {
         group: usize,
     ) -> FloatTensor<Self> {
         Self::short_forward(qkv, cos, sin, positions, heads, group)
+    }
+
+    /// Layer norm of the rows of `x` `[rows, width]`.
+    #[fusion(default)]
+    fn layer_norm_rows(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f32,
+    ) -> FloatTensor<Self> {
+        Self::norm_forward(x, gamma, beta, epsilon)
     }
 
     /// Self-attention over any number of positions, with products of operands in `format`. See
@@ -170,6 +212,27 @@ pub(crate) trait InferenceOperations: Backend {
         keep: usize,
         most_keys: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// See [`crate::adamw`]. Returns weights and moments.
+    #[fusion(meta = |weights, first, second, _, _, _| {
+        (weights.clone(), first.clone(), second.clone())
+    })]
+    fn adamw(
+        weights: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        control: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Writes the sums of the squares of parts of `x` to `parts` from `offset` on.
+    #[fusion(dtype = parts, shape = parts)]
+    fn square_sums(
+        x: FloatTensor<Self>,
+        parts: FloatTensor<Self>,
+        offset: usize,
+    ) -> FloatTensor<Self>;
 
     /// See [`crate::choose`].
     #[fusion(meta = choose_outputs)]

@@ -12,6 +12,7 @@ use crate::gelu::gelu;
 use crate::init::Init;
 use crate::linear::apply;
 use crate::mask::AttentionMask;
+use crate::norm::layer_norm;
 use crate::positions::Positions;
 use crate::rotary::Rotary;
 
@@ -97,6 +98,7 @@ pub struct NeoXLayer {
     attention: NeoXAttention,
     mlp: NeoXMlp,
     parallel: bool,
+    norm_epsilon: f64,
 }
 
 impl NeoXLayer {
@@ -116,6 +118,7 @@ impl NeoXLayer {
                 dense_4h_to_h: mlp.linear("dense_4h_to_h", m, h, true, INIT_STD),
             },
             parallel: config.use_parallel_residual,
+            norm_epsilon: eps,
         }
     }
 
@@ -128,16 +131,17 @@ impl NeoXLayer {
         mask: &AttentionMask,
         cached: Option<Cached<'_>>,
     ) -> Tensor<3> {
-        let normed = self.input_layernorm.forward(x.clone());
+        let norm = |layer: &LayerNorm, x| layer_norm(layer, self.norm_epsilon, x);
+        let normed = norm(&self.input_layernorm, x.clone());
         let attended = self.attention.forward(normed, rotary, mask, cached);
         let ([_, time, _], [_, keep, _]) = (x.dims(), attended.dims());
         let x = if keep < time { x.narrow(1, time - keep, keep) } else { x };
         if self.parallel {
-            let fed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+            let fed = self.mlp.forward(norm(&self.post_attention_layernorm, x.clone()));
             fed + attended + x
         } else {
             let x = attended + x;
-            self.mlp.forward(self.post_attention_layernorm.forward(x.clone())) + x
+            self.mlp.forward(norm(&self.post_attention_layernorm, x.clone())) + x
         }
     }
 }

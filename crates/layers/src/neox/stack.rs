@@ -10,6 +10,7 @@ use super::layer::{Cached, INIT_STD, NeoXLayer};
 use crate::cache::{KvCache, StackCache};
 use crate::init::Init;
 use crate::mask::AttentionMask;
+use crate::norm::layer_norm;
 use crate::places::Places;
 use crate::positions::Positions;
 use crate::rotary::Rotary;
@@ -19,6 +20,7 @@ use crate::rotary::Rotary;
 pub struct NeoXStack {
     layers: Vec<NeoXLayer>,
     final_layer_norm: LayerNorm,
+    norm_epsilon: f64,
     heads: usize,
     head_dim: usize,
     #[module(skip)]
@@ -41,6 +43,7 @@ impl NeoXStack {
                 config.hidden_size,
                 config.layer_norm_eps,
             ),
+            norm_epsilon: config.layer_norm_eps,
             heads: config.num_attention_heads,
             head_dim: config.head_dim(),
             rotary: RotaryTable::new(config.rotated(), config.rotary_emb_base),
@@ -84,7 +87,7 @@ impl NeoXStack {
         for layer in &self.layers {
             x = layer.forward(x, rotary, mask, None);
         }
-        self.final_layer_norm.forward(x)
+        layer_norm(&self.final_layer_norm, self.norm_epsilon, x)
     }
 
     /// The places of `time` new positions in each of `rows` rows at `at`, which attend to each other
@@ -116,6 +119,6 @@ impl NeoXStack {
             let keep = if i == last { keep } else { time };
             x = layer.forward(x, rotary, mask, Some(Cached { cache, at, slots, keep }));
         }
-        self.final_layer_norm.forward(x)
+        layer_norm(&self.final_layer_norm, self.norm_epsilon, x)
     }
 }
