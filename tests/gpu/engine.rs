@@ -13,17 +13,17 @@ fn greedy_tokens_equal_those_of_flex_alone_and_together() {
     for name in ["debug-block", "debug-vanilla"] {
         let config = &preset(name).unwrap().model;
         let prompts: Vec<Vec<u32>> =
-            [1, 5, 9, 3].map(|length| (0..length).map(|i| 7 * i + length).collect()).into();
+            [1, 5].map(|length| (0..length).map(|i| 7 * i + length).collect()).into();
         let continued = |prompts: &[Vec<u32>], device: &Device| {
             let model = config.init(3, device);
-            let options = Options { max_tokens: 10, eos: None, ..Options::default() };
+            let options = Options { max_tokens: 6, eos: None, ..Options::default() };
             let go_on = |_, _| ControlFlow::Continue(());
             generate(&model, prompts, &options, device, go_on).unwrap()
         };
         let theirs = continued(&prompts, &Device::flex());
         for (runtime, device) in runtimes() {
             assert_eq!(continued(&prompts, &device), theirs, "{runtime}, {name}");
-            assert_eq!(continued(&prompts[2..3], &device), theirs[2..3], "{runtime}, {name}");
+            assert_eq!(continued(&prompts[1..2], &device), theirs[1..2], "{runtime}, {name}");
         }
     }
 }

@@ -7,6 +7,7 @@ mod attention;
 mod choices;
 mod embedding;
 mod engine;
+mod optimizer;
 
 use block_transformer_device::DeviceName;
 use burn::tensor::{Device, Tensor, TensorData};

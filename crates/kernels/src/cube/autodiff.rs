@@ -5,7 +5,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Autodiff, TensorMetadata};
-use burn::tensor::{DType, Shape, Slice};
+use burn::tensor::{DType, Shape};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
@@ -77,8 +77,9 @@ impl Pieces for CubeBackend {
         x: CubeTensor,
         gamma: CubeTensor,
         epsilon: f32,
-    ) -> (CubeTensor, CubeTensor) {
-        layer_norm::gradients(d_out, x, gamma, epsilon)
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let [d_x, of_gamma, of_beta] = layer_norm::gradients(d_out, x, gamma, epsilon);
+        (d_x, of_gamma, of_beta)
     }
 
     fn short_gradient(
@@ -208,7 +209,7 @@ impl<B: TrainingOperations, C: CheckpointStrategy> Pieces for Autodiff<B, C> {
         _: FloatTensor<Self>,
         _: FloatTensor<Self>,
         _: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         unreachable!("{INNER}")
     }
 
@@ -281,15 +282,13 @@ impl<B: TrainingOperations, C: CheckpointStrategy> TrainingOperations for Autodi
                 let (x, gamma, epsilon) = ops.state;
                 let [of_x, of_gamma, of_beta] = ops.parents;
                 let d_out = grads.consume::<B>(&ops.node);
-                let (d_x, parts) = B::norm_gradient(d_out, x, gamma, epsilon);
-                let width = parts.shape()[2];
-                let sums = B::float_sum_dim(parts, 0); // [1, 2, width]
-                let part = |i: usize| {
-                    let all = Slice::from(..);
-                    let part = B::float_slice(sums.clone(), &[all, (i..i + 1).into(), all]);
-                    B::float_reshape(part, Shape::new([width]))
+                let (d_x, gamma_parts, beta_parts) = B::norm_gradient(d_out, x, gamma, epsilon);
+                let sum = |parts: FloatTensor<B>| {
+                    let width = parts.shape()[1];
+                    B::float_reshape(B::float_sum_dim(parts, 0), Shape::new([width]))
                 };
-                for (parent, gradient) in [(of_x, d_x), (of_gamma, part(0)), (of_beta, part(1))] {
+                let of_parameters = [(of_gamma, sum(gamma_parts)), (of_beta, sum(beta_parts))];
+                for (parent, gradient) in [(of_x, d_x)].into_iter().chain(of_parameters) {
                     if let Some(parent) = parent {
                         grads.register::<B>(parent.id, gradient);
                     }

@@ -40,14 +40,14 @@ pub(super) fn layer_norm(
     out
 }
 
-/// The gradient with respect to `x` `[rows, width]`, and parts `[parts, 2, width]` whose sum is the
-/// gradient with respect to `gamma` and `beta`.
+/// The gradient with respect to `x` `[rows, width]`, and parts `[parts, width]` whose sums are the
+/// gradients with respect to `gamma` and `beta`.
 pub(super) fn gradients(
     d_out: CubeTensor,
     x: CubeTensor,
     gamma: CubeTensor,
     epsilon: f32,
-) -> (CubeTensor, CubeTensor) {
+) -> [CubeTensor; 3] {
     let [d_out, x, gamma] = [d_out, x, gamma].map(into_contiguous);
     let [rows, width] = x.meta.shape().dims();
     let (client, dtype) = (x.client.clone(), dtype_to_storage_type(x.dtype));
@@ -68,8 +68,9 @@ pub(super) fn gradients(
         units,
         dtype,
     );
-    let parts = empty(&x, Shape::new(part_shape([rows, width])), x.dtype);
-    let elements = parts.meta.shape()[0] * width;
+    let part = || empty(&x, Shape::new(part_shape([rows, width])), x.dtype);
+    let (of_gamma, of_beta) = (part(), part());
+    let elements = of_gamma.meta.shape().num_elements();
     let cube = CubeDim::new(&client, elements);
     let count = calculate_cube_count_elemwise(&client, elements, cube);
     parameter_parts::launch(
@@ -79,15 +80,16 @@ pub(super) fn gradients(
         d_out.into_tensor_arg(),
         x.into_tensor_arg(),
         statistics.into_tensor_arg(),
-        parts.clone().into_tensor_arg(),
+        of_gamma.clone().into_tensor_arg(),
+        of_beta.clone().into_tensor_arg(),
         dtype,
     );
-    (d_x, parts)
+    [d_x, of_gamma, of_beta]
 }
 
 /// The shape of the parts of the parameters' gradients for `[rows, width]`.
-pub(super) fn part_shape([rows, width]: [usize; 2]) -> [usize; 3] {
-    [rows.div_ceil(ROWS_PER_PART).max(1), 2, width]
+pub(super) fn part_shape([rows, width]: [usize; 2]) -> [usize; 2] {
+    [rows.div_ceil(ROWS_PER_PART).max(1), width]
 }
 
 /// The mean and the inverse standard deviation of the row that starts at `base`.
@@ -179,11 +181,12 @@ fn parameter_parts<F: Float>(
     d_out: &Tensor<F>,
     x: &Tensor<F>,
     statistics: &Tensor<F>,
-    parts: &mut Tensor<F>,
+    of_gamma: &mut Tensor<F>,
+    of_beta: &mut Tensor<F>,
     #[define(F)] _type: ElemType,
 ) {
     let (rows, width) = (x.shape(0), x.shape(1));
-    if ABSOLUTE_POS >= parts.len() / 2 {
+    if ABSOLUTE_POS >= of_gamma.len() {
         terminate!();
     }
     let column = ABSOLUTE_POS % width;
@@ -200,6 +203,6 @@ fn parameter_parts<F: Float>(
         d_gamma += d * (x[row * width + column] - statistics[2 * row]) * statistics[2 * row + 1];
         d_beta += d;
     }
-    parts[2 * part * width + column] = d_gamma;
-    parts[(2 * part + 1) * width + column] = d_beta;
+    of_gamma[ABSOLUTE_POS] = d_gamma;
+    of_beta[ABSOLUTE_POS] = d_beta;
 }

@@ -71,14 +71,14 @@ pub(crate) trait Pieces: Backend {
     ) -> FloatTensor<Self>;
 
     /// The gradient of [`norm_forward`](Self::norm_forward) with respect to `x`, and parts
-    /// `[parts, 2, width]` whose sum is the gradient with respect to `gamma` and `beta`.
+    /// `[parts, width]` whose sums are the gradients with respect to `gamma` and `beta`.
     #[fusion(meta = norm_gradient_outputs)]
     fn norm_gradient(
         d_out: FloatTensor<Self>,
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         epsilon: f32,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// The gradient of [`short_forward`](Self::short_forward) with respect to `qkv`.
     #[fusion(dtype = qkv, shape = qkv)]
@@ -112,9 +112,9 @@ fn norm_gradient_outputs(
     x: &TensorSpec,
     _: &TensorSpec,
     _: &f32,
-) -> (TensorSpec, TensorSpec) {
-    let parts = Shape::new(part_shape(x.shape.dims()));
-    (x.clone(), TensorSpec::new(parts, x.dtype))
+) -> (TensorSpec, TensorSpec, TensorSpec) {
+    let parts = TensorSpec::new(Shape::new(part_shape(x.shape.dims())), x.dtype);
+    (x.clone(), parts.clone(), parts)
 }
 
 fn product_shape(a: &Shape, b: &Shape) -> Shape {
