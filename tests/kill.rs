@@ -8,7 +8,7 @@ use std::time::Duration;
 use block_transformer_checkpoint::RunFolder;
 use rand::{RngExt, SeedableRng};
 
-use crate::support::{TINY, command, one_at_a_time, was_killed, with_text};
+use crate::support::{TINY, command, fails, one_at_a_time, succeeds, was_killed, with_text};
 
 const KILLS: usize = 20;
 const STEPS: &str = "600";
@@ -61,6 +61,56 @@ fn twenty_kills_change_nothing() {
             .collect()
     };
     assert_eq!(losses("straight"), losses("killed"));
+}
+
+/// The command line of a job that a queue starts again is always the same.
+#[test]
+fn a_requeued_job_begins_continues_and_finishes_with_one_command() {
+    let _alone = one_at_a_time();
+    let dir = with_text();
+    let dir = dir.path();
+    let job = |out: &str| {
+        format!("{TINY} --steps 40 --checkpoint-every 5 --validate-every 20 --out {out}")
+    };
+    succeeds(dir, &job("straight"));
+    let again = format!("{} --resume-or-start", job("killed"));
+    let start = || {
+        let mut command = command(dir, &again);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    // kills while the corpus is prepared, the folder is made and the first step runs
+    for milliseconds in [0, 10, 20, 40, 80, 120, 160, 240, 320, 400] {
+        let mut child = start();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        let _ = child.kill();
+        let status = child.wait().unwrap();
+        assert!(was_killed(status) || status.success(), "{milliseconds}: {status}");
+    }
+    // the folders that kills between two system calls leave: without a configuration, with half a
+    // one, and with half a checkpoint
+    for (run, half) in
+        [("a", ""), ("b", ".train.toml.partial-1"), ("c", "checkpoints/.step.partial-1/x")]
+    {
+        let half = dir.join(run).join(half);
+        std::fs::create_dir_all(half.parent().unwrap()).unwrap();
+        std::fs::create_dir_all(dir.join(run)).unwrap();
+        if half.file_name().is_some_and(|name| name != run) {
+            std::fs::write(half, "format = ").unwrap();
+        }
+        succeeds(dir, &format!("{} --resume-or-start", job(run)));
+    }
+    let continued = succeeds(dir, &again);
+    assert!(continued.contains("training loss"), "{continued}");
+    // a run that has ended stays as it is
+    let ended = succeeds(dir, &again);
+    assert!(ended.contains("resuming after step 40 of 40"), "{ended}");
+    let model =
+        |run: &str| std::fs::read(dir.join(run).join("checkpoints/step-000040/model.bpk")).unwrap();
+    for run in ["killed", "a", "b", "c"] {
+        assert!(model("straight") == model(run), "{run}");
+    }
+    let other = format!("{again} --lr 1");
+    fails(dir, &other, &["--lr 1", "began with"]);
 }
 
 #[cfg(unix)]

@@ -48,6 +48,9 @@ pub(crate) struct Args {
     /// Continue the run in --out, with its own configuration, from its newest checkpoint
     #[arg(long)]
     resume: bool,
+    /// Continue the run in --out if there is one, otherwise begin it: for jobs that a queue starts again
+    #[arg(long, conflicts_with = "resume")]
+    resume_or_start: bool,
     /// Print plain lines instead of the dashboard, even on a terminal
     #[arg(long)]
     plain: bool,
@@ -59,10 +62,10 @@ pub(crate) struct Args {
 impl Args {
     /// Trains. The exit code is 130 if the run was interrupted.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let (resume, data, print) = (self.resume, self.data.clone(), self.print_config);
+        let (data, print) = (self.data.clone(), self.print_config);
         let plain = self.plain;
         let own_tokenizer = self.tokenizer.choice().is_some();
-        let (config, origin) = self.effective()?;
+        let (config, origin, resume) = self.effective()?;
         let in_flags = |error| origin.reword(error);
         if print {
             say!("{}", config.to_toml()?.trim_end());
@@ -102,14 +105,17 @@ impl Args {
     }
 
     /// The configuration from preset, file and flags; for a resumed run, from the file of the run
-    /// and flags.
-    fn effective(mut self) -> Result<(TrainConfig, Origin)> {
+    /// and flags. With it comes whether the run is resumed.
+    fn effective(mut self) -> Result<(TrainConfig, Origin, bool)> {
         self.flags.tokenizer = self.tokenizer.choice();
         let mut origin = Origin::new(&self.flags, self.config.as_deref())?;
         let layered = TrainConfig::layered(self.config.as_deref(), &self.flags);
         let mut config = layered.map_err(|error| origin.reword(error))?;
-        let begun = RunFolder::new(&config.out).config_path();
-        if self.resume && self.config.is_none() && begun.exists() {
+        let folder = RunFolder::new(&config.out);
+        // a folder without configuration and checkpoints is what a kill in the first moments leaves
+        let resume = self.resume || self.resume_or_start && folder.is_used();
+        let begun = folder.config_path();
+        if resume && self.config.is_none() && begun.exists() {
             origin = Origin::new(&self.flags, Some(&begun))?;
             let begun = TrainConfig::read(&begun).and_then(|begun| begun.with(&self.flags));
             config =
@@ -118,7 +124,7 @@ impl Args {
         if config.corpus.is_empty() {
             config.corpus = default_corpus().unwrap_or_default();
         }
-        Ok((config, origin))
+        Ok((config, origin, resume))
     }
 }
 

@@ -142,7 +142,8 @@ impl Origin {
                 path.display()
             ),
             TrainError::NothingToResume(path) => anyhow!(
-                "{} {}: there is no run to resume; leave out --resume",
+                "{} {}: there is no run to resume; leave out --resume, or replace it with \
+                 --resume-or-start",
                 self.of("out"),
                 path.display()
             ),
