@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use block_transformer_files::{FileError, NewFolder};
 use block_transformer_text::Tokenizer;
-use block_transformer_weights::{FloatFormat, HostTensors, read_tensors, write_tensors};
+use block_transformer_weights::{HostTensors, read_tensors};
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
@@ -15,30 +14,8 @@ use burn::tensor::Device;
 use crate::error::CheckpointError;
 use crate::folder::RunFolder;
 use crate::manifest::{self, Manifest, read};
+use crate::snapshot::{CONFIG, Contents, MODEL, OPTIMIZER, STATE, Snapshot, TOKENIZER, UNUSED};
 use crate::state::State;
-
-const MODEL: &str = "model.bpk";
-const OPTIMIZER: &str = "optim.bpk";
-const CONFIG: &str = "config.json";
-const TOKENIZER: &str = "tokenizer.json";
-const STATE: &str = "state.json";
-const UNUSED: &str = "unused.safetensors";
-
-/// Contents of a checkpoint that is to be written.
-pub struct Contents<'a> {
-    /// The model.
-    pub model: &'a LanguageModel,
-    /// The model's configuration.
-    pub config: &'a ModelConfig,
-    /// The model's tokenizer.
-    pub tokenizer: &'a Tokenizer,
-    /// State of the optimizer. Without it, a run cannot be resumed from the checkpoint.
-    pub optimizer: Option<&'a ModuleOptimizer>,
-    /// Position of the run.
-    pub state: &'a State,
-    /// Published tensors that no layer uses; they are kept for export.
-    pub unused: &'a HostTensors,
-}
 
 /// An opened checkpoint.
 #[derive(Clone, Debug)]
@@ -62,30 +39,7 @@ impl Checkpoint {
     /// # Errors
     /// When the disk is full or not writable; a checkpoint that was there before is then unchanged.
     pub fn write(dir: &Path, contents: &Contents<'_>) -> Result<(), CheckpointError> {
-        let folder = NewFolder::create(dir)?;
-        let text = |name: &str, text: String| {
-            let written = std::fs::write(folder.temporary_path(name), text + "\n");
-            written.map_err(FileError::write(&folder.final_path(name)))
-        };
-        let unsaved = |name: &str| {
-            let path = folder.final_path(name);
-            move |source| CheckpointError::Record { action: "write", path, source }
-        };
-        let model = contents.model.clone().save_file(folder.temporary_path(MODEL));
-        model.map_err(unsaved(MODEL))?;
-        if let Some(optimizer) = contents.optimizer {
-            optimizer.save(folder.temporary_path(OPTIMIZER)).map_err(unsaved(OPTIMIZER))?;
-        }
-        if !contents.unused.is_empty() {
-            write_tensors(contents.unused, FloatFormat::F32, &folder.temporary_path(UNUSED))?;
-        }
-        text(CONFIG, contents.config.to_json())?;
-        contents.tokenizer.save(&folder.temporary_path(TOKENIZER))?;
-        text(STATE, json(&contents.state.with_versions(), &folder.final_path(STATE))?)?;
-        let names = [MODEL, OPTIMIZER, UNUSED, CONFIG, TOKENIZER, STATE];
-        let manifest = Manifest::of(&folder, &names)?;
-        text(manifest::NAME, json(&manifest, &folder.final_path(manifest::NAME))?)?;
-        Ok(folder.commit()?)
+        Snapshot::of(contents).write(dir)
     }
 
     /// Opens a checkpoint folder, or the newest undamaged checkpoint of a run folder.
@@ -173,9 +127,4 @@ impl Checkpoint {
 /// For `map_err` after an attempt to load `path`.
 fn unloaded(path: PathBuf) -> impl FnOnce(RecordError) -> CheckpointError {
     |source| CheckpointError::Record { action: "load", path, source }
-}
-
-/// `value` as JSON for the file `path`.
-fn json(value: &impl serde::Serialize, path: &Path) -> Result<String, FileError> {
-    serde_json::to_string_pretty(value).map_err(|e| FileError::write(path)(e.into()))
 }

@@ -10,9 +10,11 @@ mod error;
 mod folder;
 mod format;
 mod manifest;
+mod snapshot;
 mod state;
 
-pub use checkpoint::{Checkpoint, Contents};
+pub use checkpoint::Checkpoint;
 pub use error::CheckpointError;
 pub use folder::RunFolder;
+pub use snapshot::{Contents, Snapshot};
 pub use state::State;

@@ -1,0 +1,98 @@
+//! The contents of a checkpoint in the memory of the process.
+
+use std::path::Path;
+
+use block_transformer_files::{FileError, NewFolder};
+use block_transformer_text::Tokenizer;
+use block_transformer_weights::{FloatFormat, HostTensors, write_tensors};
+use block_transformer_zoo::{LanguageModel, ModelConfig};
+use burn::module::Module;
+use burn::optim::{ModuleOptimizer, OptimizerRecord};
+use burn::store::ModuleRecord;
+
+use crate::error::CheckpointError;
+use crate::manifest::{self, Manifest};
+use crate::state::State;
+
+pub(crate) const MODEL: &str = "model.bpk";
+pub(crate) const OPTIMIZER: &str = "optim.bpk";
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const STATE: &str = "state.json";
+pub(crate) const UNUSED: &str = "unused.safetensors";
+
+/// Contents of a checkpoint that is to be written.
+pub struct Contents<'a> {
+    /// The model.
+    pub model: &'a LanguageModel,
+    /// The model's configuration.
+    pub config: &'a ModelConfig,
+    /// The model's tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// State of the optimizer. Without it, a run cannot be resumed from the checkpoint.
+    pub optimizer: Option<&'a ModuleOptimizer>,
+    /// Position of the run.
+    pub state: &'a State,
+    /// Published tensors that no layer uses; they are kept for export.
+    pub unused: &'a HostTensors,
+}
+
+/// A copy of [`Contents`] in the memory of the process. Another thread can write it while the model is
+/// trained.
+pub struct Snapshot {
+    model: ModuleRecord,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    optimizer: Option<OptimizerRecord>,
+    state: State,
+    unused: HostTensors,
+}
+
+impl Snapshot {
+    /// Copies `contents` from the device.
+    pub fn of(contents: &Contents<'_>) -> Self {
+        Self {
+            model: contents.model.clone().into_record(),
+            config: contents.config.clone(),
+            tokenizer: contents.tokenizer.clone(),
+            optimizer: contents.optimizer.map(ModuleOptimizer::to_record),
+            state: contents.state.clone(),
+            unused: contents.unused.clone(),
+        }
+    }
+
+    /// Writes the checkpoint folder `dir`. The folder appears complete or not at all.
+    ///
+    /// # Errors
+    /// When the disk is full or not writable; a checkpoint that was there before is then unchanged.
+    pub fn write(self, dir: &Path) -> Result<(), CheckpointError> {
+        let folder = NewFolder::create(dir)?;
+        let text = |name: &str, text: String| {
+            let written = std::fs::write(folder.temporary_path(name), text + "\n");
+            written.map_err(FileError::write(&folder.final_path(name)))
+        };
+        let unsaved = |name: &str| {
+            let path = folder.final_path(name);
+            move |source| CheckpointError::Record { action: "write", path, source }
+        };
+        self.model.save(folder.temporary_path(MODEL)).map_err(unsaved(MODEL))?;
+        if let Some(optimizer) = self.optimizer {
+            optimizer.save(folder.temporary_path(OPTIMIZER)).map_err(unsaved(OPTIMIZER))?;
+        }
+        if !self.unused.is_empty() {
+            write_tensors(&self.unused, FloatFormat::F32, &folder.temporary_path(UNUSED))?;
+        }
+        text(CONFIG, self.config.to_json())?;
+        self.tokenizer.save(&folder.temporary_path(TOKENIZER))?;
+        text(STATE, json(&self.state.with_versions(), &folder.final_path(STATE))?)?;
+        let names = [MODEL, OPTIMIZER, UNUSED, CONFIG, TOKENIZER, STATE];
+        let manifest = Manifest::of(&folder, &names)?;
+        text(manifest::NAME, json(&manifest, &folder.final_path(manifest::NAME))?)?;
+        Ok(folder.commit()?)
+    }
+}
+
+/// `value` as JSON for the file `path`.
+fn json(value: &impl serde::Serialize, path: &Path) -> Result<String, FileError> {
+    serde_json::to_string_pretty(value).map_err(|e| FileError::write(path)(e.into()))
+}
