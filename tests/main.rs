@@ -15,4 +15,5 @@ mod own_model;
 mod parity;
 mod presets;
 mod readme;
+mod replicas;
 mod support;

@@ -22,6 +22,12 @@ pub(crate) fn num_tokens(windows: &[Window]) -> u64 {
     windows.iter().flat_map(|window| &window.is_token).filter(|&&is_token| is_token).count() as u64
 }
 
+/// Number of tokens in `windows` that a model predicts: all but those of the first block.
+pub(crate) fn num_predicted(windows: &[Window], block_length: usize) -> u64 {
+    let predicted = windows.iter().flat_map(|window| &window.is_token[block_length..]);
+    predicted.filter(|&&is_token| is_token).count() as u64
+}
+
 /// [`token_batch`] for burn's data loader.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowBatcher {

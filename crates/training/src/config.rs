@@ -19,8 +19,11 @@ pub struct TrainConfig {
     pub corpus: String,
     /// Folder of the run.
     pub out: PathBuf,
-    /// Device to compute on.
+    /// Device to compute on, unless `devices` names several.
     pub device: DeviceName,
+    /// Devices that share each step. Each holds the whole model. If the list is empty, `device`
+    /// computes alone.
+    pub devices: Vec<DeviceName>,
     /// [`Precision::F32`], or [`Precision::Bf16`]: matrix products have bf16 operands. Weights,
     /// gradients, optimizer, residual stream, norms, softmax and loss are f32 in both.
     pub precision: Precision,
@@ -84,6 +87,7 @@ impl TrainConfig {
             corpus: String::new(),
             out: Path::new("runs").join(preset),
             device: DeviceName::Flex,
+            devices: Vec::new(),
             precision: Precision::F32,
             seed: 0,
             steps: train.steps,
@@ -106,6 +110,24 @@ impl TrainConfig {
             tokenizer: TokenizerChoice::Bpe(2048),
             model: model.clone(),
         })
+    }
+
+    /// The devices that compute: at least one.
+    pub fn all_devices(&self) -> &[DeviceName] {
+        if self.devices.is_empty() { std::slice::from_ref(&self.device) } else { &self.devices }
+    }
+
+    /// Checks that a step can be divided among `replicas` devices.
+    pub(crate) fn check_replicas(&self, replicas: usize) -> Result<(), TrainError> {
+        let (batch, accumulate) = (self.batch, self.accumulate);
+        if accumulate.is_multiple_of(replicas) || batch >= replicas {
+            return Ok(());
+        }
+        let range = format!(
+            "at most {batch} devices, the sequences of a micro-batch (`batch`), or a number that \
+             divides {accumulate}, the micro-batches of a step (`accumulate`)"
+        );
+        Err(TrainError::OutOfRange { key: "devices", value: replicas.to_string(), range })
     }
 
     /// Checks every value.
@@ -158,6 +180,7 @@ impl TrainConfig {
                 return out_of_range(key, value.to_string(), &range);
             }
         }
+        self.check_replicas(self.all_devices().len())?;
         if !matches!(self.precision, Precision::F32 | Precision::Bf16) {
             return out_of_range("precision", self.precision.to_string(), "f32 or bf16");
         }

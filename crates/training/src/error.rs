@@ -10,6 +10,7 @@ use block_transformer_text::TextError;
 use block_transformer_zoo::{ConfigError, PresetError, family::InvalidConfig};
 use burn::train::TrainingError;
 
+use crate::reduce::ReduceError;
 use crate::update::StepResult;
 
 /// A run that cannot start or cannot continue.
@@ -75,23 +76,33 @@ pub enum TrainError {
         /// The cause.
         source: DatasetError,
     },
-    /// The loss or the norm of the gradient is not finite. The step changed nothing.
+    /// The loss or the norm of the gradient is not finite in the first step of a run, or in several
+    /// steps in a row. The steps changed nothing.
     #[error(
-        "step {step}: the {} is not finite; {}. Lower the learning rate or use more warm-up steps",
+        "step {step}: the {} is not finite{}; {}. Lower the learning rate or use more warm-up steps",
         if result.loss.is_finite() { "gradient norm" } else { "loss" },
+        match in_a_row {
+            1 => String::new(),
+            steps => format!(", in this step and the {} steps after it", steps - 1),
+        },
         match saved {
             0 => "there is no checkpoint yet".into(),
             step => format!("the newest checkpoint holds the weights after step {step}"),
         }
     )]
     NotFinite {
-        /// The step, counted from 1.
+        /// The first of the steps, counted from 1.
         step: u64,
-        /// Loss and gradient norm.
+        /// Loss and gradient norm of this step.
         result: StepResult,
+        /// Number of steps in a row.
+        in_a_row: usize,
         /// The last checkpointed step; 0 without a checkpoint.
         saved: u64,
     },
+    /// A replica of a data-parallel run stopped.
+    #[error(transparent)]
+    Reduce(#[from] ReduceError),
     /// A metric, a logger or a renderer of burn-train failed.
     #[error("the training stopped")]
     Burn(#[from] Arc<TrainingError>),

@@ -41,6 +41,78 @@ pub(crate) fn scale<M: Module>(
     scale.gradients
 }
 
+/// Multiplies every gradient by `factor`, `[1]`.
+pub(crate) fn scale_by<M: Module>(
+    model: &M,
+    gradients: GradientsParams,
+    factor: &Tensor<1>,
+) -> GradientsParams {
+    let mut scale = ScaleBy { gradients, factor };
+    model.visit(&mut scale);
+    scale.gradients
+}
+
+/// The gradients of all parameters in the order of the model, each as a row of values.
+pub(crate) struct Flat {
+    pub tensors: Vec<Tensor<1>>,
+    /// Which parameters have a gradient; the others have zeros.
+    pub has_gradient: Vec<bool>,
+}
+
+/// Flattens `gradients`. `None` are zeros for all parameters.
+pub(crate) fn flatten<M: Module>(model: &M, gradients: Option<GradientsParams>) -> Flat {
+    let empty = gradients.is_none();
+    let mut flatten = Flatten {
+        gradients: gradients.unwrap_or_default(),
+        empty,
+        flat: Flat { tensors: Vec::new(), has_gradient: Vec::new() },
+    };
+    model.visit(&mut flatten);
+    flatten.flat
+}
+
+/// The gradients of the parameters with `has_gradient` from `tensors`, which has those of all
+/// parameters.
+pub(crate) fn unflatten<M: Module>(
+    model: &M,
+    tensors: impl Iterator<Item = Tensor<1>>,
+    has_gradient: &[bool],
+) -> GradientsParams {
+    let of = tensors.zip(has_gradient.iter().copied());
+    let mut unflatten = Unflatten { of, gradients: GradientsParams::new() };
+    model.visit(&mut unflatten);
+    unflatten.gradients
+}
+
+struct Flatten {
+    gradients: GradientsParams,
+    empty: bool,
+    flat: Flat,
+}
+
+impl ModuleVisitor for Flatten {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let gradient = self.gradients.remove::<D>(param.id);
+        self.flat.has_gradient.push(gradient.is_some() || self.empty);
+        let gradient = gradient.unwrap_or_else(|| param.val().inner().zeros_like());
+        let count = gradient.shape().num_elements();
+        self.flat.tensors.push(gradient.reshape([count]));
+    }
+}
+
+struct Unflatten<I> {
+    of: I,
+    gradients: GradientsParams,
+}
+
+impl<I: Iterator<Item = (Tensor<1>, bool)>> ModuleVisitor for Unflatten<I> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some((tensor, true)) = self.of.next() {
+            self.gradients.register(param.id, tensor.reshape(param.dims()));
+        }
+    }
+}
+
 struct Add {
     sum: GradientsParams,
     more: GradientsParams,
@@ -84,6 +156,20 @@ impl ModuleVisitor for Scale {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.remove::<D>(param.id) {
             self.gradients.register(param.id, gradient * self.factor);
+        }
+    }
+}
+
+struct ScaleBy<'a> {
+    gradients: GradientsParams,
+    factor: &'a Tensor<1>,
+}
+
+impl ModuleVisitor for ScaleBy<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+            let factor = self.factor.clone().reshape([1; D]).cast(gradient.dtype());
+            self.gradients.register(param.id, gradient * factor);
         }
     }
 }

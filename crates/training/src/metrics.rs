@@ -7,18 +7,20 @@ use std::path::PathBuf;
 
 use block_transformer_checkpoint::RunFolder;
 use block_transformer_files::FileError;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The metrics of one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricsRow {
     /// The step, counted from 1.
     pub step: u64,
-    /// Training loss before the step, in nats per token.
+    /// Training loss before the step, in nats per token. `null` in JSON is a loss that is not finite.
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// Learning rate.
     pub lr: f64,
-    /// Global norm of the gradient before clipping.
+    /// Global norm of the gradient before clipping. `null` in JSON is a norm that is not finite.
+    #[serde(deserialize_with = "null_is_nan")]
     pub grad_norm: f64,
     /// Tokens trained on so far, padding not counted.
     pub tokens: u64,
@@ -26,9 +28,16 @@ pub struct MetricsRow {
     pub seconds: f64,
     /// Validation loss after the step, if it was measured, in nats per token.
     pub validation_loss: Option<f64>,
+    /// Whether the step changed nothing, because its loss or gradient norm was not finite.
+    #[serde(default)]
+    pub skipped: bool,
 }
 
-const HEADER: &str = "step,loss,lr,grad_norm,tokens,seconds,validation_loss\n";
+const HEADER: &str = "step,loss,lr,grad_norm,tokens,seconds,validation_loss,skipped\n";
+
+fn null_is_nan<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or(f64::NAN))
+}
 
 type Encode = fn(&[MetricsRow]) -> io::Result<Vec<u8>>;
 
@@ -79,11 +88,17 @@ impl Metrics {
         Ok(())
     }
 
-    /// Mean training loss of the last `n` steps.
+    /// Mean training loss of the last `n` steps, skipped steps not counted.
     pub(crate) fn recent_loss(&self, n: usize) -> Option<f64> {
         let last = &self.rows[self.rows.len().saturating_sub(n)..];
-        let sum: f64 = last.iter().map(|row| row.loss).sum();
-        (!last.is_empty()).then(|| sum / last.len() as f64)
+        let losses: Vec<f64> = last.iter().filter(|row| !row.skipped).map(|row| row.loss).collect();
+        (!losses.is_empty()).then(|| losses.iter().sum::<f64>() / losses.len() as f64)
+    }
+
+    /// The skipped steps after the last step that was not skipped.
+    pub(crate) fn skipped_last(&self) -> &[MetricsRow] {
+        let skipped = self.rows.iter().rev().take_while(|row| row.skipped).count();
+        &self.rows[self.rows.len() - skipped..]
     }
 }
 
@@ -118,6 +133,7 @@ mod tests {
             tokens: step * 10,
             seconds: 0.5,
             validation_loss: (step == 2).then_some(3.25),
+            skipped: false,
         };
         let mut metrics = Metrics::open(&folder, 0).unwrap();
         (1..=4).for_each(|step| metrics.push(row(step)).unwrap());
@@ -129,6 +145,40 @@ mod tests {
         assert_eq!(again.recent_loss(1), Some(2.1));
         let csv = std::fs::read_to_string(folder.file("metrics.csv")).unwrap();
         assert_eq!(csv.lines().count(), 3);
-        assert!(csv.lines().nth(2).unwrap().ends_with(",3.25"));
+        assert!(csv.lines().nth(2).unwrap().ends_with(",3.25,false"));
+    }
+
+    #[test]
+    fn skipped_steps_are_kept_and_not_averaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(dir.path());
+        let mut metrics = Metrics::open(&folder, 0).unwrap();
+        for (step, loss) in [(1, 2.0), (2, f64::NAN), (3, 4.0), (4, f64::INFINITY)] {
+            let skipped = !loss.is_finite();
+            let (lr, grad_norm, tokens, seconds) = (1e-3, loss, 10, 0.5);
+            let row = MetricsRow {
+                step,
+                loss,
+                lr,
+                grad_norm,
+                tokens,
+                seconds,
+                validation_loss: None,
+                skipped,
+            };
+            metrics.push(row).unwrap();
+        }
+        let again = Metrics::open(&folder, 4).unwrap();
+        assert_eq!(again.recent_loss(4), Some(3.0));
+        let skipped: Vec<(u64, bool)> =
+            again.skipped_last().iter().map(|row| (row.step, row.loss.is_nan())).collect();
+        assert_eq!(skipped, [(4, true)]);
+    }
+
+    #[test]
+    fn rows_of_older_runs_have_no_skipped_steps() {
+        let row = r#"{"step":1,"loss":2.5,"lr":0.1,"grad_norm":1.0,"tokens":8,"seconds":0.5,
+            "validation_loss":null}"#;
+        assert!(!serde_json::from_str::<MetricsRow>(row).unwrap().skipped);
     }
 }

@@ -2,27 +2,25 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
-use block_transformer_checkpoint::{Checkpoint, CheckpointError, Contents, RunFolder, State};
-use block_transformer_datasets::{CorpusInfo, Packing, PreparedCorpus, Split, Window};
+use block_transformer_checkpoint::{Checkpoint, CheckpointError, RunFolder, State};
+use block_transformer_datasets::{CorpusInfo, Packing, PreparedCorpus, Split};
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::HostTensors;
 use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig, Precision};
 use burn::module::Module;
 use burn::tensor::{DType, Device};
-use burn::train::TrainingComponents;
 
-use crate::batch::num_tokens;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
-use crate::events::{Events, to_usize};
+use crate::events::to_usize;
 use crate::metrics::{Metrics, MetricsRow};
-use crate::schedule::Schedule;
-use crate::speed::{RunEvent, Speed, StepProgress};
-use crate::trainable::{Learned, StepOutput};
+use crate::queue::Queue;
+use crate::reading::ReadPolicy;
+use crate::replicas::Replicas;
+use crate::speed::{RunEvent, Speed};
 use crate::trainer::{Trainer, adamw};
-use crate::update::StepResult;
+use crate::writer::Writer;
 
 /// Vocabularies are rounded up to a multiple of this value, with which matrix products are faster.
 const VOCAB_MULTIPLE: usize = 64;
@@ -46,6 +44,8 @@ pub struct Outcome {
     pub tokens_per_second: Option<f64>,
     /// The newest checkpoint.
     pub checkpoint: PathBuf,
+    /// Steps that changed nothing, because their loss or gradient norm was not finite.
+    pub skipped_steps: usize,
     /// The metrics of every step.
     pub metrics: Vec<MetricsRow>,
     /// The trained model, without autodiff.
@@ -83,22 +83,25 @@ pub fn check_folder(config: &TrainConfig, resume: bool) -> Result<(), TrainError
 
 /// A run that is ready to train.
 pub struct TrainingRun {
-    config: TrainConfig,
-    folder: RunFolder,
-    model: ModelConfig,
-    tokenizer: Tokenizer,
-    unused: HostTensors,
-    train: Packing,
-    validation: Packing,
-    trainer: Trainer,
-    metrics: Metrics,
-    state: State,
-    /// The last checkpointed step.
-    saved: u64,
-    speed: Speed,
-    observer: Box<dyn FnMut(&RunEvent)>,
+    pub(crate) config: TrainConfig,
+    pub(crate) folder: RunFolder,
+    pub(crate) model: ModelConfig,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) unused: HostTensors,
+    pub(crate) train: Packing,
+    pub(crate) validation: Packing,
+    pub(crate) replicas: Replicas,
+    pub(crate) metrics: Metrics,
+    pub(crate) state: State,
+    pub(crate) writer: Writer,
+    pub(crate) speed: Speed,
+    pub(crate) observer: Box<dyn FnMut(&RunEvent)>,
     skipped: Arc<[CheckpointError]>,
-    interrupted: bool,
+    pub(crate) interrupted: bool,
+    pub(crate) reading: ReadPolicy,
+    pub(crate) queue: Queue,
+    /// Whether a checkpoint at the interval was put off, because its step was skipped.
+    pub(crate) checkpoint_due: bool,
 }
 
 impl TrainingRun {
@@ -113,10 +116,29 @@ impl TrainingRun {
         resume: bool,
         device: &Device,
     ) -> Result<Self, TrainError> {
+        Self::open_on(config, corpus, resume, device, &[])
+    }
+
+    /// [`open`](Self::open) with replicas of the model on `others`, which share each step with the
+    /// model on `device`. The first device writes the checkpoints.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when a step has too few sequences for the devices.
+    pub fn open_on(
+        config: &TrainConfig,
+        corpus: &PreparedCorpus,
+        resume: bool,
+        device: &Device,
+        others: &[Device],
+    ) -> Result<Self, TrainError> {
         config.check()?;
+        config.check_replicas(1 + others.len())?;
         check_folder(config, resume)?;
-        if config.precision == Precision::Bf16 && !device.supports_dtype(DType::BF16) {
-            let range = format!("f32 on the device {}, which has no bf16", config.device);
+        let mut devices = std::iter::once(device).chain(others);
+        let lacks_bf16 = devices.position(|device| !device.supports_dtype(DType::BF16));
+        if let (Precision::Bf16, Some(i)) = (config.precision, lacks_bf16) {
+            let name = config.all_devices().get(i).unwrap_or(&config.device);
+            let range = format!("f32 on the device {name}, which has no bf16");
             return Err(TrainError::OutOfRange { key: "precision", value: "bf16".into(), range });
         }
         let tokenizer = corpus.tokenizer()?;
@@ -138,28 +160,35 @@ impl TrainingRun {
             corpus: Some(serde_json::to_value(&corpus.info)?),
             ..State::default()
         };
-        let (trainer, unused, skipped) = match checkpoint {
-            None => (Trainer::new(&model, config, device), HostTensors::new(), Arc::default()),
+        let (mut unused, mut skipped) = (HostTensors::new(), Arc::default());
+        let (first, others) = match checkpoint {
+            None => {
+                let trainer = |device: &Device| Trainer::new(&model, config, device);
+                (trainer(device), others.iter().map(trainer).collect::<Vec<_>>())
+            }
             Some(checkpoint) => {
                 let corpus_then = checkpoint.state.corpus.clone().unwrap_or_default();
                 let corpus_then: Option<CorpusInfo> = serde_json::from_value(corpus_then).ok();
                 if checkpoint.config != model || corpus_then.as_ref() != Some(&corpus.info) {
                     return Err(TrainError::OtherCorpus(checkpoint.dir));
                 }
-                let trainer = resumed(&checkpoint, config, device)?;
+                let trainer = |device: &Device| resumed(&checkpoint, config, device);
+                let first = trainer(device)?;
+                let others = others.iter().map(trainer).collect::<Result<Vec<_>, _>>()?;
                 folder.remove_after(checkpoint.state.step)?;
-                let unused = checkpoint.unused()?;
+                unused = checkpoint.unused()?;
+                skipped = checkpoint.skipped.clone();
                 state = State {
                     trained_context: state.trained_context,
                     train: state.train,
                     corpus: state.corpus,
                     ..checkpoint.state
                 };
-                (trainer, unused, checkpoint.skipped)
+                (first, others)
             }
         };
         let metrics = Metrics::open(&folder, state.step)?;
-        let saved = state.step;
+        let writer = Writer::new(folder.clone(), config.keep, state.step);
         Ok(Self {
             config: config.clone(),
             folder,
@@ -168,14 +197,17 @@ impl TrainingRun {
             unused,
             train,
             validation,
-            trainer,
+            replicas: Replicas::new(first, others),
             metrics,
             state,
-            saved,
+            writer,
             speed: Speed::default(),
             observer: Box::new(|_| ()),
             skipped,
             interrupted: false,
+            reading: ReadPolicy::of(config),
+            queue: Queue::default(),
+            checkpoint_due: false,
         })
     }
 
@@ -184,6 +216,13 @@ impl TrainingRun {
     #[must_use]
     pub fn observe(self, observer: impl FnMut(&RunEvent) + 'static) -> Self {
         Self { observer: Box::new(observer), ..self }
+    }
+
+    /// Reads losses and gradient norms from the device by `reading`, instead of the policy for the
+    /// device of the configuration. The result of the run does not depend on it.
+    #[must_use]
+    pub fn reading(self, reading: ReadPolicy) -> Self {
+        Self { reading, ..self }
     }
 
     /// Steps done: 0 unless the run was resumed from a checkpoint.
@@ -218,112 +257,11 @@ impl TrainingRun {
     }
 
     pub(crate) fn trainer(&self) -> &Trainer {
-        &self.trainer
-    }
-
-    /// Trains to the last step, or until an interruption or early stopping.
-    pub(crate) fn train(
-        &mut self,
-        components: &mut TrainingComponents<Learned>,
-    ) -> Result<(), TrainError> {
-        let interrupter = components.interrupter.clone();
-        let mut events = Events::new(&self.config, components);
-        let mut stopped_early = false;
-        while self.state.step < self.config.steps && !events.should_stop() && !stopped_early {
-            stopped_early = self.train_step(&mut events)?;
-        }
-        self.interrupted = self.state.step < self.config.steps && events.should_stop();
-        if !self.folder.checkpoint(self.state.step).exists() {
-            self.checkpoint(false)?;
-        }
-        interrupter.error().map_or(Ok(()), |error| Err(error.into()))
-    }
-
-    /// Runs one step with its validation and checkpoint. Returns whether early stopping ends the
-    /// run.
-    fn train_step(&mut self, events: &mut Events<'_>) -> Result<bool, TrainError> {
-        let begun = Instant::now();
-        let step = self.state.step + 1;
-        let lr = Schedule::new(&self.config).rate(step);
-        let micro_batches = self.windows();
-        let tokens: u64 = micro_batches.iter().map(|windows| num_tokens(windows)).sum();
-        let result = self.trainer.step(&micro_batches, lr);
-        if !result.is_finite() {
-            return Err(TrainError::NotFinite { step, result, saved: self.saved });
-        }
-        let StepResult { loss, grad_norm } = result;
-        let seconds = begun.elapsed().as_secs_f64();
-        self.speed.count(tokens, seconds);
-        self.state.step = step;
-        self.state.tokens += tokens;
-        self.state.seconds += seconds;
-        self.state.train_loss = Some(loss);
-        events.step(step, StepOutput::new(loss, grad_norm, tokens as f64 / seconds), lr);
-        let (steps, last) = (self.config.steps, step == self.config.steps);
-        let (tokens, seconds) = (self.state.tokens, self.state.seconds);
-        let mut row =
-            MetricsRow { step, loss, lr, grad_norm, tokens, seconds, validation_loss: None };
-        if step.is_multiple_of(self.config.log_every) || step == 1 || last {
-            (self.observer)(&RunEvent::Step(StepProgress {
-                metrics: row.clone(),
-                steps,
-                tokens_per_second: self.speed.rate(),
-                remaining: self.speed.remaining(steps - step),
-            }));
-        }
-        let validates = step.is_multiple_of(self.config.validate_every) || last;
-        row.validation_loss = validates.then(|| self.validate());
-        row.seconds = self.state.seconds;
-        let lower = |loss: &f64| self.state.best.is_none_or(|(_, lowest)| *loss < lowest);
-        let best = row.validation_loss.filter(lower);
-        if let Some(loss) = best {
-            self.state.best = Some((step, loss));
-        }
-        let output = row.validation_loss.map(|loss| StepOutput::new(loss, f64::NAN, f64::NAN));
-        self.metrics.push(row)?;
-        if best.is_some() || last || step.is_multiple_of(self.config.checkpoint_every) {
-            self.checkpoint(best.is_some())?;
-        }
-        Ok(output.is_some_and(|output| events.validation(step, output)))
-    }
-
-    /// The windows of the next step, by micro-batch: a function of seed and step.
-    fn windows(&self) -> Vec<Vec<Window>> {
-        let k = self.config.accumulate as u64;
-        let first = self.state.step * k;
-        (first..first + k).map(|i| self.train.batch(i, self.config.batch)).collect()
-    }
-
-    fn validate(&mut self) -> f64 {
-        let begun = Instant::now();
-        let (windows, batch) = (self.config.validation_windows, self.config.batch);
-        let loss = self.trainer.validate(&self.validation, windows, batch);
-        self.state.seconds += begun.elapsed().as_secs_f64();
-        self.state.validation_loss = Some(loss);
-        (self.observer)(&RunEvent::Validation { step: self.state.step, loss });
-        loss
-    }
-
-    fn checkpoint(&mut self, best: bool) -> Result<(), TrainError> {
-        let step = self.state.step;
-        self.metrics.sync()?;
-        let contents = Contents {
-            model: self.trainer.model(),
-            config: &self.model,
-            tokenizer: &self.tokenizer,
-            optimizer: Some(self.trainer.optimizer()),
-            state: &self.state,
-            unused: &self.unused,
-        };
-        Checkpoint::write(&self.folder.checkpoint(step), &contents)?;
-        self.saved = step;
-        if best {
-            self.folder.set_best(step)?;
-        }
-        Ok(self.folder.prune(self.config.keep)?)
+        self.replicas.first()
     }
 
     pub(crate) fn into_outcome(self) -> Outcome {
+        let model = self.trainer().model().valid();
         Outcome {
             step: self.state.step,
             interrupted: self.interrupted,
@@ -332,8 +270,9 @@ impl TrainingRun {
             best: self.state.best,
             tokens_per_second: self.speed.rate(),
             checkpoint: self.folder.checkpoint(self.state.step),
+            skipped_steps: self.metrics.rows.iter().filter(|row| row.skipped).count(),
             metrics: self.metrics.rows,
-            model: self.trainer.model().valid(),
+            model,
         }
     }
 }
@@ -345,7 +284,8 @@ fn resumed(
 ) -> Result<Trainer, TrainError> {
     let device = device.clone().autodiff();
     let model = checkpoint.load_model(&device)?;
-    let optimizer = checkpoint.load_optimizer(adamw(config))?;
+    let (optimizer, skip) = adamw(config);
+    let optimizer = checkpoint.load_optimizer(optimizer)?;
     let optimizer = optimizer.ok_or_else(|| TrainError::NoOptimizer(checkpoint.dir.clone()))?;
-    Ok(Trainer::from_parts(model, optimizer, config, device))
+    Ok(Trainer::from_parts(model, optimizer, config, device).skipping_by(skip))
 }

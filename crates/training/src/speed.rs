@@ -1,6 +1,7 @@
 //! Training speed of this process, and the progress reports of a run.
 
 use crate::metrics::MetricsRow;
+use crate::update::StepResult;
 
 /// Number of first steps of a process that are not part of its speed, because memory is allocated
 /// and caches are filled in them.
@@ -11,6 +12,13 @@ const COLD_STEPS: u64 = 3;
 pub enum RunEvent {
     /// A step at the log interval.
     Step(StepProgress),
+    /// A step that changed nothing, because its loss or gradient norm is not finite.
+    Skipped {
+        /// The step, counted from 1.
+        step: u64,
+        /// Loss and gradient norm.
+        result: StepResult,
+    },
     /// A validation.
     Validation {
         /// The step after which it ran.

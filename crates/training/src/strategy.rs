@@ -80,7 +80,7 @@ impl TrainingRun {
                 step.tokens_per_second
             }));
         let model = Trainable { model: self.trainer().model().clone() };
-        let learner = Learner::new(model, adamw(config), ConstantLr::new(config.lr));
+        let learner = Learner::new(model, adamw(config).0, ConstantLr::new(config.lr));
         #[expect(clippy::arc_with_non_send_sync, reason = "burn-train takes an Arc of a strategy")]
         let exact = Arc::new(ExactLoop(Mutex::new(Some((self, Ok(()))))));
         let strategy = TrainingStrategy::Custom(exact.clone());

@@ -5,18 +5,31 @@ use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, Precision};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 
-use crate::batch::token_batch;
+use crate::batch::{num_predicted, token_batch};
 use crate::config::TrainConfig;
 use crate::gradients;
-use crate::update::{StepResult, apply_update, host};
+use crate::reading::ReadPolicy;
+use crate::reduce::{Reduce, ReduceError};
+use crate::skipping::{SkipFlag, SkippingAdamW};
+use crate::update::{StepResult, StepValues, host, queue_update, read_update};
 
 const HELD: &str = "the optimizer returned the model";
+
+/// A part of a micro-batch.
+pub(crate) struct Part {
+    pub windows: Vec<Window>,
+    /// The part of the micro-batch's predicted tokens that these windows contain: the weight of their
+    /// mean loss in the mean loss of the micro-batch.
+    pub weight: f64,
+}
 
 /// A model of any family in training.
 pub struct Trainer<M: Family = LanguageModel> {
     /// `None` only while the optimizer has the model, because burn's optimizers take it by value.
     model: Option<M>,
     optimizer: ModuleOptimizer,
+    /// Skips a step of the optimizer, if the optimizer is this crate's.
+    skip: Option<SkipFlag>,
     block_length: usize,
     device: Device,
     clip: f64,
@@ -28,7 +41,8 @@ impl<M: Family> Trainer<M> {
     pub fn new(model: &M::Config, config: &TrainConfig, device: &Device) -> Self {
         let device = device.clone().autodiff();
         let weights = M::init(model, config.seed, &device);
-        Self::from_parts(weights, adamw(config), config, device)
+        let (optimizer, skip) = adamw(config);
+        Self::from_parts(weights, optimizer, config, device).skipping_by(skip)
     }
 
     /// Creates a trainer of `model`, which must be on `device`, an autodiff device.
@@ -40,7 +54,12 @@ impl<M: Family> Trainer<M> {
     ) -> Self {
         let block_length = model.config().block_length();
         let TrainConfig { clip, precision, .. } = *config;
-        Self { model: Some(model), optimizer, block_length, device, clip, precision }
+        Self { model: Some(model), optimizer, skip: None, block_length, device, clip, precision }
+    }
+
+    /// The trainer, whose optimizer skips steps by `skip`.
+    pub(crate) fn skipping_by(self, skip: SkipFlag) -> Self {
+        Self { skip: Some(skip), ..self }
     }
 
     /// The model, on an autodiff device.
@@ -57,13 +76,61 @@ impl<M: Family> Trainer<M> {
     }
 
     /// Runs one step over `micro_batches` and averages their gradients. If the loss or the norm of
-    /// the gradient is not finite, nothing changes.
+    /// the gradient is not finite, weights and moments do not change.
     pub fn step(&mut self, micro_batches: &[Vec<Window>], lr: f64) -> StepResult {
+        let values = self.queue(micro_batches, lr, ReadPolicy::EveryStep);
+        StepValues::read_all(vec![values]).pop().unwrap_or(StepResult::NONE)
+    }
+
+    /// [`step`](Self::step), whose result stays on the device unless `reading` reads every step.
+    pub(crate) fn queue(
+        &mut self,
+        micro_batches: &[Vec<Window>],
+        lr: f64,
+        reading: ReadPolicy,
+    ) -> StepValues {
+        let parts = micro_batches.iter().map(|windows| (&windows[..], 1.0));
+        match self.sums(parts) {
+            Some(sums) => self.update(sums, micro_batches.len(), lr, reading),
+            None => StepValues::Read(StepResult::NONE),
+        }
+    }
+
+    /// [`queue`](Self::queue) for one replica of several: `parts` is its share of `count`
+    /// micro-batches, and `reduce` with its number among the replicas adds the others' shares.
+    pub(crate) fn queue_share(
+        &mut self,
+        parts: &[Part],
+        count: usize,
+        lr: f64,
+        reading: ReadPolicy,
+        (reduce, rank): (&dyn Reduce, usize),
+    ) -> Result<StepValues, ReduceError> {
+        let sums = self.sums(parts.iter().map(|part| (&part.windows[..], part.weight)));
+        let (losses, gradients) = match sums {
+            Some((losses, gradients)) => (losses, Some(gradients)),
+            None => (Tensor::zeros([1], &self.device.clone().inner()), None),
+        };
+        let gradients = gradients::flatten(self.model(), gradients);
+        let tensors = std::iter::once(losses).chain(gradients.tensors).collect();
+        let mut tensors = reduce.all_reduce(rank, tensors)?.into_iter();
+        let losses = tensors.next().ok_or(ReduceError::Lengths)?;
+        let sum = gradients::unflatten(self.model(), tensors, &gradients.has_gradient);
+        Ok(self.update((losses, sum), count, lr, reading))
+    }
+
+    /// The sums of the losses (`[1]`, off the autodiff graph) and of the gradients of batches, each
+    /// with a weight. `None` without batches.
+    fn sums<'a>(
+        &self,
+        batches: impl Iterator<Item = (&'a [Window], f64)>,
+    ) -> Option<(Tensor<1>, GradientsParams)> {
         let (mut sum, mut losses) = (None, None::<Tensor<1>>);
-        for windows in micro_batches {
+        for (windows, weight) in batches {
             let batch = token_batch(windows, self.block_length, &self.device);
             // gradients pass through the cast to the f32 weights
             let loss = self.model().clone().with_precision(self.precision).loss(&batch);
+            let loss = if weight == 1.0 { loss } else { loss * weight };
             let value = loss.clone().inner();
             losses = Some(match losses {
                 Some(losses) => losses + value,
@@ -72,14 +139,31 @@ impl<M: Family> Trainer<M> {
             let gradients = GradientsParams::from_grads(loss.backward(), self.model());
             sum = Some(gradients::add(self.model(), sum, gradients));
         }
-        let (Some(losses), Some(sum)) = (losses, sum) else {
-            return StepResult { loss: f64::NAN, grad_norm: f64::NAN };
+        losses.zip(sum)
+    }
+
+    /// Runs the optimizer with sums over `count` micro-batches.
+    fn update(
+        &mut self,
+        (losses, sum): (Tensor<1>, GradientsParams),
+        count: usize,
+        lr: f64,
+        reading: ReadPolicy,
+    ) -> StepValues {
+        let model = self.model.take().expect(HELD);
+        let (optimizer, clip) = (&mut self.optimizer, self.clip);
+        let (model, values) = match (reading, &self.skip) {
+            (ReadPolicy::EverySteps(_), Some(skip)) => {
+                queue_update(model, (optimizer, skip), losses, sum, count, clip, lr)
+            }
+            (_, skip) => {
+                let optimizer = (optimizer, skip.as_ref());
+                let (model, result) = read_update(model, optimizer, losses, sum, count, clip, lr);
+                (model, StepValues::Read(result))
+            }
         };
-        let (count, model) = (micro_batches.len(), self.model.take().expect(HELD));
-        let (model, result) =
-            apply_update(model, &mut self.optimizer, losses, sum, count, self.clip, lr);
         self.model = Some(model);
-        result
+        values
     }
 
     /// Mean loss in nats per token over `windows` windows spread evenly over `packing`, computed in
@@ -95,8 +179,7 @@ impl<M: Family> Trainer<M> {
             let until = windows.min(first + batch as u64);
             let some: Vec<Window> =
                 (first..until).map(|i| packing.window(i * all / windows)).collect();
-            let predicted = some.iter().flat_map(|window| &window.is_token[self.block_length..]);
-            let predicted = predicted.filter(|is_token| **is_token).count() as f64;
+            let predicted = num_predicted(&some, self.block_length) as f64;
             if predicted > 0.0 {
                 let loss = model.loss(&token_batch(&some, self.block_length, &device));
                 sum += host(loss)[0] * predicted;
@@ -108,12 +191,14 @@ impl<M: Family> Trainer<M> {
     }
 }
 
-/// AdamW with the hyper-parameters of `config`, without state.
-pub(crate) fn adamw(config: &TrainConfig) -> ModuleOptimizer {
-    AdamWConfig::new()
+/// AdamW with the hyper-parameters of `config`, without state, and the flag that skips its steps.
+pub(crate) fn adamw(config: &TrainConfig) -> (ModuleOptimizer, SkipFlag) {
+    let adamw = AdamWConfig::new()
         .with_beta_1(config.beta1 as f32)
         .with_beta_2(config.beta2 as f32)
         .with_epsilon(config.epsilon as f32)
         .with_weight_decay(config.weight_decay as f32)
-        .init()
+        .build();
+    let (optimizer, skip) = SkippingAdamW::new(adamw);
+    (optimizer.into(), skip)
 }

@@ -9,7 +9,7 @@ use block_transformer_checkpoint::{Checkpoint, RunFolder};
 use block_transformer_datasets::{DocumentSource, PreparedCorpus, TokenizerChoice, prepare};
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
-    Outcome, RunEvent, StepMetric, TrainConfig, TrainError, TrainingRun,
+    Outcome, ReadPolicy, RunEvent, StepMetric, TrainConfig, TrainError, TrainingRun,
 };
 use block_transformer_zoo::{LanguageModel, Precision};
 use burn::module::{Module, ModuleVisitor, Param};
@@ -204,21 +204,93 @@ fn folders_and_configurations_are_guarded() {
     refused(&config, true, "train.toml: the file is missing");
 }
 
+/// Metrics without times, up to the step `last`.
+fn metrics_up_to(last: u64, out: &Path) -> Vec<serde_json::Value> {
+    let mut rows = metrics(out);
+    rows.retain(|row| row["step"].as_u64().unwrap() <= last);
+    rows
+}
+
 #[test]
-fn a_loss_that_is_no_number_stops_the_run_and_names_the_step() {
+fn a_loss_that_is_no_number_skips_steps_and_then_stops_the_run_and_names_the_step() {
     let dir = tempfile::tempdir().unwrap();
     let corpus = corpus(dir.path());
-    let config = TrainConfig {
-        lr: 1e30,
-        warmup: 0,
-        steps: 50,
-        checkpoint_every: 1,
-        ..config(dir.path().join("run"))
+    for (name, reading, checkpoint_every) in [
+        ("each", ReadPolicy::EveryStep, 1),
+        ("some", ReadPolicy::EverySteps(4), 1),
+        ("late", ReadPolicy::EverySteps(4), 50),
+    ] {
+        let config = TrainConfig {
+            lr: 1e30,
+            warmup: 0,
+            steps: 50,
+            log_every: 50,
+            validate_every: 50,
+            checkpoint_every,
+            ..config(dir.path().join(name))
+        };
+        let run = TrainingRun::open(&config, &corpus, false, &Device::flex()).unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let skipped = seen.clone();
+        let run = run.reading(reading).observe(move |event| {
+            if let RunEvent::Skipped { step, .. } = event {
+                skipped.lock().unwrap().push(*step);
+            }
+        });
+        let error = run.launch(|training| training).unwrap_err();
+        let TrainError::NotFinite { step, saved, in_a_row, .. } = error else { panic!("{error}") };
+        assert_eq!(in_a_row, 10);
+        assert_eq!(*seen.lock().unwrap(), (step..step + 9).collect::<Vec<_>>());
+        let rows = metrics(&config.out);
+        assert_eq!(rows.len() as u64, step + 8);
+        assert!(rows.iter().all(|row| row["skipped"] == (row["step"].as_u64().unwrap() >= step)));
+        if checkpoint_every == 1 {
+            // the checkpoint before the first skipped step is kept
+            assert_eq!(saved + 1, step);
+            assert_eq!(Checkpoint::open(&config.out).unwrap().state.step, saved);
+        }
+    }
+}
+
+#[test]
+fn reading_several_steps_at_once_changes_no_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = corpus(dir.path());
+    let steps = 23;
+    let config = |name: &str| TrainConfig {
+        steps,
+        // three micro-batches: not a power of two, so that a mean is rounded
+        accumulate: 3,
+        clip: 0.5,
+        log_every: 10,
+        validate_every: 8,
+        checkpoint_every: 9,
+        ..config(dir.path().join(name))
     };
-    let error = whole(&config, &corpus, false).unwrap_err();
-    let TrainError::NotFinite { step, saved, .. } = error else { panic!("{error}") };
-    assert_eq!(saved + 1, step);
-    Checkpoint::open(&config.out).unwrap();
+    let run = |name: &str, resume, reading, interrupter: Interrupter| {
+        let run = TrainingRun::open(&config(name), &corpus, resume, &Device::flex()).unwrap();
+        run.reading(reading).launch(|training| training.with_interrupter(interrupter)).unwrap()
+    };
+    let expected = run("each", false, ReadPolicy::EveryStep, Interrupter::new());
+    let all = run("all", false, ReadPolicy::EverySteps(1000), Interrupter::new());
+    assert_eq!(bits(&all.model), bits(&expected.model));
+    assert_eq!(metrics(&config("all").out), metrics(&config("each").out));
+
+    // wherever an interrupt falls, the rows end at the checkpoint and the rest is the same
+    let interrupter = Interrupter::new();
+    let stop = interrupter.clone();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(60));
+        stop.stop(None);
+    });
+    let half = run("some", false, ReadPolicy::EverySteps(5), interrupter);
+    thread.join().unwrap();
+    assert_eq!(half.metrics.last().map_or(0, |row| row.step), half.step);
+    assert_eq!(Checkpoint::open(&config("some").out).unwrap().state.step, half.step);
+    assert_eq!(metrics(&config("some").out), metrics_up_to(half.step, &config("each").out));
+    let rest = run("some", true, ReadPolicy::EverySteps(7), Interrupter::new());
+    assert_eq!(bits(&rest.model), bits(&expected.model));
+    assert_eq!(metrics(&config("some").out), metrics(&config("each").out));
 }
 
 #[test]

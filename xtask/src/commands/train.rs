@@ -11,7 +11,7 @@ use std::io::stdout;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use block_transformer_checkpoint::RunFolder;
 use block_transformer_datasets::{CorpusRequest, PreparedCorpus};
 use block_transformer_generation::sample_text;
@@ -74,7 +74,9 @@ impl Args {
         config.check().map_err(in_flags)?;
         check_folder(&config, resume).map_err(in_flags)?;
         ensure!(!config.corpus.is_empty(), CORPUS_NEEDED);
-        let device = device::open(config.device)?;
+        let devices = config.all_devices().iter().map(|&name| device::open(name));
+        let devices = devices.collect::<Result<Vec<Device>>>()?;
+        let (device, others) = devices.split_first().context("no device")?;
         ensure!(
             !(own_tokenizer && is_prepared(&config.corpus)),
             "--corpus {}: a prepared corpus has its tokenizer; leave out the flag that chooses one",
@@ -87,7 +89,8 @@ impl Args {
             out: None,
         })?;
         say!("{}", summary(&corpus));
-        let run = TrainingRun::open(&config, &corpus, resume, &device).map_err(in_flags)?;
+        let run = TrainingRun::open_on(&config, &corpus, resume, device, others);
+        let run = run.map_err(in_flags)?;
         warn_of_skipped(run.skipped().iter());
         match (resume, run.step()) {
             (false, _) => {}
@@ -100,7 +103,7 @@ impl Args {
             say!("interrupted after step {}; --resume continues from there", outcome.step);
             return Ok(ExitCode::from(INTERRUPTED));
         }
-        write_sample(&config, &outcome, &corpus.tokenizer()?, &device)?;
+        write_sample(&config, &outcome, &corpus.tokenizer()?, device)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -108,6 +111,7 @@ impl Args {
     /// and flags. With it comes whether the run is resumed.
     fn effective(mut self) -> Result<(TrainConfig, Origin, bool)> {
         self.flags.tokenizer = self.tokenizer.choice();
+        self.flags.settle_devices();
         let mut origin = Origin::new(&self.flags, self.config.as_deref())?;
         let layered = TrainConfig::layered(self.config.as_deref(), &self.flags);
         let mut config = layered.map_err(|error| origin.reword(error))?;
@@ -151,6 +155,10 @@ fn report(config: &TrainConfig, corpus: &PreparedCorpus, outcome: &Outcome) -> R
     );
     if let Some((step, loss)) = outcome.best {
         say!("best validation loss {loss:.4} after step {step}");
+    }
+    if outcome.skipped_steps > 0 {
+        let reason = "because their loss or gradient norm was not finite";
+        say!("{} steps were skipped, {reason}", outcome.skipped_steps);
     }
     if let Some(rate) = outcome.tokens_per_second {
         say!("{rate:.0} tokens/s, the first 3 steps not counted");

@@ -5,7 +5,8 @@ use block_transformer_training::MetricsRow;
 
 /// Training and validation loss by step, with the loss of token frequencies as a level.
 pub(super) fn plot(title: &str, rows: &[MetricsRow], frequency_loss: f64) -> Plot {
-    let train: Vec<(f64, f64)> = rows.iter().map(|row| (row.step as f64, row.loss)).collect();
+    let trained = rows.iter().filter(|row| !row.skipped);
+    let train: Vec<(f64, f64)> = trained.map(|row| (row.step as f64, row.loss)).collect();
     let validation = rows.iter().filter_map(|row| Some((row.step as f64, row.validation_loss?)));
     let window = (rows.len() as f64 / 30.0).max(2.0);
     let frequencies = format!("token frequencies alone ({frequency_loss:.2})");

@@ -29,6 +29,10 @@ pub(super) struct Flags {
     /// Device to compute on [default: flex]
     #[arg(long, value_name = "NAME", value_parser = crate::device::parser())]
     device: Option<DeviceName>,
+    /// Devices that share each step, each with the whole model, such as cuda:0,cuda:1
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = crate::device::parser())]
+    #[arg(conflicts_with = "device")]
+    devices: Option<Vec<DeviceName>>,
     /// Format of the operands of matrix products; everything else is f32 [default: f32]
     #[arg(long, value_name = "FORMAT", value_parser = crate::device::training_precision())]
     precision: Option<Precision>,
@@ -88,6 +92,15 @@ pub(super) struct Flags {
     log_every: Option<u64>,
     #[arg(skip)]
     pub tokenizer: Option<TokenizerChoice>,
+}
+
+impl Flags {
+    /// Lets a given `--device` replace the devices of a configuration file.
+    pub(super) fn settle_devices(&mut self) {
+        if self.device.is_some() {
+            self.devices = Some(Vec::new());
+        }
+    }
 }
 
 /// The origin of the keys of a configuration, for the remedies of errors.

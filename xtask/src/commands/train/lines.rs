@@ -14,6 +14,10 @@ impl<W: Write> Lines<W> {
     pub(super) fn print(&mut self, event: &RunEvent) {
         let line = match event {
             RunEvent::Step(progress) => step(progress),
+            RunEvent::Skipped { step, result } => {
+                let not_finite = if result.loss.is_finite() { "gradient norm" } else { "loss" };
+                format!("step {step}: skipped, because the {not_finite} is not finite")
+            }
             RunEvent::Validation { step, loss } => {
                 format!("step {step}: validation loss {loss:.4}")
             }

@@ -1,0 +1,164 @@
+//! The replicas of a data-parallel run. Each has the whole model on a device of its own, and computes
+//! the gradients of a part of each step.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use block_transformer_datasets::Window;
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel};
+
+use crate::batch::num_predicted;
+use crate::reading::ReadPolicy;
+use crate::reduce::{HostReduce, Reduce, ReduceError};
+use crate::trainer::{Part, Trainer};
+use crate::update::StepValues;
+
+/// One step of one replica.
+struct Share {
+    parts: Vec<Part>,
+    /// Micro-batches of the step, over all replicas.
+    count: usize,
+    lr: f64,
+    reading: ReadPolicy,
+}
+
+/// The replicas of a run: the first one computes on the thread of the run, each other one on a thread
+/// of its own. All have the same weights after every step.
+pub(crate) struct Replicas {
+    first: Trainer,
+    others: Vec<(Sender<Share>, JoinHandle<()>)>,
+    reduce: Arc<dyn Reduce>,
+}
+
+impl Replicas {
+    /// Starts the threads of `others`, which must have the same weights as `first`.
+    pub(crate) fn new(first: Trainer, others: Vec<Trainer>) -> Self {
+        // collectives between GPUs belong here, chosen by the devices of the trainers
+        let reduce: Arc<dyn Reduce> = Arc::new(HostReduce::new(1 + others.len()));
+        let start = |(i, trainer): (usize, Trainer)| {
+            let (sender, receiver) = channel();
+            let member = Member { rank: i + 1, reduce: reduce.clone() };
+            (sender, thread::spawn(move || work(trainer, &member, &receiver)))
+        };
+        let others = others.into_iter().enumerate().map(start).collect();
+        Self { first, others, reduce }
+    }
+
+    /// The trainer whose weights are validated and saved.
+    pub(crate) fn first(&self) -> &Trainer {
+        &self.first
+    }
+
+    /// Runs one step over `micro_batches`, as [`Trainer::queue`] does on one device.
+    ///
+    /// # Errors
+    /// When a replica stopped.
+    pub(crate) fn queue(
+        &mut self,
+        micro_batches: Vec<Vec<Window>>,
+        lr: f64,
+        reading: ReadPolicy,
+    ) -> Result<StepValues, ReduceError> {
+        if self.others.is_empty() {
+            return Ok(self.first.queue(&micro_batches, lr, reading));
+        }
+        let count = micro_batches.len();
+        let block_length = self.first.model().config().block_length();
+        let mut shares = shares(micro_batches, 1 + self.others.len(), block_length).into_iter();
+        let mine = shares.next().unwrap_or_default();
+        for (rank, ((sender, _), parts)) in self.others.iter().zip(shares).enumerate() {
+            let share = Share { parts, count, lr, reading };
+            sender.send(share).map_err(|_| ReduceError::Stopped(rank + 1))?;
+        }
+        self.first.queue_share(&mine, count, lr, reading, (&*self.reduce, 0))
+    }
+}
+
+impl Drop for Replicas {
+    fn drop(&mut self) {
+        self.reduce.leave(0);
+        for (sender, thread) in self.others.drain(..) {
+            drop(sender);
+            // a panic of the thread has been reported already
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A replica's place in the sums. It leaves them when its thread ends, also by a panic.
+struct Member {
+    rank: usize,
+    reduce: Arc<dyn Reduce>,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.reduce.leave(self.rank);
+    }
+}
+
+/// The thread of a replica. It ends with the run, or with the first sum that fails.
+fn work(mut trainer: Trainer<LanguageModel>, member: &Member, shares: &Receiver<Share>) {
+    for Share { parts, count, lr, reading } in shares {
+        let place = (&*member.reduce, member.rank);
+        if trainer.queue_share(&parts, count, lr, reading, place).is_err() {
+            return;
+        }
+    }
+}
+
+/// Divides `micro_batches` among `ranks` replicas: whole micro-batches if their number is a multiple of
+/// `ranks`, otherwise a part of each micro-batch.
+fn shares(micro_batches: Vec<Vec<Window>>, ranks: usize, block_length: usize) -> Vec<Vec<Part>> {
+    let count = micro_batches.len();
+    let mut shares: Vec<Vec<Part>> = (0..ranks).map(|_| Vec::new()).collect();
+    for (i, windows) in micro_batches.into_iter().enumerate() {
+        if count.is_multiple_of(ranks) {
+            shares[i / (count / ranks)].push(Part { windows, weight: 1.0 });
+            continue;
+        }
+        let all = num_predicted(&windows, block_length);
+        for (rank, share) in shares.iter_mut().enumerate() {
+            let part = rank * windows.len() / ranks..(rank + 1) * windows.len() / ranks;
+            let windows = windows[part].to_vec();
+            let weight = num_predicted(&windows, block_length) as f64 / all as f64;
+            // a part without predicted tokens has no mean loss
+            if weight != 0.0 {
+                share.push(Part { windows, weight });
+            }
+        }
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A window of two blocks of two, with `tokens` tokens.
+    fn window(id: u32, tokens: usize) -> Window {
+        Window { ids: vec![id; 4], is_token: (0..4).map(|i| i < tokens).collect() }
+    }
+
+    /// Ids of windows with their weight, by replica.
+    fn divided(micro_batches: Vec<Vec<Window>>, ranks: usize) -> Vec<Vec<(Vec<u32>, f64)>> {
+        let part = |part: Part| (part.windows.iter().map(|w| w.ids[0]).collect(), part.weight);
+        let shares = shares(micro_batches, ranks, 2);
+        shares.into_iter().map(|share| share.into_iter().map(part).collect()).collect()
+    }
+
+    #[test]
+    fn every_window_has_one_replica_and_the_weights_are_those_of_one_device() {
+        let batches = || vec![vec![window(0, 4), window(1, 3)], vec![window(2, 4), window(3, 2)]];
+        let whole = divided(batches(), 2);
+        assert_eq!(whole, [[(vec![0, 1], 1.0)], [(vec![2, 3], 1.0)]]);
+        // the windows have 2, 1, 2 and 0 predicted tokens
+        let parts = divided(vec![batches().concat()], 2);
+        assert_eq!(parts, [[(vec![0, 1], 0.6)], [(vec![2, 3], 0.4)]]);
+        let parts = divided(vec![vec![window(2, 4), window(3, 2)]], 2);
+        assert_eq!(parts, [vec![(vec![2], 1.0)], vec![]]);
+        let uneven = divided(vec![vec![window(0, 4), window(1, 4), window(2, 4)]], 2);
+        assert_eq!(uneven, [[(vec![0], 1.0 / 3.0)], [(vec![1, 2], 2.0 / 3.0)]]);
+    }
+}
