@@ -135,6 +135,8 @@ fn shares(micro_batches: Vec<Vec<Window>>, ranks: usize, block_length: usize) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TrainConfig;
+    use burn::tensor::Device;
 
     /// A window of two blocks of two, with `tokens` tokens.
     fn window(id: u32, tokens: usize) -> Window {
@@ -160,5 +162,20 @@ mod tests {
         assert_eq!(parts, [vec![(vec![2], 1.0)], vec![]]);
         let uneven = divided(vec![vec![window(0, 4), window(1, 4), window(2, 4)]], 2);
         assert_eq!(uneven, [[(vec![0], 1.0 / 3.0)], [(vec![1, 2], 2.0 / 3.0)]]);
+    }
+
+    #[test]
+    fn a_replica_that_fails_ends_the_step_and_no_thread_waits_forever() {
+        let config = TrainConfig::from_preset("debug-block").unwrap();
+        let trainer = |vocabulary| {
+            let model = config.model.clone().with_vocab_size(vocabulary);
+            Trainer::new(&model, &config, &Device::flex())
+        };
+        let mut replicas = Replicas::new(trainer(64), vec![trainer(128)]);
+        let step = || vec![vec![Window { ids: vec![3; 16], is_token: vec![true; 16] }; 2]];
+        let mut queue = || replicas.queue(step(), 1e-3, ReadPolicy::EveryStep).err();
+        assert_eq!(queue(), Some(ReduceError::Lengths));
+        assert_eq!(queue(), Some(ReduceError::Stopped(1)));
+        drop(replicas);
     }
 }

@@ -219,7 +219,8 @@ impl TrainingRun {
     }
 
     /// Reads losses and gradient norms from the device by `reading`, instead of the policy for the
-    /// device of the configuration. The result of the run does not depend on it.
+    /// devices of the configuration. The run ends with the same weights; on devices without f64, they
+    /// differ by the rounding of the clip factor.
     #[must_use]
     pub fn reading(self, reading: ReadPolicy) -> Self {
         Self { reading, ..self }
