@@ -41,7 +41,7 @@ pub(crate) enum StepValues {
     Read(StepResult),
     /// The sums of the losses and of the squares of the gradient, `[2]`, over `count` micro-batches.
     Unread {
-        sums: Tensor<1>,
+        sums: Box<Tensor<1>>,
         count: usize,
     },
 }
@@ -50,7 +50,7 @@ impl StepValues {
     /// Copies the results of `steps` to the host, in one transfer.
     pub(crate) fn read_all(steps: Vec<Self>) -> Vec<StepResult> {
         let unread = |step: &Self| match step {
-            Self::Unread { sums, .. } => Some(sums.clone()),
+            Self::Unread { sums, .. } => Some((**sums).clone()),
             Self::Read(_) => None,
         };
         let unread: Vec<Tensor<1>> = steps.iter().filter_map(unread).collect();
@@ -145,7 +145,7 @@ pub(crate) fn queue_update<M: Module>(
     let gradients = gradients::scale_by(&model, sum, &factor);
     let model = optimizer.step(lr, model, gradients);
     skip.set(None);
-    (model, StepValues::Unread { sums, count })
+    (model, StepValues::Unread { sums: Box::new(sums), count })
 }
 
 pub(crate) fn host(tensor: Tensor<1>) -> Vec<f64> {
