@@ -39,15 +39,14 @@ fn whole(case: &Case, device: &Device) -> [Vec<f32>; 2] {
 #[test]
 fn self_attention_and_its_gradient_equal_those_of_flex() {
     for (name, device) in runtimes() {
+        // few cases: both runtimes take most of the time to compile the kernels of each width
         for (time, group, head_dim, rotary_pct, padded) in [
-            (1, 1, 8, 0.25, false),
-            (5, 1, 16, 0.25, false),
-            (6, 2, 12, 1.0, false),
-            (32, 1, 64, 0.25, false),
-            (7, 1, 16, 0.25, true),  // composed in chunks
-            (40, 4, 16, 0.5, false), // composed in chunks
-            (6, 1, 72, 0.25, false), // a head too wide for the kernel
-            (5, 1, 16, 0.0, false),  // no rotation
+            (32, 1, 8, 0.25, false),
+            (6, 2, 8, 1.0, false),
+            (7, 1, 8, 0.25, true),   // composed in chunks
+            (40, 4, 8, 0.5, false),  // composed in chunks
+            (5, 1, 8, 0.0, false),   // no rotation
+            (3, 1, 66, 0.25, false), // a head too wide for the kernel
         ] {
             let case = Case { time, group, head_dim, rotary_pct, padded };
             let (ours, theirs) = (whole(&case, &device), whole(&case, &Device::flex()));
@@ -90,7 +89,7 @@ fn cached(group: usize, head_dim: usize, device: &Device) -> Vec<Vec<f32>> {
 #[test]
 fn attention_over_a_cache_equals_that_of_flex() {
     for (name, device) in runtimes() {
-        for (group, head_dim) in [(1, 16), (2, 24)] {
+        for (group, head_dim) in [(1, 8), (2, 12)] {
             let ours = cached(group, head_dim, &device);
             let theirs = cached(group, head_dim, &Device::flex());
             for (step, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {

@@ -161,6 +161,11 @@ pub fn layer_norm(
     cube::layer_norm(x, gamma, beta, epsilon)
 }
 
+/// Whether [`adamw`] applies to tensors on `device`.
+pub fn has_adamw(device: &Device) -> bool {
+    cube::serves(device)
+}
+
 /// A step of AdamW in one pass: `weights`, first and second moment, which are written in place.
 /// `control` is `[2]`: the factor of the gradient, and 1 for a step that changes nothing, otherwise 0.
 ///
@@ -177,7 +182,7 @@ pub fn adamw<const D: usize>(
 
 /// Whether [`choose`] applies to logits on `device`.
 pub fn chooses(device: &Device) -> bool {
-    cube::chooses(device)
+    cube::serves(device)
 }
 
 /// Chooses the token of each row on the device, with the random numbers of `place`, and writes it to

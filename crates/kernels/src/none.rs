@@ -84,7 +84,7 @@ pub(crate) fn choose(
     None
 }
 
-pub(crate) fn chooses(_: &Device) -> bool {
+pub(crate) fn serves(_: &Device) -> bool {
     false
 }
 

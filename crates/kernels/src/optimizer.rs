@@ -41,7 +41,7 @@ impl SquareSums {
     pub fn new(sizes: impl IntoIterator<Item = usize>, device: &Device) -> Option<Self> {
         let parts: usize =
             sizes.into_iter().map(|size| size.div_ceil(Self::ELEMENTS_PER_PART)).sum();
-        cube::chooses(device).then(|| Self { parts: Tensor::zeros([parts], device), used: 0 })
+        cube::serves(device).then(|| Self { parts: Tensor::zeros([parts], device), used: 0 })
     }
 
     /// Adds the squares of `x`.

@@ -39,7 +39,8 @@ pub use rotary::Rotary;
 pub use scores::score_targets;
 
 pub use block_transformer_kernels::{
-    Draw, Draws, Indices, TargetScore, batch_invariant_rows, choose, chooses, int_tensor, max_of,
+    AdamWStep, Draw, Draws, Indices, SquareSums, TargetScore, adamw, batch_invariant_rows, choose,
+    chooses, has_adamw, int_tensor, max_of,
 };
 
 /// Replaces each logit `x` by `e^((x - max) * scale)`, the softmax weight of the logit before

@@ -2,22 +2,41 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::optim::{AdamW, AdamWState, Optimizer};
+use block_transformer_layers::{AdamWStep, adamw};
+use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::{Bool, Device, Tensor};
 
-/// Whether the next step is skipped: `[1]`, on the device of the weights. `None` runs every step
-/// without looking.
+/// What the device decides about the next step.
+#[derive(Clone)]
+pub(crate) enum Decision {
+    /// Whether the step is skipped, `[1]`. The gradients are scaled.
+    Skip(Tensor<1, Bool>),
+    /// For the kernel: the factor of the gradients, and 1 if the step is skipped, otherwise 0, `[2]`.
+    Control(Tensor<1>),
+}
+
+/// The decision about the next step, on the device of the weights. `None` runs every step without
+/// looking.
 #[derive(Clone, Default)]
-pub(crate) struct SkipFlag(Arc<Mutex<Option<Tensor<1, Bool>>>>);
+pub(crate) struct SkipFlag(Arc<Mutex<Option<Decision>>>);
 
 impl SkipFlag {
-    pub(crate) fn set(&self, skip: Option<Tensor<1, Bool>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = skip;
+    pub(crate) fn set(&self, decision: Option<Decision>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = decision;
     }
 
-    fn get(&self) -> Option<Tensor<1, Bool>> {
+    fn get(&self) -> Option<Decision> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Hyper-parameters of AdamW.
+#[derive(Clone, Copy)]
+pub(crate) struct Constants {
+    pub beta_1: f32,
+    pub beta_2: f32,
+    pub epsilon: f32,
+    pub weight_decay: f32,
 }
 
 /// burn's AdamW, with the same state. A skipped step leaves weights and moments as they are; it
@@ -25,14 +44,50 @@ impl SkipFlag {
 #[derive(Clone)]
 pub(crate) struct SkippingAdamW {
     adamw: AdamW,
+    constants: Constants,
     skip: SkipFlag,
 }
 
 impl SkippingAdamW {
-    /// `adamw`, which does not use AMSGrad, and the flag that skips its steps.
-    pub(crate) fn new(adamw: AdamW) -> (Self, SkipFlag) {
+    /// AdamW without AMSGrad, and the flag that skips its steps.
+    pub(crate) fn new(constants: Constants) -> (Self, SkipFlag) {
+        let adamw = AdamWConfig::new()
+            .with_beta_1(constants.beta_1)
+            .with_beta_2(constants.beta_2)
+            .with_epsilon(constants.epsilon)
+            .with_weight_decay(constants.weight_decay)
+            .build();
         let skip = SkipFlag::default();
-        (Self { adamw, skip: skip.clone() }, skip)
+        (Self { adamw, constants, skip: skip.clone() }, skip)
+    }
+
+    /// The step as a kernel.
+    fn in_one_pass<const D: usize>(
+        &self,
+        lr: f64,
+        weights: Tensor<D>,
+        gradient: &Tensor<D>,
+        state: Option<AdamWState<D>>,
+        control: &Tensor<1>,
+    ) -> (Tensor<D>, Option<AdamWState<D>>) {
+        let Constants { beta_1, beta_2, epsilon, weight_decay } = self.constants;
+        let (time, first, second) = match state {
+            Some(AdamWState { momentum }) => (momentum.time, momentum.moment_1, momentum.moment_2),
+            None => (0, weights.zeros_like(), weights.zeros_like()),
+        };
+        let time = time + 1;
+        let step = AdamWStep {
+            beta_1,
+            beta_2,
+            correction_1: 1.0 - beta_1.powi(time as i32),
+            correction_2: 1.0 - beta_2.powi(time as i32),
+            epsilon,
+            decay: (lr * f64::from(weight_decay)) as f32,
+            lr: lr as f32,
+        };
+        let done = adamw([weights, first, second], gradient, control, step);
+        let [weights, first, second] = done.unwrap_or_else(|unchanged| unchanged);
+        (weights, Some(AdamWState::new(AdaptiveMomentumState::new(time, first, second))))
     }
 }
 
@@ -46,8 +101,12 @@ impl Optimizer for SkippingAdamW {
         gradient: Tensor<D>,
         state: Option<AdamWState<D>>,
     ) -> (Tensor<D>, Option<AdamWState<D>>) {
-        let Some(skip) = self.skip.get() else {
-            return self.adamw.step(lr, weights, gradient, state);
+        let skip = match self.skip.get() {
+            None => return self.adamw.step(lr, weights, gradient, state),
+            Some(Decision::Control(control)) => {
+                return self.in_one_pass(lr, weights, &gradient, state, &control);
+            }
+            Some(Decision::Skip(skip)) => skip,
         };
         let skip = skip.reshape([1; D]).expand(weights.dims());
         // a selection, not a product with 0, which would keep values that are not finite
@@ -76,7 +135,6 @@ impl Optimizer for SkippingAdamW {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::optim::AdamWConfig;
 
     fn values(tensor: &Tensor<1>) -> Vec<f32> {
         tensor.to_data().iter::<f32>().collect()
@@ -86,9 +144,10 @@ mod tests {
     fn a_skipped_step_leaves_weights_and_moments_and_another_one_is_burns() {
         let device = Device::flex();
         let tensor = |values: [f32; 2]| Tensor::<1>::from_data(values, &device);
-        let flag = |skip: bool| Some(Tensor::<1, Bool>::from_data([skip], &device));
-        let burns = AdamWConfig::new().with_weight_decay(0.1).build();
-        let (adamw, skip) = SkippingAdamW::new(burns.clone());
+        let flag = |skip: bool| Some(Decision::Skip(Tensor::<1, Bool>::from_data([skip], &device)));
+        let burns = AdamWConfig::new().with_beta_2(0.99).with_weight_decay(0.1).build();
+        let constants = Constants { beta_1: 0.9, beta_2: 0.99, epsilon: 1e-5, weight_decay: 0.1 };
+        let (adamw, skip) = SkippingAdamW::new(constants);
         let (weights, gradient) = (tensor([1.0, -2.0]), tensor([0.5, 0.25]));
         let nan = tensor([f32::NAN, f32::INFINITY]);
 

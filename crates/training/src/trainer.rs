@@ -2,7 +2,7 @@
 
 use block_transformer_datasets::{Packing, Window};
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, Precision};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 
 use crate::batch::{num_predicted, token_batch};
@@ -10,7 +10,7 @@ use crate::config::TrainConfig;
 use crate::gradients;
 use crate::reading::ReadPolicy;
 use crate::reduce::{Reduce, ReduceError};
-use crate::skipping::{SkipFlag, SkippingAdamW};
+use crate::skipping::{Constants, SkipFlag, SkippingAdamW};
 use crate::update::{StepResult, StepValues, host, queue_update, read_update};
 
 const HELD: &str = "the optimizer returned the model";
@@ -193,12 +193,11 @@ impl<M: Family> Trainer<M> {
 
 /// AdamW with the hyper-parameters of `config`, without state, and the flag that skips its steps.
 pub(crate) fn adamw(config: &TrainConfig) -> (ModuleOptimizer, SkipFlag) {
-    let adamw = AdamWConfig::new()
-        .with_beta_1(config.beta1 as f32)
-        .with_beta_2(config.beta2 as f32)
-        .with_epsilon(config.epsilon as f32)
-        .with_weight_decay(config.weight_decay as f32)
-        .build();
-    let (optimizer, skip) = SkippingAdamW::new(adamw);
+    let (optimizer, skip) = SkippingAdamW::new(Constants {
+        beta_1: config.beta1 as f32,
+        beta_2: config.beta2 as f32,
+        epsilon: config.epsilon as f32,
+        weight_decay: config.weight_decay as f32,
+    });
     (optimizer.into(), skip)
 }

@@ -1,11 +1,12 @@
 //! The update of a training step. Parity tests and benchmarks use the same code.
 
+use block_transformer_layers::has_adamw;
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Tensor};
 
 use crate::gradients;
-use crate::skipping::SkipFlag;
+use crate::skipping::{Decision, SkipFlag};
 
 /// As in `torch.nn.utils.clip_grad_norm_`.
 const NORM_EPSILON: f64 = 1e-6;
@@ -113,7 +114,7 @@ pub(crate) fn read_update<M: Module>(
         return (optimizer.step(lr, model, gradients), result);
     }
     let Some(skip) = skip else { return (model, result) };
-    skip.set(Some(Tensor::from_data([true], &device)));
+    skip.set(Some(Decision::Skip(Tensor::from_data([true], &device))));
     let model = optimizer.step(lr, model, sum);
     skip.set(None);
     (model, result)
@@ -141,8 +142,15 @@ pub(crate) fn queue_update<M: Module>(
     let clip = Tensor::<1>::full([1], clip, (&device, wide));
     let factor = (clip / (norm + NORM_EPSILON)).clamp_max(1.0) / n;
     let factor = factor.cast(squares.dtype());
-    skip.set(Some(sums.clone().is_finite().bool_not().any()));
-    let gradients = gradients::scale_by(&model, sum, &factor);
+    let is_bad = sums.clone().is_finite().bool_not().any();
+    let gradients = if has_adamw(&device) {
+        let control = vec![factor, is_bad.float().cast(squares.dtype())];
+        skip.set(Some(Decision::Control(Tensor::cat(control, 0))));
+        sum
+    } else {
+        skip.set(Some(Decision::Skip(is_bad)));
+        gradients::scale_by(&model, sum, &factor)
+    };
     let model = optimizer.step(lr, model, gradients);
     skip.set(None);
     (model, StepValues::Unread { sums: Box::new(sums), count })
@@ -156,11 +164,10 @@ pub(crate) fn host(tensor: Tensor<1>) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::batch::token_batch;
-    use crate::skipping::SkippingAdamW;
+    use crate::skipping::{Constants, SkippingAdamW};
     use block_transformer_datasets::Window;
     use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, preset};
     use burn::module::{ModuleVisitor, Param};
-    use burn::optim::AdamWConfig;
     use burn::tensor::Device;
 
     const STEPS: usize = 5;
@@ -184,7 +191,8 @@ mod tests {
         let device = Device::flex().autodiff();
         let config = preset("debug-block").unwrap().model.clone().with_vocab_size(64);
         let mut model = LanguageModel::init(&config, 0, &device);
-        let (adamw, skip) = SkippingAdamW::new(AdamWConfig::new().with_weight_decay(0.1).build());
+        let constants = Constants { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-5, weight_decay: 0.1 };
+        let (adamw, skip) = SkippingAdamW::new(constants);
         let mut optimizer = ModuleOptimizer::from(adamw);
         let (mut weights, mut values) = (Vec::new(), Vec::new());
         for step in 0..STEPS {

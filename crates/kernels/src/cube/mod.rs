@@ -187,8 +187,8 @@ pub(crate) fn square_sums<const D: usize>(
     Tensor::from_dispatch(Dispatch::square_sums(x, parts.into_dispatch(), offset))
 }
 
-/// See [`crate::chooses`].
-pub(crate) fn chooses(device: &Device) -> bool {
+/// Whether the kernels of this folder serve `device`.
+pub(crate) fn serves(device: &Device) -> bool {
     is_cube_device(device)
 }
 
