@@ -9,6 +9,7 @@ mod cli;
 mod dashboard;
 mod eval;
 mod eval_pg19;
+mod gpu_check;
 mod kill;
 mod old_run;
 mod own_model;

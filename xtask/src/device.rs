@@ -45,6 +45,9 @@ impl TypedValueParser for DeviceParser {
 /// Opens the device of `--device`.
 pub(crate) fn open(name: DeviceName) -> Result<Device> {
     name.open().map_err(|error| {
+        if matches!(error, DeviceError::Unusable { .. }) {
+            return anyhow::anyhow!("--device {name}: {error}");
+        }
         let DeviceError::NotBuilt(device) = &error else { return error.into() };
         let (feature, package) = (device.feature(), env!("CARGO_PKG_NAME"));
         let remedy = if program::name() == env!("CARGO_BIN_NAME") {

@@ -1,10 +1,13 @@
-//! Devices by name, and the memory of the process and the machine.
+//! Devices by name, what they need from the machine, and the memory of the process and the machine.
 //!
 //! The features of this crate choose which backends of burn are built in: `flex`, `ndarray`,
 //! `cuda`, `wgpu` and `cubecl-cpu`. No feature is on by default.
 
+mod disk;
 mod memory;
 mod name;
+pub mod probe;
 
+pub use disk::free_disk;
 pub use memory::{keep_freed_memory, machine_memory};
 pub use name::{DeviceError, DeviceName};

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::memory::machine_memory;
+use crate::probe::Fault;
 
 /// A device of one of burn's backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,14 @@ pub enum DeviceError {
     /// The backend of the device was not built in.
     #[error("the device `{0}` was not built in; build with the feature `{feature}`", feature = .0.feature())]
     NotBuilt(DeviceName),
+    /// The machine lacks something that the device needs.
+    #[error("the device `{device}` cannot be used: {fault}; {remedy}", remedy = .fault.remedy())]
+    Unusable {
+        /// The device.
+        device: DeviceName,
+        /// What is missing.
+        fault: Fault,
+    },
 }
 
 impl DeviceName {
@@ -90,8 +99,37 @@ impl DeviceName {
     /// Opens the device.
     ///
     /// # Errors
-    /// [`DeviceError::NotBuilt`] when the backend was not built in.
+    /// [`DeviceError::NotBuilt`] when the backend was not built in, [`DeviceError::Unusable`] when
+    /// the machine has no such device or no driver for it.
     pub fn open(self) -> Result<Device, DeviceError> {
+        let opened = self.opened()?;
+        self.check_machine(&opened)
+            .map_err(|fault| DeviceError::Unusable { device: self, fault })?;
+        Ok(opened)
+    }
+
+    /// Checks what CubeCL needs when it first uses the device; it would panic then.
+    #[allow(unused_variables, reason = "used where a feature is on")]
+    fn check_machine(self, device: &Device) -> Result<(), Fault> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda(index) => crate::probe::CudaParts::of_system().check(index),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu | Self::WgpuCpu => {
+                let adapters = Device::enumerate(burn::tensor::DeviceType::Wgpu);
+                let found = match self {
+                    Self::Wgpu => !adapters.is_empty(),
+                    _ => adapters.iter().any(|adapter| adapter == device),
+                };
+                let processor = self == Self::WgpuCpu;
+                if found { Ok(()) } else { Err(Fault::Adapter { processor }) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the device; a GPU is not used yet.
+    fn opened(self) -> Result<Device, DeviceError> {
         match self {
             #[cfg(feature = "flex")]
             Self::Flex => Ok(Device::flex()),
@@ -172,7 +210,7 @@ mod tests {
     #[test]
     fn a_backend_that_is_not_built_in_is_an_error_that_names_its_feature() {
         for device in DeviceName::ALL {
-            if let Err(error) = device.open() {
+            if let Err(error @ DeviceError::NotBuilt(_)) = device.open() {
                 assert_eq!(error, DeviceError::NotBuilt(device));
                 assert!(error.to_string().contains(&format!("feature `{}`", device.feature())));
             }

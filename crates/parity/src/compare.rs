@@ -7,30 +7,40 @@ use crate::case::Case;
 use crate::error::ParityError;
 use crate::greedy;
 use crate::quantity::{Quantity, largest, values};
+use crate::tolerance::Products;
 use crate::training;
 
-/// Absolute tolerance of embeddings and logits: f32 rounding through a few layers.
-const VALUES: f64 = 1e-4;
-/// Absolute tolerance of losses, which are means over many tokens.
-const LOSSES: f64 = 1e-5;
-/// Tolerance of the largest difference of a gradient, relative to its largest element.
-const GRADIENTS: f64 = 1e-4;
-
-/// Computes on `device` every quantity that `case` records, and compares it with the recorded one.
+/// Computes on `device` every quantity that `case` records, and compares it with the recorded one
+/// within the tolerances of f32.
 ///
 /// # Errors
 /// When a file is damaged or a recorded tensor is missing. Differences are not errors.
 pub fn compare(case: &Case, device: &Device) -> Result<Vec<Quantity>, ParityError> {
+    compare_products(case, device, Products::F32)
+}
+
+/// Like [`compare`], within the tolerances of `products`. With [`Products::Tf32`], a greedy id may
+/// differ from the recorded one where the logits of both are equal within tolerance.
+///
+/// # Errors
+/// When a file is damaged or a recorded tensor is missing. Differences are not errors.
+pub fn compare_products(
+    case: &Case,
+    device: &Device,
+    products: Products,
+) -> Result<Vec<Quantity>, ParityError> {
     let model = case.model(device)?;
-    let mut quantities = forward(case, &model, device)?;
-    quantities.extend(losses(case, &model, device)?);
-    quantities.push(gradients(case, device)?);
+    let mut quantities = forward(case, &model, device, products)?;
+    quantities.extend(losses(case, &model, device, products)?);
+    quantities.push(gradients(case, device, products)?);
     if let Ok(golden) = case.golden("out.adamw_losses") {
         let ours = training::adamw_losses(case, device, golden.values.len())?;
         let difference = largest(&ours, &golden.values, |_| true);
-        quantities.push(Quantity::new("AdamW losses", difference, LOSSES));
+        let logits = &case.golden("out.logits")?.values;
+        let tolerance = products.losses_of_steps(&case.config, logits);
+        quantities.push(Quantity::new("AdamW losses", difference, tolerance));
     }
-    quantities.extend(greedy::compare(case, &model, device)?);
+    quantities.extend(greedy::compare(case, &model, device, products)?);
     Ok(quantities)
 }
 
@@ -38,6 +48,7 @@ fn forward(
     case: &Case,
     model: &LanguageModel,
     device: &Device,
+    products: Products,
 ) -> Result<Vec<Quantity>, ParityError> {
     let batch = case.batch(device)?;
     let is_token = case.is_token()?;
@@ -46,7 +57,8 @@ fn forward(
     let mut check = |name: &str, ours: Vec<f32>, counts: &dyn Fn(usize) -> bool| {
         let golden = case.golden(&format!("out.{name}"))?;
         let difference = largest(&ours, &golden.values, counts);
-        quantities.push(Quantity::new(name.replace('_', " "), difference, VALUES));
+        let tolerance = products.values(&case.config, &golden.values);
+        quantities.push(Quantity::new(name.replace('_', " "), difference, tolerance));
         Ok::<_, ParityError>(())
     };
     if let LanguageModel::Block(model) = model {
@@ -81,22 +93,24 @@ fn losses(
     case: &Case,
     model: &LanguageModel,
     device: &Device,
+    products: Products,
 ) -> Result<Vec<Quantity>, ParityError> {
+    let tolerance = products.losses(&case.config, &case.golden("out.logits")?.values);
     let losses = model.losses(&case.batch(device)?);
     let difference = largest(&values(losses.mean()), &case.golden("out.loss")?.values, |_| true);
-    let mut quantities = vec![Quantity::new("loss", difference, LOSSES)];
+    let mut quantities = vec![Quantity::new("loss", difference, tolerance)];
     if let Ok(golden) = case.golden("out.loss_by_block_position") {
         let [b, predicted] = losses.losses.dims();
         let l = case.config.block_length();
         let rows = [b * predicted / l, l];
         let ours = losses.losses.reshape(rows).sum_dim(0) / losses.weights.reshape(rows).sum_dim(0);
         let difference = largest(&values(ours), &golden.values, |_| true);
-        quantities.push(Quantity::new("loss by block position", difference, LOSSES));
+        quantities.push(Quantity::new("loss by block position", difference, tolerance));
     }
     Ok(quantities)
 }
 
-fn gradients(case: &Case, device: &Device) -> Result<Quantity, ParityError> {
+fn gradients(case: &Case, device: &Device, products: Products) -> Result<Quantity, ParityError> {
     let ours = training::gradients(case, device)?;
     let mut worst = (String::from("none"), 0.0_f64);
     for (name, golden) in case.with_prefix("grad.") {
@@ -116,5 +130,6 @@ fn gradients(case: &Case, device: &Device) -> Result<Quantity, ParityError> {
             }
         }
     }
-    Ok(Quantity::new(format!("gradients (worst: {})", worst.0), worst.1, GRADIENTS))
+    let tolerance = products.gradients(&case.config);
+    Ok(Quantity::new(format!("gradients (worst: {})", worst.0), worst.1, tolerance))
 }

@@ -7,9 +7,11 @@ mod compare;
 mod error;
 mod greedy;
 mod quantity;
+mod tolerance;
 mod training;
 
 pub use case::{Case, find_cases};
-pub use compare::compare;
+pub use compare::{compare, compare_products};
 pub use error::ParityError;
 pub use quantity::Quantity;
+pub use tolerance::Products;

@@ -1,10 +1,12 @@
 //! One module per command.
 
 mod bench;
+mod doctor;
 mod eval;
 mod eval_pg19;
 mod export;
 mod generate;
+mod gpu_check;
 mod import;
 mod inputs;
 mod parity;
@@ -23,6 +25,8 @@ use clap::Subcommand;
 pub(crate) enum Subcommands {
     /// Measure the speed and memory of decoding, losses and training steps
     Bench(bench::Args),
+    /// Find out which devices of this machine can be used, and what is missing for the others
+    Doctor(doctor::Args),
     /// Score a checkpoint on zero-shot tasks
     Eval(eval::Args),
     /// Measure loss by position and perplexity on long books, for one checkpoint or several
@@ -31,6 +35,8 @@ pub(crate) enum Subcommands {
     Export(export::Args),
     /// Continue texts with a trained model
     Generate(generate::Args),
+    /// Check a GPU against the processor, and write a report
+    GpuCheck(gpu_check::Args),
     /// Import published weights into a checkpoint
     Import(import::Args),
     /// Compare models with recorded outputs of the published implementation
@@ -50,10 +56,12 @@ impl Subcommands {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
             Self::Bench(args) => args.run(),
+            Self::Doctor(args) => args.run(),
             Self::Eval(args) => args.run(),
             Self::EvalPg19(args) => args.run(),
             Self::Export(args) => args.run(),
             Self::Generate(args) => args.run(),
+            Self::GpuCheck(args) => args.run(),
             Self::Import(args) => args.run(),
             Self::Parity(args) => args.run(),
             Self::Plan(args) => args.run(),

@@ -1,0 +1,107 @@
+//! The parts of a check.
+
+use std::time::Duration;
+
+use crate::child::Limit;
+use crate::settings::CheckSettings;
+
+/// A part of a check. Every part runs in a process of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Findings about the machine.
+    Doctor,
+    /// Recorded outputs of the published implementation.
+    Goldens,
+    /// Decoding with caches against decoding without them.
+    Cached,
+    /// Losses of training steps against those of the processor.
+    Curve,
+    /// Memory during many training steps.
+    Soak,
+    /// Decoding speed, at the lengths with this index.
+    Decode(usize),
+    /// Speed of training steps.
+    Train,
+}
+
+/// What the name of every part of decoding starts with.
+const DECODE: &str = "decode-";
+
+impl Part {
+    /// Returns the parts of a check, in their order.
+    pub fn all(settings: &CheckSettings) -> Vec<Self> {
+        let decode = (0..settings.lengths.len()).map(Self::Decode);
+        let first = [Self::Doctor, Self::Goldens, Self::Cached, Self::Curve, Self::Soak];
+        first.into_iter().chain(decode).chain([Self::Train]).collect()
+    }
+
+    /// Returns the name, which is also that of the part's files.
+    pub fn name(self) -> String {
+        match self {
+            Self::Doctor => "doctor".into(),
+            Self::Goldens => "goldens".into(),
+            Self::Cached => "cached".into(),
+            Self::Curve => "curve".into(),
+            Self::Soak => "soak".into(),
+            Self::Decode(index) => format!("{DECODE}{}", index + 1),
+            Self::Train => "train".into(),
+        }
+    }
+
+    /// Returns the part called `name`; `None` if there is none.
+    pub fn named(name: &str, settings: &CheckSettings) -> Option<Self> {
+        Self::all(settings).into_iter().find(|part| part.name() == name)
+    }
+
+    /// Returns the heading in the report.
+    pub(crate) fn title(self, settings: &CheckSettings) -> String {
+        match self {
+            Self::Doctor => "Machine".into(),
+            Self::Goldens => "Recorded outputs of the published implementation".into(),
+            Self::Cached => "Decoding with caches against decoding without them".into(),
+            Self::Curve => format!("Loss curve of {} against flex", settings.curve_preset),
+            Self::Soak => format!("Memory during {} training steps", settings.soak_steps),
+            Self::Decode(index) => format!("Decoding {}", settings.lengths[index]),
+            Self::Train => "Training steps".into(),
+        }
+    }
+
+    /// Returns the time limit. All limits of a quick check together are less than 8 minutes.
+    pub fn limit(self, quick: bool) -> Limit {
+        let (full, quick_one) = match self {
+            Self::Doctor => (90, 30),
+            Self::Goldens => (1200, 110),
+            Self::Cached => (300, 60),
+            Self::Curve => (1200, 90),
+            Self::Soak => (1200, 40),
+            Self::Decode(_) => (600, 75),
+            Self::Train => (300, 60),
+        };
+        Limit(Duration::from_secs(if quick { quick_one } else { full }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use block_transformer_device::DeviceName;
+
+    use super::*;
+
+    #[test]
+    fn a_quick_check_takes_less_than_eight_minutes() {
+        let settings = CheckSettings::quick(DeviceName::Cuda(0));
+        let limits = Part::all(&settings).into_iter().map(|part| part.limit(true).0);
+        assert!(limits.sum::<Duration>() < Duration::from_secs(8 * 60 - 10));
+    }
+
+    #[test]
+    fn a_part_has_a_name_of_its_own() {
+        let settings = CheckSettings::full(DeviceName::Cuda(0));
+        let parts = Part::all(&settings);
+        assert_eq!(parts.len(), 9);
+        for part in parts {
+            assert_eq!(Part::named(&part.name(), &settings), Some(part));
+        }
+        assert_eq!(Part::named("decode-4", &settings), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! What each part does, inside its own process.
+
+mod cached;
+mod curve;
+mod goldens;
+mod logits;
+mod machine;
+mod soak;
+mod speed;
+mod training;
+
+use std::path::Path;
+
+use block_transformer_device::DeviceName;
+
+use crate::error::CheckError;
+use crate::examine::{Examined, Wanted};
+use crate::part::Part;
+use crate::result::{PartOutput, output_path, write};
+use crate::settings::CheckSettings;
+
+/// Runs a part of the check in `dir`, and leaves its output there for [`run_all`](crate::run_all).
+/// `examine` uses a device, in a process of its own.
+///
+/// # Errors
+/// When the part cannot be run to its end.
+pub fn run_part(
+    settings: &CheckSettings,
+    dir: &Path,
+    part: Part,
+    examine: &dyn Fn(DeviceName, Wanted) -> Result<Examined, String>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), CheckError> {
+    let output: PartOutput = match part {
+        Part::Doctor => machine::run(settings, examine)?,
+        Part::Goldens => goldens::run(settings, progress)?,
+        Part::Cached => cached::run(settings, progress)?,
+        Part::Curve => curve::run(settings, progress)?,
+        Part::Soak => soak::run(settings, progress)?,
+        Part::Decode(index) => speed::decode(settings, index, progress)?,
+        Part::Train => speed::train(settings)?,
+    };
+    write(&output_path(dir, part), &output)
+}
+
+/// Returns a Markdown table. The first `words` columns are aligned left, the others right.
+fn table(head: &[&str], words: usize, rows: &[Vec<String>]) -> String {
+    let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
+    let rule = (0..head.len()).map(|i| if i < words { "---" } else { "---:" }).collect();
+    let mut text = line(head.to_vec()) + &line(rule);
+    for row in rows {
+        text += &line(row.iter().map(String::as_str).collect());
+    }
+    text
+}
