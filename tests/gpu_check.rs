@@ -68,6 +68,8 @@ fn a_check_of_flex_passes_and_writes_a_report() {
     let curve = data("curve");
     assert_eq!(curve["device"], curve["flex"]);
     assert_eq!(curve["device"].as_array().unwrap().len(), 6);
+    assert_eq!(curve["bf16"].as_array().unwrap().len(), 6);
+    assert_ne!(curve["device"], curve["bf16"]);
     assert!(data("decode-1")["rows"][0]["rate"]["median"].as_f64().unwrap() > 0.0);
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
     for part in ["flex is not a GPU", "Not checked", "## Decoding 16:16: passed", "debug-vanilla"] {

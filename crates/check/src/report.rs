@@ -63,8 +63,8 @@ fn notes(settings: &CheckSettings) -> Vec<String> {
         ));
     }
     notes.push(
-        "Not checked: models recorded in bf16 and training in bf16. Matrix products have operands in \
-         f32, which NVIDIA GPUs cut to TF32; `docs/gpu.md` derives the tolerances."
+        "Not checked: models recorded in bf16, and decoding in bf16. Matrix products of f32 values have \
+         operands that NVIDIA GPUs cut to TF32; `docs/gpu.md` derives the tolerances."
             .into(),
     );
     notes

@@ -2,6 +2,9 @@
 
 use block_transformer_device::DeviceName;
 use block_transformer_parity::Products;
+use block_transformer_training::TrainConfig;
+use block_transformer_zoo::Precision;
+use burn::tensor::DType;
 use serde_json::json;
 
 use super::{table, training};
@@ -26,20 +29,25 @@ pub(super) fn run(
 ) -> Result<PartOutput, CheckError> {
     let steps = settings.curve_steps;
     let config = training::config(&settings.curve_preset, steps)?;
-    let mut curve = |device: DeviceName| -> Result<Vec<f64>, CheckError> {
+    let mut curve = |device: DeviceName, precision| -> Result<Vec<f64>, CheckError> {
         let opened = device.open()?;
+        let config = TrainConfig { precision, ..config.clone() };
         let mut losses = Vec::new();
         training::train(&config, &opened, |step, loss| {
             if step % ROWS == 1 || step == steps {
-                progress(&format!("{device}, step {step} of {steps}: loss {loss:.4}"));
+                progress(&format!("{device}, {precision}, step {step} of {steps}: loss {loss:.4}"));
             }
             losses.push(loss);
             loss.is_finite()
         });
         Ok(losses)
     };
-    let ours = curve(settings.device)?;
-    let theirs = curve(DeviceName::Flex)?;
+    let ours = curve(settings.device, Precision::F32)?;
+    let theirs = curve(DeviceName::Flex, Precision::F32)?;
+    let bf16 = match settings.device.open()?.supports_dtype(DType::BF16) {
+        true => Some(curve(settings.device, Precision::Bf16)?),
+        false => None,
+    };
     let first_allowed = match settings.products() {
         Products::F32 => FIRST,
         Products::Tf32 => {
@@ -48,8 +56,15 @@ pub(super) fn run(
     };
     let verdict = Verdict::of(&ours, &theirs, steps, first_allowed);
     let Verdict { first, end, recent, passed } = verdict;
+    // in bf16, only the end is compared
+    let narrow = bf16.as_ref().map(|bf16| Verdict::of(bf16, &theirs, steps, f64::INFINITY));
+    let in_bf16 = match narrow {
+        Some(narrow) => format!("in bf16 by {:.4}", narrow.end),
+        None => "the device has no bf16".into(),
+    };
+    let passed = passed && narrow.is_none_or(|narrow| narrow.passed);
     let every = steps.div_ceil(ROWS).max(1);
-    let rows = ours.iter().zip(&theirs).zip(1..).filter_map(|((ours, theirs), step)| {
+    let rows = ours.iter().zip(&theirs).zip(1_u64..).filter_map(|((ours, theirs), step)| {
         let shown = step % every == 0 || step == 1 || step == steps;
         let cells = || {
             vec![
@@ -57,6 +72,9 @@ pub(super) fn run(
                 format!("{ours:.5}"),
                 format!("{theirs:.5}"),
                 format!("{:+.1e}", ours - theirs),
+                bf16.as_ref()
+                    .and_then(|bf16| bf16.get(step as usize - 1))
+                    .map_or("-".into(), |loss| format!("{loss:.5}")),
             ]
         };
         shown.then(cells)
@@ -67,13 +85,13 @@ pub(super) fn run(
         passed,
         summary: format!(
             "{} of {steps} steps; the first losses differ by {first:.1e} (limit {first_allowed:.1e}), the mean \
-             losses of the last {recent} steps by {end:.4} nats (limit {END}); the loss fell from {:.3} to {:.3}.",
+             losses of the last {recent} steps by {end:.4} nats (limit {END}), {in_bf16}; the loss fell from {:.3} to {:.3}.",
             ours.len(),
             ours.first().copied().unwrap_or(f64::NAN),
             mean_of_last(&ours, recent),
         ),
-        markdown: table(&["step", &device, "flex", "difference"], 0, &rows),
-        data: json!({ "device": ours, "flex": theirs }),
+        markdown: table(&["step", &device, "flex", "difference", "bf16"], 0, &rows),
+        data: json!({ "device": ours, "flex": theirs, "bf16": bf16 }),
     })
 }
 

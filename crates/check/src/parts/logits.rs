@@ -2,6 +2,7 @@
 
 use block_transformer_generation::PAD;
 use block_transformer_layers::{Positions, int_tensor};
+use block_transformer_zoo::family::{CacheRoom, FloatFormat};
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, PaddingMask, TokenBatch};
 use burn::tensor::{Device, Tensor};
 
@@ -43,7 +44,8 @@ impl Text<'_> {
         let length = self.block_length;
         let (ids, is_token) = self.padded();
         let blocks = (ids.len() + self.continuation.len()).div_ceil(length);
-        let mut decoding = model.decoder(1, blocks, device);
+        let room = CacheRoom { slots: 1, blocks, format: FloatFormat::F32 };
+        let mut decoding = model.decoder(room, device);
         let at = |block| Positions::Slots { slots: vec![0], starts: vec![block] };
         let mut append = {
             let prompt = ids.len() / length;
