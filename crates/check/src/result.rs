@@ -85,7 +85,7 @@ pub(crate) fn output_path(dir: &Path, part: Part) -> PathBuf {
     dir.join(format!("{}.output.json", part.name()))
 }
 
-/// Reads a file that [`write`] wrote.
+/// Reads a JSON file.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, CheckError> {
     let bytes = std::fs::read(path).map_err(FileError::read(path))?;
     serde_json::from_slice(&bytes)

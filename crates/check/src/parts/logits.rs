@@ -46,7 +46,7 @@ impl Text<'_> {
         let blocks = (ids.len() + self.continuation.len()).div_ceil(length);
         let room = CacheRoom { slots: 1, blocks, format: FloatFormat::F32 };
         let mut decoding = model.decoder(room, device);
-        let at = |block| Positions::Slots { slots: vec![0], starts: vec![block] };
+        let at = |block| Positions::Slots { slots: vec![0].into(), starts: vec![block].into() };
         let mut append = {
             let prompt = ids.len() / length;
             (int_tensor(ids, device).reshape([1, prompt, length]), PaddingMask::new(is_token), 0)
