@@ -56,7 +56,7 @@ fn decoding_is_measured_whole_in_parts_and_in_bf16() {
     assert!(succeeds(dir.path(), &whole).contains("70:30"));
     let bf16 = format!("{whole} --weights bf16-weights");
     assert!(succeeds(dir.path(), &bf16).contains("weights bf16"));
-    fails(dir.path(), &format!("{bf16} --device ndarray"), &["--weights bf16-weights", "ndarray"]);
+    fails(dir.path(), &format!("{bf16} --device ndarray"), &["--weights bf16", "ndarray"]);
 }
 
 #[test]

@@ -293,7 +293,7 @@ fn several_prompts_are_continued_as_each_alone() {
     let bf16 = generate(&["line"], "--weights bf16-weights");
     assert!(!bf16.trim().is_empty() && bf16 == generate(&["line"], "--weights bf16"));
     let mut refused = vec![
-        ("run --weights bf16 --device ndarray", &["--weights bf16-weights", "flex"][..]),
+        ("run --weights bf16 --device ndarray", &["--weights bf16", "flex"][..]),
         ("run --memory 300kB", &["--memory", "300000 bytes", "257 tokens"]),
         ("run --max-tokens 2000000000", &["bytes hold no sequence", "fewer tokens"]),
         ("nowhere", &["nowhere"]),

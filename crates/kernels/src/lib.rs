@@ -168,15 +168,12 @@ pub fn has_adamw(device: &Device) -> bool {
 
 /// A step of AdamW in one pass: `weights`, first and second moment, which are written in place.
 /// `control` is `[2]`: the factor of the gradient, and 1 for a step that changes nothing, otherwise 0.
-///
-/// # Errors
-/// The tensors, unchanged, where no kernel applies.
 pub fn adamw<const D: usize>(
     tensors: [Tensor<D>; 3],
     gradient: &Tensor<D>,
     control: &Tensor<1>,
     step: AdamWStep,
-) -> Result<[Tensor<D>; 3], [Tensor<D>; 3]> {
+) -> Option<[Tensor<D>; 3]> {
     cube::adamw(tensors, gradient, control, step)
 }
 

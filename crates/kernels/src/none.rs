@@ -93,12 +93,12 @@ pub(crate) fn layer_norm(_: &Tensor<2>, _: &Tensor<1>, _: &Tensor<1>, _: f64) ->
 }
 
 pub(crate) fn adamw<const D: usize>(
-    tensors: [Tensor<D>; 3],
+    _: [Tensor<D>; 3],
     _: &Tensor<D>,
     _: &Tensor<1>,
     _: AdamWStep,
-) -> Result<[Tensor<D>; 3], [Tensor<D>; 3]> {
-    Err(tensors)
+) -> Option<[Tensor<D>; 3]> {
+    None
 }
 
 pub(crate) fn square_sums<const D: usize>(_: &Tensor<D>, _: Tensor<1>, _: usize) -> Tensor<1> {

@@ -3,7 +3,7 @@
 use block_transformer_kernels::{CausalMask, RotaryTable};
 use block_transformer_layers::neox::{NeoXConfig, NeoXStack};
 use block_transformer_layers::{Init, Positions, causal_by_block};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -99,7 +99,7 @@ fn self_attention_and_its_gradient_equal_the_composed_layer() {
 }
 
 /// The outputs of a few steps over caches of 4 slots. Sequences start, end and overwrite others.
-fn run_cached(group: usize, device: &Device) -> Vec<Vec<f32>> {
+fn run_cached(group: usize, format: DType, device: &Device) -> Vec<Vec<f32>> {
     let config = NeoXConfig::new(HEADS * 16, 2, HEADS);
     let stack = NeoXStack::new(&config, &Init::new(7, device));
     let mut cache = stack.new_cache([4, 60], format, device);
@@ -131,12 +131,25 @@ fn attention_over_slots_equals_the_composed_layer() {
     #[expect(deprecated, reason = "supported for as long as burn has it")]
     let ndarray = Device::ndarray();
     for group in [1, 2] {
-        let (fused, composed) = (run_cached(group, &Device::flex()), run_cached(group, &ndarray));
+        let run = |device: &Device| run_cached(group, DType::F32, device);
+        let (fused, composed) = (run(&Device::flex()), run(&ndarray));
         for (step, (fused, composed)) in fused.iter().zip(&composed).enumerate() {
             for (a, b) in fused.iter().zip(composed) {
                 assert!((a - b).abs() < 2e-5, "group {group}, step {step}: {a} {b}");
             }
         }
+    }
+}
+
+#[test]
+fn a_cache_in_bf16_gives_nearly_the_outputs_of_one_in_f32() {
+    for group in [1, 2] {
+        let [wide, narrow] =
+            [DType::F32, DType::BF16].map(|format| run_cached(group, format, &Device::flex()));
+        let differences = wide.iter().flatten().zip(narrow.iter().flatten());
+        let most = differences.fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+        // the outputs are normalized; a bf16 value has a relative error of at most 2^-9
+        assert!(most > 1e-5 && most < 0.05, "{most}");
     }
 }
 

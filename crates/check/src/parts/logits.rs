@@ -52,8 +52,8 @@ impl Text<'_> {
             (int_tensor(ids, device).reshape([1, prompt, length]), PaddingMask::new(is_token), 0)
         };
         let mut logits = Vec::new();
-        let mut block = append.0.dims()[1];
-        for chosen in self.continuation.chunks(length) {
+        let first = append.0.dims()[1];
+        for (block, chosen) in (first..).zip(self.continuation.chunks(length)) {
             let states = decoding.append(append.0, &append.1, &at(append.2));
             logits.extend(list(decoding.start(states)));
             for &id in &chosen[..chosen.len() - 1] {
@@ -63,7 +63,6 @@ impl Text<'_> {
             whole.resize(length, PAD);
             let whole = int_tensor(whole, device).reshape([1, 1, length]);
             append = (whole, PaddingMask::full(), block);
-            block += 1;
         }
         logits
     }

@@ -112,7 +112,7 @@ fn squares<F: Float>(
     #[comptime] units: usize,
     #[define(F)] _type: ElemType,
 ) {
-    let part = CUBE_POS as usize;
+    let part = CUBE_POS;
     let first = part * ELEMENTS_PER_PART + UNIT_POS as usize;
     let mut end = (part + 1) * ELEMENTS_PER_PART;
     if end > x.len() {

@@ -112,7 +112,7 @@ fn choose_kernel<F: Float, I: Int>(
     #[comptime] units: usize,
     #[define(F, I)] _types: [ElemType; 2],
 ) {
-    let row = CUBE_POS as usize;
+    let row = CUBE_POS;
     let unit = UNIT_POS as usize;
     let vocab = logits.shape(1);
     let at = row * Draws::SETTINGS;

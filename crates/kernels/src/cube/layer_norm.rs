@@ -128,7 +128,7 @@ fn forward<F: Float>(
     #[define(F)] _type: ElemType,
 ) {
     let width = x.shape(1);
-    let base = CUBE_POS as usize * width;
+    let base = CUBE_POS * width;
     let mut sums = Shared::<[f32]>::new_slice(units);
     let (mean, inverse) = moments::<F>(x, base, width, epsilon, &mut sums, units);
     for i in range_stepped(UNIT_POS as usize, width, units) {
@@ -150,7 +150,7 @@ fn backward<F: Float>(
     #[define(F)] _type: ElemType,
 ) {
     let width = x.shape(1);
-    let row = CUBE_POS as usize;
+    let row = CUBE_POS;
     let base = row * width;
     let mut sums = Shared::<[f32]>::new_slice(units);
     let (mean, inverse) = moments::<F>(x, base, width, epsilon, &mut sums, units);

@@ -161,10 +161,10 @@ pub(crate) fn adamw<const D: usize>(
     gradient: &Tensor<D>,
     control: &Tensor<1>,
     step: AdamWStep,
-) -> Result<[Tensor<D>; 3], [Tensor<D>; 3]> {
+) -> Option<[Tensor<D>; 3]> {
     let device = weights.device();
     if !is_cube(&weights) || device.is_autodiff() || weights.dtype() != DType::F32 {
-        return Err([weights, first, second]);
+        return None;
     }
     let (weights, first, second) = Dispatch::adamw(
         weights.into_dispatch(),
@@ -174,7 +174,7 @@ pub(crate) fn adamw<const D: usize>(
         control.clone().into_dispatch(),
         step,
     );
-    Ok([weights, first, second].map(Tensor::from_dispatch))
+    Some([weights, first, second].map(Tensor::from_dispatch))
 }
 
 /// See [`crate::SquareSums`].

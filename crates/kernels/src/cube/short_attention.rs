@@ -248,7 +248,7 @@ fn query_gradient<F: Float, I: Int>(
         weights = weights * shrink + weight;
         mean = mean * shrink + weight * d_weight;
     }
-    mean = mean / weights;
+    mean /= weights;
     for j in 0..end {
         let from = ((row * time + j) * heads + head) * 3 * dim;
         let angles = usize::cast_from(positions[(row * time + j) % positions.len()]) * half;
