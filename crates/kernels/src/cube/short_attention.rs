@@ -8,7 +8,7 @@ use burn_cubecl::cubecl::{self, calculate_cube_count_elemwise};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::rotation::{Angles, add_rotated, dot_rotated, empty, write_unrotated};
+use super::rotation::{Angles, add_rotated, dot_rotated, empty, rotated, write_unrotated};
 
 /// The largest number of positions.
 pub(super) const MAX_TIME: usize = 32;
@@ -116,19 +116,35 @@ fn visible(t: usize, time: usize, group: usize) -> usize {
     end
 }
 
-/// The dot product of `dim` elements of `a` and `b`.
+/// The dot product of `count` elements of `a` and `b`. The loop is not unrolled: with its elements in
+/// registers, the gradients of a head of width 64 would not fit.
 #[cube]
-fn dot<F: Float>(
-    a: &Tensor<F>,
-    from: usize,
-    b: &Tensor<F>,
-    start: usize,
-    #[comptime] dim: usize,
-) -> F {
+fn dot<F: Float>(a: &Tensor<F>, from: usize, b: &Tensor<F>, start: usize, count: usize) -> F {
     let mut sum = F::new(0.0);
-    #[unroll]
-    for d in 0..dim {
+    for d in 0..count {
         sum += a[from + d] * b[start + d];
+    }
+    sum
+}
+
+/// The dot product of two head vectors, each rotated by its angles. Not unrolled, as [`dot`].
+#[cube]
+fn dot_both_rotated<F: Float>(
+    x: &Tensor<F>,
+    a: usize,
+    angles_of_a: usize,
+    b: usize,
+    angles_of_b: usize,
+    cos: &Tensor<F>,
+    sin: &Tensor<F>,
+    half: usize,
+    count: usize,
+) -> F {
+    let one = F::new(1.0);
+    let mut sum = F::new(0.0);
+    for d in 0..count {
+        sum += rotated::<F>(x, a, d, cos, sin, angles_of_a, half, one)
+            * rotated::<F>(x, b, d, cos, sin, angles_of_b, half, one);
     }
     sum
 }
@@ -212,6 +228,7 @@ fn query_gradient<F: Float, I: Int>(
     #[define(F, I)] _types: [ElemType; 2],
 ) {
     let (rows, time) = (qkv.shape(0), qkv.shape(1));
+    let width = qkv.shape(2) / heads / 3;
     if ABSOLUTE_POS >= rows * time * heads {
         terminate!();
     }
@@ -238,7 +255,7 @@ fn query_gradient<F: Float, I: Int>(
         let from = ((row * time + j) * heads + head) * 3 * dim;
         let angles = usize::cast_from(positions[(row * time + j) % positions.len()]) * half;
         let score = dot_rotated::<F>(&q, qkv, from + dim, cos, sin, angles, half, dim);
-        let d_weight = dot::<F>(d_out, ABSOLUTE_POS * dim, qkv, from + 2 * dim, dim);
+        let d_weight = dot::<F>(d_out, ABSOLUTE_POS * dim, qkv, from + 2 * dim, width);
         let mut shrink = one;
         if score > most {
             shrink = (most - score).exp();
@@ -253,7 +270,7 @@ fn query_gradient<F: Float, I: Int>(
         let from = ((row * time + j) * heads + head) * 3 * dim;
         let angles = usize::cast_from(positions[(row * time + j) % positions.len()]) * half;
         let score = dot_rotated::<F>(&q, qkv, from + dim, cos, sin, angles, half, dim);
-        let d_weight = dot::<F>(d_out, ABSOLUTE_POS * dim, qkv, from + 2 * dim, dim);
+        let d_weight = dot::<F>(d_out, ABSOLUTE_POS * dim, qkv, from + 2 * dim, width);
         let d_score = (score - most).exp() / weights * (d_weight - mean) * F::cast_from(scale);
         add_rotated::<F>(&mut d_q, d_score, qkv, from + dim, cos, sin, angles, half, dim);
     }
@@ -283,6 +300,7 @@ fn key_gradient<F: Float, I: Int>(
     #[define(F, I)] _types: [ElemType; 2],
 ) {
     let (rows, time) = (qkv.shape(0), qkv.shape(1));
+    let width = qkv.shape(2) / heads / 3;
     if ABSOLUTE_POS >= rows * time * heads {
         terminate!();
     }
@@ -294,21 +312,19 @@ fn key_gradient<F: Float, I: Int>(
     let own = usize::cast_from(positions[(row * time + j) % positions.len()]) * half;
     let mut d_k = Array::<F>::new(dim);
     let mut d_v = Array::<F>::new(dim);
-    let mut k = Array::<F>::new(dim);
     #[unroll]
     for d in 0..dim {
-        k[d] = F::new(0.0);
         d_k[d] = F::new(0.0);
         d_v[d] = F::new(0.0);
     }
-    add_rotated::<F>(&mut k, F::cast_from(scale), qkv, here + dim, cos, sin, own, half, dim);
     // the first query of the group that contains this key
     for t in j / group * group..time {
         let query = (row * time + t) * heads + head;
         let from = query * 3 * dim;
         let angles = usize::cast_from(positions[(row * time + t) % positions.len()]) * half;
-        let score = dot_rotated::<F>(&k, qkv, from, cos, sin, angles, half, dim);
-        let d_weight = dot::<F>(d_out, query * dim, qkv, here + 2 * dim, dim);
+        let score = F::cast_from(scale)
+            * dot_both_rotated::<F>(qkv, from, angles, here + dim, own, cos, sin, half, width);
+        let d_weight = dot::<F>(d_out, query * dim, qkv, here + 2 * dim, width);
         let at = ((row * heads + head) * time + t) * STATISTICS;
         let weight = (score - statistics[at]).exp() / statistics[at + 1];
         let d_score = weight * (d_weight - statistics[at + 2]) * F::cast_from(scale);
