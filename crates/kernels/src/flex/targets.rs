@@ -21,9 +21,8 @@ pub(crate) fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<Targe
     let logits = contiguous(&logits.clone().try_into_primitive::<Flex>().ok()?)?;
     let score = |(row, &target): (&[f32], &u32)| {
         let (largest, sum) = exp_sum(row);
-        // both values are small because they are relative to the largest logit, so the subtraction
-        // loses no precision
-        let log_prob = f64::from(row[target as usize] - largest) - sum.ln();
+        // in f64 the difference of two f32 values is exact; in f32 it would be rounded to 1e-6 at -20
+        let log_prob = f64::from(row[target as usize]) - f64::from(largest) - sum.ln();
         let top = row.iter().position(|&x| x == largest).unwrap_or_default() as u32;
         TargetScore { log_prob, top }
     };
