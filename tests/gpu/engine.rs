@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use block_transformer_generation::{Engine, Event, Limits, Options, generate};
+use block_transformer_device::DeviceName;
+use block_transformer_generation::{Engine, Event, Limits, Options, Sampling, generate};
 use block_transformer_zoo::preset;
 use burn::tensor::Device;
 
@@ -48,5 +49,52 @@ fn a_step_returns_a_block_and_sequences_come_and_go_between_blocks() {
         assert_eq!(tokens, [6, 9, 5], "{runtime}");
         // two sequences of four tokens; 2 + 4; then 1 + 4, and 1 of the third sequence
         assert_eq!(steps, [8, 6, 5, 1], "{runtime}");
+    }
+}
+
+/// Decodes prompts that come and go, and returns their tokens and whether a block was replayed.
+fn decoded(name: &str, sampling: Sampling, graphs: bool, device: &Device) -> (Vec<Vec<u32>>, bool) {
+    let model = preset(name).unwrap().model.init(3, device);
+    let limits = Limits { max_sequences: 3, max_tokens: 400 };
+    let mut engine = Engine::new(&model, limits, device).unwrap().with_graphs(graphs);
+    // a prompt shorter than a block, whole blocks, and one that ends within a block; contexts of
+    // more than 64 blocks need another graph
+    let lengths = [(3, 30), (4, 45), (8, 20), (9, 33), (270, 30)];
+    let ids = lengths.map(|(prompt, max_tokens)| {
+        let prompt: Vec<u32> = (0..prompt).map(|i| (7 * i + prompt) % 300).collect();
+        let (eos, rng_stream) = (None, prompt.len());
+        engine
+            .submit(
+                &prompt,
+                &Options { sampling, max_tokens, eos, rng_stream, ..Options::default() },
+            )
+            .unwrap()
+    });
+    let (mut tokens, mut replayed) = (vec![Vec::new(); ids.len()], false);
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            if let Event::Token { id, token } = event {
+                tokens[ids.iter().position(|known| *known == id).unwrap()].push(token);
+            }
+        }
+        replayed |= engine.replays();
+    }
+    assert_eq!(tokens.iter().map(Vec::len).collect::<Vec<_>>(), lengths.map(|(_, count)| count));
+    (tokens, replayed)
+}
+
+#[test]
+fn replayed_blocks_have_the_tokens_of_launched_ones() {
+    for (runtime, device) in runtimes() {
+        for name in ["debug-block", "debug-vanilla"] {
+            for sampling in [Sampling::greedy(), Sampling::at(0.9, 5)] {
+                let (launched, none) = decoded(name, sampling, false, &device);
+                let (captured, replayed) = decoded(name, sampling, true, &device);
+                assert!(!none);
+                // cubecl-cpu has no graphs, and runs the closure
+                assert_eq!(replayed, runtime == DeviceName::WgpuCpu, "{runtime}, {name}");
+                assert_eq!(captured, launched, "{runtime}, {name}, {sampling:?}");
+            }
+        }
     }
 }

@@ -39,8 +39,17 @@ pub trait BlockDecoding: Send {
     /// Fills every slot with the same random keys and values, for benchmarks of long contexts.
     fn fill_random(&mut self);
 
+    /// Whether [`append`](Self::append) accepts [bounded](block_transformer_layers::Indices::bounded)
+    /// positions of one block per row.
+    fn appends_on_device(&self) -> bool {
+        false
+    }
+
     /// Returns counts of the work done since the caches were created.
     fn work(&self) -> Work;
+
+    /// Corrects the counts. A replayed graph does work that the functions above do not see.
+    fn set_work(&mut self, _work: Work) {}
 }
 
 /// The room of the KV caches of a decoder.
@@ -68,6 +77,31 @@ pub struct Work {
     pub token: PositionCounts,
     /// Rows of logits.
     pub logits: usize,
+}
+
+impl Work {
+    /// What was done since `before`, in a step of `rows` rows, for one row of it.
+    pub fn per_row(self, before: Self, rows: usize) -> Self {
+        self.with(before, |now, before| (now - before) / rows)
+    }
+
+    /// This work and `rows` times the work `row`.
+    pub fn plus(self, row: Self, rows: usize) -> Self {
+        self.with(row, |sum, row| sum + row * rows)
+    }
+
+    fn with(self, other: Self, f: impl Fn(usize, usize) -> usize) -> Self {
+        let counts = |a: PositionCounts, b: PositionCounts| PositionCounts {
+            run: f(a.run, b.run),
+            finished: f(a.finished, b.finished),
+        };
+        Self {
+            block: counts(self.block, other.block),
+            expanded: f(self.expanded, other.expanded),
+            token: counts(self.token, other.token),
+            logits: f(self.logits, other.logits),
+        }
+    }
 }
 
 /// Counts of positions run through a stack.

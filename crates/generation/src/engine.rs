@@ -84,6 +84,19 @@ impl Engine {
         })
     }
 
+    /// Turns the capture of decoded blocks as graphs of the device on or off. By default, it is on for
+    /// devices that replay a graph in one launch (CUDA). Other devices ignore it, except wgpu, which
+    /// can record graphs too. While a graph is captured, no other thread may use the device.
+    pub fn with_graphs(mut self, on: bool) -> Self {
+        self.runner.set_graphs(on);
+        self
+    }
+
+    /// Whether the device replayed the last block as a graph.
+    pub fn replays(&self) -> bool {
+        self.runner.replayed()
+    }
+
     /// The number of ids of the model.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
@@ -147,16 +160,18 @@ impl Engine {
     pub fn step(&mut self) -> Result<Vec<Event>, GenerationError> {
         let mut events = self.scheduler.take_ended();
         if let Some(planned) = self.scheduler.plan() {
-            let starts = matches!(planned, SchedulerOutput::Start { .. });
-            let logits = self.runner.run(&planned);
-            let slots = self.scheduler.slots();
-            let mut samplers = self.scheduler.samplers();
-            if starts && self.runner.chooses() {
-                let chosen = self.runner.rest_of_block(&logits, slots, &mut samplers)?;
-                self.scheduler.settle_block(&chosen, &mut events);
-            } else {
-                let chosen = choose(logits, &mut samplers)?;
-                self.scheduler.settle(&chosen, &mut events);
+            match &planned {
+                SchedulerOutput::Start { finished, new } if self.runner.chooses() => {
+                    let started = self.runner.start_block(finished, new);
+                    let (slots, mut samplers) = (self.scheduler.slots(), self.scheduler.samplers());
+                    let chosen = self.runner.finish_block(started, slots, &mut samplers)?;
+                    self.scheduler.settle_block(&chosen, &mut events);
+                }
+                planned => {
+                    let logits = self.runner.run(planned);
+                    let chosen = choose(logits, &mut self.scheduler.samplers())?;
+                    self.scheduler.settle(&chosen, &mut events);
+                }
             }
         }
         Ok(events)
@@ -179,13 +194,13 @@ impl Engine {
 
     /// Returns counts of the work done since the engine was created.
     pub fn work(&self) -> Work {
-        self.runner.decoding.work()
+        self.runner.decoding().work()
     }
 
     /// Fills every slot with the same random keys and values, for benchmarks. Running sequences
     /// lose their contexts.
     pub fn fill_random(&mut self) {
-        self.runner.decoding.fill_random();
+        self.runner.decoding().fill_random();
     }
 }
 

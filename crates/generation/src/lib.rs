@@ -9,6 +9,7 @@ mod engine;
 mod error;
 mod event;
 mod generate;
+mod graphs;
 mod limits;
 mod on_device;
 mod options;

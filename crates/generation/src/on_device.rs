@@ -60,16 +60,9 @@ impl OnDevice {
         slots: Vec<usize>,
         choices: Choices,
     ) -> Result<Vec<Vec<Option<u32>>>, GenerationError> {
-        let block = choices.block;
-        let [_, length] = block.dims();
-        let data = block.clone().try_into_data();
-        let data = data.map_err(|error| GenerationError::Device(Box::new(error)))?;
-        let ids: Vec<i64> = data.iter::<i64>().collect();
-        self.last = Some((slots, block));
-        let of_place = |place: usize| {
-            ids.iter().skip(place).step_by(length).map(|&id| u32::try_from(id).ok()).collect()
-        };
-        Ok((0..length).map(of_place).collect())
+        let tokens = by_place(&choices.block, slots.len())?;
+        self.last = Some((slots, choices.block));
+        Ok(tokens)
     }
 
     /// The last block `[rows, block_length]`, if its rows are those of `slots`.
@@ -85,4 +78,23 @@ impl Choices {
         self.place += 1;
         ids.expect("only a device that chooses tokens gets here")
     }
+}
+
+/// Reads the first `rows` rows of `block` `[.., block_length]`, by place and row. `None` stands for
+/// logits that are not finite.
+///
+/// # Errors
+/// [`GenerationError::Device`] when it cannot be read.
+pub(crate) fn by_place(
+    block: &Tensor<2, Int>,
+    rows: usize,
+) -> Result<Vec<Vec<Option<u32>>>, GenerationError> {
+    let [_, length] = block.dims();
+    let data = block.clone().try_into_data();
+    let data = data.map_err(|error| GenerationError::Device(Box::new(error)))?;
+    let ids: Vec<i64> = data.iter::<i64>().take(rows * length).collect();
+    let of_place = |place: usize| {
+        ids.iter().skip(place).step_by(length).map(|&id| u32::try_from(id).ok()).collect()
+    };
+    Ok((0..length).map(of_place).collect())
 }

@@ -1,14 +1,17 @@
 //! Executes the steps that a scheduler plans.
 
+use std::sync::MutexGuard;
+
 use block_transformer_family::{
     BlockDecoding, CacheRoom, Family, FamilyConfig, FloatFormat, PaddingMask,
 };
-use block_transformer_layers::{Indices, Positions, chooses, int_tensor};
+use block_transformer_layers::{Indices, Positions, chooses, has_graphs, int_tensor};
 use burn::tensor::{Device, Tensor};
 
 use crate::error::GenerationError;
+use crate::graphs::{BlockGraphs, GraphSizes, LastBlock, SharedDecoding};
 use crate::limits::Limits;
-use crate::on_device::OnDevice;
+use crate::on_device::{OnDevice, by_place};
 use crate::prompts::Group;
 use crate::sampling::Sampler;
 use crate::scheduler::{FinishedBlock, NewPrompt, SchedulerOutput};
@@ -16,13 +19,22 @@ use crate::scheduler::{FinishedBlock, NewPrompt, SchedulerOutput};
 /// Executes the steps that a scheduler plans. It groups prompts and splits long ones into chunks.
 /// The arithmetic and the KV caches belong to the decoding state of the model.
 pub(crate) struct Runner {
-    pub decoding: Box<dyn BlockDecoding>,
-    block_length: usize,
-    positions_per_block: usize,
+    decoding: SharedDecoding,
+    sizes: GraphSizes,
+    vocab: usize,
     device: Device,
     /// The slots of the last append, whose copy on the device is used again.
     slots: Indices,
     on_device: OnDevice,
+    graphs: Option<BlockGraphs>,
+}
+
+/// A block that has been started.
+pub(crate) enum Started {
+    /// The logits `[rows, vocab]` of its first tokens, in slot order.
+    Logits(Box<Tensor<2>>),
+    /// The last blocks in slot order, which a graph appends.
+    Blocks(Vec<LastBlock>),
 }
 
 impl Runner {
@@ -37,11 +49,36 @@ impl Runner {
         let device = device.clone().without_autodiff();
         let (config, slots) = (model.config(), limits.max_sequences);
         let room = CacheRoom { slots, blocks: limits.cached_blocks(&config), format: cache };
-        let decoding = model.valid().decoder(room, &device);
-        let (block_length, positions_per_block) =
-            (config.block_length(), config.stacks().embeddings_per_block);
+        let decoding = SharedDecoding::new(model.valid().decoder(room, &device));
+        let sizes = GraphSizes {
+            slots,
+            blocks: room.blocks,
+            block_length: config.block_length(),
+            positions_per_block: config.stacks().embeddings_per_block,
+        };
         let (slots, on_device) = (Indices::default(), OnDevice::default());
-        Self { decoding, block_length, positions_per_block, device, slots, on_device }
+        let vocab = config.vocab_size();
+        let mut runner = Self { decoding, sizes, vocab, device, slots, on_device, graphs: None };
+        runner.set_graphs(has_graphs(&runner.device));
+        runner
+    }
+
+    /// Turns the capture of blocks as graphs on or off. It stays off where the device or the model
+    /// cannot append positions that only the device knows.
+    pub(crate) fn set_graphs(&mut self, on: bool) {
+        let on = on && self.chooses() && self.decoding.get().appends_on_device();
+        let graphs = || BlockGraphs::new(self.decoding.clone(), self.device.clone(), self.sizes);
+        self.graphs = on.then(graphs);
+    }
+
+    /// Whether the device replayed the last block as a graph.
+    pub(crate) fn replayed(&self) -> bool {
+        self.graphs.as_ref().is_some_and(BlockGraphs::replayed)
+    }
+
+    /// The model's decoding state.
+    pub(crate) fn decoding(&self) -> MutexGuard<'_, Box<dyn BlockDecoding>> {
+        self.decoding.get()
     }
 
     /// Returns the logits `[rows, vocab]` of the next token of every planned row, in slot order.
@@ -49,14 +86,57 @@ impl Runner {
         match planned {
             SchedulerOutput::Start { finished, new } => self.start(finished, new),
             SchedulerOutput::Continue { kept, ids } => {
-                self.decoding.decode(kept, int_tensor(ids.iter().copied(), &self.device))
+                self.decoding.get().decode(kept, int_tensor(ids.iter().copied(), &self.device))
             }
         }
     }
 
+    /// Starts a block of every sequence on a device that chooses its tokens itself.
+    ///
+    /// A graph appends the last complete block of each sequence; of new prompts, the blocks before it
+    /// are run here. A prompt that is shorter than a block is padded, which graphs do not know.
+    pub(crate) fn start_block(
+        &mut self,
+        finished: &[FinishedBlock<'_>],
+        new: &[NewPrompt],
+    ) -> Started {
+        let length = self.sizes.block_length;
+        if self.graphs.is_none() || new.iter().any(|prompt| prompt.ids.len() < length) {
+            return Started::Logits(Box::new(self.start(finished, new)));
+        }
+        // the last block on the device is not that of the next step
+        self.on_device.block_of(&[]);
+        let mut last: Vec<LastBlock> = finished
+            .iter()
+            .map(|block| LastBlock {
+                slot: block.slot,
+                before: block.before,
+                ids: block.ids.to_vec(),
+            })
+            .collect();
+        let mut earlier = Vec::new();
+        for NewPrompt { slot, before, ids } in new.iter().cloned() {
+            let (first, own) = ids.split_at(ids.len() - length);
+            last.push(LastBlock {
+                slot,
+                before: before + first.len().div_ceil(length),
+                ids: own.to_vec(),
+            });
+            if !first.is_empty() {
+                earlier.push(NewPrompt { slot, before, ids: first.to_vec() });
+            }
+        }
+        let per_block = self.sizes.positions_per_block;
+        for group in Group::all(&earlier, length, per_block, &self.device) {
+            self.prefill(&group);
+        }
+        last.sort_by_key(|block| block.slot);
+        Started::Blocks(last)
+    }
+
     /// Starts a block of every sequence and returns the logits of its first token.
     fn start(&mut self, finished: &[FinishedBlock<'_>], new: &[NewPrompt]) -> Tensor<2> {
-        let (length, positions) = (self.block_length, self.positions_per_block);
+        let (length, positions) = (self.sizes.block_length, self.sizes.positions_per_block);
         let mut slots: Vec<usize> = finished.iter().map(|block| block.slot).collect();
         let mut states = Vec::new();
         if !finished.is_empty() {
@@ -67,15 +147,15 @@ impl Runner {
             slots.extend(&group.slots);
         }
         let states = if states.len() == 1 { states.remove(0) } else { Tensor::cat(states, 0) };
-        self.decoding.start(in_slot_order(states, &slots))
+        self.decoding.get().start(in_slot_order(states, &slots))
     }
 
     /// Runs prompts through the model, which adds them to the caches. Returns the states
     /// `[rows, k, width]` of their last blocks, where `k` is the number of positions per block.
     fn prefill(&mut self, prompts: &Group) -> Tensor<3> {
-        let chunks = prompts.chunks(self.positions_per_block, &self.device);
+        let chunks = prompts.chunks(self.sizes.positions_per_block, &self.device);
         chunks
-            .map(|chunk| self.decoding.append(chunk.ids, &chunk.is_token, &chunk.at))
+            .map(|chunk| self.decoding.get().append(chunk.ids, &chunk.is_token, &chunk.at))
             .last()
             .expect("a prompt has a block")
     }
@@ -83,7 +163,7 @@ impl Runner {
     /// Runs finished blocks through the model, which adds them to the caches. Returns their states
     /// `[rows, k, width]`, where `k` is the number of positions per block.
     fn append(&mut self, finished: &[FinishedBlock<'_>]) -> Tensor<3> {
-        let (rows, length) = (finished.len(), self.block_length);
+        let (rows, length) = (finished.len(), self.sizes.block_length);
         let slots: Indices = finished.iter().map(|block| block.slot).collect();
         if slots != self.slots {
             self.slots = slots;
@@ -94,7 +174,7 @@ impl Runner {
         });
         let starts = finished.iter().map(|block| block.before).collect();
         let at = Positions::Slots { slots: self.slots.clone(), starts };
-        self.decoding.append(ids.reshape([rows, 1, length]), &PaddingMask::full(), &at)
+        self.decoding.get().append(ids.reshape([rows, 1, length]), &PaddingMask::full(), &at)
     }
 
     /// Whether the device chooses tokens itself.
@@ -102,25 +182,34 @@ impl Runner {
         chooses(&self.device)
     }
 
-    /// Chooses the tokens of the block that begins with `logits` `[rows, vocab]` on the device; `slots`
-    /// and `samplers` are those of the rows. Returns the tokens by place and row; `None` stands for
-    /// logits that are not finite.
+    /// Chooses the tokens of the block that has been `started` on the device; `slots` and `samplers` are
+    /// those of the rows. Returns the tokens by place and row; `None` stands for logits that are not
+    /// finite.
     ///
     /// # Errors
     /// [`GenerationError::Device`] when the tokens cannot be read.
-    pub(crate) fn rest_of_block(
+    pub(crate) fn finish_block(
         &mut self,
-        logits: &Tensor<2>,
+        started: Started,
         slots: Vec<usize>,
         samplers: &mut [&mut Sampler],
     ) -> Result<Vec<Vec<Option<u32>>>, GenerationError> {
-        let all: Vec<usize> = (0..slots.len()).collect();
-        let mut choices = self.on_device.start(logits, samplers, self.block_length);
-        let mut ids = choices.choose(logits);
-        for _ in 1..self.block_length {
-            ids = choices.choose(&self.decoding.decode(&all, ids));
+        match (started, &mut self.graphs) {
+            (Started::Blocks(last), Some(graphs)) => {
+                let block = graphs.run(&last, samplers, self.vocab);
+                by_place(&block, last.len())
+            }
+            (Started::Blocks(_), None) => unreachable!("graphs have been turned off in a step"),
+            (Started::Logits(logits), _) => {
+                let all: Vec<usize> = (0..slots.len()).collect();
+                let mut choices = self.on_device.start(&logits, samplers, self.sizes.block_length);
+                let mut ids = choices.choose(&logits);
+                for _ in 1..self.sizes.block_length {
+                    ids = choices.choose(&self.decoding.get().decode(&all, ids));
+                }
+                self.on_device.finish(slots, choices)
+            }
         }
-        self.on_device.finish(slots, choices)
     }
 }
 

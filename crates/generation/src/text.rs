@@ -28,6 +28,7 @@ pub struct TextGenerator<'a, M> {
     max_sequences: usize,
     memory: Option<u64>,
     cache: FloatFormat,
+    graphs: Option<bool>,
 }
 
 /// The continuation of a prompt.
@@ -46,7 +47,7 @@ impl<'a, M: Family> TextGenerator<'a, M> {
     pub fn new(model: &'a M, tokenizer: impl Into<Arc<Tokenizer>>, device: &'a Device) -> Self {
         let tokenizer = tokenizer.into();
         let (max_sequences, cache) = (usize::MAX, FloatFormat::F32);
-        Self { model, tokenizer, device, max_sequences, memory: None, cache }
+        Self { model, tokenizer, device, max_sequences, memory: None, cache, graphs: None }
     }
 
     /// Limits the number of prompts decoded together to `max_sequences`, and to the number that
@@ -60,6 +61,13 @@ impl<'a, M: Family> TextGenerator<'a, M> {
     /// Stores keys and values in the format `cache`. burn's ndarray backend has f32 only.
     pub fn with_cache(mut self, cache: FloatFormat) -> Self {
         self.cache = cache;
+        self
+    }
+
+    /// Turns the capture of decoded blocks as graphs on or off; see
+    /// [`Engine::with_graphs`](crate::Engine::with_graphs).
+    pub fn with_graphs(mut self, on: bool) -> Self {
+        self.graphs = Some(on);
         self
     }
 
@@ -82,6 +90,10 @@ impl<'a, M: Family> TextGenerator<'a, M> {
         let prompts = self.tokenizer.encode_batch(prompts)?;
         let limits = self.limits(&prompts, options)?;
         let engine = Engine::with_cache(self.model, limits, self.cache, self.device)?;
+        let engine = match self.graphs {
+            Some(on) => engine.with_graphs(on),
+            None => engine,
+        };
         let mut engine = TextEngine::over(engine, Arc::clone(&self.tokenizer))?;
         for (index, prompt) in prompts.iter().enumerate() {
             engine.submit_ids(prompt, &options.for_prompt(index), stop)?;

@@ -2,6 +2,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::refresh;
+
 /// How the next token of a row is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Draw {
@@ -29,12 +31,23 @@ pub struct Draws {
     pub(crate) noise: Tensor<2>,
 }
 
+impl Draw {
+    /// Chooses the most likely of the first `vocab` ids.
+    pub fn greedy(vocab: usize) -> Self {
+        Self { temperature: 0.0, top_k: None, top_p: None, vocab, without_pad: false }
+    }
+}
+
 impl Draws {
     /// Values per row.
     pub(crate) const SETTINGS: usize = 5;
 
     /// The settings of rows as a tensor, for [`Draws::new`].
     pub fn settings(rows: &[Draw], device: &Device) -> Tensor<2> {
+        Tensor::from_data(Self::values(rows), device)
+    }
+
+    fn values(rows: &[Draw]) -> TensorData {
         let values: Vec<f32> = rows
             .iter()
             .flat_map(|draw| {
@@ -47,11 +60,33 @@ impl Draws {
                 ]
             })
             .collect();
-        Tensor::from_data(TensorData::new(values, [rows.len(), Self::SETTINGS]), device)
+        TensorData::new(values, [rows.len(), Self::SETTINGS])
     }
 
     /// Draws with `settings` and random numbers `[rows, places]` from 0 to below 1.
     pub fn new(settings: Tensor<2>, noise: Tensor<2>) -> Self {
         Self { settings, noise }
+    }
+
+    /// Settings and random numbers of zeros for `[rows, places]`, to be refreshed.
+    pub fn zeros([rows, places]: [usize; 2], device: &Device) -> Self {
+        let zeros = |width: usize| Tensor::zeros([rows, width], device);
+        Self { settings: zeros(Self::SETTINGS), noise: zeros(places) }
+    }
+
+    /// Replaces the settings in their memory.
+    ///
+    /// # Panics
+    /// When the number of rows differs.
+    pub fn refresh_settings(&mut self, rows: &[Draw]) {
+        refresh(&mut self.settings, Self::values(rows));
+    }
+
+    /// Replaces the random numbers `[rows, places]` in their memory.
+    ///
+    /// # Panics
+    /// When the shape differs.
+    pub fn refresh_noise(&mut self, noise: TensorData) {
+        refresh(&mut self.noise, noise);
     }
 }

@@ -40,7 +40,7 @@ pub use per_device::PerDevice;
 pub use rotary::{RotaryAngles, RotaryTable};
 pub use scores::{TargetScore, TargetScores};
 
-use burn::tensor::{Bool, DType, Device, Int, Tensor};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 #[cfg(not(feature = "cube"))]
 use none as cube;
@@ -180,6 +180,32 @@ pub fn adamw<const D: usize>(
 /// Whether [`choose`] applies to logits on `device`.
 pub fn chooses(device: &Device) -> bool {
     cube::serves(device)
+}
+
+/// Whether `device` runs captured graphs itself, so that capturing one saves launches.
+pub fn has_graphs(device: &Device) -> bool {
+    cube::has_graphs(device)
+}
+
+/// Replaces the values of `tensor` in its memory. A captured graph, which reads this memory, gets new
+/// inputs in this way.
+///
+/// # Panics
+/// When `data` has another shape than `tensor`, or no kernel applies ([`chooses`] says so).
+pub fn refresh<const D: usize>(tensor: &mut Tensor<D>, data: TensorData) {
+    assert_eq!(tensor.shape(), *data.shape(), "a refresh keeps the shape");
+    let data = data.convert_dtype(tensor.dtype());
+    cube::refresh(tensor, data);
+}
+
+/// Replaces the values of `tensor` like [`refresh`].
+///
+/// # Panics
+/// Like [`refresh`].
+pub fn refresh_ints<const D: usize>(tensor: &mut Tensor<D, Int>, data: TensorData) {
+    assert_eq!(tensor.shape(), *data.shape(), "a refresh keeps the shape");
+    let data = data.convert_dtype(tensor.dtype());
+    cube::refresh_ints(tensor, data);
 }
 
 /// Chooses the token of each row on the device, with the random numbers of `place`, and writes it to

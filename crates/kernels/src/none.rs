@@ -5,7 +5,7 @@
     allow(dead_code, reason = "a build contains the functions of the backends that it lacks")
 )]
 
-use burn::tensor::{Bool, DType, Device, Int, Tensor};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 use crate::causal_mask::CausalMask;
 use crate::draws::Draws;
@@ -86,6 +86,18 @@ pub(crate) fn choose(
 
 pub(crate) fn serves(_: &Device) -> bool {
     false
+}
+
+pub(crate) fn has_graphs(_: &Device) -> bool {
+    false
+}
+
+pub(crate) fn refresh<const D: usize>(_: &mut Tensor<D>, _: TensorData) {
+    unreachable!("there are no graphs without kernels")
+}
+
+pub(crate) fn refresh_ints<const D: usize>(_: &mut Tensor<D, Int>, _: TensorData) {
+    unreachable!("there are no graphs without kernels")
 }
 
 pub(crate) fn layer_norm(_: &Tensor<2>, _: &Tensor<1>, _: &Tensor<1>, _: f64) -> Option<Tensor<2>> {

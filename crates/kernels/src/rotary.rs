@@ -35,6 +35,17 @@ impl RotaryTable {
         Self { rotated, base, table: Arc::new(Mutex::new(Arc::new(Table::new(0, rotated, base)))) }
     }
 
+    /// A table of its own, for positions below `positions` and as many more as are requested.
+    pub fn with_positions(&self, positions: usize) -> Self {
+        let table = Table::new(positions, self.rotated, self.base);
+        Self { table: Arc::new(Mutex::new(Arc::new(table))), ..*self }
+    }
+
+    /// Rotated dimensions of a head.
+    pub fn rotated(&self) -> usize {
+        self.rotated
+    }
+
     /// The angles of `positions` `[rows][time]`.
     ///
     /// # Panics

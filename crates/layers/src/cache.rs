@@ -117,6 +117,7 @@ fn put(cache: &mut Tensor<4>, new: Tensor<4>, at: &Positions) {
         }
         Positions::Slots { slots, starts } => (slots, starts),
     };
+    assert!(!slots.is_bounded() && !starts.is_bounded(), "no kernel writes at bounded positions");
     let places = slots.iter().zip(starts.iter()).flat_map(|(slot, start)| {
         (0..heads).flat_map(move |head| {
             let first = (slot * heads + head) * capacity + start;

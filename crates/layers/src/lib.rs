@@ -40,7 +40,7 @@ pub use scores::score_targets;
 
 pub use block_transformer_kernels::{
     AdamWStep, Draw, Draws, Indices, SquareSums, TargetScore, adamw, batch_invariant_rows, choose,
-    chooses, has_adamw, int_tensor, max_of,
+    chooses, has_adamw, has_graphs, int_tensor, max_of, refresh_ints,
 };
 
 /// Replaces each logit `x` by `e^((x - max) * scale)`, the softmax weight of the logit before

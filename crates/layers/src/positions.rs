@@ -39,10 +39,9 @@ impl Positions {
         match self {
             _ if factor == 1 => self.clone(),
             Self::Same(start) => Self::Same(start * factor),
-            Self::Slots { slots, starts } => Self::Slots {
-                slots: slots.clone(),
-                starts: starts.iter().map(|start| start * factor).collect(),
-            },
+            Self::Slots { slots, starts } => {
+                Self::Slots { slots: slots.clone(), starts: starts.times(factor) }
+            }
         }
     }
 

@@ -16,18 +16,21 @@ pub(crate) struct DecodingState {
     /// Caches of the token decoder by row of the block in progress. Every block reuses them.
     tokens: TokenCache,
     in_progress: Option<TokenBlock>,
+    device: Device,
     work: Work,
 }
 
 impl DecodingState {
-    pub(crate) fn new(model: BlockTransformer, room: CacheRoom, device: &Device) -> Self {
+    pub(crate) fn new(mut model: BlockTransformer, room: CacheRoom, device: &Device) -> Self {
         let CacheRoom { slots, blocks, format } = room;
         let positions = blocks * model.config.embeddings_per_block();
+        model.block_decoder = model.block_decoder.with_positions(positions);
         Self {
             blocks: model.block_decoder.new_cache([slots, positions], format.into(), device),
             tokens: model.token_decoder.new_cache(slots, format, device),
             in_progress: None,
             model,
+            device: device.clone(),
             work: Work::default(),
         }
     }
@@ -64,7 +67,15 @@ impl BlockDecoding for DecodingState {
         self.blocks.iter_mut().for_each(KvCache::fill_random);
     }
 
+    fn appends_on_device(&self) -> bool {
+        self.model.block_decoder.appends_on_device(&self.device)
+    }
+
     fn work(&self) -> Work {
         self.work
+    }
+
+    fn set_work(&mut self, work: Work) {
+        self.work = work;
     }
 }

@@ -10,14 +10,16 @@ use crate::model::GptNeoX;
 pub(crate) struct DecodingState {
     model: GptNeoX,
     cache: StackCache,
+    device: Device,
     work: Work,
 }
 
 impl DecodingState {
-    pub(crate) fn new(model: GptNeoX, room: CacheRoom, device: &Device) -> Self {
+    pub(crate) fn new(mut model: GptNeoX, room: CacheRoom, device: &Device) -> Self {
         let CacheRoom { slots, blocks, format } = room;
+        model.stack = model.stack.with_positions(blocks);
         let cache = model.stack.new_cache([slots, blocks], format.into(), device);
-        Self { cache, model, work: Work::default() }
+        Self { cache, model, device: device.clone(), work: Work::default() }
     }
 }
 
@@ -44,7 +46,15 @@ impl BlockDecoding for DecodingState {
         self.cache.iter_mut().for_each(KvCache::fill_random);
     }
 
+    fn appends_on_device(&self) -> bool {
+        self.model.stack.appends_on_device(&self.device)
+    }
+
     fn work(&self) -> Work {
         self.work
+    }
+
+    fn set_work(&mut self, work: Work) {
+        self.work = work;
     }
 }

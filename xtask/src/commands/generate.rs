@@ -66,6 +66,9 @@ pub(crate) struct Args {
     /// Maximum memory, such as 4GiB or 500MB; fewer prompts are decoded together if necessary
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
+    /// Launch every kernel of a block on its own, where a GPU could replay them as one graph
+    #[arg(long)]
+    no_graph: bool,
     #[command(flatten)]
     storage: device::Storage,
     /// Device to compute on
@@ -88,7 +91,10 @@ impl Args {
         let model = checkpoint.load_model(&device)?.with_precision(precision);
         let generator =
             TextGenerator::new(&model, tokenizer, &device).with_room(self.batch, memory);
-        let generator = generator.with_cache(precision.values());
+        let mut generator = generator.with_cache(precision.values());
+        if self.no_graph {
+            generator = generator.with_graphs(false);
+        }
         let start = Instant::now();
         let mut out = WrittenText::default();
         // the text of a single prompt is streamed; several texts are printed in order, each as soon

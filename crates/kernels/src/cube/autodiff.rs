@@ -5,7 +5,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Autodiff, TensorMetadata};
-use burn::tensor::{DType, Shape};
+use burn::tensor::{DType, Shape, TensorData};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
@@ -142,6 +142,15 @@ impl InferenceOperations for CubeBackend {
 
     fn square_sums(x: CubeTensor, parts: CubeTensor, offset: usize) -> CubeTensor {
         adamw::square_sums(x, parts, offset)
+    }
+
+    fn refresh(tensor: CubeTensor, data: TensorData) -> CubeTensor {
+        tensor.client.write(&tensor.handle, data.into_bytes());
+        tensor
+    }
+
+    fn refresh_ints(tensor: CubeTensor, data: TensorData) -> CubeTensor {
+        Self::refresh(tensor, data)
     }
 
     fn choose(

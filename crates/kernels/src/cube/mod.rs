@@ -22,7 +22,8 @@ mod rotation;
 mod short_attention;
 
 use burn::backend::{Dispatch, DispatchDevice};
-use burn::tensor::{Bool, DType, Device, Int, Tensor};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
+use burn_cubecl::cubecl::device::RuntimeId;
 
 use crate::causal_mask::CausalMask;
 use crate::draws::Draws;
@@ -190,6 +191,31 @@ pub(crate) fn square_sums<const D: usize>(
 /// Whether the kernels of this folder serve `device`.
 pub(crate) fn serves(device: &Device) -> bool {
     is_cube_device(device)
+}
+
+/// See [`crate::has_graphs`]. A wgpu device records graphs too, but submits each launch of a replay.
+pub(crate) fn has_graphs(device: &Device) -> bool {
+    match device.clone().inner().as_dispatch() {
+        DispatchDevice::Cube(device) => {
+            matches!(device.runtime(), RuntimeId::Cuda | RuntimeId::Hip)
+        }
+        #[allow(unreachable_patterns, reason = "other backends are optional")]
+        _ => false,
+    }
+}
+
+/// See [`crate::refresh`].
+pub(crate) fn refresh<const D: usize>(tensor: &mut Tensor<D>, data: TensorData) {
+    let placeholder = Tensor::zeros([1; D], &tensor.device());
+    let old = std::mem::replace(tensor, placeholder);
+    *tensor = Tensor::from_dispatch(Dispatch::refresh(old.into_dispatch(), data));
+}
+
+/// See [`crate::refresh_ints`].
+pub(crate) fn refresh_ints<const D: usize>(tensor: &mut Tensor<D, Int>, data: TensorData) {
+    let placeholder = Tensor::zeros([1; D], &tensor.device());
+    let old = std::mem::replace(tensor, placeholder);
+    *tensor = Tensor::from_dispatch(Dispatch::refresh_ints(old.into_dispatch(), data));
 }
 
 /// See [`crate::choose`].

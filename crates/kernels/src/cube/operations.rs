@@ -5,7 +5,7 @@
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, backend_extension};
-use burn::tensor::{DType, Shape};
+use burn::tensor::{DType, Shape, TensorData};
 
 use super::layer_norm::part_shape;
 use super::long_attention::{self, Plan};
@@ -233,6 +233,14 @@ pub(crate) trait InferenceOperations: Backend {
         parts: FloatTensor<Self>,
         offset: usize,
     ) -> FloatTensor<Self>;
+
+    /// See [`crate::refresh`]. Returns the same memory.
+    #[fusion(dtype = tensor, shape = tensor)]
+    fn refresh(tensor: FloatTensor<Self>, data: TensorData) -> FloatTensor<Self>;
+
+    /// See [`crate::refresh_ints`]. Returns the same memory.
+    #[fusion(dtype = tensor, shape = tensor)]
+    fn refresh_ints(tensor: IntTensor<Self>, data: TensorData) -> IntTensor<Self>;
 
     /// See [`crate::choose`].
     #[fusion(meta = choose_outputs)]

@@ -1,6 +1,6 @@
 //! The layers of a GPT-NeoX model and the final norm.
 
-use block_transformer_kernels::RotaryTable;
+use block_transformer_kernels::{RotaryTable, chooses};
 use burn::module::Module;
 use burn::nn::LayerNorm;
 use burn::tensor::{DType, Device, Tensor};
@@ -62,15 +62,24 @@ impl NeoXStack {
         self.layers.iter().map(|_| layer()).collect()
     }
 
+    /// Returns the stack with a rotary table of its own, for `positions` positions. Graphs that were
+    /// captured on a device need it: a table shared with other users of the model is replaced when
+    /// one of them needs more positions.
+    pub fn with_positions(mut self, positions: usize) -> Self {
+        self.rotary = self.rotary.with_positions(positions);
+        self
+    }
+
+    /// Whether a kernel of the device appends positions that only the device knows.
+    pub fn appends_on_device(&self, device: &Device) -> bool {
+        chooses(device) && self.rotary.rotated() > 0
+    }
+
     /// The rotation for `time` positions from the start of each row of `at`.
     pub fn rotary(&self, at: &Positions, time: usize) -> Rotary {
         let starts = at.starts();
         let rows = starts.len();
-        let positions = match time {
-            1 => starts,
-            _ => starts.iter().flat_map(|&start| start..start + time).collect(),
-        };
-        Rotary::new(self.rotary.angles(positions, rows))
+        Rotary::new(self.rotary.angles(starts.runs(time), rows))
     }
 
     /// The rotation for any positions, the same for every row.

@@ -26,12 +26,13 @@ pub(crate) fn cached_attention(
 ) -> Option<Tensor<3>> {
     let [batch, time, width] = qkv.dims();
     let dim = width / heads / 3;
+    // first, because another backend may have bounded slots
+    let qkv = contiguous(&qkv.clone().try_into_primitive::<Flex>().ok()?)?;
     let [slots_of_cache, _, capacity, _] = cache[0].dims();
     let distinct = slots.iter().enumerate().all(|(i, slot)| !slots[..i].contains(slot));
     let exist = slots.iter().all(|&slot| slot < slots_of_cache);
     let fit = (0..batch).all(|row| mask.start(row) + time <= capacity);
     assert!(slots.len() == batch && distinct && exist && fit, "rows do not fit the KV cache");
-    let qkv = contiguous(&qkv.clone().try_into_primitive::<Flex>().ok()?)?;
     let format = cache[0].dtype();
     let serves = |cache: &Tensor<4>| !cache.is_autodiff() && cache.dtype() == format;
     if !matches!(format, DType::F32 | DType::BF16) || !cache.iter().all(|cache| serves(cache)) {
