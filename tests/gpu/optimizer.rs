@@ -46,14 +46,19 @@ fn layer_norm_and_its_gradients_equal_the_formula() {
 fn sums_of_squares_add_all_tensors() {
     let mut rng = ChaCha8Rng::seed_from_u64(8);
     for (name, device) in runtimes() {
-        let (a, b) = (random(&mut rng, [7], &device), random(&mut rng, [300, 257], &device));
-        let mut sums = SquareSums::new([7, 300 * 257], &device).unwrap();
-        sums.add(&a);
-        sums.add(&b);
-        let found = f64::from(list(sums.total())[0]);
-        let squares = |x: Vec<f32>| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
-        let expected = squares(list(a)) + squares(list(b));
-        assert!((found / expected - 1.0).abs() < 1e-5, "{name}: {found} {expected}");
+        // more than one launch, and tensors of more than one part
+        for count in [1, 2, 8, 11] {
+            let tensors: Vec<Tensor<2>> = (0..count)
+                .map(|i| random(&mut rng, [[7, 1], [300, 257]][i % 2], &device))
+                .collect();
+            let sizes = tensors.iter().map(|x| x.shape().num_elements());
+            let mut sums = SquareSums::new(sizes, &device).unwrap();
+            tensors.iter().for_each(|x| sums.add(x));
+            let found = f64::from(list(sums.total())[0]);
+            let squares = |x: Tensor<2>| list(x).iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+            let expected: f64 = tensors.into_iter().map(squares).sum();
+            assert!((found / expected - 1.0).abs() < 1e-5, "{name}, {count}: {found} {expected}");
+        }
     }
 }
 

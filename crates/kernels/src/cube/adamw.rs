@@ -84,48 +84,106 @@ fn adamw_kernel<F: Float>(
     weights[i] = kept - mean / deviation * F::cast_from(lr);
 }
 
-/// See [`crate::square_sums`]. Writes the sums of the parts of `x` to `parts` from `offset` on.
-pub(super) fn square_sums(x: CubeTensor, parts: CubeTensor, offset: usize) -> CubeTensor {
-    let [x, parts] = [x, parts].map(into_contiguous);
+/// See [`crate::SquareSums`]. Writes the sums of the parts of the first `count` of `tensors` to `parts` from
+/// `offset` on.
+pub(super) fn square_sums(
+    tensors: [CubeTensor; SquareSums::PER_LAUNCH],
+    parts: CubeTensor,
+    offset: usize,
+    count: usize,
+) -> CubeTensor {
+    let tensors = tensors.map(into_contiguous);
+    let parts = into_contiguous(parts);
     let parts = if parts.handle.can_mut() { parts } else { parts.copy() };
-    let elements = x.meta.shape().num_elements();
-    let units = units_for(&x, elements);
+    let elements = |x: &CubeTensor| x.meta.shape().num_elements();
+    let of = |x: &CubeTensor| elements(x).div_ceil(ELEMENTS_PER_PART);
+    let largest = tensors[..count].iter().map(elements).max().unwrap_or(1);
+    let units = units_for(&parts, largest.min(ELEMENTS_PER_PART));
+    let dtype = dtype_to_storage_type(tensors[0].dtype);
+    let cubes: usize = tensors[..count].iter().map(of).sum();
+    let [x0, x1, x2, x3, x4, x5, x6, x7] = tensors.map(CubeTensor::into_tensor_arg);
     squares::launch(
-        &x.client.clone(),
-        CubeCount::Static(elements.div_ceil(ELEMENTS_PER_PART) as u32, 1, 1),
+        &parts.client.clone(),
+        CubeCount::Static(cubes as u32, 1, 1),
         CubeDim::new_1d(units as u32),
-        x.clone().into_tensor_arg(),
+        x0,
+        x1,
+        x2,
+        x3,
+        x4,
+        x5,
+        x6,
+        x7,
         parts.clone().into_tensor_arg(),
         offset,
         units,
-        dtype_to_storage_type(x.dtype),
+        dtype,
     );
     parts
 }
 
-/// One cube per part.
+/// One cube per part; the parts of each tensor follow those of the tensor before it. There are no cubes for
+/// tensors that only fill the arguments.
 #[cube(launch)]
+#[expect(clippy::too_many_arguments, reason = "a kernel takes each buffer as an argument")]
 fn squares<F: Float>(
-    x: &Tensor<F>,
+    x0: &Tensor<F>,
+    x1: &Tensor<F>,
+    x2: &Tensor<F>,
+    x3: &Tensor<F>,
+    x4: &Tensor<F>,
+    x5: &Tensor<F>,
+    x6: &Tensor<F>,
+    x7: &Tensor<F>,
     parts: &mut Tensor<f32>,
     offset: usize,
     #[comptime] units: usize,
     #[define(F)] _type: ElemType,
 ) {
+    let e1 = x0.len().div_ceil(ELEMENTS_PER_PART);
+    let e2 = e1 + x1.len().div_ceil(ELEMENTS_PER_PART);
+    let e3 = e2 + x2.len().div_ceil(ELEMENTS_PER_PART);
+    let e4 = e3 + x3.len().div_ceil(ELEMENTS_PER_PART);
+    let e5 = e4 + x4.len().div_ceil(ELEMENTS_PER_PART);
+    let e6 = e5 + x5.len().div_ceil(ELEMENTS_PER_PART);
+    let e7 = e6 + x6.len().div_ceil(ELEMENTS_PER_PART);
     let part = CUBE_POS;
+    let own = if part < e1 {
+        part_of::<F>(x0, part, units)
+    } else if part < e2 {
+        part_of::<F>(x1, part - e1, units)
+    } else if part < e3 {
+        part_of::<F>(x2, part - e2, units)
+    } else if part < e4 {
+        part_of::<F>(x3, part - e3, units)
+    } else if part < e5 {
+        part_of::<F>(x4, part - e4, units)
+    } else if part < e6 {
+        part_of::<F>(x5, part - e5, units)
+    } else if part < e7 {
+        part_of::<F>(x6, part - e6, units)
+    } else {
+        part_of::<F>(x7, part - e7, units)
+    };
+    let mut sums = Shared::<[f32]>::new_slice(units);
+    let sum = total(own, &mut sums, units);
+    if UNIT_POS == 0 {
+        parts[offset + part] = sum;
+    }
+}
+
+/// The unit's share of the sum of the squares of part `part` of `x`.
+#[cube]
+fn part_of<F: Float>(x: &Tensor<F>, part: usize, #[comptime] units: usize) -> f32 {
     let first = part * ELEMENTS_PER_PART + UNIT_POS as usize;
     let mut end = (part + 1) * ELEMENTS_PER_PART;
     if end > x.len() {
         end = x.len();
     }
-    let mut sums = Shared::<[f32]>::new_slice(units);
     let mut own = f32::new(0.0);
     for i in range_stepped(first, end, units) {
         let value = f32::cast_from(x[i]);
         own += value * value;
     }
-    let sum = total(own, &mut sums, units);
-    if UNIT_POS == 0 {
-        parts[offset + part] = sum;
-    }
+    own
 }

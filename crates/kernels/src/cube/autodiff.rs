@@ -140,8 +140,20 @@ impl InferenceOperations for CubeBackend {
         (weights, first, second)
     }
 
-    fn square_sums(x: CubeTensor, parts: CubeTensor, offset: usize) -> CubeTensor {
-        adamw::square_sums(x, parts, offset)
+    fn square_sums(
+        x0: CubeTensor,
+        x1: CubeTensor,
+        x2: CubeTensor,
+        x3: CubeTensor,
+        x4: CubeTensor,
+        x5: CubeTensor,
+        x6: CubeTensor,
+        x7: CubeTensor,
+        parts: CubeTensor,
+        offset: usize,
+        count: usize,
+    ) -> CubeTensor {
+        adamw::square_sums([x0, x1, x2, x3, x4, x5, x6, x7], parts, offset, count)
     }
 
     fn refresh(tensor: CubeTensor, data: TensorData) -> CubeTensor {

@@ -178,14 +178,23 @@ pub(crate) fn adamw<const D: usize>(
     Some([weights, first, second].map(Tensor::from_dispatch))
 }
 
-/// See [`crate::SquareSums`].
-pub(crate) fn square_sums<const D: usize>(
-    x: &Tensor<D>,
-    parts: Tensor<1>,
-    offset: usize,
-) -> Tensor<1> {
-    let x = x.clone().into_dispatch();
-    Tensor::from_dispatch(Dispatch::square_sums(x, parts.into_dispatch(), offset))
+/// See [`crate::SquareSums`]. Of at most [`SquareSums::PER_LAUNCH`] tensors.
+pub(crate) fn square_sums(tensors: &[Tensor<1>], parts: Tensor<1>, offset: usize) -> Tensor<1> {
+    // the last one fills the arguments
+    let x = |i: usize| tensors[i.min(tensors.len() - 1)].clone().into_dispatch();
+    Tensor::from_dispatch(Dispatch::square_sums(
+        x(0),
+        x(1),
+        x(2),
+        x(3),
+        x(4),
+        x(5),
+        x(6),
+        x(7),
+        parts.into_dispatch(),
+        offset,
+        tensors.len(),
+    ))
 }
 
 /// Whether the kernels of this folder serve `device`.

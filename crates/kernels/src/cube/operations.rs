@@ -226,12 +226,20 @@ pub(crate) trait InferenceOperations: Backend {
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
-    /// Writes the sums of the squares of parts of `x` to `parts` from `offset` on.
+    /// Writes the sums of the squares of parts of the first `count` tensors to `parts` from `offset` on.
     #[fusion(dtype = parts, shape = parts)]
     fn square_sums(
-        x: FloatTensor<Self>,
+        x0: FloatTensor<Self>,
+        x1: FloatTensor<Self>,
+        x2: FloatTensor<Self>,
+        x3: FloatTensor<Self>,
+        x4: FloatTensor<Self>,
+        x5: FloatTensor<Self>,
+        x6: FloatTensor<Self>,
+        x7: FloatTensor<Self>,
         parts: FloatTensor<Self>,
         offset: usize,
+        count: usize,
     ) -> FloatTensor<Self>;
 
     /// See [`crate::refresh`]. Returns the same memory.
