@@ -2,11 +2,6 @@
 
 use burn::tensor::{Device, Tensor};
 
-#[cfg(feature = "cube")]
-use crate::cube;
-#[cfg(not(feature = "cube"))]
-use crate::none as cube;
-
 /// A step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) without its tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWStep {
@@ -37,19 +32,23 @@ impl SquareSums {
     /// Elements that are added by one group of threads.
     pub(crate) const ELEMENTS_PER_PART: usize = 1 << 16;
 
-    /// Room for tensors with these numbers of elements on `device`; `None` where no kernel applies.
-    pub fn new(sizes: impl IntoIterator<Item = usize>, device: &Device) -> Option<Self> {
+    /// Room for tensors with these numbers of elements on `device`.
+    pub(crate) fn zeros(sizes: impl IntoIterator<Item = usize>, device: &Device) -> Self {
         let parts: usize =
             sizes.into_iter().map(|size| size.div_ceil(Self::ELEMENTS_PER_PART)).sum();
-        cube::serves(device).then(|| Self { parts: Tensor::zeros([parts], device), used: 0 })
+        Self { parts: Tensor::zeros([parts], device), used: 0 }
     }
 
-    /// Adds the squares of `x`.
-    pub fn add<const D: usize>(&mut self, x: &Tensor<D>) {
+    /// Adds the squares of `x`, which `kernel` writes to the parts from its third argument on.
+    pub(crate) fn add_with<const D: usize>(
+        &mut self,
+        x: &Tensor<D>,
+        kernel: impl FnOnce(&Tensor<D>, Tensor<1>, usize) -> Tensor<1>,
+    ) {
         // the sums give up their reference, so that they can be written without a copy
         let placeholder = Tensor::zeros([1], &self.parts.device());
         let parts = std::mem::replace(&mut self.parts, placeholder);
-        self.parts = cube::square_sums(x, parts, self.used);
+        self.parts = kernel(x, parts, self.used);
         self.used += x.shape().num_elements().div_ceil(Self::ELEMENTS_PER_PART);
     }
 

@@ -1,10 +1,10 @@
 //! Kernels of the CubeCL backends: CUDA, wgpu, and CubeCL on the processor.
 //!
 //! One implementation for `CubeBackend` serves all of them, with and without fusion. The traits in
-//! [`operations`] declare the operations, and [`autodiff`] implements them and their derivatives. A
-//! function here has the name and signature of the function in `lib.rs`. It returns `None` where a
-//! tensor is not on a CubeCL device, because an operation panics on a backend that it is not
-//! declared for.
+//! [`pieces`] and [`operations`] declare the operations, and [`autodiff`] implements them and their
+//! derivatives. A function here has the name and signature of the function in `lib.rs`. It returns
+//! `None` where a tensor is not on a CubeCL device, because an operation panics on a backend that it
+//! is not declared for.
 //!
 //! On the processor runtime, which spins at barriers, cubes with barriers have one unit.
 
@@ -17,6 +17,7 @@ mod embedding;
 mod layer_norm;
 mod long_attention;
 mod operations;
+mod pieces;
 mod reduction;
 mod rotation;
 mod short_attention;
