@@ -24,7 +24,7 @@ pub use child::{Ended, Limit, run_limited};
 pub use doctor::doctor;
 pub use error::CheckError;
 pub use examine::{Examined, Wanted, examine, examine_in_child};
-pub use finding::{Finding, State, is_usable};
+pub use finding::{Finding, Presence, is_usable};
 pub use part::Part;
 pub use parts::run_part;
 pub use result::{PartOutput, PartResult, PartState};
