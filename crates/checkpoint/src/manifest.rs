@@ -1,6 +1,7 @@
 //! `manifest.json`: the format of a checkpoint, with size and SHA-256 of each file.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use block_transformer_files::{FileError, NewFolder, digest};
@@ -58,7 +59,11 @@ impl Manifest {
         }
         for (name, listed) in &self.files {
             let path = dir.join(name);
-            let (size, sha256) = digest(&path)?;
+            let digest = digest(&path).map_err(|error| match error.source.kind() {
+                ErrorKind::NotFound => CheckpointError::damaged(&path, "the file is missing"),
+                _ => error.into(),
+            });
+            let (size, sha256) = digest?;
             if size != listed.size {
                 let reason = format!("{size} bytes, but {} were written", listed.size);
                 return Err(CheckpointError::damaged(&path, reason));
