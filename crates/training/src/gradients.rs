@@ -26,7 +26,7 @@ pub(crate) fn sum_of_squares<M: Module>(
     model: &M,
     gradients: &GradientsParams,
 ) -> Option<Tensor<1>> {
-    let mut sizes = Sizes { gradients, sizes: Vec::new(), device: None };
+    let mut sizes = GradientSizes { gradients, sizes: Vec::new(), device: None };
     model.visit(&mut sizes);
     if let Some(sums) = sizes.device.and_then(|device| SquareSums::new(sizes.sizes, &device)) {
         let mut squares = SquaresInOnePass { gradients, sums };
@@ -138,13 +138,13 @@ impl ModuleVisitor for Add {
     }
 }
 
-struct Sizes<'a> {
+struct GradientSizes<'a> {
     gradients: &'a GradientsParams,
     sizes: Vec<usize>,
     device: Option<Device>,
 }
 
-impl ModuleVisitor for Sizes<'_> {
+impl ModuleVisitor for GradientSizes<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
             self.sizes.push(gradient.shape().num_elements());
