@@ -18,8 +18,8 @@ use block_transformer_zoo::{FamilyConfig, LanguageModel};
 use super::inputs::open_checkpoint;
 use super::prepare::with_remedy;
 use crate::counts::positive;
-use crate::device;
 use crate::progress::progress;
+use crate::{device, paths};
 
 /// Folder of task files if --data is not given.
 const DATA: &str = "data/eval";
@@ -77,6 +77,7 @@ impl Args {
             let existing = out.join(JSON);
             let shown = existing.display();
             ensure!(!existing.exists(), "{shown} is already there; give another --out");
+            paths::output_folder("--out", out)?;
             std::fs::create_dir_all(out).with_context(|| format!("--out {}", out.display()))?;
         }
         let device = device::open(self.device)?;

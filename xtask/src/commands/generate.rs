@@ -70,7 +70,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_graph: bool,
     #[command(flatten)]
-    storage: device::Storage,
+    storage: device::StorageFlags,
     /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
