@@ -11,6 +11,7 @@ mod doctor;
 mod error;
 mod examine;
 mod finding;
+mod json;
 mod libraries;
 mod part;
 mod parts;

@@ -9,7 +9,7 @@ use block_transformer_weights::{FloatFormat, cast, export};
 use burn::module::Module;
 use clap::ValueEnum;
 
-use super::inputs::open_checkpoint;
+use super::inputs::{of_checkpoint, open_checkpoint};
 use crate::{device, paths};
 
 /// Files that are written to the folder of the weights: configuration and tokenizer.
@@ -64,7 +64,7 @@ impl Args {
         );
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let device = device::open(self.device)?;
-        let model = checkpoint.load_model(&device)?;
+        let model = checkpoint.load_model(&device).map_err(of_checkpoint)?;
         match self.format {
             Format::Safetensors => {
                 export(&model, &checkpoint.config, &checkpoint.unused()?, self.dtype, &self.out)?;
