@@ -3,16 +3,10 @@
 use std::path::Path;
 
 use block_transformer_weights::{FloatFormat, HostTensor, read_tensors, write_tensors};
-use tempfile::TempDir;
 
-use crate::support::{TINY, command, fails, fails_as, golden, succeeds, with_text, words};
-
-/// Runs three steps in a folder with a text, into its folder `run`.
-fn with_run() -> TempDir {
-    let dir = with_text();
-    succeeds(dir.path(), &format!("{TINY} --steps 3 --out run"));
-    dir
-}
+use crate::support::{
+    TINY, command, fails, fails_as, golden, succeeds, with_run, with_text, words,
+};
 
 #[test]
 fn a_missing_or_unreadable_corpus_is_named() {
@@ -117,6 +111,9 @@ fn invalid_settings_are_named() {
     let dir = with_text();
     std::fs::write(dir.path().join("run.toml"), "\nsteps = 3\nlr = \"fast\"\n").unwrap();
     std::fs::write(dir.path().join("low.toml"), "lr = 0.0\n").unwrap();
+    let huge = "[model]\nvocab_size = 300\nhidden_size = 65536\nnum_hidden_layers = 64\n\
+                num_attention_heads = 64\n";
+    std::fs::write(dir.path().join("huge.toml"), huge).unwrap();
     for (flags, says) in [
         ("--preset block-170n", &["block-170n", "`block-170m`"][..]),
         ("--steps 0", &["steps"]),
@@ -127,11 +124,19 @@ fn invalid_settings_are_named() {
         ("--corpus text.txt --device cuda", &["cuda", "--features cuda"]),
         ("--config run.toml", &["run.toml:3: lr: ", "\"fast\""]),
         ("--config low.toml", &["low.toml: lr = 0: must be above 0"]),
+        (
+            "--corpus text.txt --config huge.toml",
+            &["huge.toml: [model]", "flex has", "smaller model"],
+        ),
+        ("--lr -1", &["--lr -1: must be above 0"]),
+        ("--corpus text.txt --out text.txt", &["--out text.txt", "another folder"]),
+        ("--corpus text.txt --data text.txt", &["--data text.txt", "another folder"]),
         ("--corpus text.txt --precision bf16 --device ndarray", &["--precision bf16", "ndarray"]),
         ("--config low.toml --lr=-1", &["--lr -1: must be above 0"]),
     ] {
         fails(dir.path(), &format!("train {flags}"), says);
     }
+    assert!(!dir.path().join("runs").exists());
 }
 
 #[test]

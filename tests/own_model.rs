@@ -33,7 +33,9 @@ fn a_model_of_the_users_own_shape_trains_resumes_generates_and_exports() {
     let other = "train --config own.toml --preset debug-vanilla --print-config";
     assert!(!succeeds(dir, other).contains("block_length"));
 
-    succeeds(dir, "train --config own.toml");
+    let text = succeeds(dir, "train --config own.toml");
+    assert!(text.contains("own.toml: [model]: vocab_size 512 does not apply"), "{text}");
+    assert!(text.contains("the model has 320"), "{text}");
     succeeds(dir, "train --config own.toml --resume --keep 2");
     succeeds(dir, "export --checkpoint run --out own.safetensors");
     let config = std::fs::read_to_string(dir.join("config.json")).unwrap();

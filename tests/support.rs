@@ -19,6 +19,13 @@ pub(crate) fn with_text() -> TempDir {
     dir
 }
 
+/// Runs three steps in a folder with a text, into its folder `run`.
+pub(crate) fn with_run() -> TempDir {
+    let dir = with_text();
+    succeeds(dir.path(), &format!("{TINY} --steps 3 --out run"));
+    dir
+}
+
 /// The path of a file in `tests/golden`.
 pub(crate) fn golden(file: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden")).join(file)

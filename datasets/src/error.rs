@@ -75,11 +75,11 @@ pub enum DatasetError {
     },
     /// The documents do not fill one window.
     #[error(
-        "the documents hold {tokens} tokens, less than one window of {context}; use a smaller \
-         window or more text"
+        "the documents fill {tokens} positions (their tokens, and the end of each document with its \
+         padding to whole blocks), less than one window of {context}; use a smaller window or more text"
     )]
     LessThanOneWindow {
-        /// Tokens of all documents, including EOS and padding at the ends of documents.
+        /// Positions of all documents: tokens, EOS, and padding at the ends of documents.
         tokens: usize,
         /// Tokens per window.
         context: usize,

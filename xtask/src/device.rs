@@ -63,7 +63,7 @@ pub(crate) fn open(name: DeviceName) -> Result<Device> {
 
 /// `--weights` and `--cache`.
 #[derive(clap::Args, Clone, Copy)]
-pub(crate) struct Storage {
+pub(crate) struct StorageFlags {
     /// Storage format of the matrices: f32, or bf16 with half the memory traffic
     #[arg(long, value_name = "FORMAT", value_parser = stored(), default_value = "f32")]
     weights: FloatFormat,
@@ -72,7 +72,7 @@ pub(crate) struct Storage {
     cache: FloatFormat,
 }
 
-impl Storage {
+impl StorageFlags {
     /// The precision of a model stored like this.
     pub(crate) fn precision(self) -> Precision {
         Precision::of(self.weights == FloatFormat::Bf16, self.cache == FloatFormat::Bf16)

@@ -1,14 +1,14 @@
 //! The commands: `cargo xtask COMMAND` in a checkout, `block-transformer COMMAND` installed.
 
-/// Prints a line to stdout. A reader that has closed the pipe, such as `head`, is not an error.
+/// Prints a line to stdout. A failure to write it makes the command fail at its end.
 macro_rules! say {
     ($($line:tt)*) => {{
         use std::io::Write;
-        let _ = writeln!(std::io::stdout(), $($line)*);
+        $crate::output::written(writeln!(std::io::stdout(), $($line)*));
     }};
 }
 
-/// Prints a line to stderr, like `say`; `eprintln` would panic.
+/// Prints a line to stderr if possible; `eprintln` would panic.
 macro_rules! note {
     ($($line:tt)*) => {{
         use std::io::Write;
@@ -19,13 +19,15 @@ macro_rules! note {
 mod commands;
 mod counts;
 mod device;
+mod output;
+mod paths;
 mod program;
 mod progress;
 
 use std::process::ExitCode;
 
 use block_transformer_device::keep_freed_memory;
-use clap::Parser;
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 
 /// Train, run, evaluate, import and export Block Transformers and vanilla transformers.
 #[derive(Parser)]
@@ -40,14 +42,32 @@ const STACK: usize = 8 << 20;
 
 fn main() -> ExitCode {
     keep_freed_memory();
-    let command = Cli::parse().command;
+    let command = parsed().command;
     // The command runs on a thread of the pool, which starts its share of a parallel operation at
     // once. Any other thread would first wake a thread of the pool, and then wait to be woken.
     let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
-    rayon::scope(|_| command.run()).unwrap_or_else(|error| {
+    let code = rayon::scope(|_| command.run()).unwrap_or_else(|error| {
         note!("error: {}", with_causes(&error));
         ExitCode::FAILURE
-    })
+    });
+    let Some(error) = output::failure() else { return code };
+    note!("error: cannot write to stdout: {error}; send the output to another place");
+    ExitCode::FAILURE
+}
+
+/// Parses the command line.
+fn parsed() -> Cli {
+    let mut matches: ArgMatches = with_negative_numbers(Cli::command()).get_matches();
+    Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+}
+
+/// Lets every value be a negative number, so that the error about it names the flag.
+fn with_negative_numbers(command: Command) -> Command {
+    let takes = |arg: Arg| {
+        let takes_values = arg.get_action().takes_values();
+        if takes_values { arg.allow_negative_numbers(true) } else { arg }
+    };
+    command.mut_args(takes).mut_subcommands(with_negative_numbers)
 }
 
 /// Returns the error and its causes, joined with `: `.

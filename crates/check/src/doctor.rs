@@ -11,7 +11,7 @@ use block_transformer_device::{DeviceName, free_disk};
 
 use crate::caches::{cubecl_cache, size_of};
 use crate::examine::{Examined, Wanted};
-use crate::finding::{Finding, State, device_subject};
+use crate::finding::{Finding, Presence, device_subject};
 
 /// Free bytes of a disk below which a build or a run may fail.
 const LITTLE_DISK: u64 = 10 << 30;
@@ -41,7 +41,7 @@ pub fn doctor(
     findings.push(if usable {
         peaks_finding(device, examine(device, Wanted::Peaks))
     } else {
-        Finding::new(format!("peaks of {device}"), State::Unknown, "the device cannot be used")
+        Finding::new(format!("peaks of {device}"), Presence::Unknown, "the device cannot be used")
     });
     findings.extend(disk_findings());
     findings
@@ -58,13 +58,13 @@ fn cuda_findings(parts: &CudaParts) -> Vec<Finding> {
             dotted(&gpu.capability),
             size(gpu.memory as f64)
         );
-        findings.push(Finding::new(format!("GPU {index}"), State::Ok, found));
+        findings.push(Finding::new(format!("GPU {index}"), Presence::Ok, found));
     }
     findings.push(Finding::of("NVRTC", &nvrtc_version(&parts.nvrtc), dotted));
     let headers = cuda_headers(parts.cuda_path.as_deref());
     findings.push(Finding::of("CUDA headers", &headers, |path| path.display().to_string()));
     let libdevice = "not needed: this project compiles kernels with NVRTC";
-    findings.push(Finding::new("libdevice", State::Ok, libdevice));
+    findings.push(Finding::new("libdevice", Presence::Ok, libdevice));
     let nccl = nccl_version(&parts.nccl);
     findings.push(Finding::of("NCCL (several GPUs)", &nccl, |(major, minor, patch)| {
         format!("{major}.{minor}.{patch}")
@@ -78,7 +78,7 @@ fn driver_finding(driver: &Result<CudaDriver, Fault>) -> Finding {
         format!("supports CUDA {major}.{minor}, {} GPUs", driver.devices.len())
     });
     if driver.as_ref().is_ok_and(|driver| driver.version < LEAST_CUDA) {
-        finding.state = State::Missing;
+        finding.state = Presence::Missing;
         let (major, minor) = LEAST_CUDA;
         finding.remedy = Some(format!("install a driver that supports CUDA {major}.{minor}"));
     }
@@ -95,12 +95,12 @@ fn device_finding(name: DeviceName, examined: &Result<Examined, String>) -> Find
             };
             let (has, lacks) = (types(true), types(false));
             let lacks = if lacks.is_empty() { lacks } else { format!("; no {lacks}") };
-            Finding::new(subject, State::Ok, format!("computes in {has}{lacks}"))
+            Finding::new(subject, Presence::Ok, format!("computes in {has}{lacks}"))
         }
         Ok(examined) => {
             let found = format!("computes 1 + 1 = {}", examined.two);
             let remedy = Some("reinstall its driver; a dry driver computes nothing".into());
-            Finding { remedy, ..Finding::new(subject, State::Missing, found) }
+            Finding { remedy, ..Finding::new(subject, Presence::Missing, found) }
         }
         Err(message) => {
             // the errors of devices end with their remedy
@@ -108,7 +108,7 @@ fn device_finding(name: DeviceName, examined: &Result<Examined, String>) -> Find
                 Some((found, remedy)) => (found, Some(remedy.to_string())),
                 None => (message.as_str(), None),
             };
-            Finding { remedy, ..Finding::new(subject, State::Missing, found) }
+            Finding { remedy, ..Finding::new(subject, Presence::Missing, found) }
         }
     }
 }
@@ -119,10 +119,10 @@ fn peaks_finding(name: DeviceName, examined: Result<Examined, String>) -> Findin
         Ok(Some((flops, bandwidth))) => {
             let (flops, bytes) = (number(flops / 1e9), number(bandwidth / 1e9));
             let found = format!("f32 matmul {flops} GFLOP/s, memory {bytes} GB/s, measured");
-            Finding::new(subject, State::Ok, found)
+            Finding::new(subject, Presence::Ok, found)
         }
-        Ok(None) => Finding::new(subject, State::Unknown, "not measured"),
-        Err(message) => Finding::new(subject, State::Unknown, message),
+        Ok(None) => Finding::new(subject, Presence::Unknown, "not measured"),
+        Err(message) => Finding::new(subject, Presence::Unknown, message),
     }
 }
 
@@ -137,21 +137,21 @@ fn disk_findings() -> Vec<Finding> {
         0 => format!("{}, empty", cache.display()),
         bytes => format!("{}, {}", cache.display(), size(bytes as f64)),
     };
-    findings.push(Finding::new("CubeCL's cache", State::Ok, found));
+    findings.push(Finding::new("CubeCL's cache", Presence::Ok, found));
     findings
 }
 
 fn disk_finding(subject: &str, path: &Path) -> Finding {
     match free_disk(path) {
-        None => Finding::new(subject, State::Unknown, "this system does not report free space"),
+        None => Finding::new(subject, Presence::Unknown, "this system does not report free space"),
         Some(bytes) => {
             let found = format!("{} free", size(bytes as f64));
-            let finding = Finding::new(subject, State::Ok, found);
+            let finding = Finding::new(subject, Presence::Ok, found);
             if bytes >= LITTLE_DISK {
                 return finding;
             }
             let remedy = Some(format!("free at least {}", size(LITTLE_DISK as f64)));
-            Finding { state: State::Missing, remedy, ..finding }
+            Finding { state: Presence::Missing, remedy, ..finding }
         }
     }
 }
@@ -184,13 +184,13 @@ mod tests {
         let findings = doctor(DeviceName::Flex, &no_cuda(), &examine);
         for subject in ["NVIDIA driver", "NVRTC", "CUDA headers", "NCCL (several GPUs)"] {
             let finding = find(&findings, subject);
-            assert_eq!(finding.state, State::Missing, "{finding:?}");
+            assert_eq!(finding.state, Presence::Missing, "{finding:?}");
             assert!(finding.remedy.is_some(), "{finding:?}");
         }
         assert_eq!(find(&findings, "device flex").found, "computes in f32; no f16");
         assert!(find(&findings, "peaks of flex").found.contains("1500 GFLOP/s"));
         let cuda = find(&findings, "device cuda");
-        assert_eq!((cuda.found.as_str(), cuda.state), ("it is not there", State::Missing));
+        assert_eq!((cuda.found.as_str(), cuda.state), ("it is not there", Presence::Missing));
         assert_eq!(cuda.remedy.as_deref(), Some("plug it in"));
         assert!(find(&findings, "device ndarray").found.contains("1 + 1 = 0"));
         let usable = |device| crate::finding::is_usable(&findings, device);
@@ -205,7 +205,7 @@ mod tests {
             Err("missing".to_string())
         };
         let findings = doctor(DeviceName::Cuda(3), &no_cuda(), &examine);
-        assert_eq!(find(&findings, "peaks of cuda:3").state, State::Unknown);
-        assert_eq!(find(&findings, "device cuda:3").state, State::Missing);
+        assert_eq!(find(&findings, "peaks of cuda:3").state, Presence::Unknown);
+        assert_eq!(find(&findings, "device cuda:3").state, Presence::Missing);
     }
 }

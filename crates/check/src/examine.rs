@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::child::{Limit, run_limited};
 use crate::error::CheckError;
 
-/// What a device is asked for.
+/// The questions that a device is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// Whether it computes, and its float types.
@@ -21,7 +21,7 @@ pub enum Wanted {
     Peaks,
 }
 
-/// What a device showed.
+/// The answers of a device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Examined {
     /// The value that it computed for 1 + 1.

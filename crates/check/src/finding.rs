@@ -4,10 +4,10 @@ use block_transformer_device::DeviceName;
 use block_transformer_device::probe::Fault;
 use serde::{Deserialize, Serialize};
 
-/// The state of a thing that was looked for.
+/// Whether a thing that was looked for is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum Presence {
     /// It is there and works.
     Ok,
     /// It is not there, or does not work.
@@ -16,7 +16,7 @@ pub enum State {
     Unknown,
 }
 
-impl std::fmt::Display for State {
+impl std::fmt::Display for Presence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Ok => "ok",
@@ -32,8 +32,8 @@ pub struct Finding {
     /// The thing.
     pub subject: String,
     /// Its state.
-    pub state: State,
-    /// What was found.
+    pub state: Presence,
+    /// A description of what was found.
     pub found: String,
     /// The remedy, if the thing is missing and there is a remedy.
     pub remedy: Option<String>,
@@ -41,7 +41,11 @@ pub struct Finding {
 
 impl Finding {
     /// A finding without a remedy.
-    pub(crate) fn new(subject: impl Into<String>, state: State, found: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        subject: impl Into<String>,
+        state: Presence,
+        found: impl Into<String>,
+    ) -> Self {
         Self { subject: subject.into(), state, found: found.into(), remedy: None }
     }
 
@@ -52,10 +56,10 @@ impl Finding {
         found: impl Fn(&T) -> String,
     ) -> Self {
         match result {
-            Ok(value) => Self::new(subject, State::Ok, found(value)),
+            Ok(value) => Self::new(subject, Presence::Ok, found(value)),
             Err(fault) => {
                 let remedy = Some(fault.remedy().into());
-                Self { remedy, ..Self::new(subject, State::Missing, fault.to_string()) }
+                Self { remedy, ..Self::new(subject, Presence::Missing, fault.to_string()) }
             }
         }
     }
@@ -69,5 +73,5 @@ pub(crate) fn device_subject(device: DeviceName) -> String {
 /// Returns whether the findings say that `device` can be used.
 pub fn is_usable(findings: &[Finding], device: DeviceName) -> bool {
     let subject = device_subject(device);
-    findings.iter().any(|finding| finding.subject == subject && finding.state == State::Ok)
+    findings.iter().any(|finding| finding.subject == subject && finding.state == Presence::Ok)
 }

@@ -24,7 +24,7 @@ pub enum Part {
     Train,
 }
 
-/// What the name of every part of decoding starts with.
+/// The prefix of the names of the parts that measure decoding.
 const DECODE: &str = "decode-";
 
 impl Part {

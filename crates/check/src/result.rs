@@ -2,11 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use block_transformer_files::FileError;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::CheckError;
 use crate::part::Part;
 
 /// The result of a part that ran to its end.
@@ -83,18 +80,4 @@ pub(crate) fn result_path(dir: &Path, part: Part) -> PathBuf {
 /// Returns the path at which the process of a part leaves its output.
 pub(crate) fn output_path(dir: &Path, part: Part) -> PathBuf {
     dir.join(format!("{}.output.json", part.name()))
-}
-
-/// Reads a JSON file.
-pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, CheckError> {
-    let bytes = std::fs::read(path).map_err(FileError::read(path))?;
-    serde_json::from_slice(&bytes)
-        .map_err(|source| CheckError::Damaged { path: path.into(), source })
-}
-
-/// Writes `value` as JSON.
-pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), CheckError> {
-    let mut bytes = serde_json::to_vec_pretty(value)?;
-    bytes.push(b'\n');
-    Ok(block_transformer_files::write(path, &bytes)?)
 }

@@ -7,9 +7,10 @@ use block_transformer_files::FileError;
 
 use crate::child::{Ended, run_limited};
 use crate::error::CheckError;
+use crate::json::{read, write};
 use crate::part::Part;
 use crate::report::report;
-use crate::result::{PartOutput, PartResult, PartState, output_path, read, result_path, write};
+use crate::result::{PartOutput, PartResult, PartState, output_path, result_path};
 use crate::settings::CheckSettings;
 
 /// Runs every part in a process of its own, `command(part)`, which must call

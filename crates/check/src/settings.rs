@@ -105,7 +105,7 @@ impl CheckSettings {
     /// # Errors
     /// When the file cannot be read.
     pub fn read(dir: &Path) -> Result<Self, CheckError> {
-        crate::result::read(&Self::path(dir))
+        crate::json::read(&Self::path(dir))
     }
 }
 

@@ -49,7 +49,14 @@ pub enum CheckpointError {
         found: u64,
     },
     /// A file of weights or optimizer state that burn cannot write, or that does not fit the model.
-    #[error("cannot {action} {path}")]
+    #[error(
+        "cannot {action} {path}{}",
+        if *action == "load" {
+            ": it does not fit the model of the checkpoint; the checkpoint is damaged, use another one"
+        } else {
+            ""
+        }
+    )]
     Record {
         /// The failed operation: "write" or "load".
         action: &'static str,

@@ -1,6 +1,7 @@
 //! `manifest.json`: the format of a checkpoint, with size and SHA-256 of each file.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use block_transformer_files::{FileError, NewFolder, digest};
@@ -39,7 +40,7 @@ impl Manifest {
     pub(crate) fn read(dir: &Path) -> Result<Self, CheckpointError> {
         let path = dir.join(NAME);
         let damaged = |e: serde_json::Error| CheckpointError::damaged(&path, e);
-        let value: Value = serde_json::from_str(&read(&path)?).map_err(damaged)?;
+        let value: Value = serde_json::from_str(&read(&path).map_err(unread)?).map_err(damaged)?;
         let manifest = match value.get("format").map(Value::as_u64) {
             Some(Some(found)) if found > FORMAT => {
                 return Err(CheckpointError::NewerFormat { path: dir.into(), found });
@@ -58,7 +59,7 @@ impl Manifest {
         }
         for (name, listed) in &self.files {
             let path = dir.join(name);
-            let (size, sha256) = digest(&path)?;
+            let (size, sha256) = digest(&path).map_err(unread)?;
             if size != listed.size {
                 let reason = format!("{size} bytes, but {} were written", listed.size);
                 return Err(CheckpointError::damaged(&path, reason));
@@ -68,6 +69,14 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+}
+
+/// The error of a file of a checkpoint that could not be read. A file that is missing is damage.
+fn unread(error: FileError) -> CheckpointError {
+    match error.source.kind() {
+        ErrorKind::NotFound => CheckpointError::damaged(&error.path, "the file is missing"),
+        _ => error.into(),
     }
 }
 

@@ -44,7 +44,7 @@ pub enum DeviceError {
     Unusable {
         /// The device.
         device: DeviceName,
-        /// What is missing.
+        /// The thing that is missing.
         fault: Fault,
     },
 }

@@ -80,7 +80,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// What was done since `before`, in a step of `rows` rows, for one row of it.
+    /// The work since `before` in a step of `rows` rows, divided by `rows`.
     pub fn per_row(self, before: Self, rows: usize) -> Self {
         self.with(before, |now, before| (now - before) / rows)
     }

@@ -1,13 +1,14 @@
-//! A block of every sequence as a captured graph.
+//! Decoding of one block of every sequence, as a captured graph.
 //!
 //! Everything that changes from block to block is in device tensors whose memory stays the same:
 //! slots, positions, the tokens of the last blocks, random numbers and sampling settings. A closure
 //! appends the last blocks, starts the next ones and chooses all of their tokens. After some runs it is
-//! captured, and later runs replay the graph: two uploads at most, one launch and one read.
+//! captured. Later runs replay the graph, which takes one or two uploads (three when the sampling settings
+//! change), one launch and one read.
 //!
 //! A graph has a fixed number of rows and a bound of the context length, both rounded up. Rows without
-//! a sequence write to the first position of slots that nobody uses. Running a block twice changes
-//! nothing, so that the runs of the warm-up do no harm.
+//! a sequence write to the first position of unused slots. Running a block twice has the same effect as
+//! running it once, so that the runs before a capture do no harm.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -23,8 +24,8 @@ use crate::sampling::Sampler;
 const RUNS_BEFORE_CAPTURE: usize = 3;
 /// Graphs that are kept. Each holds the memory of its temporary tensors.
 const KEPT: usize = 8;
-/// Positions that a kernel of the block decoder attends to in one part; the bounds of the context are
-/// powers of two of this number.
+/// Positions that a kernel of the block decoder attends to in one part. The bounds of the context are
+/// this number times a power of two.
 const PART: usize = 64;
 
 /// The decoding state of a model, shared with the closures.
@@ -65,7 +66,7 @@ pub(crate) struct BlockGraphs {
     decoding: SharedDecoding,
     device: Device,
     sizes: GraphSizes,
-    /// The last used one at the end.
+    /// The most recently used graph is the last.
     graphs: Vec<BlockGraph>,
     /// A graph belongs to the thread that captured it, as its stream does.
     thread: Option<ThreadId>,
@@ -93,7 +94,7 @@ struct BlockGraph {
     per_row: Work,
 }
 
-/// What a block reads, in memory that stays the same.
+/// The inputs of a block, in memory that stays the same.
 struct Inputs {
     /// Slots, numbers of the last blocks, and their tokens by place: `[2 + block_length, rows]`
     ids: Tensor<2, Int>,

@@ -7,7 +7,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use crate::error::GenerationError;
 use crate::sampling::Sampler;
 
-/// What stays on the device between blocks.
+/// The tensors that stay on the device between blocks.
 #[derive(Default)]
 pub(crate) struct OnDevice {
     settings: Option<(Vec<Draw>, Tensor<2>)>,
@@ -15,7 +15,7 @@ pub(crate) struct OnDevice {
     last: Option<(Vec<usize>, Tensor<2, Int>)>,
 }
 
-/// The choices of a block.
+/// The tokens of a block, chosen one place after the other.
 pub(crate) struct Choices {
     draws: Draws,
     /// `[rows, block_length]`
@@ -24,7 +24,8 @@ pub(crate) struct Choices {
 }
 
 impl OnDevice {
-    /// Starts a block of `length` tokens; `logits` are those of its first ones.
+    /// Starts a block of `length` tokens per row. `logits` `[rows, vocab]` are those of the first token of
+    /// each row.
     pub(crate) fn start(
         &mut self,
         logits: &Tensor<2>,
@@ -51,7 +52,7 @@ impl OnDevice {
         Choices { draws, block: Tensor::zeros(shape, &device), place: 0 }
     }
 
-    /// Reads a finished block, by place and row.
+    /// Reads the tokens of a finished block: a list per place in the block, with a token per row.
     ///
     /// # Errors
     /// [`GenerationError::Device`] when it cannot be read.
@@ -80,8 +81,8 @@ impl Choices {
     }
 }
 
-/// Reads the first `rows` rows of `block` `[.., block_length]`, by place and row. `None` stands for
-/// logits that are not finite.
+/// Reads the first `rows` rows of `block` `[.., block_length]`: a list per place in the block, with a
+/// token per row. `None` stands for logits that are not finite.
 ///
 /// # Errors
 /// [`GenerationError::Device`] when it cannot be read.

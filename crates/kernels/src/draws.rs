@@ -2,13 +2,11 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::refresh;
-
 /// How the next token of a row is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Draw {
-    /// Divides the logits; with 0, the most likely token is chosen, of several the one with the
-    /// lowest id.
+    /// Divides the logits. With 0, the most likely token is chosen; of several equally likely tokens,
+    /// the one with the lowest id.
     pub temperature: f32,
     /// Draws from this many of the most likely tokens.
     pub top_k: Option<usize>,
@@ -47,7 +45,8 @@ impl Draws {
         Tensor::from_data(Self::values(rows), device)
     }
 
-    fn values(rows: &[Draw]) -> TensorData {
+    /// The settings of rows, `[rows, SETTINGS]`.
+    pub(crate) fn values(rows: &[Draw]) -> TensorData {
         let values: Vec<f32> = rows
             .iter()
             .flat_map(|draw| {
@@ -72,21 +71,5 @@ impl Draws {
     pub fn zeros([rows, places]: [usize; 2], device: &Device) -> Self {
         let zeros = |width: usize| Tensor::zeros([rows, width], device);
         Self { settings: zeros(Self::SETTINGS), noise: zeros(places) }
-    }
-
-    /// Replaces the settings in their memory.
-    ///
-    /// # Panics
-    /// When the number of rows differs.
-    pub fn refresh_settings(&mut self, rows: &[Draw]) {
-        refresh(&mut self.settings, Self::values(rows));
-    }
-
-    /// Replaces the random numbers `[rows, places]` in their memory.
-    ///
-    /// # Panics
-    /// When the shape differs.
-    pub fn refresh_noise(&mut self, noise: TensorData) {
-        refresh(&mut self.noise, noise);
     }
 }

@@ -35,7 +35,7 @@ pub use causal_mask::CausalMask;
 pub use draws::{Draw, Draws};
 pub use host::max_of;
 pub use indices::{Indices, int_tensor};
-pub use optimizer::{AdamWStep, SquareSums};
+pub use optimizer::AdamWStep;
 pub use per_device::PerDevice;
 pub use rotary::{RotaryAngles, RotaryTable};
 pub use scores::{TargetScore, TargetScores};
@@ -74,9 +74,10 @@ pub fn self_attention(
         .or_else(|| cube::self_attention(qkv, heads, angles, mask))
 }
 
-/// [`self_attention`] in chunks of queries, for which only the scores of one chunk are in memory at a
-/// time. `hidden` is `mask` as a tensor, true at keys that a query may not see. The operands of
-/// products have `format` where the device [multiplies] it.
+/// [`self_attention`] in chunks of queries: only the scores of one chunk are in memory at a time.
+/// `hidden` is `mask` as a tensor, true at keys that a query may not see. On a device that
+/// [multiplies] matrices of `format`, the operands of matrix products are cast to it; on other
+/// devices they stay f32.
 ///
 /// # Shapes
 /// - `qkv`: `[batch, time, heads * 3 * head_dim]`, laid out `[head][q, k, v][head_dim]`
@@ -140,8 +141,9 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
     flex::linear(x, weight, bias)
 }
 
-/// Whether `device` multiplies matrices of `format` and sums in f32, so that f32 operands are better
-/// narrowed to `format` than operands of `format` widened.
+/// Whether `device` multiplies matrices of `format` and sums the products in f32. On such a device, a
+/// product of an f32 matrix and one of `format` is faster if the f32 matrix is cast to `format`; on
+/// other devices, the matrix of `format` must be cast to f32.
 pub fn multiplies(device: &Device, format: DType) -> bool {
     cube::multiplies(device, format)
 }
@@ -177,6 +179,12 @@ pub fn adamw<const D: usize>(
     cube::adamw(tensors, gradient, control, step)
 }
 
+/// The sum of the squares of all elements of `tensors`, `[1]`, with a launch per eight tensors. `None`
+/// without tensors.
+pub fn square_sum(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
+    cube::square_sum(tensors)
+}
+
 /// Whether [`choose`] applies to logits on `device`.
 pub fn chooses(device: &Device) -> bool {
     cube::serves(device)
@@ -206,6 +214,24 @@ pub fn refresh_ints<const D: usize>(tensor: &mut Tensor<D, Int>, data: TensorDat
     assert_eq!(tensor.shape(), *data.shape(), "a refresh keeps the shape");
     let data = data.convert_dtype(tensor.dtype());
     cube::refresh_ints(tensor, data);
+}
+
+impl Draws {
+    /// Replaces the settings in their memory.
+    ///
+    /// # Panics
+    /// When the number of rows differs.
+    pub fn refresh_settings(&mut self, rows: &[Draw]) {
+        refresh(&mut self.settings, Self::values(rows));
+    }
+
+    /// Replaces the random numbers `[rows, places]` in their memory.
+    ///
+    /// # Panics
+    /// When the shape differs.
+    pub fn refresh_noise(&mut self, noise: TensorData) {
+        refresh(&mut self.noise, noise);
+    }
 }
 
 /// Chooses the token of each row on the device, with the random numbers of `place`, and writes it to

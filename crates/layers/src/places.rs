@@ -1,4 +1,4 @@
-//! New positions of a cache, with what the layers of a stack need for them.
+//! New positions of a cache, with the rotation and the mask that the layers of a stack apply to them.
 
 use block_transformer_kernels::Indices;
 
@@ -6,8 +6,9 @@ use crate::mask::{AttentionMask, causal_by_block};
 use crate::positions::Positions;
 use crate::rotary::Rotary;
 
-/// New positions of a cache, with their rotation and mask. All layers of a step share one value, and
-/// equal steps can share it too: what it holds is copied to a device only once.
+/// New positions of a cache, with their rotation and mask. All layers of a step share one value. Several
+/// steps with the same positions can share it too, so that its tensors are copied to the device only
+/// once.
 #[derive(Clone, Debug)]
 pub struct Places {
     pub(crate) at: Positions,

@@ -1,9 +1,9 @@
 //! Gradients of a whole model: sum over micro-batches, norm, scale.
 
-use block_transformer_layers::SquareSums;
+use block_transformer_layers::square_sum;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Tensor};
 
 /// Adds `more` to `sum`, parameter by parameter. `None` is an empty sum.
 pub(crate) fn add<M: Module>(
@@ -26,12 +26,10 @@ pub(crate) fn sum_of_squares<M: Module>(
     model: &M,
     gradients: &GradientsParams,
 ) -> Option<Tensor<1>> {
-    let mut sizes = Sizes { gradients, sizes: Vec::new(), device: None };
-    model.visit(&mut sizes);
-    if let Some(sums) = sizes.device.and_then(|device| SquareSums::new(sizes.sizes, &device)) {
-        let mut squares = SquaresInOnePass { gradients, sums };
-        model.visit(&mut squares);
-        return Some(squares.sums.total());
+    let mut all = All { gradients, tensors: Vec::new() };
+    model.visit(&mut all);
+    if let Some(sum) = square_sum(&all.tensors) {
+        return Some(sum);
     }
     let mut squares = Squares { gradients, sum: None };
     model.visit(&mut squares);
@@ -138,30 +136,17 @@ impl ModuleVisitor for Add {
     }
 }
 
-struct Sizes<'a> {
+/// All gradients as rows of values.
+struct All<'a> {
     gradients: &'a GradientsParams,
-    sizes: Vec<usize>,
-    device: Option<Device>,
+    tensors: Vec<Tensor<1>>,
 }
 
-impl ModuleVisitor for Sizes<'_> {
+impl ModuleVisitor for All<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.sizes.push(gradient.shape().num_elements());
-            self.device.get_or_insert_with(|| gradient.device());
-        }
-    }
-}
-
-struct SquaresInOnePass<'a> {
-    gradients: &'a GradientsParams,
-    sums: SquareSums,
-}
-
-impl ModuleVisitor for SquaresInOnePass<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.sums.add(&gradient);
+            let count = gradient.shape().num_elements();
+            self.tensors.push(gradient.reshape([count]));
         }
     }
 }

@@ -95,6 +95,12 @@ impl TrainConfig {
                 let reason = format!("unknown key; did you mean `{nearest}`?");
                 return Err(source.error(&key, &reason));
             };
+            if key == "model"
+                && let Some((path, value)) = not_finite(&value)
+            {
+                let reason = format!("{value} is not a finite number");
+                return Err(source.error(&format!("{key}{path}"), &reason));
+            }
             *place = value.clone();
             // after each key, so that an error can name the key
             self = Self::deserialize(base.clone()).map_err(|error| {
@@ -146,6 +152,19 @@ impl KeySource {
             table = inner;
         }
         Some(self.text[..start?].matches('\n').count() + 1)
+    }
+}
+
+/// A number inside `value` that is infinite or not a number, with its path. JSON, in which a model is
+/// checked, has no such numbers.
+fn not_finite(value: &Value) -> Option<(String, f64)> {
+    match value {
+        Value::Float(number) if !number.is_finite() => Some((String::new(), *number)),
+        Value::Table(table) => table.iter().find_map(|(key, value)| {
+            let (path, number) = not_finite(value)?;
+            Some((format!(".{key}{path}"), number))
+        }),
+        _ => None,
     }
 }
 
@@ -216,6 +235,7 @@ mod tests {
         assert_eq!(TrainConfig::read(&path).unwrap(), config);
         let model = "[model]\nvocab_size = 9\nhidden_size = 32\nnum_attention_heads = ";
         let many = format!("{model}\"many\"\n");
+        let infinite = format!("{model}2\nrotary_pct = nan\n");
         let misspelt = format!("{model}2\nnum_hidden_layer = 1\n");
         for (text, says) in [
             ("seed = 1\nstepz = 1", &["c.toml:2: stepz", "`steps`"][..]),
@@ -224,6 +244,10 @@ mod tests {
             ("precision = \"half\"", &["c.toml:1: precision", "`half`", "`bf16-weights`"]),
             ("seed = 1\na = ", &["c.toml", "line 2"]),
             (&many, &["c.toml:4: model.num_attention_heads", "\"many\""]),
+            ("[modell]\nblock_length = 4", &["c.toml:1: modell", "`model`"]),
+            ("[model]\nblok_length = 4", &["c.toml:2: model.blok_length", "`block_length`"]),
+            ("seed = 1\nmodel = 3", &["c.toml:2: model: 3 is not a table"]),
+            (&infinite, &["c.toml:5: model.rotary_pct: NaN is not a finite number"]),
             (&misspelt, &["c.toml:5: model.num_hidden_layer: ", "`num_hidden_layers`"]),
             ("format = 2", &["c.toml:1: format", "2 is newer"]),
             ("format = \"new\"", &["c.toml:1: format", "\"new\""]),

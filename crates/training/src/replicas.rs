@@ -11,12 +11,12 @@ use block_transformer_zoo::{Family, FamilyConfig, LanguageModel};
 use crate::batch::num_predicted;
 use crate::reading::ReadPolicy;
 use crate::reduce::{HostReduce, Reduce, ReduceError};
-use crate::trainer::{Part, Trainer};
+use crate::trainer::{Trainer, WeightedWindows};
 use crate::update::StepValues;
 
 /// One step of one replica.
 struct Share {
-    parts: Vec<Part>,
+    parts: Vec<WeightedWindows>,
     /// Micro-batches of the step, over all replicas.
     count: usize,
     lr: f64,
@@ -86,7 +86,8 @@ impl Drop for Replicas {
     }
 }
 
-/// A replica's place in the sums. It leaves them when its thread ends, also by a panic.
+/// The membership of a replica in the sums of gradients. It ends when the replica's thread ends, also
+/// when the thread panics.
 struct Member {
     rank: usize,
     reduce: Arc<dyn Reduce>,
@@ -110,12 +111,16 @@ fn work(mut trainer: Trainer<LanguageModel>, member: &Member, shares: &Receiver<
 
 /// Divides `micro_batches` among `ranks` replicas: whole micro-batches if their number is a multiple of
 /// `ranks`, otherwise a part of each micro-batch.
-fn shares(micro_batches: Vec<Vec<Window>>, ranks: usize, block_length: usize) -> Vec<Vec<Part>> {
+fn shares(
+    micro_batches: Vec<Vec<Window>>,
+    ranks: usize,
+    block_length: usize,
+) -> Vec<Vec<WeightedWindows>> {
     let count = micro_batches.len();
-    let mut shares: Vec<Vec<Part>> = (0..ranks).map(|_| Vec::new()).collect();
+    let mut shares: Vec<Vec<WeightedWindows>> = (0..ranks).map(|_| Vec::new()).collect();
     for (i, windows) in micro_batches.into_iter().enumerate() {
         if count.is_multiple_of(ranks) {
-            shares[i / (count / ranks)].push(Part { windows, weight: 1.0 });
+            shares[i / (count / ranks)].push(WeightedWindows { windows, weight: 1.0 });
             continue;
         }
         let all = num_predicted(&windows, block_length);
@@ -125,7 +130,7 @@ fn shares(micro_batches: Vec<Vec<Window>>, ranks: usize, block_length: usize) ->
             let weight = num_predicted(&windows, block_length) as f64 / all as f64;
             // a part without predicted tokens has no mean loss
             if weight != 0.0 {
-                share.push(Part { windows, weight });
+                share.push(WeightedWindows { windows, weight });
             }
         }
     }
@@ -145,7 +150,8 @@ mod tests {
 
     /// Ids of windows with their weight, by replica.
     fn divided(micro_batches: Vec<Vec<Window>>, ranks: usize) -> Vec<Vec<(Vec<u32>, f64)>> {
-        let part = |part: Part| (part.windows.iter().map(|w| w.ids[0]).collect(), part.weight);
+        let part =
+            |part: WeightedWindows| (part.windows.iter().map(|w| w.ids[0]).collect(), part.weight);
         let shares = shares(micro_batches, ranks, 2);
         shares.into_iter().map(|share| share.into_iter().map(part).collect()).collect()
     }

@@ -6,7 +6,7 @@ use block_transformer_layers::{AdamWStep, adamw};
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::{Bool, Device, Tensor};
 
-/// What the device decides about the next step.
+/// The decision of the device about the next step.
 #[derive(Clone)]
 pub(crate) enum Decision {
     /// Whether the step is skipped, `[1]`. The gradients are scaled.

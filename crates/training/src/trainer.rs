@@ -15,8 +15,8 @@ use crate::update::{StepResult, StepValues, host, queue_update, read_update};
 
 const HELD: &str = "the optimizer returned the model";
 
-/// A part of a micro-batch.
-pub(crate) struct Part {
+/// Windows of a micro-batch, with their weight.
+pub(crate) struct WeightedWindows {
     pub windows: Vec<Window>,
     /// The part of the micro-batch's predicted tokens that these windows contain: the weight of their
     /// mean loss in the mean loss of the micro-batch.
@@ -100,7 +100,7 @@ impl<M: Family> Trainer<M> {
     /// micro-batches, and `reduce` with its number among the replicas adds the others' shares.
     pub(crate) fn queue_share(
         &mut self,
-        parts: &[Part],
+        parts: &[WeightedWindows],
         count: usize,
         lr: f64,
         reading: ReadPolicy,

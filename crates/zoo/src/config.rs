@@ -27,6 +27,14 @@ pub enum ConfigProblem {
     /// The text is not JSON.
     #[error("the text is not valid JSON")]
     Json(#[source] serde_json::Error),
+    /// The configuration is not a table.
+    #[error("{found} is not a table; a table with one of the keys {keys} is needed")]
+    NoTable {
+        /// The value.
+        found: Value,
+        /// The keys that identify the families.
+        keys: String,
+    },
     /// The table has none of the keys that identify the families.
     #[error("one of the keys {0} is needed to identify the family")]
     NoFamily(String),
@@ -98,24 +106,27 @@ fn read(table: Value) -> Result<ModelConfig, ConfigProblem> {
     Ok(config)
 }
 
-/// The error of a table without the key of any family: a key that is a misspelt one, or that all are
-/// absent.
+/// The error of a table without the key of any family: a misspelt key, if possible a misspelt key of a
+/// family, or that all are absent.
 fn without_family(table: &Value) -> ConfigProblem {
     let families = || REGISTRATIONS.iter().map(|family| family.key);
-    let known = || {
-        let roots = REGISTRATIONS.iter().flat_map(|family| family.keys);
-        let roots = roots.filter(|(path, _)| path.is_empty()).flat_map(|(_, keys)| keys.iter());
-        roots.flat_map(|keys| keys.iter().copied())
-    };
-    let unknown = table.as_object().into_iter().flat_map(|table| table.keys());
-    for key in unknown.filter(|key| known().all(|known| known != key.as_str())) {
-        if let Some(family) = nearest(key, known()).filter(|near| families().any(|f| f == *near)) {
-            let reason = format!("unknown key; did you mean `{family}`?");
-            return InvalidConfig::new(key.clone(), reason).into();
-        }
-    }
     let keys: Vec<_> = families().map(|key| format!("`{key}`")).collect();
-    ConfigProblem::NoFamily(keys.join(" and "))
+    let keys = keys.join(" and ");
+    let Some(given) = table.as_object() else {
+        return ConfigProblem::NoTable { found: table.clone(), keys };
+    };
+    let roots = REGISTRATIONS.iter().flat_map(|family| family.keys);
+    let roots = roots.filter(|(path, _)| path.is_empty()).flat_map(|(_, keys)| keys.iter());
+    let known: Vec<&str> = roots.flat_map(|keys| keys.iter().copied()).collect();
+    let unknown = given.keys().filter(|key| !known.contains(&key.as_str()));
+    let misspelt = unknown.filter_map(|key| Some((key, nearest(key, known.iter().copied())?)));
+    // `false` comes first
+    match misspelt.min_by_key(|(_, near)| families().all(|family| family != *near)) {
+        Some((key, near)) => {
+            InvalidConfig::new(key, format!("unknown key; did you mean `{near}`?")).into()
+        }
+        None => ConfigProblem::NoFamily(keys),
+    }
 }
 
 /// Returns the path of the key whose value causes `error`. It replaces one value after the other by
@@ -205,7 +216,13 @@ mod tests {
         let mut other = valid;
         other.as_object_mut().unwrap().remove("vocab_size");
         assert!(refused(&other).contains("vocab_size"), "{}", refused(&other));
-        assert!(refused(&Value::Null).contains("`block_decoder` and `hidden_size`"));
+        for table in [Value::Null, 3.into(), serde_json::json!({ "vocab_size": 9 })] {
+            let error = refused(&table);
+            assert!(error.contains("`block_decoder` and `hidden_size`"), "{error}");
+            assert_eq!(error.contains("not a table"), !table.is_object(), "{error}");
+        }
+        let error = refused(&serde_json::json!({ "blok_length": 4 }));
+        assert_eq!(error, "blok_length: unknown key; did you mean `block_length`?");
         for (key, misspelt) in [("block_decoder", "blok_decoder"), ("hidden_size", "hiden_size")] {
             let error = refused(&serde_json::json!({ "vocab_size": 9, misspelt: {} }));
             assert_eq!(error, format!("{misspelt}: unknown key; did you mean `{key}`?"));

@@ -15,11 +15,11 @@ use block_transformer_files::write;
 use block_transformer_text::Tokenizer;
 use block_transformer_zoo::{FamilyConfig, LanguageModel};
 
-use super::inputs::open_checkpoint;
+use super::inputs::{of_checkpoint, open_checkpoint};
 use super::prepare::with_remedy;
 use crate::counts::positive;
-use crate::device;
 use crate::progress::progress;
+use crate::{device, paths};
 
 /// Folder of task files if --data is not given.
 const DATA: &str = "data/eval";
@@ -77,16 +77,17 @@ impl Args {
             let existing = out.join(JSON);
             let shown = existing.display();
             ensure!(!existing.exists(), "{shown} is already there; give another --out");
+            paths::output_folder("--out", out)?;
             std::fs::create_dir_all(out).with_context(|| format!("--out {}", out.display()))?;
         }
         let device = device::open(self.device)?;
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let of_checkpoint = || format!("--checkpoint {}", self.checkpoint.display());
-        check_tokenizer(&tokenizer, checkpoint.config.vocab_size()).with_context(of_checkpoint)?;
+        let flag = || format!("--checkpoint {}", self.checkpoint.display());
+        check_tokenizer(&tokenizer, checkpoint.config.vocab_size()).with_context(flag)?;
         let items: Vec<Vec<Item>> =
             tasks.iter().map(|&task| self.items(task)).collect::<Result<_>>()?;
-        let model = checkpoint.load_model(&device)?;
+        let model = checkpoint.load_model(&device).map_err(of_checkpoint)?;
         let mut scorer = Scorer::new(&model).with_batch_tokens(self.batch_tokens)?;
         // a run may have trained on longer windows than its preset names
         if let Some(context) = self.context.or(checkpoint.state.trained_context) {
@@ -104,7 +105,7 @@ impl Args {
         };
         for (&task, items) in tasks.iter().zip(&items) {
             let timed = timed(task, items, &scorer, &tokenizer)
-                .with_context(|| format!("{}, {}", of_checkpoint(), task.name()))?;
+                .with_context(|| format!("{}, {}", flag(), task.name()))?;
             report.tasks.push(timed);
             if let Some(out) = &self.out {
                 write(&out.join(MARKDOWN), report.to_markdown().as_bytes())?;

@@ -11,10 +11,10 @@ use block_transformer_evaluation::documents::{
     evaluate,
 };
 
-use super::inputs::warn_of_skipped;
+use super::inputs::{of_checkpoint, warn_of_skipped};
 use super::prepare::with_remedy;
-use crate::device;
 use crate::progress::{TokenMeter, progress};
+use crate::{device, paths};
 
 const RECIPE: &str = "pg19-test";
 const CONTEXT: usize = 2048;
@@ -66,7 +66,14 @@ pub(crate) struct Args {
 impl Args {
     /// Evaluates the checkpoints and prints the summary.
     pub(crate) fn run(self) -> Result<ExitCode> {
+        paths::output_folder("--out", &self.out)?;
         let settings = if self.resume { self.resumed()? } else { self.settings()? };
+        if let Some(books) = &settings.books {
+            let remedy = "give a folder of .txt files, or a file that lists one book per line";
+            paths::existing("--books", books, remedy)?;
+        } else {
+            paths::cache_folder("--data", &self.data)?;
+        }
         let device = device::open(self.device)?;
         let books = match &settings.books {
             Some(path) => Book::list(path)?,
@@ -153,6 +160,10 @@ impl Args {
 
 /// Adds to an error the flag that causes or remedies it.
 fn with_flag(error: EvalError) -> Error {
+    let error = match error {
+        EvalError::Checkpoint(error) => return of_checkpoint(error),
+        error => error,
+    };
     let flag = match &error {
         EvalError::Zero(setting) => format!("--{setting}"),
         EvalError::Windows { context, .. } | EvalError::NoWindows(context) => {

@@ -1,6 +1,6 @@
 //! `export`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -9,8 +9,11 @@ use block_transformer_weights::{FloatFormat, cast, export};
 use burn::module::Module;
 use clap::ValueEnum;
 
-use super::inputs::open_checkpoint;
-use crate::device;
+use super::inputs::{of_checkpoint, open_checkpoint};
+use crate::{device, paths};
+
+/// Files that are written to the folder of the weights: configuration and tokenizer.
+const BESIDE: [&str; 2] = ["config.json", "tokenizer.json"];
 
 /// Arguments of `export`.
 #[derive(clap::Args)]
@@ -45,17 +48,23 @@ enum Format {
 impl Args {
     /// Writes the weights, the configuration and the tokenizer.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
+        paths::output_file("--out", &self.out)?;
+        let folder = paths::parent(&self.out);
         let (out, shown) = (self.out.display(), folder.display());
-        ensure!(folder.is_dir(), "--out {out}: the folder {shown} does not exist");
+        let name = self.out.file_name().unwrap_or_default();
+        ensure!(
+            !BESIDE.iter().any(|beside| name.eq_ignore_ascii_case(beside)),
+            "--out {out}: the export writes {} of its own beside the weights; give the weights another \
+             name, such as model.safetensors",
+            BESIDE.join(" and ")
+        );
         ensure!(
             !folder.join("manifest.json").exists(),
             "--out {out}: {shown} is a checkpoint, whose files must stay as they are; write to another folder"
         );
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let device = device::open(self.device)?;
-        let model = checkpoint.load_model(&device)?;
+        let model = checkpoint.load_model(&device).map_err(of_checkpoint)?;
         match self.format {
             Format::Safetensors => {
                 export(&model, &checkpoint.config, &checkpoint.unused()?, self.dtype, &self.out)?;
@@ -65,10 +74,8 @@ impl Args {
                 saved.with_context(|| out.to_string())?;
             }
         }
-        for (name, text) in [
-            ("config.json", checkpoint.config.to_json() + "\n"),
-            ("tokenizer.json", checkpoint.tokenizer()?.to_json()?),
-        ] {
+        let texts = [checkpoint.config.to_json() + "\n", checkpoint.tokenizer()?.to_json()?];
+        for (name, text) in BESIDE.iter().zip(texts) {
             let path = folder.join(name);
             block_transformer_files::write(&path, text.as_bytes())?;
         }

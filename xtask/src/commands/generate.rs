@@ -14,7 +14,7 @@ use block_transformer_generation::{
 use block_transformer_zoo::Family;
 use bytesize::ByteSize;
 
-use super::inputs::open_checkpoint;
+use super::inputs::{of_checkpoint, open_checkpoint};
 use crate::counts::positive;
 use crate::device;
 
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_graph: bool,
     #[command(flatten)]
-    storage: device::Storage,
+    storage: device::StorageFlags,
     /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
@@ -88,7 +88,8 @@ impl Args {
         let precision = self.storage.precision();
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let model = checkpoint.load_model(&device)?.with_precision(precision);
+        let model =
+            checkpoint.load_model(&device).map_err(of_checkpoint)?.with_precision(precision);
         let generator =
             TextGenerator::new(&model, tokenizer, &device).with_room(self.batch, memory);
         let mut generator = generator.with_cache(precision.values());

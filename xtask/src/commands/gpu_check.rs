@@ -15,7 +15,7 @@ use block_transformer_device::DeviceName;
 use super::doctor::Examiner;
 use super::inputs::{preset, presets};
 use crate::counts::{count, positive};
-use crate::device;
+use crate::{device, paths};
 
 /// Arguments of `gpu-check`.
 #[derive(clap::Args)]
@@ -77,6 +77,7 @@ impl Args {
         }
         // a device that cannot be opened fails here, and not in every part
         device::open(self.device)?;
+        paths::output_folder("--out", &self.out)?;
         let settings = self.settings(golden)?;
         let program = this_program()?;
         let command = |part: Part| {

@@ -11,7 +11,7 @@ use block_transformer_weights::import;
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
 use super::inputs::preset;
-use crate::device;
+use crate::{device, paths};
 
 /// Arguments of `import`.
 #[derive(clap::Args)]
@@ -39,7 +39,10 @@ pub(crate) struct Args {
 impl Args {
     /// Writes the checkpoint, completely or not at all.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        ensure!(!self.out.exists(), "--out {}: already exists", self.out.display());
+        let out = self.out.display();
+        ensure!(!self.out.exists(), "--out {out}: already exists; give another folder");
+        paths::output_folder("--out", &self.out)?;
+        paths::existing("--from", &self.from, "give a safetensors file")?;
         let config = self.model()?;
         let beside = self.from.parent().unwrap_or(Path::new(".")).join("tokenizer.json");
         let tokenizer = match &self.tokenizer {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use block_transformer_checkpoint::{Checkpoint, CheckpointError};
 use block_transformer_zoo::{Preset, PresetError};
 
@@ -10,10 +10,15 @@ use crate::program;
 
 /// Returns the preset of `--preset`.
 pub(super) fn preset(name: &str) -> Result<&'static Preset> {
+    preset_of("--preset", name)
+}
+
+/// Returns the preset called `name`, the value of `flag`.
+pub(super) fn preset_of(flag: &str, name: &str) -> Result<&'static Preset> {
     block_transformer_zoo::preset(name).map_err(|PresetError { name, nearest }| {
         let program = program::name();
         anyhow!(
-            "--preset {name}: there is no such preset; did you mean `{nearest}`? `{program} presets` lists them"
+            "{flag} {name}: there is no such preset; did you mean `{nearest}`? `{program} presets` lists them"
         )
     })
 }
@@ -23,11 +28,21 @@ pub(super) fn presets(names: &[String]) -> Result<Vec<&'static Preset>> {
     names.iter().map(|name| preset(name)).collect()
 }
 
-/// Opens a checkpoint, and warns on stderr about damaged ones that were skipped.
-pub(super) fn open_checkpoint(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    let checkpoint = Checkpoint::open(path)?;
+/// Opens the checkpoint of `--checkpoint`, and warns on stderr about damaged ones that were skipped.
+pub(super) fn open_checkpoint(path: &Path) -> Result<Checkpoint> {
+    let checkpoint = Checkpoint::open(path).map_err(of_checkpoint)?;
     warn_of_skipped(checkpoint.skipped.iter());
     Ok(checkpoint)
+}
+
+/// Adds `--checkpoint` to an error, with a remedy if the flag is the remedy.
+pub(super) fn of_checkpoint(error: CheckpointError) -> Error {
+    match &error {
+        CheckpointError::NoFolder(_) | CheckpointError::NoCheckpoint(_) => {
+            anyhow!("--checkpoint {error}; give the folder of a run, or one of its checkpoints")
+        }
+        _ => Error::from(error).context("--checkpoint"),
+    }
 }
 
 pub(super) fn warn_of_skipped<'a>(skipped: impl Iterator<Item = &'a CheckpointError>) {

@@ -5,6 +5,7 @@ mod doctor;
 mod eval;
 mod eval_pg19;
 mod export;
+mod fits;
 mod generate;
 mod gpu_check;
 mod import;

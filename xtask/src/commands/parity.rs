@@ -7,7 +7,7 @@ use anyhow::Result;
 use block_transformer_device::DeviceName;
 use block_transformer_parity::{Case, Quantity, compare, find_cases};
 
-use crate::device;
+use crate::{device, paths};
 
 /// Arguments of `parity`.
 #[derive(clap::Args)]
@@ -25,6 +25,8 @@ pub(crate) struct Args {
 impl Args {
     /// Prints the largest difference of each quantity; fails if one is out of tolerance.
     pub(crate) fn run(self) -> Result<ExitCode> {
+        let remedy = "give a folder of recorded cases, such as tests/golden";
+        paths::existing("parity", &self.dir, remedy)?;
         let device = device::open(self.device)?;
         let (mut compared, mut failed) = (0, 0);
         for name in find_cases(&self.dir)? {

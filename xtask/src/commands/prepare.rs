@@ -9,6 +9,7 @@ use block_transformer_datasets::{
 };
 use block_transformer_text::TextError;
 
+use crate::paths;
 use crate::progress::progress;
 
 /// The error of a missing corpus outside this project.
@@ -62,7 +63,11 @@ impl Args {
         let tokenizer = self.tokenizer.choice().unwrap_or(TokenizerChoice::Bpe(2048));
         if let Some(out) = &self.out {
             let taken = PreparedCorpus::exists(out);
-            ensure!(!taken, "--out {}: holds a prepared corpus already", out.display());
+            let shown = out.display();
+            ensure!(!taken, "--out {shown}: holds a prepared corpus already; give another folder");
+            paths::output_folder("--out", out)?;
+        } else {
+            paths::cache_folder("--data", &self.data)?;
         }
         let corpus = self.corpus.or_else(default_corpus).context(CORPUS_NEEDED)?;
         let corpus = prepared(&CorpusRequest {

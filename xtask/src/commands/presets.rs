@@ -6,7 +6,7 @@ use anyhow::Result;
 use block_transformer_bench::table;
 use block_transformer_zoo::FamilyConfig;
 
-use super::inputs::preset;
+use super::inputs::preset_of;
 
 /// Bytes per cached value: half precision, as in the published figures.
 const KV_BYTES: usize = 2;
@@ -23,7 +23,7 @@ impl Args {
     /// Prints the table, or one configuration.
     pub(crate) fn run(self) -> Result<ExitCode> {
         if let Some(name) = self.show {
-            say!("{}", preset(&name)?.model.to_json());
+            say!("{}", preset_of("--show", &name)?.model.to_json());
             return Ok(ExitCode::SUCCESS);
         }
         let head = ["preset", "summary", "parameters", "non-embedding", "KV bytes/token"];

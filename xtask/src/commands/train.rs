@@ -11,20 +11,24 @@ use std::io::stdout;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use block_transformer_checkpoint::RunFolder;
 use block_transformer_datasets::{CorpusRequest, PreparedCorpus};
-use block_transformer_generation::sample_text;
+use block_transformer_generation::{GenerationError, sample_text};
 use block_transformer_text::Tokenizer;
-use block_transformer_training::{Outcome, TrainConfig, TrainError, TrainingRun, check_folder};
+use block_transformer_training::{
+    Outcome, TrainConfig, TrainError, TrainingRun, check_folder, model_config,
+};
+use block_transformer_zoo::FamilyConfig;
 use burn::tensor::Device;
 use burn::train::Interrupter;
 
+use super::fits;
 use super::inputs::warn_of_skipped;
 use super::prepare::{
     CORPUS_NEEDED, TokenizerArgs, default_corpus, is_prepared, prepared, summary,
 };
-use crate::device;
+use crate::{device, paths};
 use flags::{Flags, Origin};
 use interrupt::{INTERRUPTED, interrupter_of_signals};
 use lines::Lines;
@@ -72,7 +76,10 @@ impl Args {
             return Ok(ExitCode::SUCCESS);
         }
         config.check().map_err(in_flags)?;
+        paths::output_folder(&origin.of("out"), &config.out)?;
         check_folder(&config, resume).map_err(in_flags)?;
+        let shape = origin.of_model(&config);
+        fits::check_layers(&config.model, config.all_devices(), &shape)?;
         ensure!(!config.corpus.is_empty(), CORPUS_NEEDED);
         let devices = config.all_devices().iter().map(|&name| device::open(name));
         let devices = devices.collect::<Result<Vec<Device>>>()?;
@@ -82,6 +89,9 @@ impl Args {
             "--corpus {}: a prepared corpus has its tokenizer; leave out the flag that chooses one",
             config.corpus
         );
+        if !is_prepared(&config.corpus) {
+            paths::cache_folder("--data", &data)?;
+        }
         let corpus = prepared(&CorpusRequest {
             corpus: &config.corpus,
             tokenizer: &config.tokenizer,
@@ -89,6 +99,17 @@ impl Args {
             out: None,
         })?;
         say!("{}", summary(&corpus));
+        let tokenizer = corpus.tokenizer()?;
+        let model = model_config(&config.model, &tokenizer).map_err(in_flags)?;
+        fits::check_training(&model, config.all_devices(), &shape)?;
+        if origin.has_own_model(&config) && model.vocab_size() != config.model.vocab_size() {
+            say!(
+                "{shape}: vocab_size {} does not apply: the tokenizer has {} ids, so the model has {}",
+                config.model.vocab_size(),
+                tokenizer.vocab_size(),
+                model.vocab_size()
+            );
+        }
         let run = TrainingRun::open_on(&config, &corpus, resume, device, others);
         let run = run.map_err(in_flags)?;
         warn_of_skipped(run.skipped().iter());
@@ -103,7 +124,7 @@ impl Args {
             say!("interrupted after step {}; --resume continues from there", outcome.step);
             return Ok(ExitCode::from(INTERRUPTED));
         }
-        write_sample(&config, &outcome, &corpus.tokenizer()?, device)?;
+        write_sample(&config, &outcome, &tokenizer, device)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -181,7 +202,15 @@ fn write_sample(
     device: &Device,
 ) -> Result<()> {
     let (model, tokenizer) = (&outcome.model, tokenizer.clone());
-    let text = sample_text(model, tokenizer, "", SAMPLE_TOKENS, config.seed, device)?;
+    let text = sample_text(model, tokenizer, "", SAMPLE_TOKENS, config.seed, device);
+    let text = text.map_err(|error| match error {
+        GenerationError::NotFinite { .. } => anyhow!(
+            "{}: the training diverged: the logits of the trained model are not finite; begin another \
+             run with a lower learning rate (--lr) or more warm-up steps (--warmup)",
+            config.out.display()
+        ),
+        error => error.into(),
+    })?;
     say!("sample:\n{}", text.trim_end());
     Ok(block_transformer_files::write(&config.out.join("sample.txt"), (text + "\n").as_bytes())?)
 }

@@ -1,4 +1,4 @@
-//! What each part does, inside its own process.
+//! The work of each part, inside the part's own process.
 
 mod cached;
 mod curve;
@@ -15,8 +15,9 @@ use block_transformer_device::DeviceName;
 
 use crate::error::CheckError;
 use crate::examine::{Examined, Wanted};
+use crate::json::write;
 use crate::part::Part;
-use crate::result::{PartOutput, output_path, write};
+use crate::result::{PartOutput, output_path};
 use crate::settings::CheckSettings;
 
 /// Runs a part of the check in `dir`, and leaves its output there for [`run_all`](crate::run_all).

@@ -14,7 +14,7 @@ const SLACK: u64 = 32 << 20;
 
 /// Memory at one moment, in bytes.
 #[derive(Clone, Copy, Debug)]
-struct Memory {
+struct MemoryUse {
     step: u64,
     /// Bytes of tensors in the pools of the device.
     in_use: Option<u64>,
@@ -24,7 +24,7 @@ struct Memory {
     process: Option<u64>,
 }
 
-impl Memory {
+impl MemoryUse {
     fn now(step: u64, device: &Device) -> Result<Self, CheckError> {
         device.sync()?;
         let pools = device.memory_pool_usage();
@@ -53,12 +53,12 @@ pub(super) fn run(
     let steps = settings.soak_steps;
     let config = training::config(&settings.curve_preset, steps)?;
     let (warm, every) = ((steps / 5).max(1), (steps / 10).max(1));
-    let mut memory = vec![Memory::now(0, &device)?];
+    let mut memory = vec![MemoryUse::now(0, &device)?];
     let (mut failure, mut done) = (None, 0);
     training::train(&config, &device, |step, loss| {
         done = step;
         if step == warm || step % every == 0 || step == steps {
-            match Memory::now(step, &device) {
+            match MemoryUse::now(step, &device) {
                 Ok(now) => memory.push(now),
                 Err(error) => failure = Some(error),
             }
@@ -72,13 +72,13 @@ pub(super) fn run(
     let last = memory[memory.len() - 1];
     let warmed = memory.iter().find(|memory| memory.step == warm).copied().unwrap_or(last);
     // without pools, the process is all there is to see; with them, it belongs to the host
-    let bytes = |memory: Memory| memory.reserved.or(memory.process);
+    let bytes = |memory: MemoryUse| memory.reserved.or(memory.process);
     let (before, after) = (bytes(warmed), bytes(last));
     let in_use_grows = grows(warmed.in_use, last.in_use);
     let passed = done == steps && !grows(before, after) && !in_use_grows;
     let mib = |bytes: Option<u64>| bytes.map_or("-".into(), |bytes| (bytes >> 20).to_string());
-    let row = |memory: &Memory| {
-        let Memory { step, in_use, reserved, process } = *memory;
+    let row = |memory: &MemoryUse| {
+        let MemoryUse { step, in_use, reserved, process } = *memory;
         vec![step.to_string(), mib(in_use), mib(reserved), mib(process)]
     };
     let rows: Vec<Vec<String>> = memory.iter().map(row).collect();

@@ -1,5 +1,5 @@
-//! What a device needs from the machine, asked without opening it: CubeCL panics where a driver is
-//! missing.
+//! Finds out whether a machine has what a device needs, without opening the device, because CubeCL
+//! panics where a driver is missing.
 
 mod cuda;
 mod fault;

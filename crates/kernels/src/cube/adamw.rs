@@ -7,10 +7,12 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::reduction::{total, units_for};
-use crate::optimizer::{AdamWStep, SquareSums};
+use crate::optimizer::AdamWStep;
 
-/// Elements per cube of a sum of squares.
-const ELEMENTS_PER_PART: usize = SquareSums::ELEMENTS_PER_PART;
+/// Elements of a sum of squares that are added by one cube.
+pub(super) const ELEMENTS_PER_PART: usize = 1 << 16;
+/// Tensors whose squares are added by one launch.
+pub(super) const TENSORS_PER_LAUNCH: usize = 8;
 
 /// See [`crate::adamw`]. Returns weights and moments, which are written in place.
 pub(super) fn adamw(
@@ -84,10 +86,10 @@ fn adamw_kernel<F: Float>(
     weights[i] = kept - mean / deviation * F::cast_from(lr);
 }
 
-/// See [`crate::SquareSums`]. Writes the sums of the parts of the first `count` of `tensors` to `parts` from
+/// See [`crate::square_sum`]. Writes the sums of the parts of the first `count` of `tensors` to `parts` from
 /// `offset` on.
 pub(super) fn square_sums(
-    tensors: [CubeTensor; SquareSums::PER_LAUNCH],
+    tensors: [CubeTensor; TENSORS_PER_LAUNCH],
     parts: CubeTensor,
     offset: usize,
     count: usize,

@@ -10,9 +10,10 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::cached_attention::{Inputs, Sizes, cached_attention};
-use super::long_attention::{self, Plan};
-use super::operations::{InferenceOperations, Pieces, TrainingOperations};
+use super::cached_attention::{CachedSizes, Inputs, cached_attention};
+use super::long_attention::{self, ChunkedSizes};
+use super::operations::{InferenceOperations, TrainingOperations};
+use super::pieces::Pieces;
 use super::rotation::{self, Angles};
 use super::{adamw, choose, embedding, layer_norm, short_attention};
 use crate::optimizer::AdamWStep;
@@ -122,7 +123,7 @@ impl InferenceOperations for CubeBackend {
         most_keys: usize,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
         let inputs = Inputs { qkv, table: [cos, sin], positions, starts, slots };
-        let sizes = Sizes { heads, group, keep, keys: most_keys };
+        let sizes = CachedSizes { heads, group, keep, keys: most_keys };
         let (out, [keys, values]) = cached_attention([keys, values], inputs, sizes);
         (out, keys, values)
     }
@@ -338,7 +339,7 @@ impl<B: TrainingOperations, C: CheckpointStrategy> TrainingOperations for Autodi
         #[derive(Debug)]
         struct LongAttention;
         impl<B: TrainingOperations> Backward<B, 1> for LongAttention {
-            type State = (FloatTensor<B>, AngleTensors<B>, BoolTensor<B>, usize, Plan);
+            type State = (FloatTensor<B>, AngleTensors<B>, BoolTensor<B>, usize, ChunkedSizes);
 
             fn backward(
                 self,
@@ -346,12 +347,12 @@ impl<B: TrainingOperations, C: CheckpointStrategy> TrainingOperations for Autodi
                 grads: &mut Gradients,
                 _: &mut Checkpointer,
             ) {
-                let (qkv, (cos, sin, positions), hidden, heads, plan) = ops.state;
+                let (qkv, (cos, sin, positions), hidden, heads, sizes) = ops.state;
                 unary::<B, _>(ops.parents, ops.node, grads, |d_out| {
                     let (c, s, p) = (cos.clone(), sin.clone(), positions.clone());
-                    let (q, k, v) = B::split(qkv, c, s, p, heads, plan.format);
+                    let (q, k, v) = B::split(qkv, c, s, p, heads, sizes.format);
                     let [d_q, d_k, d_v] =
-                        long_attention::gradients::<B>(d_out, [q, k, v], &hidden, plan);
+                        long_attention::gradients::<B>(d_out, [q, k, v], &hidden, sizes);
                     B::join(d_q, d_k, d_v, cos, sin, positions)
                 });
             }
@@ -359,11 +360,11 @@ impl<B: TrainingOperations, C: CheckpointStrategy> TrainingOperations for Autodi
         let (node, qkv) = (qkv.node(), qkv.primitive().clone());
         let (cos, sin) = (cos.primitive().clone(), sin.primitive().clone());
         let angles = (cos.clone(), sin.clone(), positions.clone());
-        let plan = Plan::new(&qkv.shape(), heads, group, format);
+        let sizes = ChunkedSizes::new(&qkv.shape(), heads, group, format);
         let (q, k, v) = B::split(qkv.clone(), cos, sin, positions, heads, format);
-        let out = long_attention::forward::<B>([q, k, v], &hidden, plan);
+        let out = long_attention::forward::<B>([q, k, v], &hidden, sizes);
         match LongAttention.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((qkv, angles, hidden, heads, plan), out),
+            OpsKind::Tracked(prep) => prep.finish((qkv, angles, hidden, heads, sizes), out),
             OpsKind::UnTracked(prep) => prep.finish(out),
         }
     }

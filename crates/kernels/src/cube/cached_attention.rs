@@ -14,17 +14,15 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::cached_kernels::{attend_few, attend_one, attend_part, combine, write};
+use super::cached_kernels::{KEYS_PER_PART, attend_few, attend_one, attend_part, combine, write};
 use super::rotation::empty;
 
-/// Keys per unit. Few sequences with a long context still fill a GPU.
-pub(super) const KEYS_PER_PART: usize = 64;
 /// The largest number of new positions that one unit writes and attends from.
 const FEW: usize = 8;
 
 /// Sizes of a call.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
+pub(crate) struct CachedSizes {
     pub(crate) heads: usize,
     /// Positions per group of the causal mask.
     pub(crate) group: usize,
@@ -52,9 +50,9 @@ pub(crate) struct Inputs {
 pub(crate) fn cached_attention(
     cache: [CubeTensor; 2],
     inputs: Inputs,
-    sizes: Sizes,
+    sizes: CachedSizes,
 ) -> (CubeTensor, [CubeTensor; 2]) {
-    let Sizes { heads, group, keep, keys: most_keys } = sizes;
+    let CachedSizes { heads, group, keep, keys: most_keys } = sizes;
     // a cache that something else refers to is copied; the engine holds the only reference
     let [keys, values] = cache.map(|cache| {
         let cache = into_contiguous(cache);

@@ -3,8 +3,10 @@
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 
-use super::cached_attention::KEYS_PER_PART;
 use super::rotation::{add_rotated, rotated};
+
+/// Keys per unit. Few sequences with a long context still fill a GPU.
+pub(super) const KEYS_PER_PART: usize = 64;
 
 /// Attends from `q` to the keys `first..end` of the slot and head at `base`. Adds the weighted values to
 /// `sum`; `softmax` gets the largest score and the sum of the weights.

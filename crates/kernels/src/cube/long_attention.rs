@@ -7,7 +7,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::tensor::{DType, Shape, Slice};
 
-use super::operations::TrainingOperations;
+use super::pieces::Pieces;
 
 /// Bytes of the scores of a chunk.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -17,7 +17,7 @@ const MASKED_SCORE: f32 = -1e30;
 
 /// Sizes of a call.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(super) struct ChunkedSizes {
     rows: usize,
     heads: usize,
     time: usize,
@@ -28,7 +28,7 @@ pub(super) struct Plan {
     pub(super) format: DType,
 }
 
-impl Plan {
+impl ChunkedSizes {
     pub(super) fn new(qkv: &Shape, heads: usize, group: usize, format: DType) -> Self {
         let [rows, time, width] = qkv.dims();
         Self { rows, heads, time, dim: width / heads / 3, group, format }
@@ -48,43 +48,43 @@ impl Plan {
 
 /// Returns the output `[rows, time, heads * dim]` in f32. `hidden` is true at keys that a query may
 /// not see, `[1 or rows, 1, time, time]`.
-pub(super) fn forward<B: TrainingOperations>(
+pub(super) fn forward<B: Pieces>(
     [q, k, v]: [FloatTensor<B>; 3],
     hidden: &BoolTensor<B>,
-    plan: Plan,
+    sizes: ChunkedSizes,
 ) -> FloatTensor<B> {
-    let out = plan.chunks().map(|(queries, keys)| {
+    let out = sizes.chunks().map(|(queries, keys)| {
         let q = positions::<B>(&q, queries.clone());
         let k = positions::<B>(&k, 0..keys);
-        let p = probabilities::<B>(q, k, hidden, queries, plan);
-        B::product(in_format::<B>(p, plan), positions::<B>(&v, 0..keys))
+        let p = probabilities::<B>(q, k, hidden, queries, sizes);
+        B::product(in_format::<B>(p, sizes), positions::<B>(&v, 0..keys))
     });
     let out = B::float_cat(out.collect(), 2); // [rows, heads, time, dim]
-    let Plan { rows, heads, time, dim, .. } = plan;
+    let ChunkedSizes { rows, heads, time, dim, .. } = sizes;
     B::float_reshape(B::float_swap_dims(out, 1, 2), Shape::new([rows, time, heads * dim]))
 }
 
 /// Returns the gradients of queries, keys and values in f32, `[rows, heads, time, dim]` each.
-pub(super) fn gradients<B: TrainingOperations>(
+pub(super) fn gradients<B: Pieces>(
     d_out: FloatTensor<B>,
     [q, k, v]: [FloatTensor<B>; 3],
     hidden: &BoolTensor<B>,
-    plan: Plan,
+    sizes: ChunkedSizes,
 ) -> [FloatTensor<B>; 3] {
-    let Plan { rows, heads, time, dim, .. } = plan;
+    let ChunkedSizes { rows, heads, time, dim, .. } = sizes;
     let d_out = B::float_reshape(d_out, Shape::new([rows, time, heads, dim]));
-    let d_out = in_format::<B>(B::float_swap_dims(d_out, 1, 2), plan);
+    let d_out = in_format::<B>(B::float_swap_dims(d_out, 1, 2), sizes);
     let (mut d_q, mut d_k, mut d_v) = (Vec::new(), None, None);
     // the last chunk sees every key, so that its sums have the whole shape
-    for (queries, keys) in plan.chunks().rev() {
+    for (queries, keys) in sizes.chunks().rev() {
         let q = positions::<B>(&q, queries.clone());
         let (k, v) = (positions::<B>(&k, 0..keys), positions::<B>(&v, 0..keys));
         let d_out = positions::<B>(&d_out, queries.clone());
-        let p = probabilities::<B>(q.clone(), k.clone(), hidden, queries, plan);
+        let p = probabilities::<B>(q.clone(), k.clone(), hidden, queries, sizes);
         let d_p = B::product(d_out.clone(), B::float_swap_dims(v, 2, 3));
         let mean = B::float_sum_dim(B::float_mul(p.clone(), d_p.clone()), 3);
         let d_scores = B::float_mul(p.clone(), B::float_sub(d_p, mean));
-        let (p, d_scores) = (in_format::<B>(p, plan), in_format::<B>(d_scores, plan));
+        let (p, d_scores) = (in_format::<B>(p, sizes), in_format::<B>(d_scores, sizes));
         d_q.push(B::product(d_scores.clone(), k));
         d_k = Some(added::<B>(d_k, B::product(B::float_swap_dims(d_scores, 2, 3), q)));
         d_v = Some(added::<B>(d_v, B::product(B::float_swap_dims(p, 2, 3), d_out)));
@@ -95,19 +95,19 @@ pub(super) fn gradients<B: TrainingOperations>(
 }
 
 /// The probabilities in f32 of `queries`, `[rows, heads, queries, keys]`.
-fn probabilities<B: TrainingOperations>(
+fn probabilities<B: Pieces>(
     q: FloatTensor<B>,
     k: FloatTensor<B>,
     hidden: &BoolTensor<B>,
     queries: Range<usize>,
-    plan: Plan,
+    sizes: ChunkedSizes,
 ) -> FloatTensor<B> {
     let keys = k.shape()[2];
     let scores = B::product(q, B::float_swap_dims(k, 2, 3));
     let all = Slice::from(..);
     let hidden =
         B::bool_slice(hidden.clone(), &[all, all, queries.clone().into(), (0..keys).into()]);
-    let shape = Shape::new([plan.rows, plan.heads, queries.len(), keys]);
+    let shape = Shape::new([sizes.rows, sizes.heads, queries.len(), keys]);
     let scores = B::float_mask_fill(scores, B::bool_expand(hidden, shape), MASKED_SCORE.into());
     let most = B::float_max_dim(scores.clone(), 3);
     let weights = B::float_exp(B::float_sub(scores, most));
@@ -116,7 +116,7 @@ fn probabilities<B: TrainingOperations>(
 }
 
 /// The positions `range` of `x` `[rows, heads, time, dim]`.
-fn positions<B: TrainingOperations>(x: &FloatTensor<B>, range: Range<usize>) -> FloatTensor<B> {
+fn positions<B: Pieces>(x: &FloatTensor<B>, range: Range<usize>) -> FloatTensor<B> {
     if range == (0..x.shape()[2]) {
         return x.clone();
     }
@@ -124,15 +124,12 @@ fn positions<B: TrainingOperations>(x: &FloatTensor<B>, range: Range<usize>) -> 
     B::float_slice(x.clone(), &[all, all, range.into(), all])
 }
 
-fn in_format<B: TrainingOperations>(x: FloatTensor<B>, plan: Plan) -> FloatTensor<B> {
-    if x.dtype() == plan.format { x } else { B::float_cast(x, plan.format.into()) }
+fn in_format<B: Pieces>(x: FloatTensor<B>, sizes: ChunkedSizes) -> FloatTensor<B> {
+    if x.dtype() == sizes.format { x } else { B::float_cast(x, sizes.format.into()) }
 }
 
 /// Adds `more` to the first positions of `sum`.
-fn added<B: TrainingOperations>(
-    sum: Option<FloatTensor<B>>,
-    more: FloatTensor<B>,
-) -> FloatTensor<B> {
+fn added<B: Pieces>(sum: Option<FloatTensor<B>>, more: FloatTensor<B>) -> FloatTensor<B> {
     let Some(sum) = sum else { return more };
     let count = more.shape()[2];
     if count == sum.shape()[2] {

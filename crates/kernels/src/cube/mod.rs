@@ -1,10 +1,10 @@
 //! Kernels of the CubeCL backends: CUDA, wgpu, and CubeCL on the processor.
 //!
 //! One implementation for `CubeBackend` serves all of them, with and without fusion. The traits in
-//! [`operations`] declare the operations, and [`autodiff`] implements them and their derivatives. A
-//! function here has the name and signature of the function in `lib.rs`. It returns `None` where a
-//! tensor is not on a CubeCL device, because an operation panics on a backend that it is not
-//! declared for.
+//! [`pieces`] and [`operations`] declare the operations, and [`autodiff`] implements them and their
+//! derivatives. A function here has the name and signature of the function in `lib.rs`. It returns
+//! `None` where a tensor is not on a CubeCL device, because an operation panics on a backend that it
+//! is not declared for.
 //!
 //! On the processor runtime, which spins at barriers, cubes with barriers have one unit.
 
@@ -17,6 +17,7 @@ mod embedding;
 mod layer_norm;
 mod long_attention;
 mod operations;
+mod pieces;
 mod reduction;
 mod rotation;
 mod short_attention;
@@ -30,6 +31,7 @@ use crate::draws::Draws;
 use crate::indices::Indices;
 use crate::optimizer::AdamWStep;
 use crate::rotary::RotaryAngles;
+use adamw::{ELEMENTS_PER_PART, TENSORS_PER_LAUNCH};
 use operations::{InferenceOperations, TrainingOperations};
 
 /// See [`crate::embed`].
@@ -178,23 +180,24 @@ pub(crate) fn adamw<const D: usize>(
     Some([weights, first, second].map(Tensor::from_dispatch))
 }
 
-/// See [`crate::SquareSums`]. Of at most [`SquareSums::PER_LAUNCH`] tensors.
-pub(crate) fn square_sums(tensors: &[Tensor<1>], parts: Tensor<1>, offset: usize) -> Tensor<1> {
-    // the last one fills the arguments
-    let x = |i: usize| tensors[i.min(tensors.len() - 1)].clone().into_dispatch();
-    Tensor::from_dispatch(Dispatch::square_sums(
-        x(0),
-        x(1),
-        x(2),
-        x(3),
-        x(4),
-        x(5),
-        x(6),
-        x(7),
-        parts.into_dispatch(),
-        offset,
-        tensors.len(),
-    ))
+/// See [`crate::square_sum`].
+pub(crate) fn square_sum(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
+    let device = tensors.first()?.device();
+    if !is_cube_device(&device) {
+        return None;
+    }
+    let of = |x: &Tensor<1>| x.dims()[0].div_ceil(ELEMENTS_PER_PART);
+    let mut parts = Tensor::zeros([tensors.iter().map(of).sum()], &device).into_dispatch();
+    let mut used = 0;
+    for tensors in tensors.chunks(TENSORS_PER_LAUNCH) {
+        // the last one fills the arguments
+        let x = |i: usize| tensors[i.min(tensors.len() - 1)].clone().into_dispatch();
+        let [x0, x1, x2, x3, x4, x5, x6, x7] = std::array::from_fn(x);
+        let count = tensors.len();
+        parts = Dispatch::square_sums(x0, x1, x2, x3, x4, x5, x6, x7, parts, used, count);
+        used += tensors.iter().map(of).sum::<usize>();
+    }
+    Some(Tensor::from_dispatch(parts).sum())
 }
 
 /// Whether the kernels of this folder serve `device`.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Error, Result, anyhow, ensure};
+use anyhow::{Error, Result, anyhow, ensure};
 use block_transformer_bench::{Batches, BenchError, Candidate, DecodeBench, draw, number, ratios};
 use block_transformer_cost::{Lengths, Workload};
 use block_transformer_device::DeviceName;
@@ -52,7 +52,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value = "3", value_parser = positive())]
     rounds: usize,
     #[command(flatten)]
-    storage: device::Storage,
+    storage: device::StorageFlags,
     /// Folder for results.json, results.csv, summary.md and plots
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -105,7 +105,7 @@ impl Args {
         let mut candidates: Vec<Candidate> =
             presets(&names)?.into_iter().map(Candidate::preset).collect();
         for folder in &self.checkpoint {
-            let checkpoint = open_checkpoint(folder).context("--checkpoint")?;
+            let checkpoint = open_checkpoint(folder)?;
             candidates.push(Candidate::checkpoint(&folder.display().to_string(), checkpoint));
         }
         let lengths = self.lengths.iter().copied().map(Workload::Lengths);

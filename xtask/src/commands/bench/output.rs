@@ -5,11 +5,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use block_transformer_bench::BenchReport;
 
+use crate::paths::output_folder;
 use crate::program;
 
 /// Creates the folder of `--out`, before anything is measured.
 pub(super) fn create(out: Option<&Path>) -> Result<()> {
     let Some(dir) = out else { return Ok(()) };
+    output_folder("--out", dir)?;
     std::fs::create_dir_all(dir).with_context(|| format!("--out {}", dir.display()))
 }
 

@@ -7,8 +7,10 @@ use anyhow::{Context, Result, ensure};
 use block_transformer_bench::{SequenceBench, StepKind};
 use block_transformer_cost::Lengths;
 use block_transformer_device::DeviceName;
+use block_transformer_zoo::FamilyConfig;
 
 use super::output::{command_line, create, print};
+use crate::commands::fits;
 use crate::commands::inputs::presets;
 use crate::counts::{count, positive};
 use crate::device;
@@ -63,6 +65,14 @@ impl Args {
             device: self.device,
         };
         bench.check().context("--context")?;
+        let bytes = match kind {
+            StepKind::Evaluation => fits::INFERENCE_BYTES,
+            StepKind::Training => fits::TRAINING_BYTES,
+        };
+        for preset in &bench.presets {
+            let origin = format!("--preset {}", preset.name);
+            fits::check(preset.model.num_params(), bytes, self.device, &origin)?;
+        }
         create(self.out.as_deref())?;
         let report = bench.run(&device::open(self.device)?)?;
         print(&report);

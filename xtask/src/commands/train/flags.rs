@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Error, Result, anyhow};
 use block_transformer_datasets::TokenizerChoice;
 use block_transformer_device::DeviceName;
-use block_transformer_training::TrainError;
+use block_transformer_training::{TrainConfig, TrainError};
 use block_transformer_zoo::Precision;
 use serde::Serialize;
 
@@ -120,8 +120,22 @@ impl Origin {
         !self.given[key].is_null()
     }
 
+    /// Returns whether the model is not that of the preset.
+    pub(super) fn has_own_model(&self, config: &TrainConfig) -> bool {
+        let preset = TrainConfig::from_preset(&config.preset);
+        self.file.is_some() && preset.is_ok_and(|preset| preset.model != config.model)
+    }
+
+    /// The flag or the file that the model comes from, with its value.
+    pub(super) fn of_model(&self, config: &TrainConfig) -> String {
+        match &self.file {
+            Some(file) if self.has_own_model(config) => format!("{}: [model]", file.display()),
+            _ => format!("{} {}", self.of("preset"), config.preset),
+        }
+    }
+
     /// The flag of `key` if it was given, otherwise the file that has the key.
-    fn of(&self, key: &str) -> String {
+    pub(super) fn of(&self, key: &str) -> String {
         match &self.file {
             Some(file) if !self.is_given(key) => format!("{}: {key} =", file.display()),
             _ => flag(key),
@@ -169,6 +183,7 @@ impl Origin {
                 with_flags(source).context(format!("{split} split"))
             }
             TrainError::Dataset(source) => with_flags(source),
+            error @ TrainError::NotFinite { .. } => anyhow!("{error} (--lr, --warmup)"),
             other => other.into(),
         }
     }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use block_transformer_training::{MetricsRow, RunEvent, StepProgress};
 use indicatif::FormattedDuration;
 
+use crate::output::written;
+
 /// Prints one line per event.
 pub(super) struct Lines<W>(pub W);
 
 impl<W: Write> Lines<W> {
-    /// Prints `event`. A closed pipe does not end the run.
+    /// Prints `event`. A failure does not end the run, but makes the command fail at its end.
     pub(super) fn print(&mut self, event: &RunEvent) {
         let line = match event {
             RunEvent::Step(progress) => step(progress),
@@ -22,7 +24,7 @@ impl<W: Write> Lines<W> {
                 format!("step {step}: validation loss {loss:.4}")
             }
         };
-        let _ = writeln!(self.0, "{line}").and_then(|()| self.0.flush());
+        written(writeln!(self.0, "{line}").and_then(|()| self.0.flush()));
     }
 }
 

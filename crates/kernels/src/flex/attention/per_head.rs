@@ -1,4 +1,4 @@
-//! What both kinds of attention do for each row and head.
+//! The work of both kinds of attention for each row and head.
 
 use rayon::prelude::*;
 
