@@ -129,6 +129,23 @@ fn a_check_of_a_device_that_cannot_be_opened_begins_nothing() {
     fails(dir.path(), &line, &["blok-170m", "block-170m"]);
 }
 
+#[test]
+fn gpu_tests_say_what_they_lack() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |command: &mut std::process::Command| {
+        let output = command.env_remove("CARGO_MANIFEST_DIR").output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = run(&mut command(dir.path(), "gpu-tests"));
+    assert!(said.contains(".ci/gpu") && said.contains("checkout"), "{said}");
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let said = run(command(checkout, "gpu-tests").env("PATH", dir.path()));
+    for program in ["bash", "cargo", "cc", "python3", "apt-get"] {
+        assert!(said.contains(&format!("`{program}` (install ")), "{program}: {said}");
+    }
+}
+
 /// Copies the libraries that a program needs from the system, as a machine without Rust has them.
 #[cfg(target_os = "linux")]
 fn copy_system_libraries(program: &Path, root: &Path) {
