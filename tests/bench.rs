@@ -101,11 +101,40 @@ fn impossible_measurements_are_refused_before_the_first_one() {
 }
 
 #[test]
+fn a_plan_of_training_shows_launches_hours_and_mfu() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = |flags: &str| succeeds(dir.path(), &format!("plan --training {flags}"));
+    let row = |table: &str, name: &str| -> Vec<String> {
+        let line = table.lines().find(|line| line.split_whitespace().next() == Some(name));
+        line.unwrap().split_whitespace().map(String::from).collect()
+    };
+    let h100 = "--device-spec h100 --preset block-170m,vanilla-160m,block-170m-cls-cross";
+    let (eight, one) = (plan(h100), plan(&format!("{h100} --micro-batch 1")));
+    let launches = |table: &str| row(table, "block-170m")[3].parse::<f64>().unwrap();
+    assert!(launches(&one) > 4.0 * launches(&eight), "{one}");
+    for said in ["MFU", "hours", "4.00 us per launch", "predicted"] {
+        assert!(eight.contains(said), "{said} in {eight}");
+    }
+    // the launches of T5 were not counted
+    assert_eq!(row(&eight, "block-170m-cls-cross")[3], "-", "{eight}");
+    for flags in ["--training --batch 3", "--training --lengths 5:3", "--micro-batch 4"] {
+        fails_as(&mut command(dir.path(), &format!("plan {flags}")), 2, &["--training"]);
+    }
+}
+
+#[test]
 fn a_plan_shows_the_largest_batch_and_its_speed() {
     let dir = tempfile::tempdir().unwrap();
     let plan = |flags: &str| succeeds(dir.path(), &format!("plan {flags}"));
     let h100 = plan("--device-spec h100");
-    for said in ["NVIDIA H100", "2048:128", "128:2048", "published 134700", "32.0 times less"] {
+    for said in [
+        "NVIDIA H100",
+        "2048:128",
+        "128:2048",
+        "published 134700",
+        "32.0 times less",
+        "4.00 us, which a CUDA graph avoids",
+    ] {
         assert!(h100.contains(said), "{said} in {h100}");
     }
     assert!(plan("--preset debug-block --context 64").contains("this machine"));

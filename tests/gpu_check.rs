@@ -1,5 +1,6 @@
 //! `doctor` and `gpu-check`, on the processor.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -54,16 +55,27 @@ fn a_check_of_flex_passes_and_writes_a_report() {
     let line = format!("{TINY} --out out --golden '{}'", golden("").display());
     let said = succeeds(dir.path(), &line);
     let out = dir.path().join("out");
-    let parts = ["doctor", "goldens", "cached", "curve", "soak", "decode-1", "train"];
+    let parts =
+        ["doctor", "goldens", "goldens-bf16", "cached", "curve", "soak", "decode-1", "train"];
     for part in parts {
         let result = json(&out.join(format!("{part}.json")));
         assert_eq!(result["state"], "passed", "{result:#}");
         assert!(result["seconds"].as_f64().unwrap() > 0.0);
-        assert!(said.contains(&format!("{part:<9} passed")), "{said}");
+        assert!(said.contains(&format!("{part:<12} passed")), "{said}");
     }
     let data = |part: &str| json(&out.join(format!("{part}.json")))["data"].clone();
     let cases: Vec<Value> = serde_json::from_value(data("goldens")).unwrap();
     assert!(cases.len() > 50, "{}", cases.len());
+    let cases: Vec<Value> = serde_json::from_value(data("goldens-bf16")).unwrap();
+    let cases: BTreeSet<&str> = cases.iter().filter_map(|row| row["case"].as_str()).collect();
+    assert_eq!(cases, BTreeSet::from(["lookup_prefix", "vanilla"]));
+    // caches in bf16 change the logits by less than the tolerance of bf16, and more than that of f32
+    let cached: Vec<Value> = serde_json::from_value(data("cached")).unwrap();
+    assert_eq!(cached.len(), 2 * 2 * 3);
+    for row in cached {
+        let logits = row["logits"].as_f64().unwrap();
+        assert_eq!(logits > 1e-4, row["precision"] == "bf16", "{row}");
+    }
     // the same arithmetic twice: the curves are equal
     let curve = data("curve");
     assert_eq!(curve["device"], curve["flex"]);
@@ -115,6 +127,23 @@ fn a_check_of_a_device_that_cannot_be_opened_begins_nothing() {
     let line =
         format!("gpu-check --presets blok-170m --device flex --golden '{}'", golden.display());
     fails(dir.path(), &line, &["blok-170m", "block-170m"]);
+}
+
+#[test]
+fn gpu_tests_say_what_they_lack() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |command: &mut std::process::Command| {
+        let output = command.env_remove("CARGO_MANIFEST_DIR").output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = run(&mut command(dir.path(), "gpu-tests"));
+    assert!(said.contains(".ci/gpu") && said.contains("checkout"), "{said}");
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let said = run(command(checkout, "gpu-tests").env("PATH", dir.path()));
+    for program in ["bash", "cargo", "cc", "python3", "apt-get"] {
+        assert!(said.contains(&format!("`{program}` (install ")), "{program}: {said}");
+    }
 }
 
 /// Copies the libraries that a program needs from the system, as a machine without Rust has them.
@@ -190,5 +219,5 @@ fn a_bundle_runs_where_there_is_nothing_else() {
     std::fs::write(root.path().join("dev/null"), "").unwrap();
     let check: Vec<&str> = TINY.split_whitespace().chain(["--out", "/tmp/out"]).collect();
     let said = run(&mut chroot(), &[&["/bundle/run.sh"], &check[..]].concat());
-    assert!(said.contains("goldens   passed") && said.contains("1 of 1 cases"), "{said}");
+    assert!(said.contains("goldens      passed") && said.contains("1 of 1 cases"), "{said}");
 }

@@ -1,7 +1,9 @@
 //! Recorded outputs of the published implementation, compared on both backends for the processor.
 
+use std::path::Path;
+
 use block_transformer_parity::{Case, Products, Quantity, compare, compare_products, find_cases};
-use block_transformer_weights::{FloatFormat, read_tensors, write_tensors};
+use block_transformer_weights::{FloatFormat, HostTensors, read_tensors, write_tensors};
 use burn::tensor::Device;
 
 use crate::support::golden;
@@ -49,16 +51,35 @@ fn a_changed_weight_is_noticed() {
 }
 
 /// Copies a case to `dir`, with every weight cut to `bits` bits after the leading one.
-fn with_cut_weights(dir: &std::path::Path, name: &str, bits: u32) -> Case {
+fn with_cut_weights(dir: &Path, name: &str, bits: u32) -> Case {
+    with_weights(dir, name, |tensors| {
+        for value in tensors.values_mut().flat_map(|tensor| &mut tensor.values) {
+            *value = f32::from_bits(value.to_bits() & (u32::MAX << (23 - bits)));
+        }
+    })
+}
+
+/// Copies a case to `dir`, with the halves of the attention output of a layer exchanged.
+fn with_exchanged_halves(dir: &Path, name: &str) -> Case {
+    with_weights(dir, name, |tensors| {
+        let (_, weight) = tensors
+            .iter_mut()
+            .find(|(name, _)| name.ends_with("layers.1.attention.dense.weight"))
+            .unwrap();
+        let half = weight.values.len() / 2;
+        weight.values.rotate_left(half);
+    })
+}
+
+/// Copies a case to `dir`, with weights that `change` has changed.
+fn with_weights(dir: &Path, name: &str, change: impl FnOnce(&mut HostTensors)) -> Case {
     for kind in ["json", "golden.safetensors"] {
         let file = format!("{name}.{kind}");
         std::fs::copy(golden(&file), dir.join(&file)).unwrap();
     }
     let file = format!("{name}.model.safetensors");
     let mut tensors = read_tensors(&golden(&file)).unwrap();
-    for value in tensors.values_mut().flat_map(|tensor| &mut tensor.values) {
-        *value = f32::from_bits(value.to_bits() & (u32::MAX << (23 - bits)));
-    }
+    change(&mut tensors);
     write_tensors(&tensors, FloatFormat::F32, &dir.join(&file)).unwrap();
     Case::open(dir, name).unwrap()
 }
@@ -83,4 +104,36 @@ fn the_tolerances_of_tf32_allow_its_rounding_and_no_coarser_one() {
     // half of the operands are cut, so the differences are not far below the tolerances
     assert!(ratios.iter().all(|ratio| *ratio > 0.05), "{ratios:?}");
     assert_eq!(bf16_fails, ratios.len(), "cases in which bf16 is out of tolerance");
+}
+
+/// Flex rounds weights, keys and values in inference, and all operands of linear layers in training.
+/// The tolerances must allow this. They must not allow weights that were cut to four bits before,
+/// which is eight times coarser, nor a weight whose halves are exchanged.
+#[test]
+fn the_tolerances_of_bf16_allow_its_rounding_and_no_coarser_or_wrong_result() {
+    let device = Device::flex();
+    let compared = |case: Case| compare_products(&case, &device, Products::Bf16).unwrap();
+    let logits = |quantities: &[Quantity]| {
+        let logits = quantities.iter().find(|quantity| quantity.name == "logits").unwrap();
+        logits.difference / logits.tolerance
+    };
+    for name in find_cases(&golden("")).unwrap() {
+        let bf16 = compared(Case::open(&golden(""), &name).unwrap());
+        assert!(bf16.iter().all(Quantity::holds), "{name}: {bf16:#?}");
+        // flex rounds half of the operands, so the differences are not far below the tolerances
+        assert!(logits(&bf16) > 0.05, "{name}: {bf16:#?}");
+        let dir = tempfile::tempdir().unwrap();
+        let coarse = compared(with_cut_weights(dir.path(), &name, 4));
+        assert!(logits(&coarse) > 1.0, "{name}: {coarse:#?}");
+        let wrong = compared(with_exchanged_halves(dir.path(), &name));
+        assert!(!wrong.iter().all(Quantity::holds), "{name}: {wrong:#?}");
+    }
+}
+
+#[test]
+#[expect(deprecated, reason = "supported for as long as burn has it")]
+fn a_device_without_bf16_is_an_error() {
+    let case = Case::open(&golden(""), "vanilla").unwrap();
+    let error = compare_products(&case, &Device::ndarray(), Products::Bf16).unwrap_err();
+    assert_eq!(error.to_string(), "the device has no bf16");
 }

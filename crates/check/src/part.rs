@@ -12,6 +12,8 @@ pub enum Part {
     Doctor,
     /// Recorded outputs of the published implementation.
     Goldens,
+    /// The same outputs, with bf16 operands of matrix products and bf16 KV caches.
+    GoldensBf16,
     /// Decoding with caches against decoding without them.
     Cached,
     /// Losses of training steps against those of the processor.
@@ -30,9 +32,10 @@ const DECODE: &str = "decode-";
 impl Part {
     /// Returns the parts of a check, in their order.
     pub fn all(settings: &CheckSettings) -> Vec<Self> {
+        let first = [Self::Doctor, Self::Goldens, Self::GoldensBf16];
+        let models = [Self::Cached, Self::Curve, Self::Soak];
         let decode = (0..settings.lengths.len()).map(Self::Decode);
-        let first = [Self::Doctor, Self::Goldens, Self::Cached, Self::Curve, Self::Soak];
-        first.into_iter().chain(decode).chain([Self::Train]).collect()
+        first.into_iter().chain(models).chain(decode).chain([Self::Train]).collect()
     }
 
     /// Returns the name, which is also that of the part's files.
@@ -40,6 +43,7 @@ impl Part {
         match self {
             Self::Doctor => "doctor".into(),
             Self::Goldens => "goldens".into(),
+            Self::GoldensBf16 => "goldens-bf16".into(),
             Self::Cached => "cached".into(),
             Self::Curve => "curve".into(),
             Self::Soak => "soak".into(),
@@ -58,6 +62,7 @@ impl Part {
         match self {
             Self::Doctor => "Machine".into(),
             Self::Goldens => "Recorded outputs of the published implementation".into(),
+            Self::GoldensBf16 => "Recorded outputs, in bf16".into(),
             Self::Cached => "Decoding with caches against decoding without them".into(),
             Self::Curve => format!("Loss curve of {} against flex", settings.curve_preset),
             Self::Soak => format!("Memory during {} training steps", settings.soak_steps),
@@ -71,11 +76,12 @@ impl Part {
         let (full, quick_one) = match self {
             Self::Doctor => (90, 30),
             Self::Goldens => (1200, 110),
+            Self::GoldensBf16 => (1200, 45),
             Self::Cached => (300, 60),
-            Self::Curve => (1200, 90),
+            Self::Curve => (1200, 85),
             Self::Soak => (1200, 40),
-            Self::Decode(_) => (600, 75),
-            Self::Train => (300, 60),
+            Self::Decode(_) => (600, 55),
+            Self::Train => (300, 40),
         };
         Limit(Duration::from_secs(if quick { quick_one } else { full }))
     }
@@ -98,7 +104,7 @@ mod tests {
     fn a_part_has_a_name_of_its_own() {
         let settings = CheckSettings::full(DeviceName::Cuda(0));
         let parts = Part::all(&settings);
-        assert_eq!(parts.len(), 9);
+        assert_eq!(parts.len(), 10);
         for part in parts {
             assert_eq!(Part::named(&part.name(), &settings), Some(part));
         }

@@ -63,8 +63,8 @@ fn notes(settings: &CheckSettings) -> Vec<String> {
         ));
     }
     notes.push(
-        "Not checked: models recorded in bf16, and decoding in bf16. Matrix products of f32 values have \
-         operands that NVIDIA GPUs cut to TF32; `docs/gpu.md` derives the tolerances."
+        "Not checked: speeds in bf16. Matrix products of f32 values have operands that NVIDIA GPUs cut to TF32; \
+         `docs/gpu.md` derives the tolerances."
             .into(),
     );
     notes

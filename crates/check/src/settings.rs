@@ -87,12 +87,9 @@ impl CheckSettings {
         matches!(self.device, DeviceName::Cuda(_)) && std::env::var_os(DRY).is_some()
     }
 
-    /// Returns the arithmetic of matrix products on the device.
+    /// Returns how the device multiplies f32 values.
     pub fn products(&self) -> Products {
-        match self.device {
-            DeviceName::Cuda(_) => Products::Tf32,
-            _ => Products::F32,
-        }
+        Products::of_f32(self.device)
     }
 
     /// Returns the path of the settings in a folder of results.

@@ -1,10 +1,12 @@
-//! A cost model of decoding: FLOPs, bytes of weights, caches and activations, and the time they take
-//! on a machine with known peaks (the roofline model of Williams et al., 2009).
+//! A cost model of decoding and training: FLOPs, bytes of weights, caches and activations, kernel
+//! launches, and the time they take on a machine with known peaks (the roofline model of Williams et
+//! al., 2009).
 //!
 //! The formulas follow the steps of [`block_transformer_generation::Engine`]; a test compares them
 //! with the operations that the engine counts.
 
 mod cost;
+mod launches;
 mod machine;
 mod peaks;
 mod phases;
@@ -13,9 +15,11 @@ mod prediction;
 mod published;
 mod sizes;
 mod stack;
+mod training;
 mod workload;
 
 pub use cost::{Cost, Phases};
+pub use launches::{decode_launches, prefill_launches, step_launches};
 pub use machine::{Machine, MachineError};
 pub use peaks::Peaks;
 pub use phases::{decode, prefill};
@@ -23,4 +27,5 @@ pub use plan::{Plan, cache_bytes_per_context_token, largest_batch};
 pub use prediction::Prediction;
 pub use published::{Published, published};
 pub use sizes::Sizes;
+pub use training::{TrainingPrediction, TrainingStep};
 pub use workload::{Lengths, LengthsError, Workload};

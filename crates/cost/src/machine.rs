@@ -18,6 +18,9 @@ pub struct Machine {
     pub bandwidth: f64,
     /// Memory for weights, caches and activations, in bytes.
     pub memory: f64,
+    /// The time of a kernel launch in seconds; 0 where launches take no time.
+    #[serde(default)]
+    pub launch: f64,
     /// The precision in which models are stored on it.
     #[serde(default)]
     pub precision: Precision,
@@ -36,7 +39,7 @@ pub enum MachineError {
         /// The error of reading the file.
         source: std::io::Error,
     },
-    /// The file is not TOML with the keys of [`Machine`], or a peak is not positive.
+    /// The file is not TOML with the keys of [`Machine`], or a value is out of range.
     #[error("{path}: {reason}")]
     Invalid {
         /// The file.
@@ -51,7 +54,7 @@ impl Machine {
     ///
     /// # Errors
     /// When there is neither a machine nor a readable file of that name, a key is missing or
-    /// unknown, or a peak is not positive.
+    /// unknown, or a value is out of range.
     pub fn open(name: &Path) -> Result<Self, MachineError> {
         let mut named = named();
         if let Some(machine) = name.to_str().and_then(|name| named.remove(name)) {
@@ -71,6 +74,9 @@ impl Machine {
             if !(value.is_finite() && value > 0.0) {
                 return Err(invalid(format!("{key}: {value} must be positive")));
             }
+        }
+        if !(machine.launch.is_finite() && machine.launch >= 0.0) {
+            return Err(invalid(format!("launch: {} must not be negative", machine.launch)));
         }
         Ok(machine)
     }
@@ -95,6 +101,7 @@ mod tests {
         for (text, said) in [
             (sheet.replace("1e11", "0.0"), "flops: 0 must be positive"),
             (sheet.replace("memory", "memroy"), "memroy"),
+            (format!("{sheet}launch = -1e-6\n"), "launch: -0.000001 must not be negative"),
             ("name = \"mine\"".into(), "flops"),
         ] {
             std::fs::write(&path, text).unwrap();

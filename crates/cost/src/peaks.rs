@@ -76,6 +76,7 @@ impl Peaks {
             flops: self.flops,
             bandwidth: self.bandwidth,
             memory: machine_memory().map_or(0.0, |bytes| bytes as f64),
+            launch: 0.0,
             precision,
         }
     }

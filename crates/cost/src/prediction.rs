@@ -3,6 +3,7 @@
 use block_transformer_family::FamilyConfig;
 
 use crate::cost::Cost;
+use crate::launches::{decode_launches, prefill_launches};
 use crate::machine::Machine;
 use crate::phases::{decode, prefill};
 use crate::sizes::Sizes;
@@ -16,6 +17,11 @@ pub struct Prediction {
     /// Generated tokens per second if every phase takes the time that the cost model predicts.
     /// The time includes the prompts.
     pub rate: f64,
+    /// Like [`rate`](Self::rate), with the time of the kernel launches added. Without them, as in a
+    /// CUDA graph, it is `rate`. `None` if the launches of such a model were not counted.
+    pub rate_with_launches: Option<f64>,
+    /// Kernel launches per decoded token of the whole batch, the mean over a block.
+    pub launches: Option<f64>,
     /// Generated tokens per second if all prefills and steps take the time that [`Cost::bound`]
     /// returns: the limit of the machine. The time includes the prompts.
     pub bound: f64,
@@ -33,19 +39,25 @@ impl Prediction {
     ) -> Self {
         let (sizes, rows) = (Sizes::from(machine), batch as f64);
         let step = |context| decode(config, batch, context, sizes);
+        let launches = decode_launches(config, machine.precision);
         let Lengths { prompt, new } = match workload {
             Workload::Lengths(lengths) => lengths,
             Workload::AtContext(context) => {
                 let step = step(context);
+                let seconds = step.seconds(machine);
+                let slowed = |launches| rows / (seconds + launches * machine.launch);
                 return Self {
                     first_token: None,
-                    rate: rows / step.seconds(machine),
+                    rate: rows / seconds,
+                    rate_with_launches: launches.map(slowed),
+                    launches,
                     bound: rows / step.total().bound(machine),
                     token: step.total() * (1.0 / rows),
                 };
             }
         };
         let prefill = prefill(config, prompt, sizes);
+        let of_prompts = prefill_launches(config, machine.precision, batch, prompt);
         let mut seconds = prefill.seconds(machine) * rows;
         let mut least = prefill.total().bound(machine) * rows;
         let block_length = config.block_length();
@@ -56,10 +68,15 @@ impl Prediction {
             least += tokens * step.total().bound(machine);
         }
         let tokens = (batch * new) as f64;
+        let all_launches =
+            of_prompts.zip(launches).map(|(prompts, step)| prompts + step * new as f64);
         let alone = decode(config, 1, prompt, sizes);
         Self {
             first_token: Some(prefill.seconds(machine) + alone.seconds(machine)),
             rate: tokens / seconds,
+            rate_with_launches: all_launches
+                .map(|launches| tokens / (seconds + launches * machine.launch)),
+            launches,
             bound: tokens / least,
             token: step(prompt + new / 2).total() * (1.0 / rows),
         }

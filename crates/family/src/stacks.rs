@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct StackShape {
     /// Layers.
     pub layers: usize,
+    /// Attention heads of a layer.
+    pub heads: usize,
     /// Width of the residual stream.
     pub width: usize,
     /// Width of the keys of a position in a layer, over all heads. The values have the same width.
@@ -22,8 +24,13 @@ pub struct StackShape {
 
 impl StackShape {
     /// A stack with self-attention only, whose heads together are as wide as the residual stream.
-    pub fn with_self_attention(layers: usize, width: usize, mlp_width: usize) -> Self {
-        Self { layers, width, kv_width: width, mlp_width, cross_attention: false }
+    pub fn with_self_attention(
+        layers: usize,
+        heads: usize,
+        width: usize,
+        mlp_width: usize,
+    ) -> Self {
+        Self { layers, heads, width, kv_width: width, mlp_width, cross_attention: false }
     }
 
     /// Parameters in the matrices of all linear layers.
@@ -42,6 +49,7 @@ impl From<&NeoXConfig> for StackShape {
     fn from(config: &NeoXConfig) -> Self {
         Self::with_self_attention(
             config.num_hidden_layers,
+            config.num_attention_heads,
             config.hidden_size,
             config.intermediate(),
         )
@@ -52,6 +60,7 @@ impl From<&RobertaConfig> for StackShape {
     fn from(config: &RobertaConfig) -> Self {
         Self::with_self_attention(
             config.num_hidden_layers,
+            config.num_attention_heads,
             config.hidden_size,
             config.intermediate(),
         )
@@ -62,6 +71,7 @@ impl From<&T5Config> for StackShape {
     fn from(config: &T5Config) -> Self {
         Self {
             layers: config.num_hidden_layers,
+            heads: config.num_attention_heads,
             width: config.hidden_size,
             kv_width: config.num_attention_heads * config.d_kv,
             mlp_width: config.d_ff,

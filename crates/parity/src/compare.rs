@@ -1,7 +1,7 @@
 //! Comparing one case on one device.
 
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel};
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 use crate::case::Case;
 use crate::error::ParityError;
@@ -19,22 +19,28 @@ pub fn compare(case: &Case, device: &Device) -> Result<Vec<Quantity>, ParityErro
     compare_products(case, device, Products::F32)
 }
 
-/// Like [`compare`], within the tolerances of `products`. With [`Products::Tf32`], a greedy id may
-/// differ from the recorded one where the logits of both are equal within tolerance.
+/// Like [`compare`], with a model in the precision of `products` and within their tolerances. With
+/// narrow products, a greedy id may differ from the recorded one where the logits of both are equal
+/// within tolerance.
 ///
 /// # Errors
-/// When a file is damaged or a recorded tensor is missing. Differences are not errors.
+/// When a file is damaged, a recorded tensor is missing, or the device does not have the float
+/// format of `products`. Differences are not errors.
 pub fn compare_products(
     case: &Case,
     device: &Device,
     products: Products,
 ) -> Result<Vec<Quantity>, ParityError> {
-    let model = case.model(device)?;
+    let precision = products.precision();
+    if !device.supports_dtype(DType::from(precision.matrices())) {
+        return Err(ParityError::NoFormat(precision));
+    }
+    let model = case.model(device)?.with_precision(precision);
     let mut quantities = forward(case, &model, device, products)?;
     quantities.extend(losses(case, &model, device, products)?);
     quantities.push(gradients(case, device, products)?);
     if let Ok(golden) = case.golden("out.adamw_losses") {
-        let ours = training::adamw_losses(case, device, golden.values.len())?;
+        let ours = training::adamw_losses(case, device, precision, golden.values.len())?;
         let difference = largest(&ours, &golden.values, |_| true);
         let logits = &case.golden("out.logits")?.values;
         let tolerance = products.losses_of_steps(&case.config, logits);
@@ -111,7 +117,7 @@ fn losses(
 }
 
 fn gradients(case: &Case, device: &Device, products: Products) -> Result<Quantity, ParityError> {
-    let ours = training::gradients(case, device)?;
+    let ours = training::gradients(case, device, products.precision())?;
     let mut worst = (String::from("none"), 0.0_f64);
     for (name, golden) in case.with_prefix("grad.") {
         let difference = match ours.get(name) {

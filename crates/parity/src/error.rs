@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use block_transformer_files::FileError;
 use block_transformer_generation::GenerationError;
 use block_transformer_weights::WeightsError;
-use block_transformer_zoo::ConfigError;
+use block_transformer_zoo::{ConfigError, Precision};
 
 /// A case, or a folder of cases, that cannot be compared.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,9 @@ pub enum ParityError {
     /// The weights do not fit the configuration.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The device does not have the float format of the products.
+    #[error("the device has no {0}")]
+    NoFormat(Precision),
     /// Greedy generation failed.
     #[error("generation in case {case} failed")]
     Generation {

@@ -1,7 +1,8 @@
 //! Greedy generation, with and without KV caches.
 
-use block_transformer_generation::{Options, Sampling, generate};
+use block_transformer_generation::{Engine, Event, GenerationError, Limits, Options, Sampling};
 use block_transformer_weights::HostTensor;
+use block_transformer_zoo::family::FloatFormat;
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, PaddingMask, TokenBatch};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -34,14 +35,8 @@ pub(crate) fn compare(
         };
         let (prompts, expected) = (rows(prompt), rows(golden));
         let count = golden.shape[1] - prompt.shape[1];
-        let options = Options {
-            sampling: Sampling::greedy(),
-            max_tokens: count,
-            eos: None,
-            ..Options::default()
-        };
-        let go_on = |_, _| std::ops::ControlFlow::Continue(());
-        let cached = generate(model, &prompts, &options, device, go_on)
+        let cache = products.precision().values();
+        let cached = greedy_ids(model, &prompts, count, cache, device)
             .map_err(|source| ParityError::Generation { case: case.name.clone(), source })?;
         for ((prompt, cached), expected) in prompts.iter().zip(&cached).zip(&expected) {
             let expected = &expected[prompt.len()..];
@@ -59,6 +54,41 @@ pub(crate) fn compare(
         Quantity::new("greedy ids, uncached", uncached_wrong as f64, 0.0),
         Quantity::new("greedy ids, cached", cached_wrong as f64, 0.0),
     ])
+}
+
+/// Continues all prompts together by `count` tokens each, with KV caches in the format `cache`.
+///
+/// # Errors
+/// When a prompt does not fit the model. A sequence whose logits are not finite ends early.
+pub fn greedy_ids(
+    model: &LanguageModel,
+    prompts: &[Vec<u32>],
+    count: usize,
+    cache: FloatFormat,
+    device: &Device,
+) -> Result<Vec<Vec<u32>>, GenerationError> {
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let limits =
+        Limits { max_sequences: prompts.len().max(1), max_tokens: (longest + count).max(2) };
+    let mut engine = Engine::with_cache(model, limits, cache, device)?;
+    let options = Options {
+        sampling: Sampling::greedy(),
+        max_tokens: count,
+        eos: None,
+        ..Options::default()
+    };
+    for prompt in prompts {
+        engine.submit(prompt, &options)?;
+    }
+    let mut continuations = vec![Vec::new(); prompts.len()];
+    while !engine.is_idle() {
+        for event in engine.step()? {
+            if let Event::Token { id, token, .. } = event {
+                continuations[id.index()].push(token);
+            }
+        }
+    }
+    Ok(continuations)
 }
 
 /// The differences that are allowed between ids.

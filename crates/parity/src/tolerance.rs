@@ -1,6 +1,7 @@
 //! Tolerances, derived from the arithmetic of matrix products.
 
-use block_transformer_zoo::{FamilyConfig, ModelConfig};
+use block_transformer_device::DeviceName;
+use block_transformer_zoo::{FamilyConfig, ModelConfig, Precision};
 
 /// Absolute tolerance of embeddings and logits in f32: rounding through a few layers.
 const VALUES: f64 = 1e-4;
@@ -12,6 +13,8 @@ const GRADIENTS: f64 = 1e-4;
 /// Relative error of an operand in TF32, which has 10 bits after the leading one: 2^-10, because
 /// tensor cores may cut off the other bits of an f32 value instead of rounding.
 const TF32: f64 = 1.0 / 1024.0;
+/// Relative error of a value that is rounded to bf16, which has 7 bits after the leading one: 2^-8.
+const BF16: f64 = 1.0 / 256.0;
 /// Matrix products in a layer: queries with keys and values, scores, weighted values, output, and
 /// two in the MLP.
 const PER_LAYER: usize = 6;
@@ -41,22 +44,51 @@ pub enum Products {
     /// Products of f32 values that are cut to TF32, with sums in f32: NVIDIA GPUs from compute
     /// capability 8.0 on.
     Tf32,
+    /// Products of values that are rounded to bf16, with sums in f32 that a GPU rounds to bf16. KV
+    /// caches are bf16 too.
+    Bf16,
 }
 
 impl Products {
+    /// Returns how `device` multiplies f32 values.
+    pub fn of_f32(device: DeviceName) -> Self {
+        match device {
+            DeviceName::Cuda(_) => Self::Tf32,
+            _ => Self::F32,
+        }
+    }
+
+    /// Returns the precision of models with these products.
+    pub fn precision(self) -> Precision {
+        match self {
+            Self::F32 | Self::Tf32 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
+        }
+    }
+
+    /// Returns the largest relative error `u` of a rounded value, and the number of rounded values
+    /// per product: two operands, and the result.
+    fn rounding(self) -> Option<(f64, f64)> {
+        match self {
+            Self::F32 => None,
+            Self::Tf32 => Some((TF32, 2.0)),
+            Self::Bf16 => Some((BF16, 3.0)),
+        }
+    }
+
     /// Returns the expected error of a value after all matrix products of a model, relative to the
     /// root mean square of such values.
     ///
-    /// An error of an operand is uniform below `u = 2^-10`, so its root mean square is at most
-    /// `u / sqrt(3)`. A product has the errors of two operands, and a sum of products the same
+    /// The error of a rounded value is uniform below `u`, so its root mean square is at most
+    /// `u / sqrt(3)`. A product has the errors of `r` rounded values, and a sum of products the same
     /// relative error as one product, because errors and values both grow with the square root of
-    /// their number: `e = u sqrt(2 / 3)`. Errors of consecutive products are independent, and
+    /// their number: `e = u sqrt(r / 3)`. Errors of consecutive products are independent, and
     /// residual connections and norms keep their relative size: `e sqrt(n)` after `n` products.
     ///
     /// `None` in f32, where tolerances are absolute.
     pub fn relative_error(self, config: &ModelConfig) -> Option<f64> {
         let products = products(config) as f64;
-        (self == Self::Tf32).then(|| TF32 * (2.0_f64 / 3.0).sqrt() * products.sqrt())
+        self.rounding().map(|(u, rounded)| u * (rounded / 3.0).sqrt() * products.sqrt())
     }
 
     /// Returns the largest allowed difference of a value from `values`: embeddings or logits.
@@ -77,10 +109,8 @@ impl Products {
 
     /// Returns the largest allowed difference of losses during a few AdamW steps.
     pub(crate) fn losses_of_steps(self, config: &ModelConfig, logits: &[f32]) -> f64 {
-        match self {
-            Self::F32 => LOSSES,
-            Self::Tf32 => STEPS * self.losses(config, logits),
-        }
+        let loss = self.losses(config, logits);
+        if self == Self::F32 { loss } else { STEPS * loss }
     }
 
     /// Returns the largest allowed difference of a gradient, relative to its largest element. A

@@ -2,7 +2,7 @@
 
 use block_transformer_training::apply_update;
 use block_transformer_weights::{HostTensors, Source, published_tensors};
-use block_transformer_zoo::Family;
+use block_transformer_zoo::{Family, Precision};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::Device;
 
@@ -10,10 +10,15 @@ use crate::case::Case;
 use crate::error::ParityError;
 
 /// Returns the gradients of the mean loss by published name.
-pub(crate) fn gradients(case: &Case, device: &Device) -> Result<HostTensors, ParityError> {
+pub(crate) fn gradients(
+    case: &Case,
+    device: &Device,
+    precision: Precision,
+) -> Result<HostTensors, ParityError> {
     let device = device.clone().autodiff();
     let model = case.model(&device)?;
-    let loss = model.loss(&case.batch(&device)?);
+    // as in a training step, gradients pass through the cast to the f32 weights
+    let loss = model.clone().with_precision(precision).loss(&case.batch(&device)?);
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
     Ok(published_tensors(&model, &case.config, Source::Gradients(&gradients)))
 }
@@ -23,6 +28,7 @@ pub(crate) fn gradients(case: &Case, device: &Device) -> Result<HostTensors, Par
 pub(crate) fn adamw_losses(
     case: &Case,
     device: &Device,
+    precision: Precision,
     steps: usize,
 ) -> Result<Vec<f32>, ParityError> {
     let device = device.clone().autodiff();
@@ -32,7 +38,7 @@ pub(crate) fn adamw_losses(
         AdamWConfig::new().with_beta_2(0.95).with_epsilon(1e-8).with_weight_decay(0.1).init();
     let mut losses = Vec::with_capacity(steps);
     for _ in 0..steps {
-        let loss = model.loss(&batch);
+        let loss = model.clone().with_precision(precision).loss(&batch);
         let value = loss.clone().inner();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let result;

@@ -89,7 +89,7 @@ impl Args {
         run_all(&settings, &self.out, self.resume, &command, &mut |result| {
             failed += usize::from(result.state != PartState::Passed);
             say!(
-                "{:<9} {} ({:.1} s): {}",
+                "{:<12} {} ({:.1} s): {}",
                 result.part,
                 result.state,
                 result.seconds,

@@ -8,10 +8,12 @@ mod export;
 mod fits;
 mod generate;
 mod gpu_check;
+mod gpu_tests;
 mod import;
 mod inputs;
 mod parity;
 mod plan;
+mod plan_training;
 mod prepare;
 mod presets;
 mod train;
@@ -38,6 +40,8 @@ pub(crate) enum Subcommands {
     Generate(generate::Args),
     /// Check a GPU against the processor, and write a report
     GpuCheck(gpu_check::Args),
+    /// Run the tests of the GPU code that need no GPU, in a checkout
+    GpuTests(gpu_tests::Args),
     /// Import published weights into a checkpoint
     Import(import::Args),
     /// Compare models with recorded outputs of the published implementation
@@ -63,6 +67,7 @@ impl Subcommands {
             Self::Export(args) => args.run(),
             Self::Generate(args) => args.run(),
             Self::GpuCheck(args) => args.run(),
+            Self::GpuTests(args) => args.run(),
             Self::Import(args) => args.run(),
             Self::Parity(args) => args.run(),
             Self::Plan(args) => args.run(),

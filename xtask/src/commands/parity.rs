@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use block_transformer_device::DeviceName;
-use block_transformer_parity::{Case, Quantity, compare, find_cases};
+use block_transformer_parity::{Case, Products, Quantity, compare_products, find_cases};
+use block_transformer_zoo::Precision;
+use burn::tensor::DType;
 
 use crate::{device, paths};
 
@@ -20,6 +22,9 @@ pub(crate) struct Args {
     /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
+    /// Format of the operands of matrix products, and of KV caches. The tolerances follow from it
+    #[arg(long, value_name = "FORMAT", value_parser = device::training_precision(), default_value = "f32")]
+    precision: Precision,
 }
 
 impl Args {
@@ -28,12 +33,23 @@ impl Args {
         let remedy = "give a folder of recorded cases, such as tests/golden";
         paths::existing("parity", &self.dir, remedy)?;
         let device = device::open(self.device)?;
+        ensure!(
+            self.precision == Precision::F32 || device.supports_dtype(DType::BF16),
+            "--precision {}: --device {} has no bf16; use f32, or --device flex",
+            self.precision,
+            self.device
+        );
+        let products = match self.precision {
+            Precision::F32 => Products::of_f32(self.device),
+            _ => Products::Bf16,
+        };
         let (mut compared, mut failed) = (0, 0);
         for name in find_cases(&self.dir)? {
             if self.case.as_ref().is_some_and(|part| !name.contains(part.as_str())) {
                 continue;
             }
-            let quantities = compare(&Case::open(&self.dir, &name)?, &device)?;
+            let case = Case::open(&self.dir, &name)?;
+            let quantities = compare_products(&case, &device, products)?;
             say!("{name}");
             for quantity in &quantities {
                 let verdict = if quantity.holds() { "ok" } else { "OUT OF TOLERANCE" };
@@ -50,7 +66,7 @@ impl Args {
             compared += 1;
             failed += usize::from(!quantities.iter().all(Quantity::holds));
         }
-        anyhow::ensure!(
+        ensure!(
             compared > 0,
             "--case: {} has no case with this text in its name",
             self.dir.display()

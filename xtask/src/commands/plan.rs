@@ -12,7 +12,8 @@ use block_transformer_device::DeviceName;
 use block_transformer_zoo::{BLOCK_FAMILY, FamilyConfig, Precision, Preset};
 use bytesize::ByteSize;
 
-use super::inputs::preset;
+use super::inputs::{preset, presets};
+use super::plan_training;
 use crate::counts::count;
 use crate::device;
 
@@ -31,8 +32,8 @@ pub(crate) struct Args {
         default_value = "block-170m,vanilla-160m"
     )]
     preset: Vec<String>,
-    /// `h100`, `a100`, `cpu` (this machine, measured now), or a TOML file with name, flops,
-    /// bandwidth, memory, and f32, bf16 or f16 for weights and values
+    /// `h100`, `h100-tf32`, `a100`, `cpu` (this machine, measured now), or a TOML file with name,
+    /// flops, bandwidth, memory, the seconds of a kernel launch, and the precision
     #[arg(long, value_name = "SPEC", default_value = "cpu")]
     device_spec: PathBuf,
     /// Tokens of prompt and continuation [default without --context: 2048:128,128:2048]
@@ -47,9 +48,15 @@ pub(crate) struct Args {
     /// Memory to use [default: all of the machine's]
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
+    /// Predict the training that the presets describe instead of decoding
+    #[arg(long, conflicts_with_all = ["lengths", "context", "batch", "memory"])]
+    training: bool,
+    /// Sequences whose gradients are computed together
+    #[arg(long, value_name = "N", value_parser = count(), default_value = "8", requires = "training")]
+    micro_batch: usize,
 }
 
-const HEAD: [&str; 11] = [
+const HEAD: [&str; 13] = [
     "preset",
     "work",
     "batch",
@@ -60,6 +67,8 @@ const HEAD: [&str; 11] = [
     "activ./token",
     "first token",
     "tokens/s",
+    "launches",
+    "with them",
     "at most",
 ];
 
@@ -67,6 +76,10 @@ impl Args {
     /// Prints the predicted batch, memory and speed of each preset.
     pub(crate) fn run(self) -> Result<ExitCode> {
         let machine = self.machine()?;
+        if self.training {
+            plan_training::print(&presets(&self.preset)?, &machine, self.micro_batch);
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut plans = Vec::new();
         for name in &self.preset {
             let preset = preset(name)?;
@@ -90,15 +103,18 @@ impl Args {
         say!(
             "tokens/s: predicted; the phases of a step run one after the other, each at the peaks. At most: the \
              limit given by all arithmetic or by all reading of weights and caches, whichever takes longer. \
-             First token: the time to the first token of a prompt that is decoded alone."
+             Launches: kernel launches per step, which decodes a token of each sequence; with them: tokens/s if each \
+             launch adds {} us, which a CUDA graph avoids. \
+             First token: the time to the first token of a prompt that is decoded alone.",
+            number(machine.launch * 1e6)
         );
         if self.device_spec == Path::new("h100") {
             for line in plans.iter().filter_map(|(preset, plan)| compare(&preset.name, plan)) {
                 say!("{line}");
             }
         }
-        let presets: Vec<&Preset> = plans.iter().map(|(preset, _)| *preset).collect();
-        if let Some(line) = traffic(&presets, &machine) {
+        let planned: Vec<&Preset> = plans.iter().map(|(preset, _)| *preset).collect();
+        if let Some(line) = traffic(&planned, &machine) {
             say!("{line}");
         }
         Ok(ExitCode::SUCCESS)
@@ -139,6 +155,8 @@ fn cells(name: &str, plan: &Plan) -> Vec<String> {
         size(token.activations),
         prediction.first_token.map_or("-".into(), milliseconds),
         number(prediction.rate),
+        prediction.launches.map_or("-".into(), |launches| format!("{launches:.1}")),
+        prediction.rate_with_launches.map_or("-".into(), number),
         number(prediction.bound),
     ]
 }

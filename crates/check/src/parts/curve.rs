@@ -1,7 +1,6 @@
 //! Losses of training steps against those of the processor.
 
 use block_transformer_device::DeviceName;
-use block_transformer_parity::Products;
 use block_transformer_training::TrainConfig;
 use block_transformer_zoo::Precision;
 use burn::tensor::DType;
@@ -48,12 +47,8 @@ pub(super) fn run(
         true => Some(curve(settings.device, Precision::Bf16)?),
         false => None,
     };
-    let first_allowed = match settings.products() {
-        Products::F32 => FIRST,
-        Products::Tf32 => {
-            settings.products().relative_error(&config.model).unwrap_or(0.0) * FIRST_LOGITS
-        }
-    };
+    let relative = settings.products().relative_error(&config.model);
+    let first_allowed = relative.map_or(FIRST, |error| error * FIRST_LOGITS);
     let verdict = Verdict::of(&ours, &theirs, steps, first_allowed);
     let Verdict { first, end, recent, passed } = verdict;
     // in bf16, only the end is compared

@@ -39,12 +39,17 @@ impl Text<'_> {
         list(logits.narrow(1, start, self.continuation.len()))
     }
 
-    /// Like [`uncached`](Self::uncached), block by block with caches, as an engine does.
-    pub(super) fn cached(&self, model: &LanguageModel, device: &Device) -> Vec<f32> {
+    /// Like [`uncached`](Self::uncached), block by block with caches in `format`, as an engine does.
+    pub(super) fn cached(
+        &self,
+        model: &LanguageModel,
+        format: FloatFormat,
+        device: &Device,
+    ) -> Vec<f32> {
         let length = self.block_length;
         let (ids, is_token) = self.padded();
         let blocks = (ids.len() + self.continuation.len()).div_ceil(length);
-        let room = CacheRoom { slots: 1, blocks, format: FloatFormat::F32 };
+        let room = CacheRoom { slots: 1, blocks, format };
         let mut decoding = model.decoder(room, device);
         let at = |block| Positions::Slots { slots: vec![0].into(), starts: vec![block].into() };
         let mut append = {
@@ -110,9 +115,10 @@ mod tests {
             let continuation = [11, 12, 13, 14, 15, 16, 17];
             let uncached = text(&continuation).uncached(&model, &device);
             assert_eq!(uncached.len(), continuation.len() * config.vocab_size());
-            let cached = text(&continuation).cached(&model, &device);
+            let cached = text(&continuation).cached(&model, FloatFormat::F32, &device);
             assert!(largest_difference(&cached, &uncached) < 1e-5, "{name}");
-            let other = text(&[11, 12, 99, 14, 15, 16, 17]).cached(&model, &device);
+            let other =
+                text(&[11, 12, 99, 14, 15, 16, 17]).cached(&model, FloatFormat::F32, &device);
             assert!(largest_difference(&other, &uncached) > 1e-3, "{name}");
         }
     }

@@ -35,6 +35,7 @@ pub fn run_part(
     let output: PartOutput = match part {
         Part::Doctor => machine::run(settings, examine)?,
         Part::Goldens => goldens::run(settings, progress)?,
+        Part::GoldensBf16 => goldens::run_bf16(settings, progress)?,
         Part::Cached => cached::run(settings, progress)?,
         Part::Curve => curve::run(settings, progress)?,
         Part::Soak => soak::run(settings, progress)?,
