@@ -5,7 +5,9 @@
 //! with the operations that the engine counts.
 
 mod cost;
+mod held;
 mod machine;
+mod memory;
 mod peaks;
 mod phases;
 mod plan;
@@ -13,14 +15,18 @@ mod prediction;
 mod published;
 mod sizes;
 mod stack;
+mod training;
 mod workload;
 
 pub use cost::{Cost, Phases};
+pub use held::Holding;
 pub use machine::{Machine, MachineError};
+pub use memory::{TrainingMemory, TrainingShape};
 pub use peaks::Peaks;
 pub use phases::{decode, prefill};
 pub use plan::{Plan, cache_bytes_per_context_token, largest_batch};
 pub use prediction::Prediction;
 pub use published::{Published, published};
 pub use sizes::Sizes;
+pub use training::{Mfu, training_flops};
 pub use workload::{Lengths, LengthsError, Workload};

@@ -16,14 +16,24 @@ pub struct StackShape {
     pub kv_width: usize,
     /// Inner width of the MLP.
     pub mlp_width: usize,
+    /// Attention heads per layer.
+    pub heads: usize,
+    /// Whether the input of the MLP is the output of attention, and not that of the layer.
+    pub sequential: bool,
     /// Whether every layer also attends to encoder states.
     pub cross_attention: bool,
 }
 
 impl StackShape {
     /// A stack with self-attention only, whose heads together are as wide as the residual stream.
-    pub fn with_self_attention(layers: usize, width: usize, mlp_width: usize) -> Self {
-        Self { layers, width, kv_width: width, mlp_width, cross_attention: false }
+    pub fn with_self_attention(
+        layers: usize,
+        width: usize,
+        heads: usize,
+        mlp_width: usize,
+    ) -> Self {
+        let (sequential, cross_attention) = (true, false);
+        Self { layers, width, kv_width: width, mlp_width, heads, sequential, cross_attention }
     }
 
     /// Parameters in the matrices of all linear layers.
@@ -40,11 +50,13 @@ impl StackShape {
 
 impl From<&NeoXConfig> for StackShape {
     fn from(config: &NeoXConfig) -> Self {
-        Self::with_self_attention(
+        let stack = Self::with_self_attention(
             config.num_hidden_layers,
             config.hidden_size,
+            config.num_attention_heads,
             config.intermediate(),
-        )
+        );
+        Self { sequential: !config.use_parallel_residual, ..stack }
     }
 }
 
@@ -53,6 +65,7 @@ impl From<&RobertaConfig> for StackShape {
         Self::with_self_attention(
             config.num_hidden_layers,
             config.hidden_size,
+            config.num_attention_heads,
             config.intermediate(),
         )
     }
@@ -65,6 +78,8 @@ impl From<&T5Config> for StackShape {
             width: config.hidden_size,
             kv_width: config.num_attention_heads * config.d_kv,
             mlp_width: config.d_ff,
+            heads: config.num_attention_heads,
+            sequential: true,
             cross_attention: true,
         }
     }

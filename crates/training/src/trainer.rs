@@ -81,6 +81,11 @@ impl<M: Family> Trainer<M> {
         self.model.as_ref().expect(HELD)
     }
 
+    /// The autodiff device of the model.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The optimizer with its state.
     pub fn optimizer(&self) -> &ModuleOptimizer {
         &self.optimizer

@@ -88,7 +88,9 @@ fn metrics(out: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
     let row = |line: &str| {
         let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
-        row.as_object_mut().unwrap().remove("seconds");
+        let measured =
+            ["seconds", "device_memory"].map(|key| row.as_object_mut().unwrap().remove(key));
+        assert!(measured.iter().all(Option::is_some));
         row
     };
     text.lines().map(row).collect()

@@ -9,6 +9,7 @@ mod generate;
 mod gpu_check;
 mod import;
 mod inputs;
+mod memory;
 mod parity;
 mod plan;
 mod prepare;

@@ -152,6 +152,17 @@ impl Origin {
                 ),
                 None => TrainError::Changed { key, then, now }.into(),
             },
+            TrainError::OutOfMemory { batch, smaller, recompute, .. } => {
+                let again = if recompute { "" } else { ", or --recompute" };
+                let remedy = match smaller {
+                    Some(smaller) => format!(
+                        "begin another run with --batch {smaller} and a larger --accumulate{again}"
+                    ),
+                    None => format!("use a smaller --context, another --device{again}"),
+                };
+                let cause = Error::from(error);
+                cause.context(format!("{} {batch}: {remedy}", self.of("batch")))
+            }
             TrainError::FolderInUse(path) => anyhow!(
                 "{} {}: the folder holds a run already; continue it with --resume, or give another \
                  --out",
