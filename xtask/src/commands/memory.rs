@@ -15,10 +15,11 @@ use burn::tensor::Device;
 pub(super) fn announce(run: &TrainingRun, config: &TrainConfig) {
     let (memory, shape) = (run.memory(), config.memory_shape());
     let sequences = format!("{} x {} tokens", shape.batch, shape.context);
-    let head = ["memory", "weights", "gradients", "optimizer", "activations", "logits", "sum"];
+    let head = ["micro-batch", "weights", "gradients", "optimizer", "activations", "logits", "sum"];
     let TrainingMemory { weights, gradients, optimizer, activations, logits } = memory;
     let bytes = [weights, gradients, optimizer, activations, logits, memory.total()];
     let row = std::iter::once(sequences).chain(bytes.map(size)).collect();
+    say!("memory of each device at the moment when a step holds most, by formula:");
     say!("{}", table(&head, 1, [row]).trim_fmt());
     if let Some(bytes) = config.device_memory() {
         let largest = run.largest_batch(bytes).map_or("none".into(), |batch| batch.to_string());
