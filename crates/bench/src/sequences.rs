@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use block_transformer_cost::{Machine, Peaks, Sizes, decode};
+use block_transformer_cost::{Machine, Peaks, Sizes, decode, training_flops};
 use block_transformer_datasets::Window;
 use block_transformer_device::DeviceName;
 use block_transformer_training::{Schedule, TrainConfig, Trainer, token_batch};
@@ -91,14 +91,13 @@ impl SequenceBench {
         peak_bytes: Option<u64>,
     ) -> Option<BenchRow> {
         let tokens = self.batch * self.context;
-        // a token has the same matrix products as in decoding, and three times as many with
-        // gradients; the weights are read once per step, with their gradients and moments
+        // the weights are read once per step, with their gradients and moments
         let token = decode(&preset.model, tokens, self.context / 2, Sizes::from(machine)).total();
         let (times, name) = match self.kind {
             StepKind::Evaluation => (1.0, "loss"),
             StepKind::Training => (3.0, "training"),
         };
-        let token_flops = times * token.flops() / tokens as f64;
+        let token_flops = times / 3.0 * training_flops(&preset.model, self.context);
         let bound = machine.flops / token_flops;
         let rates = || seconds.iter().map(|seconds| tokens as f64 / seconds);
         let share = Spread::of(rates().map(|rate| rate / bound))?;

@@ -6,8 +6,11 @@
 //! with the operations that the engine counts.
 
 mod cost;
+mod held;
 mod launches;
 mod machine;
+mod memory;
+mod mfu;
 mod peaks;
 mod phases;
 mod plan;
@@ -19,8 +22,11 @@ mod training;
 mod workload;
 
 pub use cost::{Cost, Phases};
+pub use held::Holding;
 pub use launches::{decode_launches, prefill_launches, step_launches};
 pub use machine::{Machine, MachineError};
+pub use memory::{TrainingMemory, TrainingShape};
+pub use mfu::{Mfu, training_flops};
 pub use peaks::Peaks;
 pub use phases::{decode, prefill};
 pub use plan::{Plan, cache_bytes_per_context_token, largest_batch};

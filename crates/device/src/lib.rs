@@ -9,5 +9,5 @@ mod name;
 pub mod probe;
 
 pub use disk::free_disk;
-pub use memory::{keep_freed_memory, machine_memory};
+pub use memory::{keep_freed_memory, machine_memory, process_memory};
 pub use name::{DeviceError, DeviceName};

@@ -55,3 +55,24 @@ pub fn machine_memory() -> Option<u64> {
     system.refresh_memory_specifics(sysinfo::MemoryRefreshKind::nothing().with_ram());
     Some(system.total_memory()).filter(|&bytes| bytes > 0)
 }
+
+/// Returns the bytes of memory that this process occupies; `None` on systems that do not report it.
+pub fn process_memory() -> Option<u64> {
+    use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, get_current_pid};
+    let (pid, mut system) = (get_current_pid().ok()?, System::new());
+    let memory = ProcessRefreshKind::nothing().with_memory();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, memory);
+    system.process(pid).map(sysinfo::Process::memory).filter(|&bytes| bytes > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_the_process_grows_with_what_it_uses() {
+        let Some(before) = process_memory() else { return };
+        let used = vec![1_u8; 64 << 20];
+        assert!(process_memory().unwrap() >= before + (48 << 20), "{}", used.len());
+    }
+}

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::memory::machine_memory;
-use crate::probe::Fault;
+use crate::probe::{CudaDevice, CudaParts, Fault, cuda_driver};
 
 /// A device of one of burn's backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,10 +90,22 @@ impl DeviceName {
         !matches!(self, Self::Cuda(_) | Self::Wgpu)
     }
 
-    /// Returns the bytes of memory of the device; `None` for a GPU and on systems that do not
+    /// Returns the bytes of memory of the device; `None` where the system or the driver does not
     /// report it.
     pub fn memory(self) -> Option<u64> {
-        if self.is_processor() { machine_memory() } else { None }
+        match self {
+            Self::Cuda(_) => self.cuda_device().map(|gpu| gpu.memory),
+            Self::Wgpu => None,
+            _ => machine_memory(),
+        }
+    }
+
+    /// Returns what the driver reports about an NVIDIA GPU; `None` for another device, and without a
+    /// driver.
+    pub fn cuda_device(self) -> Option<CudaDevice> {
+        let Self::Cuda(index) = self else { return None };
+        let driver = cuda_driver(&CudaParts::of_system().driver).ok()?;
+        driver.devices.into_iter().nth(index)
     }
 
     /// Opens the device.
@@ -220,6 +232,8 @@ mod tests {
     #[test]
     fn the_memory_of_a_processor_is_the_memory_of_the_machine() {
         assert!(DeviceName::Flex.memory().is_some_and(|bytes| bytes > 1 << 28));
-        assert_eq!(DeviceName::Cuda(0).memory(), None);
+        assert_eq!(DeviceName::Wgpu.memory(), None);
+        // there is no machine with so many GPUs
+        assert_eq!(DeviceName::Cuda(1 << 20).memory(), None);
     }
 }

@@ -10,14 +10,16 @@ use serde::{Deserialize, Serialize};
 pub struct StackShape {
     /// Layers.
     pub layers: usize,
-    /// Attention heads of a layer.
-    pub heads: usize,
     /// Width of the residual stream.
     pub width: usize,
     /// Width of the keys of a position in a layer, over all heads. The values have the same width.
     pub kv_width: usize,
     /// Inner width of the MLP.
     pub mlp_width: usize,
+    /// Attention heads per layer.
+    pub heads: usize,
+    /// Whether the input of the MLP is the output of attention, and not that of the layer.
+    pub sequential: bool,
     /// Whether every layer also attends to encoder states.
     pub cross_attention: bool,
 }
@@ -26,11 +28,12 @@ impl StackShape {
     /// A stack with self-attention only, whose heads together are as wide as the residual stream.
     pub fn with_self_attention(
         layers: usize,
-        heads: usize,
         width: usize,
+        heads: usize,
         mlp_width: usize,
     ) -> Self {
-        Self { layers, heads, width, kv_width: width, mlp_width, cross_attention: false }
+        let (sequential, cross_attention) = (true, false);
+        Self { layers, width, kv_width: width, mlp_width, heads, sequential, cross_attention }
     }
 
     /// Parameters in the matrices of all linear layers.
@@ -47,12 +50,13 @@ impl StackShape {
 
 impl From<&NeoXConfig> for StackShape {
     fn from(config: &NeoXConfig) -> Self {
-        Self::with_self_attention(
+        let stack = Self::with_self_attention(
             config.num_hidden_layers,
-            config.num_attention_heads,
             config.hidden_size,
+            config.num_attention_heads,
             config.intermediate(),
-        )
+        );
+        Self { sequential: !config.use_parallel_residual, ..stack }
     }
 }
 
@@ -60,8 +64,8 @@ impl From<&RobertaConfig> for StackShape {
     fn from(config: &RobertaConfig) -> Self {
         Self::with_self_attention(
             config.num_hidden_layers,
-            config.num_attention_heads,
             config.hidden_size,
+            config.num_attention_heads,
             config.intermediate(),
         )
     }
@@ -71,10 +75,11 @@ impl From<&T5Config> for StackShape {
     fn from(config: &T5Config) -> Self {
         Self {
             layers: config.num_hidden_layers,
-            heads: config.num_attention_heads,
             width: config.hidden_size,
             kv_width: config.num_attention_heads * config.d_kv,
             mlp_width: config.d_ff,
+            heads: config.num_attention_heads,
+            sequential: true,
             cross_attention: true,
         }
     }

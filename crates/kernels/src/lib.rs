@@ -28,6 +28,8 @@ mod indices;
 mod none;
 mod optimizer;
 mod per_device;
+#[cfg(any(feature = "cube", feature = "flex"))]
+mod recompute;
 mod rotary;
 mod scores;
 
@@ -40,6 +42,7 @@ pub use per_device::PerDevice;
 pub use rotary::{RotaryAngles, RotaryTable};
 pub use scores::{TargetScore, TargetScores};
 
+use burn::module::Module;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 #[cfg(not(feature = "cube"))]
@@ -121,6 +124,34 @@ pub fn cached_attention(
     let [keys, values] = cache;
     flex::cached_attention(qkv, heads, angles, mask, slots, keep, [&mut *keys, &mut *values])
         .or_else(|| cube::cached_attention(qkv, heads, angles, mask, slots, keep, [keys, values]))
+}
+
+/// Runs `forward` on `layer`, `x` and `others` so that the backward pass keeps these inputs only, and
+/// computes all other activations of the layer again. The gradients have the bits of those without
+/// recomputation, if `forward` gives the same bits each time.
+///
+/// `None` where there is nothing to differentiate, on other devices than flex and CubeCL, and for a
+/// layer with more than about 20 parameters.
+///
+/// # Shapes
+/// - `x`, output: `[rows, time, width]`
+pub fn recomputed<M, F>(
+    layer: &M,
+    x: &Tensor<3>,
+    others: &[Tensor<4>],
+    forward: F,
+) -> Option<Tensor<3>>
+where
+    M: Module + Sync + 'static,
+    F: Fn(&M, Tensor<3>, Vec<Tensor<4>>) -> Tensor<3> + Send + Sync + 'static,
+{
+    #[cfg(any(feature = "cube", feature = "flex"))]
+    return recompute::recomputed(layer, x, others, forward);
+    #[cfg(not(any(feature = "cube", feature = "flex")))]
+    {
+        let _ = (layer, x, others, forward);
+        None
+    }
 }
 
 /// The largest number of rows for which the bits of a row of every linear layer on `device` do not

@@ -19,6 +19,7 @@ mod norm;
 mod places;
 mod positions;
 mod products;
+mod recompute;
 pub mod roberta;
 mod rotary;
 mod scores;
@@ -35,6 +36,7 @@ pub use loss::{cross_entropy, linear_cross_entropy};
 pub use mask::{AttentionMask, causal_by_block};
 pub use places::Places;
 pub use positions::Positions;
+pub use recompute::recompute_layers;
 pub use rotary::Rotary;
 pub use scores::score_targets;
 

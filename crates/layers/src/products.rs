@@ -7,6 +7,10 @@
 
 use burn::tensor::{DType, Tensor, module};
 
+/// Of batches of matrices with fewer rows, burn would multiply each matrix alone if there are many: one
+/// small product per block of the token decoder, with a copy of the weight for each.
+const LEAST_ROWS: usize = 16;
+
 /// `x weight + bias`, in the type of `x`.
 ///
 /// # Shapes
@@ -19,6 +23,13 @@ pub(crate) fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
+    let mut shape = x.dims();
+    if D > 2 && shape[D - 2] < LEAST_ROWS {
+        let [d_in, d_out] = weight.dims();
+        let rows = shape[..D - 1].iter().product();
+        shape[D - 1] = d_out;
+        return linear(x.reshape([rows, d_in]), weight, bias).reshape(shape);
+    }
     let (computed, format) = (x.dtype(), weight.dtype());
     if format == computed {
         return module::linear(x, weight, bias);

@@ -11,6 +11,7 @@ use crate::gelu::gelu;
 use crate::init::Init;
 use crate::invalid::InvalidConfig;
 use crate::linear::apply;
+use crate::recompute::run_layer;
 
 /// Shape of a RoBERTa encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -176,8 +177,9 @@ impl RobertaEncoder {
                 + kind,
         );
         let hidden = is_token.bool_not().reshape([rows, 1, 1, time]);
+        let forward = move |layer: &RobertaLayer, x: Tensor<3>, _| layer.forward(x, &hidden);
         for layer in &self.layer {
-            x = layer.forward(x, &hidden);
+            x = run_layer(layer, x, Vec::new(), forward.clone());
         }
         x
     }

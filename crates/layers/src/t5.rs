@@ -15,6 +15,7 @@ use crate::invalid::InvalidConfig;
 use crate::linear::apply;
 use crate::mask::causal_by_block;
 use crate::positions::Positions;
+use crate::recompute::run_layer;
 
 /// Epsilon of the RMS norms, added to the mean square.
 const EPS: f64 = 1e-6;
@@ -161,6 +162,25 @@ impl T5Block {
             feed_norm: init.rms_norm("feed_norm", d, EPS),
         }
     }
+
+    /// Runs `[rows, time, hidden]`, which attends to `states` and to the keys and values that `cache`
+    /// returns for the layer's own.
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        states: (Tensor<4>, Tensor<4>),
+        bias: Tensor<4>,
+        hidden: Option<Tensor<4, Bool>>,
+        cache: impl FnOnce((Tensor<4>, Tensor<4>)) -> (Tensor<4>, Tensor<4>),
+    ) -> Tensor<3> {
+        let normed = self.self_norm.forward(x.clone());
+        let own = cache(self.self_attention.keys_values(normed.clone()));
+        let x = x + self.self_attention.forward(normed, own, Some(bias), hidden);
+        let normed = self.cross_norm.forward(x.clone());
+        let x = x + self.cross_attention.forward(normed, states, None, None);
+        let normed = self.feed_norm.forward(x.clone());
+        x + apply(&self.wo, relu(apply(&self.wi, normed)))
+    }
 }
 
 /// The decoder: layers, final norm, and the position bias that all layers share.
@@ -240,17 +260,27 @@ impl T5Stack {
         let bias = self.position_bias(at.furthest(), time, &x.device());
         let hidden = causal_by_block(at, time, 1, None).hidden(&x.device());
         for (i, (block, states)) in self.block.iter().zip(states).enumerate() {
-            let normed = block.self_norm.forward(x.clone());
-            let (mut key, mut value) = block.self_attention.keys_values(normed.clone());
-            if let Some(cache) = cache.as_deref_mut() {
-                (key, value) = cache[i].write(key, value, (at, &slots));
-            }
-            let (bias, hidden) = (Some(bias.clone()), hidden.clone());
-            x = x + block.self_attention.forward(normed, (key, value), bias, hidden);
-            let normed = block.cross_norm.forward(x.clone());
-            x = x + block.cross_attention.forward(normed, states.clone(), None, None);
-            let normed = block.feed_norm.forward(x.clone());
-            x = x + apply(&block.wo, relu(apply(&block.wi, normed)));
+            x = match cache.as_deref_mut() {
+                Some(cache) => {
+                    let write = |(key, value)| cache[i].write(key, value, (at, &slots));
+                    block.forward(x, states.clone(), bias.clone(), hidden.clone(), write)
+                }
+                None => {
+                    let (key, value) = states.clone();
+                    let hidden = hidden.clone();
+                    run_layer(
+                        block,
+                        x,
+                        vec![bias.clone(), key, value],
+                        move |block: &T5Block, x, others| {
+                            let Ok([bias, key, value]) = <[Tensor<4>; 3]>::try_from(others) else {
+                                unreachable!("there are three inputs besides the hidden states")
+                            };
+                            block.forward(x, (key, value), bias, hidden.clone(), |own| own)
+                        },
+                    )
+                }
+            };
         }
         self.final_layer_norm.forward(x)
     }

@@ -44,7 +44,7 @@ impl FamilyConfig for BigramConfig {
             block_length: 1,
             embeddings_per_block: 1,
             vocab_size: self.vocab_size,
-            context: StackShape::with_self_attention(0, 1, self.width, 0),
+            context: StackShape::with_self_attention(0, self.width, 1, 0),
             embedder: None,
             token: None,
         }

@@ -27,6 +27,9 @@ pub struct TrainConfig {
     /// [`Precision::F32`], or [`Precision::Bf16`]: matrix products have bf16 operands. Weights,
     /// gradients, optimizer, residual stream, norms, softmax and loss are f32 in both.
     pub precision: Precision,
+    /// Keep the hidden states between layers for the backward pass, and compute all other activations
+    /// of a layer again there. Results are the same; it takes less memory and more time.
+    pub recompute: bool,
     /// Seed of the initial weights and of the order of windows.
     pub seed: u64,
     /// Optimizer steps.
@@ -89,6 +92,7 @@ impl TrainConfig {
             device: DeviceName::Flex,
             devices: Vec::new(),
             precision: Precision::F32,
+            recompute: false,
             seed: 0,
             steps: train.steps,
             batch: train.batch,
@@ -183,6 +187,9 @@ impl TrainConfig {
         self.check_replicas(self.all_devices().len())?;
         if !matches!(self.precision, Precision::F32 | Precision::Bf16) {
             return out_of_range("precision", self.precision.to_string(), "f32 or bf16");
+        }
+        if self.recompute && self.all_devices().contains(&DeviceName::Ndarray) {
+            return out_of_range("recompute", "true".into(), "false on the device ndarray");
         }
         let (context, block_length) = (self.context, self.model.block_length());
         if !context.is_multiple_of(block_length) || context < 2 * block_length {

@@ -100,6 +100,36 @@ pub enum TrainError {
         /// The last checkpointed step; 0 without a checkpoint.
         saved: u64,
     },
+    /// A device has too little memory for a step.
+    #[error(
+        "step {step}: a device has too little memory for micro-batches of {batch} {}; {}{}. {}",
+        sequences(*batch),
+        match smaller {
+            Some(smaller) => format!(
+                "try micro-batches of {smaller} {}, and more of them per step",
+                sequences(*smaller)
+            ),
+            None => "by the formula not even one sequence fits: use a shorter context, a smaller \
+                     model or another device".into(),
+        },
+        if *recompute { "" } else { ", or recompute the activations" },
+        match saved {
+            0 => "There is no checkpoint yet".into(),
+            step => format!("The newest checkpoint holds the weights after step {step}"),
+        }
+    )]
+    OutOfMemory {
+        /// The first step, counted from 1, that may have failed.
+        step: u64,
+        /// Sequences of a micro-batch.
+        batch: usize,
+        /// The largest micro-batch below it that should fit; `None` if there is none.
+        smaller: Option<usize>,
+        /// Whether activations are computed again in the backward pass.
+        recompute: bool,
+        /// The last checkpointed step; 0 without a checkpoint.
+        saved: u64,
+    },
     /// A replica of a data-parallel run stopped.
     #[error(transparent)]
     Reduce(#[from] ReduceError),
@@ -133,4 +163,8 @@ pub enum TrainError {
     /// A configuration that cannot be written as TOML.
     #[error("the configuration cannot be written as TOML")]
     Toml(#[from] toml::ser::Error),
+}
+
+fn sequences(count: usize) -> &'static str {
+    if count == 1 { "sequence" } else { "sequences" }
 }

@@ -17,8 +17,8 @@ const FORMAT: i64 = 1;
 
 /// Keys that a resumed run may change, because its results do not depend on them.
 /// The number of devices changes results in rounding only, as another device does.
-const FREE_ON_RESUME: [&str; 6] =
-    ["out", "device", "devices", "checkpoint_every", "keep", "log_every"];
+const FREE_ON_RESUME: [&str; 7] =
+    ["out", "device", "devices", "recompute", "checkpoint_every", "keep", "log_every"];
 
 impl TrainConfig {
     /// Starts from the defaults of the preset, overrides them by the file at `path`, and overrides

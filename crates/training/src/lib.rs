@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod gradients;
 mod layers;
+mod memory;
 mod metrics;
 mod queue;
 mod reading;

@@ -31,9 +31,17 @@ pub struct MetricsRow {
     /// Whether the step changed nothing, because its loss or gradient norm was not finite.
     #[serde(default)]
     pub skipped: bool,
+    /// Share of the peak that the arithmetic of the model used, from 0 to 1; `None` if the peak is not
+    /// known.
+    #[serde(default)]
+    pub mfu: Option<f64>,
+    /// Bytes of the first device's memory in use; `None` if they are not known.
+    #[serde(default)]
+    pub device_memory: Option<u64>,
 }
 
-const HEADER: &str = "step,loss,lr,grad_norm,tokens,seconds,validation_loss,skipped\n";
+const HEADER: &str =
+    "step,loss,lr,grad_norm,tokens,seconds,validation_loss,skipped,mfu,device_memory\n";
 
 fn null_is_nan<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(value)?.unwrap_or(f64::NAN))
@@ -134,6 +142,8 @@ mod tests {
             seconds: 0.5,
             validation_loss: (step == 2).then_some(3.25),
             skipped: false,
+            mfu: None,
+            device_memory: (step == 1).then_some(4096),
         };
         let mut metrics = Metrics::open(&folder, 0).unwrap();
         (1..=4).for_each(|step| metrics.push(row(step)).unwrap());
@@ -145,7 +155,8 @@ mod tests {
         assert_eq!(again.recent_loss(1), Some(2.1));
         let csv = std::fs::read_to_string(folder.file("metrics.csv")).unwrap();
         assert_eq!(csv.lines().count(), 3);
-        assert!(csv.lines().nth(2).unwrap().ends_with(",3.25,false"));
+        assert!(csv.lines().nth(1).unwrap().ends_with(",,false,,4096"));
+        assert!(csv.lines().nth(2).unwrap().ends_with(",3.25,false,,"));
     }
 
     #[test]
@@ -165,6 +176,8 @@ mod tests {
                 seconds,
                 validation_loss: None,
                 skipped,
+                mfu: None,
+                device_memory: None,
             };
             metrics.push(row).unwrap();
         }
@@ -176,9 +189,10 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_older_runs_have_no_skipped_steps() {
+    fn rows_of_older_runs_have_no_skipped_steps_and_no_device_memory() {
         let row = r#"{"step":1,"loss":2.5,"lr":0.1,"grad_norm":1.0,"tokens":8,"seconds":0.5,
             "validation_loss":null}"#;
-        assert!(!serde_json::from_str::<MetricsRow>(row).unwrap().skipped);
+        let row = serde_json::from_str::<MetricsRow>(row).unwrap();
+        assert_eq!((row.skipped, row.mfu, row.device_memory), (false, None, None));
     }
 }

@@ -2,6 +2,7 @@
 //! the gradients of a part of each step.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
@@ -9,6 +10,7 @@ use block_transformer_datasets::Window;
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel};
 
 use crate::batch::num_predicted;
+use crate::memory::{self, OutOfMemory};
 use crate::reading::ReadPolicy;
 use crate::reduce::{HostReduce, Reduce, ReduceError};
 use crate::trainer::{Trainer, WeightedWindows};
@@ -29,20 +31,37 @@ pub(crate) struct Replicas {
     first: Trainer,
     others: Vec<(Sender<Share>, JoinHandle<()>)>,
     reduce: Arc<dyn Reduce>,
+    /// Whether one of the other replicas has too little memory.
+    full: Arc<AtomicBool>,
 }
 
 impl Replicas {
     /// Starts the threads of `others`, which must have the same weights as `first`.
     pub(crate) fn new(first: Trainer, others: Vec<Trainer>) -> Self {
         // collectives between GPUs belong here, chosen by the devices of the trainers
-        let reduce: Arc<dyn Reduce> = Arc::new(HostReduce::new(1 + others.len()));
+        let reduce = Arc::new(HostReduce::new(1 + others.len()));
+        Self::with_reduce(first, others, reduce)
+    }
+
+    /// [`new`](Self::new) with the sums of `reduce`.
+    pub(crate) fn with_reduce(
+        first: Trainer,
+        others: Vec<Trainer>,
+        reduce: Arc<dyn Reduce>,
+    ) -> Self {
+        let full = Arc::new(AtomicBool::new(false));
         let start = |(i, trainer): (usize, Trainer)| {
             let (sender, receiver) = channel();
-            let member = Member { rank: i + 1, reduce: reduce.clone() };
+            let member = Member { rank: i + 1, reduce: reduce.clone(), full: full.clone() };
             (sender, thread::spawn(move || work(trainer, &member, &receiver)))
         };
         let others = others.into_iter().enumerate().map(start).collect();
-        Self { first, others, reduce }
+        Self { first, others, reduce, full }
+    }
+
+    /// Whether a replica besides the first stopped because its device has too little memory.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        self.full.load(Ordering::SeqCst)
     }
 
     /// The trainer whose weights are validated and saved.
@@ -91,6 +110,7 @@ impl Drop for Replicas {
 struct Member {
     rank: usize,
     reduce: Arc<dyn Reduce>,
+    full: Arc<AtomicBool>,
 }
 
 impl Drop for Member {
@@ -103,8 +123,10 @@ impl Drop for Member {
 fn work(mut trainer: Trainer<LanguageModel>, member: &Member, shares: &Receiver<Share>) {
     for Share { parts, count, lr, reading } in shares {
         let place = (&*member.reduce, member.rank);
-        if trainer.queue_share(&parts, count, lr, reading, place).is_err() {
-            return;
+        match memory::catch(|| trainer.queue_share(&parts, count, lr, reading, place)) {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return,
+            Err(OutOfMemory) => return member.full.store(true, Ordering::SeqCst),
         }
     }
 }

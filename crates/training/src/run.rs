@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use block_transformer_checkpoint::{Checkpoint, CheckpointError, RunFolder, State};
+use block_transformer_cost::{Mfu, TrainingMemory};
 use block_transformer_datasets::{CorpusInfo, Packing, PreparedCorpus, Split};
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::HostTensors;
@@ -99,6 +100,7 @@ pub struct TrainingRun {
     skipped: Arc<[CheckpointError]>,
     pub(crate) interrupted: bool,
     pub(crate) reading: ReadPolicy,
+    pub(crate) mfu: Option<Mfu>,
     pub(crate) queue: Queue,
     /// Whether a checkpoint at the interval was put off, because its step was skipped.
     pub(crate) checkpoint_due: bool,
@@ -206,6 +208,7 @@ impl TrainingRun {
             skipped,
             interrupted: false,
             reading: ReadPolicy::of(config),
+            mfu: None,
             queue: Queue::default(),
             checkpoint_due: false,
         })
@@ -224,6 +227,27 @@ impl TrainingRun {
     #[must_use]
     pub fn reading(self, reading: ReadPolicy) -> Self {
         Self { reading, ..self }
+    }
+
+    /// Reports the share of `peak`, the FLOP/s of all devices together, that the arithmetic of the model
+    /// uses.
+    #[must_use]
+    pub fn peak(self, peak: Option<f64>) -> Self {
+        let mfu = peak.map(|peak| Mfu::new(&self.model, self.config.context, peak));
+        Self { mfu, ..self }
+    }
+
+    /// The memory that the formula predicts for each device, at the moment when a step holds most.
+    pub fn memory(&self) -> TrainingMemory {
+        TrainingMemory::new(&self.model, self.config.memory_shape())
+    }
+
+    /// The largest micro-batch of a device with which a step fits into `bytes` by the formula; `None` if
+    /// not even one sequence fits.
+    pub fn largest_batch(&self, bytes: u64) -> Option<usize> {
+        let most = TrainConfig::MAX_BATCH_TOKENS / self.config.context;
+        let shape = self.config.memory_shape();
+        TrainingMemory::largest_batch(&self.model, shape, bytes as f64, most)
     }
 
     /// Steps done: 0 unless the run was resumed from a checkpoint.

@@ -38,6 +38,8 @@ pub struct StepProgress {
     /// Tokens per second, padding not counted; `None` during the first steps of the process, which
     /// are not counted.
     pub tokens_per_second: Option<f64>,
+    /// Share of the peak at this speed, from 0 to 1; `None` if one of them is not known.
+    pub mfu: Option<f64>,
     /// Seconds to the end at this speed.
     pub remaining: Option<f64>,
 }

@@ -9,6 +9,7 @@ use burn::train::TrainingComponents;
 use crate::batch::num_tokens;
 use crate::error::TrainError;
 use crate::events::Events;
+use crate::memory::{self, OutOfMemory};
 use crate::metrics::MetricsRow;
 use crate::queue::{Queue, QueuedStep};
 use crate::run::TrainingRun;
@@ -19,6 +20,8 @@ use crate::update::{StepResult, StepValues};
 
 /// Number of steps in a row without a finite loss and gradient norm after which a run ends.
 const MOST_SKIPPED: usize = 10;
+/// Bytes of a GiB.
+const GIB: f64 = (1_u64 << 30) as f64;
 
 impl TrainingRun {
     /// Trains to the last step, or until an interruption or early stopping.
@@ -64,7 +67,12 @@ impl TrainingRun {
         let lr = Schedule::new(&self.config).rate(step);
         let micro_batches = self.windows(step);
         let tokens = micro_batches.iter().map(|windows| num_tokens(windows)).sum();
-        let values = self.replicas.queue(micro_batches, lr, self.reading)?;
+        let queued = memory::catch(|| self.replicas.queue(micro_batches, lr, self.reading));
+        let values = match queued {
+            Ok(Err(_)) if self.replicas.is_out_of_memory() => Err(self.out_of_memory(step)),
+            Ok(values) => values.map_err(TrainError::from),
+            Err(OutOfMemory) => Err(self.out_of_memory(step)),
+        }?;
         self.queue.steps.push(QueuedStep { step, lr, tokens });
         self.queue.values.push(values);
         let config = &self.config;
@@ -89,25 +97,47 @@ impl TrainingRun {
     fn read(&mut self, events: &mut Events<'_>) -> Result<bool, TrainError> {
         self.writer.check()?;
         let Queue { steps, values, begun } = std::mem::take(&mut self.queue);
-        let results = StepValues::read_all(values);
+        let first = steps.first().map_or(1, |queued| queued.step);
+        let results = memory::catch(|| StepValues::read_all(values))
+            .map_err(|OutOfMemory| self.out_of_memory(first))?;
+        let device_memory = self.device_memory();
         let seconds = begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
         let seconds = seconds / steps.len().max(1) as f64;
         let mut stopped_early = false;
         for (queued, result) in steps.into_iter().zip(results) {
-            stopped_early |= self.finish_step(&queued, result, seconds, events)?;
+            stopped_early |= self.finish_step(&queued, result, (seconds, device_memory), events)?;
         }
         Ok(stopped_early)
     }
 
-    /// Reports a step that took `seconds`, with its validation and checkpoint. Returns whether early
+    /// Bytes of the first device's memory in use; `None` if they are not known.
+    pub(crate) fn device_memory(&self) -> Option<u64> {
+        let name = *self.config.all_devices().first()?;
+        memory::device_memory(name, &self.trainer().device().clone().inner())
+    }
+
+    /// The error of a step, counted from 1, for which a device has too little memory.
+    fn out_of_memory(&self, step: u64) -> TrainError {
+        TrainError::OutOfMemory {
+            step,
+            batch: self.config.batch,
+            smaller: self.config.smaller_batch(&self.model, self.config.device_memory()),
+            recompute: self.config.recompute,
+            saved: self.writer.saved(),
+        }
+    }
+
+    /// Reports a step that took `seconds`, with the memory of the device after it, and with its validation and checkpoint. Returns whether early
     /// stopping ends the run.
     fn finish_step(
         &mut self,
         &QueuedStep { step, lr, tokens }: &QueuedStep,
         result: StepResult,
-        seconds: f64,
+        (seconds, device_memory): (f64, Option<u64>),
         events: &mut Events<'_>,
     ) -> Result<bool, TrainError> {
+        let rate = tokens as f64 / seconds;
+        let mfu = self.mfu.map(|mfu| mfu.share(rate)).filter(|share| share.is_finite());
         let skipped = !result.is_finite();
         if skipped {
             self.check_skipped(step, result)?;
@@ -120,7 +150,12 @@ impl TrainingRun {
         if !skipped {
             self.state.tokens += tokens;
             self.state.train_loss = Some(loss);
-            events.step(step, StepOutput::new(loss, grad_norm, tokens as f64 / seconds), lr);
+            let output = StepOutput {
+                mfu_percent: mfu.map_or(f64::NAN, |share| 100.0 * share),
+                device_memory: device_memory.map_or(f64::NAN, |bytes| bytes as f64 / GIB),
+                ..StepOutput::new(loss, grad_norm, rate)
+            };
+            events.step(step, output, lr);
         }
         let (steps, last) = (self.config.steps, step == self.config.steps);
         let (tokens, seconds) = (self.state.tokens, self.state.seconds);
@@ -133,12 +168,15 @@ impl TrainingRun {
             seconds,
             validation_loss: None,
             skipped,
+            mfu,
+            device_memory,
         };
         if self.logs(step) && !skipped {
             (self.observer)(&RunEvent::Step(StepProgress {
                 metrics: row.clone(),
                 steps,
                 tokens_per_second: self.speed.rate(),
+                mfu: self.mfu.zip(self.speed.rate()).map(|(mfu, rate)| mfu.share(rate)),
                 remaining: self.speed.remaining(steps - step),
             }));
         }
@@ -213,11 +251,15 @@ impl TrainingRun {
 mod tests {
     use super::*;
     use crate::config::TrainConfig;
+    use crate::reduce::{HostReduce, Reduce, ReduceError};
+    use crate::replicas::Replicas;
+    use crate::trainer::Trainer;
     use block_transformer_checkpoint::{Checkpoint, RunFolder};
     use block_transformer_datasets::{DocumentSource, TokenizerChoice, prepare};
     use block_transformer_text::Tokenizer;
-    use burn::tensor::Device;
+    use burn::tensor::{Device, Tensor};
     use std::path::Path;
+    use std::sync::Arc;
 
     fn run(dir: &Path) -> TrainingRun {
         let path = dir.join("text.txt");
@@ -251,13 +293,81 @@ mod tests {
                 run.check_skipped(step, bad).unwrap();
             }
             let StepResult { loss, grad_norm } = bad;
-            let validation_loss = None;
-            let row =
-                MetricsRow { step, loss, lr, grad_norm, tokens, seconds, validation_loss, skipped };
+            let row = MetricsRow {
+                step,
+                loss,
+                lr,
+                grad_norm,
+                tokens,
+                seconds,
+                validation_loss: None,
+                skipped,
+                mfu: None,
+                device_memory: None,
+            };
             run.metrics.push(row).unwrap();
         }
         let text = run.check_skipped(11, bad).unwrap_err().to_string();
         assert!(text.contains("step 2: ") && text.contains("the 9 steps after it"), "{text}");
+    }
+
+    /// Sums that fail as on a device without memory.
+    struct Full;
+    impl Reduce for Full {
+        fn all_reduce(&self, _: usize, _: Vec<Tensor<1>>) -> Result<Vec<Tensor<1>>, ReduceError> {
+            panic!(
+                "called `Result::unwrap()` on an `Err` value: out of device memory allocating 64 bytes"
+            )
+        }
+
+        fn leave(&self, _: usize) {}
+    }
+
+    #[test]
+    fn a_device_without_memory_is_an_error_that_names_a_smaller_micro_batch() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = run(dir.path());
+        run.config.batch = 8;
+        let trainer = || Trainer::new(&run.model, &run.config, &Device::flex());
+        run.replicas = Replicas::with_reduce(trainer(), vec![trainer()], Arc::new(Full));
+        let error = run.launch(|training| training).unwrap_err();
+        let text = error.to_string();
+        let TrainError::OutOfMemory { step: 1, batch: 8, smaller: Some(smaller), .. } = error
+        else {
+            panic!("{error}")
+        };
+        assert!(
+            (1..8).contains(&smaller) && text.contains(&format!("of {smaller} sequence")),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_replica_without_memory_ends_the_run_with_the_same_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = run(dir.path());
+        run.config.batch = 2;
+        let trainer = || Trainer::new(&run.model, &run.config, &Device::flex());
+        /// Only the second replica has no memory.
+        struct SecondFull(HostReduce);
+        impl Reduce for SecondFull {
+            fn all_reduce(
+                &self,
+                rank: usize,
+                tensors: Vec<Tensor<1>>,
+            ) -> Result<Vec<Tensor<1>>, ReduceError> {
+                assert!(rank == 0, "CUDA_ERROR_OUT_OF_MEMORY");
+                self.0.all_reduce(rank, tensors)
+            }
+
+            fn leave(&self, rank: usize) {
+                self.0.leave(rank);
+            }
+        }
+        let reduce = Arc::new(SecondFull(HostReduce::new(2)));
+        run.replicas = Replicas::with_reduce(trainer(), vec![trainer()], reduce);
+        let error = run.launch(|training| training).unwrap_err();
+        assert!(matches!(error, TrainError::OutOfMemory { step: 1, .. }), "{error}");
     }
 
     #[test]

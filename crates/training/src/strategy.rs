@@ -79,6 +79,20 @@ impl TrainingRun {
             .metric_train_numeric(StepMetric::new("Tokens per second", true, |step| {
                 step.tokens_per_second
             }));
+        let training = match self.mfu {
+            Some(_) => training
+                .metric_train_numeric(StepMetric::new("MFU %", true, |step| step.mfu_percent)),
+            None => training,
+        };
+        // a device that reports no memory has no row for it
+        let training = match self.device_memory() {
+            Some(_) => {
+                training.metric_train_numeric(StepMetric::new("Device memory GiB", false, |step| {
+                    step.device_memory
+                }))
+            }
+            None => training,
+        };
         let model = Trainable { model: self.trainer().model().clone() };
         let learner = Learner::new(model, adamw(config).0, ConstantLr::new(config.lr));
         #[expect(clippy::arc_with_non_send_sync, reason = "burn-train takes an Arc of a strategy")]

@@ -26,6 +26,10 @@ pub struct StepOutput {
     pub grad_norm: f64,
     /// Tokens per second; NaN where they are not measured.
     pub tokens_per_second: f64,
+    /// Share of the peak, in percent; NaN where it is not known.
+    pub mfu_percent: f64,
+    /// Memory of the first device in use, in GiB; NaN where it is not known.
+    pub device_memory: f64,
 }
 
 impl StepOutput {
@@ -33,11 +37,12 @@ impl StepOutput {
     pub(crate) fn new(loss: f64, grad_norm: f64, tokens_per_second: f64) -> Self {
         // burn-train includes the Flex backend, whose device memory is host memory
         let loss = Tensor::from_data([loss as f32], &Device::flex());
-        Self { loss, grad_norm, tokens_per_second }
+        Self { grad_norm, tokens_per_second, ..Self::of(loss) }
     }
 
     fn of(loss: Tensor<1>) -> Self {
-        Self { loss, grad_norm: f64::NAN, tokens_per_second: f64::NAN }
+        let (grad_norm, tokens_per_second) = (f64::NAN, f64::NAN);
+        Self { loss, grad_norm, tokens_per_second, mfu_percent: f64::NAN, device_memory: f64::NAN }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A model with its optimizer, one step at a time.
 
 use block_transformer_datasets::{Packing, Window};
+use block_transformer_layers::recompute_layers;
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, Precision};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
@@ -34,6 +35,7 @@ pub struct Trainer<M: Family = LanguageModel> {
     device: Device,
     clip: f64,
     precision: Precision,
+    recompute: bool,
 }
 
 impl<M: Family> Trainer<M> {
@@ -53,8 +55,17 @@ impl<M: Family> Trainer<M> {
         device: Device,
     ) -> Self {
         let block_length = model.config().block_length();
-        let TrainConfig { clip, precision, .. } = *config;
-        Self { model: Some(model), optimizer, skip: None, block_length, device, clip, precision }
+        let TrainConfig { clip, precision, recompute, .. } = *config;
+        Self {
+            model: Some(model),
+            optimizer,
+            skip: None,
+            block_length,
+            device,
+            clip,
+            precision,
+            recompute,
+        }
     }
 
     /// The trainer, whose optimizer skips steps by `skip`.
@@ -68,6 +79,11 @@ impl<M: Family> Trainer<M> {
     /// After a panic inside [`step`](Self::step).
     pub fn model(&self) -> &M {
         self.model.as_ref().expect(HELD)
+    }
+
+    /// The autodiff device of the model.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The optimizer with its state.
@@ -129,7 +145,8 @@ impl<M: Family> Trainer<M> {
         for (windows, weight) in batches {
             let batch = token_batch(windows, self.block_length, &self.device);
             // gradients pass through the cast to the f32 weights
-            let loss = self.model().clone().with_precision(self.precision).loss(&batch);
+            let model = self.model().clone().with_precision(self.precision);
+            let loss = recompute_layers(self.recompute, || model.loss(&batch));
             let loss = if weight == 1.0 { loss } else { loss * weight };
             let value = loss.clone().inner();
             losses = Some(match losses {

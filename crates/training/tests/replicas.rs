@@ -88,6 +88,10 @@ fn replicas_give_the_losses_of_one_device_and_so_does_a_resume_with_another_numb
         let late = train(&config("late"), &corpus, (2, ReadPolicy::EverySteps(7)), to_end).unwrap();
         assert_eq!(losses(&late), losses(&two));
 
+        let recomputed = TrainConfig { recompute: true, ..config("recomputed") };
+        let recomputed = train(&recomputed, &corpus, (2, each), to_end).unwrap();
+        assert_eq!(losses(&recomputed), losses(&two));
+
         let half = train(&config("half"), &corpus, (2, each), (false, 10)).unwrap();
         assert_eq!((half.step, half.interrupted), (10, true));
         let whole = train(&config("half"), &corpus, (1, each), (true, STEPS + 1)).unwrap();

@@ -11,6 +11,7 @@ mod gpu_check;
 mod gpu_tests;
 mod import;
 mod inputs;
+mod memory;
 mod parity;
 mod plan;
 mod plan_training;

@@ -13,6 +13,7 @@ use block_transformer_zoo::{BLOCK_FAMILY, FamilyConfig, Precision, Preset};
 use bytesize::ByteSize;
 
 use super::inputs::{preset, presets};
+use super::memory::planned;
 use super::plan_training;
 use crate::counts::count;
 use crate::device;
@@ -113,8 +114,16 @@ impl Args {
                 say!("{line}");
             }
         }
-        let planned: Vec<&Preset> = plans.iter().map(|(preset, _)| *preset).collect();
-        if let Some(line) = traffic(&planned, &machine) {
+        let is_processor = self.device_spec == Path::new("cpu");
+        let named = self.preset.iter().map(|name| preset(name)).collect::<Result<Vec<_>>>()?;
+        say!("\n{}\n", planned(&named, &machine, is_processor));
+        say!(
+            "Training: weights with their copies for products, gradients, moments of AdamW; activations and logits that \
+             one more sequence adds, kept or recomputed by layer (--recompute); the largest micro-batch that fits.{}",
+            if is_processor { "" } else { " On a GPU this is predicted, not measured." }
+        );
+        let presets: Vec<&Preset> = plans.iter().map(|(preset, _)| *preset).collect();
+        if let Some(line) = traffic(&presets, &machine) {
             say!("{line}");
         }
         Ok(ExitCode::SUCCESS)

@@ -25,6 +25,7 @@ use burn::train::Interrupter;
 
 use super::fits;
 use super::inputs::warn_of_skipped;
+use super::memory::{Peak, announce, peak};
 use super::prepare::{
     CORPUS_NEEDED, TokenizerArgs, default_corpus, is_prepared, prepared, summary,
 };
@@ -55,6 +56,10 @@ pub(crate) struct Args {
     /// Continue the run in --out if there is one, otherwise begin it: for jobs that a queue starts again
     #[arg(long, conflicts_with = "resume")]
     resume_or_start: bool,
+    /// Peak of a device in TFLOP/s, or `measure`; with it, MFU is reported [default: the data sheet's of an H100 or
+    /// A100 (SXM); otherwise there is no MFU]
+    #[arg(long, value_name = "TFLOPS")]
+    peak_tflops: Option<Peak>,
     /// Print plain lines instead of the dashboard, even on a terminal
     #[arg(long)]
     plain: bool,
@@ -67,7 +72,7 @@ impl Args {
     /// Trains. The exit code is 130 if the run was interrupted.
     pub(crate) fn run(self) -> Result<ExitCode> {
         let (data, print) = (self.data.clone(), self.print_config);
-        let plain = self.plain;
+        let (plain, given_peak) = (self.plain, self.peak_tflops);
         let own_tokenizer = self.tokenizer.choice().is_some();
         let (config, origin, resume) = self.effective()?;
         let in_flags = |error| origin.reword(error);
@@ -112,6 +117,8 @@ impl Args {
         }
         let run = TrainingRun::open_on(&config, &corpus, resume, device, others);
         let run = run.map_err(in_flags)?;
+        announce(&run, &config);
+        let run = run.peak(peak(&config, given_peak, device)?);
         warn_of_skipped(run.skipped().iter());
         match (resume, run.step()) {
             (false, _) => {}

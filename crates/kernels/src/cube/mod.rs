@@ -187,7 +187,8 @@ pub(crate) fn square_sum(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
         return None;
     }
     let of = |x: &Tensor<1>| x.dims()[0].div_ceil(ELEMENTS_PER_PART);
-    let mut parts = Tensor::zeros([tensors.iter().map(of).sum()], &device).into_dispatch();
+    let mut parts =
+        Tensor::<1>::zeros([tensors.iter().map(of).sum::<usize>()], &device).into_dispatch();
     let mut used = 0;
     for tensors in tensors.chunks(TENSORS_PER_LAUNCH) {
         // the last one fills the arguments
@@ -197,7 +198,7 @@ pub(crate) fn square_sum(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
         parts = Dispatch::square_sums(x0, x1, x2, x3, x4, x5, x6, x7, parts, used, count);
         used += tensors.iter().map(of).sum::<usize>();
     }
-    Some(Tensor::from_dispatch(parts).sum())
+    Some(Tensor::<1>::from_dispatch(parts).sum())
 }
 
 /// Whether the kernels of this folder serve `device`.

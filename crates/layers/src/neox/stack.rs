@@ -13,6 +13,7 @@ use crate::mask::AttentionMask;
 use crate::norm::layer_norm;
 use crate::places::Places;
 use crate::positions::Positions;
+use crate::recompute::run_layer;
 use crate::rotary::Rotary;
 
 /// Layers and the final norm; no token embedding, no LM head.
@@ -93,8 +94,11 @@ impl NeoXStack {
     /// - `x`: `[batch, time, hidden]`
     /// - output: `[batch, time, hidden]`, after the final norm
     pub fn forward(&self, mut x: Tensor<3>, mask: &AttentionMask, rotary: &Rotary) -> Tensor<3> {
+        let (mask, rotary) = (mask.clone(), rotary.clone());
+        let forward =
+            move |layer: &NeoXLayer, x: Tensor<3>, _| layer.forward(x, &rotary, &mask, None);
         for layer in &self.layers {
-            x = layer.forward(x, rotary, mask, None);
+            x = run_layer(layer, x, Vec::new(), forward.clone());
         }
         layer_norm(&self.final_layer_norm, self.norm_epsilon, x)
     }

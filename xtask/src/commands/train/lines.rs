@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use block_transformer_bench::size;
 use block_transformer_training::{MetricsRow, RunEvent, StepProgress};
 use indicatif::FormattedDuration;
 
@@ -29,14 +30,17 @@ impl<W: Write> Lines<W> {
 }
 
 fn step(progress: &StepProgress) -> String {
-    let StepProgress { metrics, steps, tokens_per_second, remaining } = progress;
-    let MetricsRow { step, loss, lr, grad_norm, seconds, .. } = metrics;
+    let StepProgress { metrics, steps, tokens_per_second, mfu, remaining } = progress;
+    let MetricsRow { step, loss, lr, grad_norm, seconds, device_memory, .. } = metrics;
     let width = steps.to_string().len();
     let rate = tokens_per_second.map_or_else(|| "-".into(), |rate| format!("{rate:.0}"));
+    let mfu = mfu.map_or_else(String::new, |share| format!(" | MFU {:.1}%", 100.0 * share));
+    let memory =
+        device_memory.map_or_else(String::new, |bytes| format!(" | memory {}", size(bytes as f64)));
     let left = remaining.map_or_else(|| "-".into(), |left| clock(left).to_string());
     format!(
         "step {step:>width$}/{steps} ({:>5.1}%) | loss {loss:.4} | lr {lr:.2e} | grad norm {grad_norm:.3} | \
-         {rate} tokens/s | elapsed {} | remaining {left}",
+         {rate} tokens/s{mfu}{memory} | elapsed {} | remaining {left}",
         100.0 * *step as f64 / *steps as f64,
         clock(*seconds),
     )

@@ -1,0 +1,131 @@
+//! The activations that a layer keeps for its backward pass.
+//!
+//! Each operation keeps what its derivative needs. The counts below follow the operations of
+//! `crates/layers`, with the derivatives of burn's autodiff and of the kernels.
+
+use block_transformer_device::DeviceName;
+use block_transformer_family::StackShape;
+
+/// The set of operations that a device runs, which decides what is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// flex: kernels for self-attention and GELU; burn's operations for norms. Operands of products in
+    /// bf16 are kept in f32. Measured.
+    Flex,
+    /// CubeCL: kernels for self-attention and layer norm; burn's operations for GELU. Operands of
+    /// products in bf16 are kept in bf16. Predicted.
+    Cube,
+}
+
+impl From<DeviceName> for Holding {
+    fn from(device: DeviceName) -> Self {
+        match device {
+            DeviceName::Flex | DeviceName::Ndarray => Self::Flex,
+            _ => Self::Cube,
+        }
+    }
+}
+
+/// The kinds of layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    NeoX,
+    Roberta,
+    T5 {
+        /// Encoder states per sequence.
+        states: usize,
+    },
+}
+
+/// Bytes per value of f32.
+pub(crate) const F32: f64 = 4.0;
+
+/// What a stack of layers keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layers {
+    pub kind: Kind,
+    pub shape: StackShape,
+    /// Positions of a sequence that attend to each other.
+    pub time: f64,
+    pub holding: Holding,
+    /// Whether the operands of products are bf16.
+    pub narrow: bool,
+}
+
+impl Layers {
+    /// Bytes per value of a kept operand of a product.
+    fn operand(&self) -> f64 {
+        if self.narrow && self.holding == Holding::Cube { 2.0 } else { F32 }
+    }
+
+    /// Bytes of a copy of a value that another operation keeps as well: rounding makes one for a
+    /// product.
+    fn copied(&self) -> f64 {
+        if self.narrow { self.operand() } else { 0.0 }
+    }
+
+    /// Bytes of an input that several products share; each rounds its own copy.
+    fn shared(&self, products: f64) -> f64 {
+        if self.narrow { products * self.operand() } else { F32 }
+    }
+
+    /// Bytes that a norm keeps per position besides its output. burn's norms keep the centered and the
+    /// normalized input and two values per row. The kernel keeps the input, which the layer counts.
+    fn layer_norm(&self) -> f64 {
+        let width = self.shape.width as f64;
+        if self.holding == Holding::Cube { 0.0 } else { (2.0 * width + 2.0) * F32 }
+    }
+
+    /// Bytes that the MLP keeps per position between its matrices: the input of GELU and its output, an
+    /// operand. Composed of burn's operations, GELU keeps two more values.
+    fn gelu(&self) -> f64 {
+        let kept = if self.holding == Holding::Cube { 3.0 } else { 1.0 };
+        self.shape.mlp_width as f64 * (kept * F32 + self.operand())
+    }
+
+    /// Bytes per position that a layer keeps for its backward pass.
+    pub(crate) fn kept(&self) -> f64 {
+        let StackShape { width, kv_width, mlp_width, heads, sequential, .. } = self.shape;
+        let [h, a, f, heads] = [width, kv_width, mlp_width, heads].map(|size| size as f64);
+        match (self.kind, self.holding) {
+            // both norms, the inputs of three products, qkv, the output of attention and its
+            // denominators
+            (Kind::NeoX, Holding::Flex) => {
+                let norms = 2.0 * (self.layer_norm() + h * F32);
+                norms + (4.0 * h + heads) * F32 + h * self.copied() + self.gelu()
+            }
+            (Kind::NeoX, Holding::Cube) => {
+                let inputs = if sequential { 2.0 } else { 1.0 };
+                (inputs + 3.0) * h * F32 + 3.0 * h * self.operand() + self.gelu()
+            }
+            (Kind::Roberta, _) => {
+                let norms = 2.0 * (2.0 * h + 2.0) * F32;
+                let inputs = h * self.shared(3.0) + 2.0 * h * self.operand();
+                norms + inputs + (3.0 * h + heads * SCORES * self.time) * F32 + self.gelu()
+            }
+            (Kind::T5 { states }, _) => {
+                let keys = self.time + states as f64;
+                let norms = (6.0 * h + 3.0) * F32;
+                let inputs = h * self.shared(3.0) + 2.0 * h * self.operand();
+                let attention = 4.0 * a * F32 + 2.0 * a * self.operand();
+                let fed = f * (F32 + self.copied());
+                norms + inputs + attention + heads * SCORES * keys * F32 + fed
+            }
+        }
+    }
+
+    /// Bytes per position that the backward pass of a layer needs besides what the layer keeps:
+    /// gradients of the residual stream, and of the MLP before and after its activation.
+    pub(crate) fn working(&self) -> f64 {
+        let [h, f, heads] =
+            [self.shape.width, self.shape.mlp_width, self.shape.heads].map(|size| size as f64);
+        let scores = match self.kind {
+            Kind::NeoX => 0.0,
+            Kind::Roberta | Kind::T5 { .. } => 2.0 * heads * self.time,
+        };
+        (4.0 * h + 2.0 * f + scores) * F32
+    }
+}
+
+/// Values that composed attention keeps per score: the numerators of the softmax, and the softmax.
+const SCORES: f64 = 2.0;
