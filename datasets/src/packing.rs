@@ -228,7 +228,7 @@ mod tests {
         let error = |length, context| {
             Packing::new(docs(&[5]), length, context, None).err().unwrap().to_string()
         };
-        assert!(error(4, 16).contains("8 tokens"), "{}", error(4, 16));
+        assert!(error(4, 16).contains("8 positions"), "{}", error(4, 16));
         assert!(error(4, 6).contains("multiple of the block length 4"));
     }
 
