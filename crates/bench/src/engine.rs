@@ -86,7 +86,7 @@ impl Setup<'_> {
     /// Creates an engine and measures it.
     pub(crate) fn measure(&self) -> Result<Measurement, BenchError> {
         let growth = Growth::start();
-        let model = self.candidate.model(self.device)?.with_precision(self.precision);
+        let model = self.candidate.model(self.device)?.with_precision(self.precision).prepared();
         let mut engine =
             Engine::with_cache(&model, self.limits(), self.precision.values(), self.device)?;
         // accesses all memory of the caches; workloads that start after a context attend to these

@@ -46,6 +46,14 @@ pub trait Family: Module + 'static {
         }
     }
 
+    /// The model with the matrices of its linear layers in the layout that the device multiplies
+    /// fastest, for inference. On burn-flex, these are panels of columns, and the bits of a row of a
+    /// product then depend on no other row. On other devices, the model stays as it is. A prepared model
+    /// cannot be trained, exported or saved.
+    fn prepared(self) -> Self {
+        precision::packed(self)
+    }
+
     /// Bytes of the parameters as they are stored.
     fn weight_bytes(&self) -> u64 {
         precision::stored_bytes(self)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use block_transformer_layers::pack;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -135,6 +136,39 @@ impl From<FloatFormat> for DType {
 /// `model` with the matrices of its linear layers in `format`.
 pub(crate) fn with_matrices<M: Module>(model: M, format: FloatFormat) -> M {
     model.map(&mut CastMatrices { format: format.into(), at: ModulePath::default() })
+}
+
+/// `model` with the matrices of its linear layers in panels, where a kernel multiplies by them.
+pub(crate) fn packed<M: Module>(model: M) -> M {
+    model.map(&mut PackMatrices(ModulePath::default()))
+}
+
+struct PackMatrices(ModulePath);
+
+impl ModuleMapper for PackMatrices {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.0.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.0.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if D != 2 || self.0.linear_layer().is_none() {
+            return param;
+        }
+        param.map(|tensor| {
+            let [d_in, d_out] = [tensor.dims()[0], tensor.dims()[1]];
+            match pack(&tensor.clone().reshape([d_in, d_out])) {
+                Some(packed) => {
+                    let shape: Vec<usize> = packed.dims().into();
+                    packed.reshape(std::array::from_fn::<usize, D, _>(|i| shape[i]))
+                }
+                None => tensor,
+            }
+        })
+    }
 }
 
 struct CastMatrices {

@@ -27,6 +27,7 @@ mod host;
 mod indices;
 mod none;
 mod optimizer;
+mod packed;
 mod per_device;
 #[cfg(any(feature = "cube", feature = "flex"))]
 mod recompute;
@@ -38,6 +39,7 @@ pub use draws::{Draw, Draws};
 pub use host::max_of;
 pub use indices::{Indices, int_tensor};
 pub use optimizer::AdamWStep;
+pub use packed::{columns, unpacked};
 pub use per_device::PerDevice;
 pub use rotary::{RotaryAngles, RotaryTable};
 pub use scores::{TargetScore, TargetScores};
@@ -165,11 +167,18 @@ pub fn batch_invariant_rows(device: &Device) -> Option<usize> {
 ///
 /// # Shapes
 /// - `x`: `[rows, d_in]`; with f32 weights, at most [`batch_invariant_rows`] rows
-/// - `weight`: `[d_in, d_out]`
+/// - `weight`: `[d_in, d_out]`, or in panels (see [`pack`]), for any number of rows
 /// - `bias`: `[d_out]`
 /// - output: `[rows, d_out]`
 pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Option<Tensor<2>> {
     flex::linear(x, weight, bias)
+}
+
+/// The matrix `weight` `[d_in, d_out]` in panels of 16 columns, `[d_out / 16 * d_in, 16]`: row after row of
+/// a panel, panel after panel. [`linear`] multiplies by it faster. `None` where no kernel applies, or if
+/// the number of columns is not a multiple of 16.
+pub fn pack(weight: &Tensor<2>) -> Option<Tensor<2>> {
+    flex::pack(weight)
 }
 
 /// Whether `device` multiplies matrices of `format` and sums the products in f32. On such a device, a

@@ -116,3 +116,7 @@ pub(crate) fn adamw<const D: usize>(
 pub(crate) fn square_sum(_: &[Tensor<1>]) -> Option<Tensor<1>> {
     None
 }
+
+pub(crate) fn pack(_: &Tensor<2>) -> Option<Tensor<2>> {
+    None
+}

@@ -1,5 +1,6 @@
 //! Linear layers, with a kernel for a few rows.
 
+use block_transformer_kernels::{columns, unpacked};
 use burn::nn::Linear;
 use burn::tensor::Tensor;
 
@@ -10,7 +11,7 @@ use crate::products;
 ///
 /// # Shapes
 /// - `x`: `[.., d_in]`
-/// - `weight`: `[d_in, d_out]`
+/// - `weight`: `[d_in, d_out]`, or in panels (see [`pack`](block_transformer_kernels::pack))
 /// - `bias`: `[d_out]`
 /// - output: `[.., d_out]`
 pub fn project<const D: usize>(
@@ -19,7 +20,8 @@ pub fn project<const D: usize>(
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
     let mut shape = x.dims();
-    let [d_in, d_out] = weight.dims();
+    let d_in = shape[D - 1];
+    let d_out = columns(&weight, d_in);
     let rows = shape.iter().product::<usize>() / d_in.max(1);
     if !x.is_autodiff()
         && let Some(out) = block_transformer_kernels::linear(
@@ -31,7 +33,7 @@ pub fn project<const D: usize>(
         shape[D - 1] = d_out;
         return out.reshape(shape);
     }
-    products::linear(x, weight, bias)
+    products::linear(x, unpacked(weight, d_in), bias)
 }
 
 /// [`project`] with the weights of `layer`.

@@ -1,6 +1,6 @@
 //! Log-probabilities of targets from hidden states.
 
-use block_transformer_kernels::{TargetScore, TargetScores};
+use block_transformer_kernels::{TargetScore, TargetScores, columns};
 use burn::tensor::{ExecutionError, Tensor};
 
 use crate::linear::project;
@@ -25,7 +25,8 @@ pub fn score_targets(
     head: Tensor<2>,
     targets: &[u32],
 ) -> Result<Vec<TargetScore>, ExecutionError> {
-    let [_, vocab] = head.dims();
+    let [_, width] = hidden.dims();
+    let vocab = columns(&head, width);
     score_chunks(hidden, head, targets, (CHUNK_LOGITS / vocab).max(1))
 }
 

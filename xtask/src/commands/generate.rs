@@ -88,8 +88,11 @@ impl Args {
         let precision = self.storage.precision();
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let model =
-            checkpoint.load_model(&device).map_err(of_checkpoint)?.with_precision(precision);
+        let model = checkpoint
+            .load_model(&device)
+            .map_err(of_checkpoint)?
+            .with_precision(precision)
+            .prepared();
         let generator =
             TextGenerator::new(&model, tokenizer, &device).with_room(self.batch, memory);
         let mut generator = generator.with_cache(precision.values());

@@ -7,8 +7,10 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Device, Shape, Tensor, bf16};
 use rayon::prelude::*;
 
+use super::panels::{self, Size};
 use super::parts::{DisjointSlices, contiguous, tensor, values};
 use super::simd::vector::{Stored, Vector, Vectorized, dispatch};
+use crate::packed::columns;
 
 /// The largest number of rows of `x` for a matrix of f32. With more rows, burn's packed product is
 /// faster; it rounds differently.
@@ -39,9 +41,9 @@ pub(crate) fn linear(
     weight: &Tensor<2>,
     bias: Option<&Tensor<1>>,
 ) -> Option<Tensor<2>> {
-    let ([m, k], [_, n]) = (x.dims(), weight.dims());
-    let stored = weight.dtype();
-    let too_many = m > MAX_ROWS && stored == DType::F32;
+    let ([m, k], n) = (x.dims(), columns(weight, x.dims()[1]));
+    let (stored, in_panels) = (weight.dtype(), weight.dims()[0] != k);
+    let too_many = m > MAX_ROWS && stored == DType::F32 && !in_panels;
     if too_many || x.is_autodiff() || weight.is_autodiff() {
         return None;
     }
@@ -55,19 +57,17 @@ pub(crate) fn linear(
     };
     let (x, bias, size) = (values(&x), bias.as_ref().map(values), Size { m, n, k });
     let out = match stored {
+        DType::F32 if in_panels => {
+            panels::product(x, &weight.storage::<f32>()[at.0..at.1], bias, size)
+        }
+        DType::BF16 if in_panels => {
+            panels::product(x, &weight.storage::<bf16>()[at.0..at.1], bias, size)
+        }
         DType::F32 => product(x, &weight.storage::<f32>()[at.0..at.1], bias, size),
         DType::BF16 => product(x, &weight.storage::<bf16>()[at.0..at.1], bias, size),
         _ => return None,
     };
     Some(Tensor::from_primitive::<Flex>(tensor(out, Shape::new([m, n]))))
-}
-
-/// The size of a product `[m, k] x [k, n]`.
-#[derive(Clone, Copy)]
-struct Size {
-    m: usize,
-    n: usize,
-    k: usize,
 }
 
 /// `x[m, k] weight[k, n] + bias[n]`, all row-major.

@@ -47,6 +47,11 @@ impl<'a, T: Copy> DisjointSlices<'a, T> {
         Self { start: spare.as_mut_ptr().cast(), len: spare.len(), buffer: PhantomData }
     }
 
+    /// The address of the first element.
+    pub(crate) fn start(self) -> *mut T {
+        self.start
+    }
+
     /// Writes `values` to the elements from `first` on.
     ///
     /// # Safety

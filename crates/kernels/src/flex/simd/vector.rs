@@ -39,6 +39,9 @@ pub(crate) unsafe trait Vector: Copy {
 
 /// An element type that a weight matrix may have.
 pub(crate) trait Stored: Copy + Send + Sync {
+    /// Whether the elements are f32.
+    const IS_F32: bool;
+
     /// Loads `V::LANES` elements from `from` as f32.
     ///
     /// # Safety
@@ -50,6 +53,8 @@ pub(crate) trait Stored: Copy + Send + Sync {
 }
 
 impl Stored for f32 {
+    const IS_F32: bool = true;
+
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const Self) -> V {
         // SAFETY: by the caller's promise
@@ -63,6 +68,8 @@ impl Stored for f32 {
 }
 
 impl Stored for bf16 {
+    const IS_F32: bool = false;
+
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const Self) -> V {
         // SAFETY: by the caller's promise
