@@ -36,6 +36,8 @@ pub struct DecodeBench {
     pub rounds: usize,
     /// How weights are stored.
     pub precision: Precision,
+    /// Whether blocks are captured as graphs on devices that replay them.
+    pub graphs: bool,
     /// The device.
     pub device: DeviceName,
 }
@@ -97,8 +99,15 @@ impl DecodeBench {
                         Some(size) => size,
                         None => self.largest_batch(candidate, workload)?,
                     };
-                    let (seconds, precision) = (self.seconds, self.precision);
-                    let setup = Setup { candidate, workload, batch, seconds, precision, device };
+                    let setup = Setup {
+                        candidate,
+                        workload,
+                        batch,
+                        seconds: self.seconds,
+                        precision: self.precision,
+                        graphs: self.graphs,
+                        device,
+                    };
                     setup.check()?;
                     self.check_memory(&setup)?;
                     contests.push(Contest { setup, rounds: Vec::new() });

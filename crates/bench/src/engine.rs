@@ -36,6 +36,8 @@ pub(crate) struct Setup<'a> {
     /// limit.
     pub seconds: Option<f64>,
     pub precision: Precision,
+    /// Whether blocks may be captured as graphs.
+    pub graphs: bool,
     pub device: &'a Device,
 }
 
@@ -89,6 +91,9 @@ impl Setup<'_> {
         let model = self.candidate.model(self.device)?.with_precision(self.precision).prepared();
         let mut engine =
             Engine::with_cache(&model, self.limits(), self.precision.values(), self.device)?;
+        if !self.graphs {
+            engine = engine.with_graphs(false);
+        }
         // accesses all memory of the caches; workloads that start after a context attend to these
         // random values
         engine.fill_random();

@@ -36,7 +36,8 @@ pub(crate) fn compare(
         let (prompts, expected) = (rows(prompt), rows(golden));
         let count = golden.shape[1] - prompt.shape[1];
         let cache = products.precision().values();
-        let cached = greedy_ids(model, &prompts, count, cache, device)
+        let cached = greedy_engine(model, &prompts, count, cache, device)
+            .and_then(|engine| greedy_ids(engine, &prompts, count))
             .map_err(|source| ParityError::Generation { case: case.name.clone(), source })?;
         for ((prompt, cached), expected) in prompts.iter().zip(&cached).zip(&expected) {
             let expected = &expected[prompt.len()..];
@@ -56,21 +57,32 @@ pub(crate) fn compare(
     ])
 }
 
-/// Continues all prompts together by `count` tokens each, with KV caches in the format `cache`.
+/// An engine with room for all prompts and `count` more tokens of each, with KV caches in the format `cache`.
 ///
 /// # Errors
-/// When a prompt does not fit the model. A sequence whose logits are not finite ends early.
-pub fn greedy_ids(
+/// When there is no room for a sequence.
+pub fn greedy_engine(
     model: &LanguageModel,
     prompts: &[Vec<u32>],
     count: usize,
     cache: FloatFormat,
     device: &Device,
-) -> Result<Vec<Vec<u32>>, GenerationError> {
+) -> Result<Engine, GenerationError> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let limits =
         Limits { max_sequences: prompts.len().max(1), max_tokens: (longest + count).max(2) };
-    let mut engine = Engine::with_cache(model, limits, cache, device)?;
+    Engine::with_cache(model, limits, cache, device)
+}
+
+/// Continues all prompts together by `count` tokens each, in an [engine](greedy_engine) without sequences.
+///
+/// # Errors
+/// When a prompt does not fit the model. A sequence whose logits are not finite ends early.
+pub fn greedy_ids(
+    mut engine: Engine,
+    prompts: &[Vec<u32>],
+    count: usize,
+) -> Result<Vec<Vec<u32>>, GenerationError> {
     let options = Options {
         sampling: Sampling::greedy(),
         max_tokens: count,

@@ -13,6 +13,6 @@ mod training;
 pub use case::{Case, find_cases};
 pub use compare::{compare, compare_products};
 pub use error::ParityError;
-pub use greedy::greedy_ids;
+pub use greedy::{greedy_engine, greedy_ids};
 pub use quantity::Quantity;
 pub use tolerance::Products;

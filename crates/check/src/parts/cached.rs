@@ -1,6 +1,6 @@
 //! Decoding with caches against decoding without them.
 
-use block_transformer_parity::{Products, greedy_ids};
+use block_transformer_parity::{Products, greedy_engine, greedy_ids};
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, preset};
 use burn::tensor::{DType, Device};
 use serde_json::{Value, json};
@@ -36,10 +36,21 @@ pub(super) fn run(
             }
         }
     }
-    let head = ["preset", "", "prompt", "tokens", "logits", "greedy gap", "tolerance", "ids alone"];
+    let head = [
+        "preset",
+        "",
+        "prompt",
+        "tokens",
+        "logits",
+        "greedy gap",
+        "tolerance",
+        "ids alone",
+        "ids launched",
+    ];
     let legend = "Logits: the largest difference of a logit with and without caches. Greedy gap: how far the \
                   logit of a chosen id is below the largest logit without caches, at most. Ids alone: whether \
-                  the sequence has the same ids when it is decoded without the others.";
+                  the sequence has the same ids when it is decoded without the others. Ids launched: whether \
+                  it has the same ids when its blocks are not captured as graphs.";
     let agree = if passed { "agree" } else { "DISAGREE" };
     let in_bf16 = if narrow.is_some() { "in f32 and in bf16" } else { "in f32; there is no bf16" };
     Ok(PartOutput {
@@ -62,24 +73,29 @@ fn compare(
     let prompts = PROMPTS.map(|length| -> Vec<u32> {
         (0..length).map(|i| ((i * 7919 + length * 31 + 5) % vocab) as u32).collect()
     });
-    let together = greedy_ids(model, &prompts, count, cache, device)?;
-    let compared = prompts.iter().zip(&together).map(|(prompt, continuation)| {
-        let alone = greedy_ids(model, std::slice::from_ref(prompt), count, cache, device)?;
-        let text = Text { prompt, continuation, block_length: config.block_length() };
-        let uncached = text.uncached(model, device);
-        let tolerance = products.values(config, &uncached);
-        Ok(Comparison {
-            prompt: prompt.len(),
-            wanted: count,
-            tokens: continuation.len(),
-            logits: largest_difference(&text.cached(model, cache, device), &uncached),
-            gap: largest_gap(&uncached, continuation, config),
-            tolerance,
-            // an id is right if its logit is the largest one, or as large within tolerance
-            allowed_gap: if products == Products::F32 { tolerance } else { 2.0 * tolerance },
-            same_alone: alone.first() == Some(continuation),
-        })
-    });
+    let engine = |prompts: &[Vec<u32>]| greedy_engine(model, prompts, count, cache, device);
+    let together = greedy_ids(engine(&prompts)?, &prompts, count)?;
+    let launched = greedy_ids(engine(&prompts)?.with_graphs(false), &prompts, count)?;
+    let compared =
+        prompts.iter().zip(&together).zip(&launched).map(|((prompt, continuation), launched)| {
+            let prompts = std::slice::from_ref(prompt);
+            let alone = greedy_ids(engine(prompts)?, prompts, count)?;
+            let text = Text { prompt, continuation, block_length: config.block_length() };
+            let uncached = text.uncached(model, device);
+            let tolerance = products.values(config, &uncached);
+            Ok(Comparison {
+                prompt: prompt.len(),
+                wanted: count,
+                tokens: continuation.len(),
+                logits: largest_difference(&text.cached(model, cache, device), &uncached),
+                gap: largest_gap(&uncached, continuation, config),
+                tolerance,
+                // an id is right if its logit is the largest one, or as large within tolerance
+                allowed_gap: if products == Products::F32 { tolerance } else { 2.0 * tolerance },
+                same_alone: alone.first() == Some(continuation),
+                same_launched: launched == continuation,
+            })
+        });
     compared.collect()
 }
 
@@ -93,11 +109,16 @@ struct Comparison {
     tolerance: f64,
     allowed_gap: f64,
     same_alone: bool,
+    same_launched: bool,
 }
 
 impl Comparison {
     fn holds(&self) -> bool {
-        self.tokens == self.wanted && self.logits <= self.tolerance && self.gap <= self.allowed_gap
+        // a graph runs the same kernels
+        self.same_launched
+            && self.tokens == self.wanted
+            && self.logits <= self.tolerance
+            && self.gap <= self.allowed_gap
     }
 
     fn cells(&self, what: String) -> Vec<String> {
@@ -109,7 +130,8 @@ impl Comparison {
             format!("{:.2e}", self.logits),
             format!("{:.2e}", self.gap),
             format!("{:.2e}", self.tolerance),
-            if self.same_alone { "same".into() } else { "other".into() },
+            same(self.same_alone),
+            same(self.same_launched),
         ]
     }
 
@@ -118,6 +140,11 @@ impl Comparison {
             "preset": preset, "precision": products.precision(), "prompt": self.prompt,
             "tokens": self.tokens, "logits": self.logits, "gap": self.gap,
             "tolerance": self.tolerance, "same_alone": self.same_alone,
+            "same_launched": self.same_launched,
         })
     }
+}
+
+fn same(same: bool) -> String {
+    if same { "same".into() } else { "other".into() }
 }

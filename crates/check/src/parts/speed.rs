@@ -56,6 +56,7 @@ pub(super) fn decode(
         seconds: Some(settings.seconds),
         rounds: 1,
         precision: Precision::default(),
+        graphs: true,
         device: settings.device,
     };
     let report = bench.run(&device, &mut |_, row, peaks| {

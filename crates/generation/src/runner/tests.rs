@@ -110,6 +110,14 @@ fn a_batch_has_the_bits_of_its_sequences_alone() {
             assert_eq!(alone.tokens, batch.tokens, "{name}, {lengths:?}");
             assert!(bits(&batch.logits) == bits(&alone.logits), "{name}, {lengths:?}");
         }
+        // matrices in panels are multiplied in the same order
+        let prepared = model.clone().prepared();
+        assert_eq!(prepared.weight_bytes(), model.weight_bytes());
+        for (ours, theirs) in
+            decode(&prepared, &SEQUENCES, &device).iter().zip(decode(&model, &SEQUENCES, &device))
+        {
+            assert!(bits(&ours.logits) == bits(&theirs.logits), "{name}, prepared");
+        }
     }
 }
 

@@ -56,6 +56,9 @@ pub(super) struct Args {
     /// Folder for results.json, results.csv, summary.md and plots
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Launch every kernel of a block on its own, where a GPU could replay them as one graph
+    #[arg(long)]
+    no_graph: bool,
     /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
@@ -126,6 +129,7 @@ impl Args {
             seconds: (!self.whole).then_some(self.seconds),
             rounds: self.rounds,
             precision: self.storage.precision(),
+            graphs: !self.no_graph,
             device: self.device,
         })
     }
