@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Counts what one training step and one decoded block of four tokens do on CUDA: kernel launches, uploads, reads and
-# synchronisations. The driver of this folder computes nothing, so no GPU is needed.
+# Counts what one training step and one decoded block of four tokens do on CUDA: kernel launches, uploads, reads,
+# synchronisations and replayed graphs. The driver of this folder computes nothing, so no GPU is needed.
 #
 #     eval "$(tests/gpu/setup.sh)"
 #     tests/gpu/counts.sh target/gpu/debug/block-transformer
@@ -42,7 +42,7 @@ run() {
 # rates LABEL UNITS LOG1 LOG2: the differences of two logs per unit
 rates() {
   awk -v label="$1" -v units="$2" '
-    /^(launches|host_to_device|device_to_host|synchronisations|allocations|refused_launches) / {
+    /^(launches|host_to_device|device_to_host|synchronisations|allocations|graph_replays|refused_launches) / {
       if (FNR == NR) first[$1] = $2
       else printf "%s %s %.2f\n", label, $1, ($2 - first[$1]) / units
     }' "$3" "$4"
@@ -59,14 +59,15 @@ training() {
   rates "$case.step" 4 2.log 6.log
 }
 
-# decoding CASE: counts of a decoded block of the checkpoint CASE-2
+# decoding CASE: counts of a decoded block of the checkpoint CASE-2, launched kernel by kernel, and replayed as a graph
 decoding() {
   local tokens
-  for tokens in 16 48; do
-    run "$tokens.log" generate --checkpoint "$1-2" --prompt "1 2 3 4" --ignore-eos --greedy --device cuda \
-      --max-tokens "$tokens"
-  done
+  local generate=(generate --checkpoint "$1-2" --prompt "1 2 3 4" --ignore-eos --greedy --device cuda)
+  for tokens in 16 48; do run "$tokens.log" "${generate[@]}" --no-graph --max-tokens "$tokens"; done
   rates "$1.block" 8 16.log 48.log
+  # the fourth block is captured; all tokens are within the bound of one graph, 64 positions
+  for tokens in 16 48; do run "$tokens.log" "${generate[@]}" --max-tokens "$tokens"; done
+  rates "$1.graph" 8 16.log 48.log
 }
 
 {
