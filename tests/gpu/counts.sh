@@ -18,17 +18,6 @@ cd "$work"
 seq 1 4000 > text.txt
 export DRY_CUDA_ZERO_READS=1
 
-# one layer of each stack of block-170m
-cat > layer-170m.toml << 'MODEL'
-preset = "block-170m"
-[model]
-vocab_size = 512
-block_length = 4
-embedder = { cls = "lookup", hidden_size = 192, projection_method = "concat" }
-block_decoder = { hidden_size = 768, num_hidden_layers = 1, num_attention_heads = 12 }
-token_decoder = { cls = "gpt-neo-x", decoding_strategy = "prefix", expansion_ratio = 2, hidden_size = 768, num_hidden_layers = 1, num_attention_heads = 12 }
-MODEL
-
 # run LOG COMMAND...: runs a command, and writes the counts to LOG
 run() {
   local log=$1
@@ -76,14 +65,8 @@ decoding() {
   training debug-block-bf16 --preset debug-block --precision bf16
   training debug-vanilla --preset debug-vanilla
   decoding debug-vanilla
-  training layer-170m --config layer-170m.toml
+  training layer-170m --config "$here/layer-170m.toml"
   decoding layer-170m
 } | tee counts.txt
 
-awk '
-  FNR == NR { if ($1 != "#" && NF == 3) limit[$1 " " $2] = $3; next }
-  $2 == "refused_launches" && $3 > 0 { print "refused launches: " $0 > "/dev/stderr"; bad = 1 }
-  ($1 " " $2) in limit && $3 > limit[$1 " " $2] {
-    print $1 " " $2 " is " $3 ", more than the limit " limit[$1 " " $2] > "/dev/stderr"; bad = 1
-  }
-  END { exit bad }' "$here/limits.txt" counts.txt
+"$here/limits.sh" counts.txt

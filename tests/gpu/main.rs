@@ -7,6 +7,8 @@ mod attention;
 mod choices;
 mod embedding;
 mod engine;
+mod gelu;
+mod memory;
 mod optimizer;
 
 use block_transformer_device::DeviceName;

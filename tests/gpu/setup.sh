@@ -6,7 +6,8 @@
 # - LLVM 23 from Python wheels, in the folder where burn's `cuda` and `cpu` features expect the one that
 #   they would download. It has no NVPTX target: kernels for CUDA are compiled by NVRTC.
 # - NVRTC 12.8, CUDA headers and ptxas from Python wheels, and driver.c of this folder: a CUDA driver that
-#   computes nothing and counts launches, copies and synchronisations.
+#   computes nothing and counts launches, copies and synchronisations. With it, in $CUDA_PATH/nccl, an NCCL
+#   that counts sums (nccl.c).
 # - SwiftShader, a Vulkan driver in software, from Debian's chromium package.
 #
 # Needs Python with pip, a C compiler and, for SwiftShader, apt-get as root. Nothing is installed outside
@@ -97,6 +98,10 @@ cuda() {
   cc -O1 -shared -fPIC -w -o "$tmp/libcuda.so.1" "$here/driver.c"
   mv "$tmp/libcuda.so.1" "$dir/lib64/libcuda.so.1" # at once: another run may have it open
   ln -sf libcuda.so.1 "$dir/lib64/libcuda.so"
+  # outside the library path: without it, gradients are summed through the host
+  mkdir -p "$dir/nccl"
+  cc -O1 -shared -fPIC -w -o "$tmp/libnccl.so" "$here/nccl.c" -lpthread
+  mv "$tmp/libnccl.so" "$dir/nccl/libnccl.so"
   echo "export CUDA_PATH=$dir CUDARC_CUDA_VERSION=12080"
   libraries="$dir/lib64$libraries"
 }

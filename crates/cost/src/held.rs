@@ -12,8 +12,8 @@ pub enum Holding {
     /// flex: kernels for self-attention and GELU; burn's operations for norms. Operands of products in
     /// bf16 are kept in f32. Measured.
     Flex,
-    /// CubeCL: kernels for self-attention and layer norm; burn's operations for GELU. Operands of
-    /// products in bf16 are kept in bf16. Predicted.
+    /// CubeCL: kernels for self-attention and layer norm. Operands of products in bf16, and the input of
+    /// GELU, are kept in bf16. What the forward pass leaves is measured, the peak of a step predicted.
     Cube,
 }
 
@@ -76,11 +76,11 @@ impl Layers {
         if self.holding == Holding::Cube { 0.0 } else { (2.0 * width + 2.0) * F32 }
     }
 
-    /// Bytes that the MLP keeps per position between its matrices: the input of GELU and its output, an
-    /// operand. Composed of burn's operations, GELU keeps two more values.
+    /// Bytes that the MLP keeps per position between its matrices: the input of GELU, on CubeCL in the
+    /// format of operands, and its output, an operand.
     fn gelu(&self) -> f64 {
-        let kept = if self.holding == Holding::Cube { 3.0 } else { 1.0 };
-        self.shape.mlp_width as f64 * (kept * F32 + self.operand())
+        let input = if self.holding == Holding::Cube { self.operand() } else { F32 };
+        self.shape.mlp_width as f64 * (input + self.operand())
     }
 
     /// Bytes per position that a layer keeps for its backward pass.

@@ -78,6 +78,11 @@ impl TrainingMemory {
         moments.fold(update, |most, now| if now.total() > most.total() { now } else { most })
     }
 
+    /// Bytes of activations that the forward pass of a micro-batch leaves for its backward pass.
+    pub fn kept<C: FamilyConfig>(config: &C, shape: TrainingShape) -> f64 {
+        Segments::of(config, shape).0.iter().map(|segment| segment.kept).sum()
+    }
+
     /// Returns all bytes.
     pub fn total(&self) -> f64 {
         self.weights + self.gradients + self.optimizer + self.activations + self.logits

@@ -305,9 +305,10 @@ pub fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<TargetScores
     flex::score_targets(logits, targets)
 }
 
-/// `x * Phi(x)`, where the error function in `Phi` is within 1e-6 of its value.
-pub fn gelu<const D: usize>(x: &Tensor<D>) -> Option<Tensor<D>> {
-    flex::gelu(x)
+/// `x * Phi(x)`, where the error function in `Phi` is within 1e-6 of its value. On a CubeCL device whose
+/// products have operands in `format`, the derivative is that at `x` rounded to `format`.
+pub fn gelu<const D: usize>(x: &Tensor<D>, format: DType) -> Option<Tensor<D>> {
+    flex::gelu(x).or_else(|| cube::gelu_in_training(x, format))
 }
 
 /// Replaces each `x` by `e^(scale * (x - max))`, on the host.

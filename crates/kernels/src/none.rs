@@ -62,6 +62,10 @@ pub(crate) fn gelu<const D: usize>(_: &Tensor<D>) -> Option<Tensor<D>> {
     None
 }
 
+pub(crate) fn gelu_in_training<const D: usize>(_: &Tensor<D>, _: DType) -> Option<Tensor<D>> {
+    None
+}
+
 pub(crate) fn exp_differences(x: &mut [f32], max: f32, scale: f32) {
     x.iter_mut().for_each(|x| *x = ((*x - max) * scale).exp());
 }

@@ -1,6 +1,6 @@
 //! GELU with its exact derivative on every backend.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{DType, Tensor, activation};
 
 /// `x * Phi(x)` with the error function.
 ///
@@ -8,7 +8,14 @@ use burn::tensor::{Tensor, activation};
 /// approximation, which has an error of about 3e-4. If gradients are needed and no kernel applies,
 /// the function is therefore composed of operations with exact derivatives.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if let Some(out) = block_transformer_kernels::gelu(&x) {
+    let format = x.dtype();
+    gelu_between(x, format)
+}
+
+/// [`gelu`] between two products with weights in `format`. A device whose products have operands in this
+/// format keeps `x` in it for the backward pass.
+pub(crate) fn gelu_between<const D: usize>(x: Tensor<D>, format: DType) -> Tensor<D> {
+    if let Some(out) = block_transformer_kernels::gelu(&x, format) {
         return out;
     }
     if !x.is_autodiff() {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attention::{attend, merge_heads, score_scale, split_heads};
 use crate::embedding::embed;
-use crate::gelu::gelu;
+use crate::gelu::gelu_between;
 use crate::init::Init;
 use crate::invalid::InvalidConfig;
 use crate::linear::apply;
@@ -119,7 +119,8 @@ impl RobertaLayer {
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
         let attended = merge_heads(attend(query, key, value, scale, None, Some(hidden.clone())));
         let x = self.attention_norm.forward(apply(&self.attention_dense, attended) + x);
-        let fed = apply(&self.output, gelu(apply(&self.intermediate, x.clone())));
+        let format = self.output.weight.val().dtype();
+        let fed = apply(&self.output, gelu_between(apply(&self.intermediate, x.clone()), format));
         self.output_norm.forward(fed + x)
     }
 }

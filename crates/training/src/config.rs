@@ -185,6 +185,12 @@ impl TrainConfig {
             }
         }
         self.check_replicas(self.all_devices().len())?;
+        let other_kind = |device: &&DeviceName| device.name() != self.all_devices()[0].name();
+        if let Some(other) = self.all_devices().iter().find(other_kind) {
+            let first = self.all_devices()[0];
+            let range = "devices of one kind, because weights of different kinds drift apart";
+            return out_of_range("devices", format!("{first}, {other}"), range);
+        }
         if !matches!(self.precision, Precision::F32 | Precision::Bf16) {
             return out_of_range("precision", self.precision.to_string(), "f32 or bf16");
         }

@@ -10,11 +10,13 @@
 //! [`WindowBatcher`] are for burn's own loop (example `burn_trainer` of `block-transformer`).
 
 mod batch;
+mod collective;
 mod config;
 mod error;
 mod events;
 mod gradients;
 mod layers;
+mod meeting;
 mod memory;
 mod metrics;
 mod queue;
@@ -35,6 +37,7 @@ mod update;
 mod writer;
 
 pub use batch::{WindowBatcher, token_batch};
+pub use collective::{CollectiveReduce, NoCollectives};
 pub use config::TrainConfig;
 pub use error::TrainError;
 pub use metrics::MetricsRow;

@@ -1,8 +1,10 @@
 //! Sums over the replicas of a data-parallel run.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
+
+use crate::meeting::Meeting;
 
 /// A sum over replicas that cannot be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,39 +41,13 @@ pub trait Reduce: Send + Sync {
 /// Sums in the memory of the process, for devices of any kind. Each replica copies its values to the
 /// host and the sums back.
 pub struct HostReduce {
-    round: Mutex<Round>,
-    changed: Condvar,
-}
-
-/// One sum. The next one begins when every replica has taken the result.
-struct Round {
-    parts: Vec<Option<Vec<f32>>>,
-    sum: Option<Result<Arc<[f32]>, ReduceError>>,
-    /// Replicas that have taken the sum.
-    taken: usize,
-    /// The first replica that left.
-    left: Option<usize>,
+    meeting: Meeting<Vec<f32>, Arc<[f32]>>,
 }
 
 impl HostReduce {
     /// Creates sums over `ranks` replicas.
     pub fn new(ranks: usize) -> Self {
-        let round = Round { parts: vec![None; ranks], sum: None, taken: 0, left: None };
-        Self { round: Mutex::new(round), changed: Condvar::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Round> {
-        self.round.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits as long as `condition` holds and every replica is there.
-    fn wait_while<'a>(
-        &self,
-        round: MutexGuard<'a, Round>,
-        condition: fn(&Round) -> bool,
-    ) -> MutexGuard<'a, Round> {
-        let waits = |round: &mut Round| round.left.is_none() && condition(round);
-        self.changed.wait_while(round, waits).unwrap_or_else(PoisonError::into_inner)
+        Self { meeting: Meeting::new(ranks, sum) }
     }
 }
 
@@ -84,28 +60,7 @@ impl Reduce for HostReduce {
         let lengths: Vec<usize> = tensors.iter().map(|tensor| tensor.dims()[0]).collect();
         let Some(device) = tensors.first().map(Tensor::device) else { return Ok(tensors) };
         let part = Tensor::cat(tensors, 0).into_data().iter::<f32>().collect();
-        let mut round = self.wait_while(self.lock(), |round| round.sum.is_some());
-        if let Some(rank) = round.left {
-            return Err(ReduceError::Stopped(rank));
-        }
-        round.parts[rank] = Some(part);
-        if round.parts.iter().all(Option::is_some) {
-            let parts: Vec<Vec<f32>> = round.parts.iter_mut().filter_map(Option::take).collect();
-            round.sum = Some(sum(parts));
-            round.taken = 0;
-            self.changed.notify_all();
-        }
-        round = self.wait_while(round, |round| round.sum.is_none());
-        let sum = match &round.sum {
-            Some(sum) => sum.clone()?,
-            None => return Err(ReduceError::Stopped(round.left.unwrap_or(rank))),
-        };
-        round.taken += 1;
-        if round.taken == round.parts.len() {
-            round.sum = None;
-            self.changed.notify_all();
-        }
-        drop(round);
+        let sum = self.meeting.meet(rank, part)?;
         let mut rest = &sum[..];
         let tensor = |length| {
             let (values, after) = rest.split_at(length);
@@ -116,8 +71,7 @@ impl Reduce for HostReduce {
     }
 
     fn leave(&self, rank: usize) {
-        self.lock().left.get_or_insert(rank);
-        self.changed.notify_all();
+        self.meeting.leave(rank);
     }
 }
 

@@ -7,9 +7,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use block_transformer_datasets::Window;
+use block_transformer_device::DeviceName;
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel};
 
 use crate::batch::num_predicted;
+use crate::collective::{CollectiveReduce, NoCollectives};
 use crate::memory::{self, OutOfMemory};
 use crate::reading::ReadPolicy;
 use crate::reduce::{HostReduce, Reduce, ReduceError};
@@ -31,16 +33,30 @@ pub(crate) struct Replicas {
     first: Trainer,
     others: Vec<(Sender<Share>, JoinHandle<()>)>,
     reduce: Arc<dyn Reduce>,
+    no_collectives: Option<NoCollectives>,
     /// Whether one of the other replicas has too little memory.
     full: Arc<AtomicBool>,
 }
 
 impl Replicas {
-    /// Starts the threads of `others`, which must have the same weights as `first`.
-    pub(crate) fn new(first: Trainer, others: Vec<Trainer>) -> Self {
-        // collectives between GPUs belong here, chosen by the devices of the trainers
-        let reduce = Arc::new(HostReduce::new(1 + others.len()));
-        Self::with_reduce(first, others, reduce)
+    /// Starts the threads of `others`, which must have the same weights as `first`. The trainers are on
+    /// the devices called `names`. Where these have collectives, they sum the gradients.
+    pub(crate) fn new(first: Trainer, others: Vec<Trainer>, names: &[DeviceName]) -> Self {
+        let on = |trainer: &Trainer| trainer.device().clone();
+        let devices: Vec<_> = std::iter::once(&first).chain(&others).map(on).collect();
+        let connected = match others.is_empty() {
+            true => Err(NoCollectives::Kind),
+            false => CollectiveReduce::connect(names, &devices),
+        };
+        match connected {
+            Ok(reduce) => Self::with_reduce(first, others, Arc::new(reduce)),
+            Err(reason) => {
+                let reduce = Arc::new(HostReduce::new(devices.len()));
+                let mut replicas = Self::with_reduce(first, others, reduce);
+                replicas.no_collectives = Some(reason);
+                replicas
+            }
+        }
     }
 
     /// [`new`](Self::new) with the sums of `reduce`.
@@ -56,7 +72,12 @@ impl Replicas {
             (sender, thread::spawn(move || work(trainer, &member, &receiver)))
         };
         let others = others.into_iter().enumerate().map(start).collect();
-        Self { first, others, reduce, full }
+        Self { first, others, reduce, no_collectives: None, full }
+    }
+
+    /// Why the gradients are summed in the memory of the process; `None` if collectives sum them.
+    pub(crate) fn no_collectives(&self) -> Option<&NoCollectives> {
+        self.no_collectives.as_ref()
     }
 
     /// Whether a replica besides the first stopped because its device has too little memory.
@@ -199,7 +220,7 @@ mod tests {
             let model = config.model.clone().with_vocab_size(vocabulary);
             Trainer::new(&model, &config, &Device::flex())
         };
-        let mut replicas = Replicas::new(trainer(64), vec![trainer(128)]);
+        let mut replicas = Replicas::new(trainer(64), vec![trainer(128)], &[]);
         let step = || vec![vec![Window { ids: vec![3; 16], is_token: vec![true; 16] }; 2]];
         let mut queue = || replicas.queue(step(), 1e-3, ReadPolicy::EveryStep).err();
         assert_eq!(queue(), Some(ReduceError::Lengths));

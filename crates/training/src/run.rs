@@ -12,6 +12,7 @@ use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig, Precision}
 use burn::module::Module;
 use burn::tensor::{DType, Device};
 
+use crate::collective::NoCollectives;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
 use crate::events::to_usize;
@@ -199,7 +200,7 @@ impl TrainingRun {
             unused,
             train,
             validation,
-            replicas: Replicas::new(first, others),
+            replicas: Replicas::new(first, others, config.all_devices()),
             metrics,
             state,
             writer,
@@ -248,6 +249,12 @@ impl TrainingRun {
         let most = TrainConfig::MAX_BATCH_TOKENS / self.config.context;
         let shape = self.config.memory_shape();
         TrainingMemory::largest_batch(&self.model, shape, bytes as f64, most)
+    }
+
+    /// Why the gradients of several devices are summed in the memory of the process; `None` if the
+    /// collectives of the devices sum them.
+    pub fn no_collectives(&self) -> Option<&NoCollectives> {
+        self.replicas.no_collectives()
     }
 
     /// Steps done: 0 unless the run was resumed from a checkpoint.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use block_transformer_datasets::{DocumentSource, PreparedCorpus, TokenizerChoice, prepare};
+use block_transformer_device::DeviceName;
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
     MetricsRow, Outcome, ReadPolicy, RunEvent, TrainConfig, TrainError, TrainingRun,
@@ -97,6 +98,16 @@ fn replicas_give_the_losses_of_one_device_and_so_does_a_resume_with_another_numb
         let whole = train(&config("half"), &corpus, (1, each), (true, STEPS + 1)).unwrap();
         assert_close(&whole.metrics, &one.metrics);
     }
+}
+
+#[test]
+fn replicas_need_devices_of_one_kind() {
+    let gpus = vec![DeviceName::Cuda(0), DeviceName::Cuda(1)];
+    let config = TrainConfig { devices: gpus, ..config("run".into(), 2, 2) };
+    config.check().unwrap();
+    let devices = vec![DeviceName::Cuda(0), DeviceName::Flex];
+    let error = TrainConfig { devices, ..config }.check().unwrap_err().to_string();
+    assert!(error.contains("devices = cuda, flex") && error.contains("one kind"), "{error}");
 }
 
 #[test]

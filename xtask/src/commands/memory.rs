@@ -11,7 +11,8 @@ use block_transformer_training::{TrainConfig, TrainingRun};
 use block_transformer_zoo::{FamilyConfig, Precision, Preset};
 use burn::tensor::Device;
 
-/// Prints what a run will hold on each device, and the largest micro-batch that fits.
+/// Prints what a run will hold on each device, the largest micro-batch that fits, and how the gradients of
+/// several devices are summed.
 pub(super) fn announce(run: &TrainingRun, config: &TrainConfig) {
     let (memory, shape) = (run.memory(), config.memory_shape());
     let sequences = format!("{} x {} tokens", shape.batch, shape.context);
@@ -25,6 +26,12 @@ pub(super) fn announce(run: &TrainingRun, config: &TrainConfig) {
         let largest = run.largest_batch(bytes).map_or("none".into(), |batch| batch.to_string());
         let of = if config.all_devices().len() > 1 { " for each replica" } else { "" };
         say!("largest micro-batch that fits into {}{of}: {largest}", size(bytes as f64));
+    }
+    if config.all_devices().len() > 1 {
+        match run.no_collectives() {
+            None => say!("gradients are summed from GPU to GPU by NCCL"),
+            Some(reason) => say!("gradients are summed in the memory of the process: {reason}"),
+        }
     }
 }
 

@@ -28,7 +28,8 @@ impl CudaParts {
         Self {
             driver: names(["libcuda.so", "libcuda.so.1"], "nvcuda.dll"),
             nvrtc: names(["libnvrtc.so", "libnvrtc.so.12"], "nvrtc64_120_0.dll"),
-            nccl: names(["libnccl.so", "libnccl.so.2"], "nccl.dll"),
+            // the only name of NCCL 2 that burn knows
+            nccl: vec![if cfg!(windows) { "nccl.dll" } else { "libnccl.so" }.into()],
             cuda_path: std::env::var_os("CUDA_PATH").map(PathBuf::from),
         }
     }

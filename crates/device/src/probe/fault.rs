@@ -71,8 +71,8 @@ fn remedy_of(library: &str) -> &'static str {
         "install the CUDA toolkit 12, or the Python package nvidia-cuda-nvrtc-cu12, and add the folder \
          of libnvrtc.so.12 to LD_LIBRARY_PATH"
     } else if library.contains("nccl") {
-        "install libnccl2, or the Python package nvidia-nccl-cu12, and add the folder of libnccl.so.2 \
-         to LD_LIBRARY_PATH"
+        "install libnccl-dev, or the Python package nvidia-nccl-cu12 with a link `libnccl.so` to its \
+         libnccl.so.2, and add the folder to LD_LIBRARY_PATH"
     } else if library.contains("vulkan") {
         "install the Vulkan loader (package libvulkan1) and a driver"
     } else {

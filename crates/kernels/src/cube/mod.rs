@@ -14,6 +14,7 @@ mod cached_attention;
 mod cached_kernels;
 mod choose;
 mod embedding;
+mod gelu;
 mod layer_norm;
 mod long_attention;
 mod operations;
@@ -32,6 +33,7 @@ use crate::indices::Indices;
 use crate::optimizer::AdamWStep;
 use crate::rotary::RotaryAngles;
 use adamw::{ELEMENTS_PER_PART, TENSORS_PER_LAUNCH};
+pub(crate) use gelu::gelu_in_training;
 use operations::{InferenceOperations, TrainingOperations};
 
 /// See [`crate::embed`].

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use super::config::NeoXConfig;
 use crate::attention::{attend, merge_heads, score_scale, split_qkv};
 use crate::cache::KvCache;
-use crate::gelu::gelu;
+use crate::gelu::gelu_between;
 use crate::init::Init;
 use crate::linear::apply;
 use crate::mask::AttentionMask;
@@ -86,7 +86,8 @@ pub struct NeoXMlp {
 
 impl NeoXMlp {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        apply(&self.dense_4h_to_h, gelu(apply(&self.dense_h_to_4h, x)))
+        let format = self.dense_4h_to_h.weight.val().dtype();
+        apply(&self.dense_4h_to_h, gelu_between(apply(&self.dense_h_to_4h, x), format))
     }
 }
 

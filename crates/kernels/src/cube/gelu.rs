@@ -1,0 +1,58 @@
+//! The Gaussian error linear unit in training, composed of burn's operations, which fusion joins. Only
+//! its input is kept.
+
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::NoCheckpointing};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Cube};
+use burn::tensor::{DType, Tensor, activation};
+
+use super::{is_cube, multiplies};
+
+/// See [`crate::gelu`].
+pub(crate) fn gelu_in_training<const D: usize>(x: &Tensor<D>, format: DType) -> Option<Tensor<D>> {
+    if !is_cube(x) || !x.is_autodiff() {
+        return None;
+    }
+    let computed = x.dtype();
+    let kept = if multiplies(&x.device(), format) { format } else { computed };
+    let node = x.clone().try_into_primitive::<Autodiff<Cube, NoCheckpointing>>().ok()?.node();
+    let x = x.clone().inner();
+    let out = activation::gelu(x.clone()).try_into_primitive::<Cube>().ok()?;
+    let state = Input { x: x.cast(kept).try_into_primitive::<Cube>().ok()?, computed };
+    let out = match Gelu::<D>.prepare::<NoCheckpointing>([node]).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(state, out),
+        OpsKind::UnTracked(prep) => prep.finish(out),
+    };
+    Some(Tensor::from_primitive::<Autodiff<Cube, NoCheckpointing>>(out))
+}
+
+#[derive(Debug)]
+struct Gelu<const D: usize>;
+
+/// What the backward pass needs.
+#[derive(Clone, Debug)]
+struct Input {
+    x: FloatTensor<Cube>,
+    /// The format of the gradient.
+    computed: DType,
+}
+
+impl<const D: usize> Backward<Cube, 1> for Gelu<D> {
+    type State = Input;
+
+    fn backward(self, ops: Ops<Input, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let Input { x, computed } = ops.state;
+        unary::<Cube, _>(ops.parents, ops.node, grads, |d_out| {
+            let x = Tensor::<D>::from_primitive::<Cube>(x).cast(computed);
+            let d_out = Tensor::<D>::from_primitive::<Cube>(d_out);
+            let phi = (x.clone() * FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
+            let density = (x.clone() * x.clone() * -0.5).exp() * (0.5 / PI).sqrt();
+            let d_x = d_out * (x * density + phi);
+            d_x.try_into_primitive::<Cube>().expect("the operations keep the backend")
+        });
+    }
+}
