@@ -62,7 +62,7 @@ impl CollectiveReduce {
         nccl_version(&CudaParts::of_system().nccl).map_err(NoCollectives::Nccl)?;
         let first = |device: &Device| {
             let sum = all_reduce(Tensor::<1>::ones([1], device), SUM, devices.clone());
-            sum.resolve().try_into_data().map_err(|error| error.to_string())
+            sum.resolve().try_into_data().map_err(|error| one_line(&error.to_string()))
         };
         // the GPUs join one after the other, and each waits for all
         thread::scope(|scope| {
@@ -125,6 +125,12 @@ impl Reduce for CollectiveReduce {
     }
 }
 
+/// The causes in a message of burn, without the backtrace.
+fn one_line(message: &str) -> String {
+    let lines = message.lines().map(str::trim).take_while(|line| !line.starts_with("Backtrace"));
+    lines.filter(|line| *line != "Caused by:").collect::<Vec<_>>().join(": ")
+}
+
 /// Returns an error if the replicas have tensors of different lengths.
 fn same_lengths(lengths: Vec<Vec<usize>>) -> Result<(), ReduceError> {
     if lengths.windows(2).all(|pair| pair[0] == pair[1]) {
@@ -146,6 +152,12 @@ mod tests {
         // the names of other devices than those that compute
         assert_eq!(error(&[DeviceName::Cuda(0), DeviceName::Cuda(1)]), Some(NoCollectives::Kind));
         assert_eq!(error(&[DeviceName::Flex]), Some(NoCollectives::Kind));
+    }
+
+    #[test]
+    fn a_failure_is_told_in_one_line() {
+        let message = "An error happened\nCaused by:\n  NCCL failed: 2\nBacktrace:\nmain\n";
+        assert_eq!(one_line(message), "An error happened: NCCL failed: 2");
     }
 
     #[test]
