@@ -120,7 +120,8 @@ vulkan() {
     mkdir -p "$dir"
     cp "$tmp"/chromium/usr/lib/chromium/{libvk_swiftshader.so,vk_swiftshader_icd.json} "$dir"/
   fi
-  echo "export VK_ICD_FILENAMES=$dir/vk_swiftshader_icd.json"
+  # NODEVICE_SELECT: Mesa's layer that orders the GPUs asks a display for its GPU, and complains if there is none
+  echo "export VK_ICD_FILENAMES=$dir/vk_swiftshader_icd.json NODEVICE_SELECT=1"
 }
 
 libraries=

@@ -97,7 +97,7 @@ impl DecodeBench {
                 for candidate in &self.candidates {
                     let batch = match size {
                         Some(size) => size,
-                        None => self.largest_batch(candidate, workload)?,
+                        None => self.largest_batch(candidate, workload, device)?,
                     };
                     let setup = Setup {
                         candidate,
@@ -122,9 +122,10 @@ impl DecodeBench {
         &self,
         candidate: &Candidate,
         workload: Workload,
+        device: &Device,
     ) -> Result<usize, BenchError> {
         let Batches::Memory(bytes) = self.batches else { return Ok(1) };
-        let storage = Storage::of(&candidate.config, self.precision);
+        let storage = Storage::of(&candidate.config, self.precision).on(device);
         Limits::that_fit(&candidate.config, storage, room(workload), usize::MAX, bytes)
             .map(|limits| limits.max_sequences)
             .map_err(|source| {

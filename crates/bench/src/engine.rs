@@ -72,7 +72,8 @@ impl Setup<'_> {
     /// Returns the predicted memory.
     pub(crate) fn memory(&self) -> Memory {
         let config = &self.candidate.config;
-        self.limits().memory(config, Storage::of(config, self.precision))
+        let storage = Storage::of(config, self.precision).on(self.device);
+        self.limits().memory(config, storage)
     }
 
     /// Returns the predicted speed. For a workload after a context, it is the speed in the middle

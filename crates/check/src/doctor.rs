@@ -7,9 +7,9 @@ use block_transformer_device::probe::{
     CudaDriver, CudaParts, Fault, cuda_driver, cuda_headers, nccl_version, nvrtc_version,
     vulkan_loader,
 };
-use block_transformer_device::{DeviceName, free_disk};
+use block_transformer_device::{DeviceName, free_disk, kernel_cache};
 
-use crate::caches::{cubecl_cache, size_of};
+use crate::caches::size_of;
 use crate::examine::{Examined, Wanted};
 use crate::finding::{Finding, Presence, device_subject};
 
@@ -127,7 +127,7 @@ fn peaks_finding(name: DeviceName, examined: Result<Examined, String>) -> Findin
 }
 
 fn disk_findings() -> Vec<Finding> {
-    let cache = cubecl_cache();
+    let cache = kernel_cache();
     let current = std::env::current_dir().unwrap_or_default();
     let mut findings = vec![
         disk_finding("disk of this folder", &current),

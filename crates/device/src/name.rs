@@ -90,6 +90,12 @@ impl DeviceName {
         !matches!(self, Self::Cuda(_) | Self::Wgpu)
     }
 
+    /// Returns whether this build measures the variants of an operation on the device and keeps the
+    /// fastest. Variants differ in rounding, and another run can choose other ones.
+    pub const fn measures_kernels(self) -> bool {
+        cfg!(feature = "autotune") && !matches!(self, Self::Flex | Self::Ndarray)
+    }
+
     /// Returns the bytes of memory of the device; `None` where the system or the driver does not
     /// report it.
     pub fn memory(self) -> Option<u64> {
@@ -114,6 +120,7 @@ impl DeviceName {
     /// [`DeviceError::NotBuilt`] when the backend was not built in, [`DeviceError::Unusable`] when
     /// the machine has no such device or no driver for it.
     pub fn open(self) -> Result<Device, DeviceError> {
+        crate::cache::configure(self);
         let opened = self.opened()?;
         self.check_machine(&opened)
             .map_err(|fault| DeviceError::Unusable { device: self, fault })?;
@@ -227,6 +234,12 @@ mod tests {
                 assert!(error.to_string().contains(&format!("feature `{}`", device.feature())));
             }
         }
+    }
+
+    #[test]
+    fn processors_without_cubecl_never_measure_kernels() {
+        assert!(!DeviceName::Flex.measures_kernels() && !DeviceName::Ndarray.measures_kernels());
+        assert_eq!(DeviceName::Cuda(1).measures_kernels(), cfg!(feature = "autotune"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use block_transformer_layers::total;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 /// The positions of a batch `[batch, time]` that hold tokens; the others hold padding.
@@ -120,7 +121,7 @@ pub struct TokenLosses {
 impl TokenLosses {
     /// Mean over the predicted tokens without padding, `[1]`, in nats per token.
     pub fn mean(&self) -> Tensor<1> {
-        self.losses.clone().sum() / self.weights.clone().sum()
+        total(self.losses.clone()) / total(self.weights.clone())
     }
 }
 

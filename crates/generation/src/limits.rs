@@ -1,9 +1,11 @@
 //! The number and length of the sequences of an engine, and the memory that they need.
 
 use block_transformer_family::{FamilyConfig, FloatFormat, Precision, StackShape};
+use block_transformer_layers::chooses;
+use burn::tensor::Device;
 
 use crate::error::GenerationError;
-use crate::prompts::PREFILL_CHUNK;
+use crate::prompts::{PREFILL_CHUNK, prefill_chunk};
 
 /// The sequences that an engine has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +23,33 @@ pub struct Storage {
     pub weight_bytes: u64,
     /// The format of caches and activations.
     pub values: FloatFormat,
+    /// Positions of a prompt that are run together.
+    pub chunk: usize,
+    /// The largest bytes of the attention scores that a prefill holds.
+    pub score_bytes: u64,
 }
 
+/// Bytes of the scores of a prefill on a CubeCL device, which computes them in parts of 64 MiB: scores,
+/// probabilities, and a copy of these in the format of the cache.
+const GPU_SCORE_BYTES: u64 = 3 * (64 << 20);
+
 impl Storage {
-    /// Returns the storage of a model with the configuration `config` and weights in `precision`.
+    /// Returns the storage of a model on burn-flex with the configuration `config` and weights in
+    /// `precision`.
     pub fn of<C: FamilyConfig>(config: &C, precision: Precision) -> Self {
-        Self { weight_bytes: config.weight_bytes(precision), values: precision.values() }
+        Self::new(config.weight_bytes(precision), precision.values())
+    }
+
+    /// Returns the storage of a model on burn-flex with weights of `weight_bytes` bytes, and caches and
+    /// activations in the format `values`.
+    pub fn new(weight_bytes: u64, values: FloatFormat) -> Self {
+        Self { weight_bytes, values, chunk: PREFILL_CHUNK, score_bytes: 0 }
+    }
+
+    /// Returns the storage of the same model on `device`.
+    pub fn on(self, device: &Device) -> Self {
+        let score_bytes = if chooses(device) { GPU_SCORE_BYTES } else { 0 };
+        Self { chunk: prefill_chunk(device), score_bytes, ..self }
     }
 }
 
@@ -63,7 +86,7 @@ impl Limits {
         self.max_tokens.saturating_sub(1).div_ceil(config.block_length())
     }
 
-    /// Predicts the memory of an engine with these limits on burn-flex.
+    /// Predicts the memory of an engine with these limits on burn-flex, or on the device of `storage`.
     ///
     /// `L` is the block length, `E` the number of embeddings per block, and `r` the expansion
     /// ratio.
@@ -79,10 +102,10 @@ impl Limits {
     ///   cross-attention, their keys and values in all layers.
     ///
     /// The memory that the process uses without the engine and the temporary memory of loading the
-    /// weights are not included. On other devices, the attention scores (`heads * chunk * keys`
-    /// values) are not included either.
+    /// weights are not included. A prefill on a CubeCL device also holds attention scores. On ndarray,
+    /// the scores (`heads * chunk * keys` values) are not included.
     pub fn memory<C: FamilyConfig>(&self, config: &C, storage: Storage) -> Memory {
-        let one = SequenceBytes::new(config, self.cached_blocks(config), storage.values);
+        let one = SequenceBytes::new(config, self.cached_blocks(config), storage);
         let sequences = self.max_sequences as u64;
         Memory {
             weights: storage.weight_bytes,
@@ -111,7 +134,7 @@ impl Limits {
             let tokens = max_tokens;
             return Err(GenerationError::Memory { given: bytes, tokens, needed, weights });
         }
-        let one = SequenceBytes::new(config, one.cached_blocks(config), storage.values);
+        let one = SequenceBytes::new(config, one.cached_blocks(config), storage);
         // weights + n cache + max(chunk, n step) <= bytes
         let left = bytes - weights;
         let step = one.cache.saturating_add(one.step);
@@ -131,8 +154,8 @@ struct SequenceBytes {
 }
 
 impl SequenceBytes {
-    /// Returns the bytes of a sequence with a cache of `blocks` blocks, in the format `values`.
-    fn new<C: FamilyConfig>(config: &C, blocks: usize, values: FloatFormat) -> Self {
+    /// Returns the bytes of a sequence with a cache of `blocks` blocks.
+    fn new<C: FamilyConfig>(config: &C, blocks: usize, storage: Storage) -> Self {
         let stacks = config.stacks();
         let (e, layer) = (stacks.embeddings_per_block, layer_values(&stacks.context));
         let positions = blocks.saturating_mul(e);
@@ -145,9 +168,12 @@ impl SequenceBytes {
             cache = cache.saturating_add(token.cached_positions(length) * stack.kv_values());
             step = step.max(token.first_positions() * layer_values(stack) + vectors);
         }
-        let chunk = PREFILL_CHUNK.min(positions) * layer;
-        let bytes = |count: usize| (count as u64).saturating_mul(values.bytes() as u64);
-        Self { cache: bytes(cache), chunk: bytes(chunk), step: bytes(step) }
+        let together = storage.chunk.min(positions);
+        let bytes = |count: usize| (count as u64).saturating_mul(storage.values.bytes() as u64);
+        let scores =
+            12 * stacks.context.heads as u64 * (together as u64).saturating_mul(positions as u64);
+        let chunk = bytes(together * layer).saturating_add(scores.min(storage.score_bytes));
+        Self { cache: bytes(cache), chunk, step: bytes(step) }
     }
 }
 

@@ -1,15 +1,23 @@
 //! Groups prompts, and cuts them into the blocks that a prefill runs.
 
 use block_transformer_family::PaddingMask;
-use block_transformer_layers::{Positions, batch_invariant_rows, int_tensor};
+use block_transformer_layers::{Positions, batch_invariant_rows, chooses, int_tensor};
 use block_transformer_text::PAD;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::scheduler::NewPrompt;
 
-/// The largest number of positions of a prompt that a prefill runs together. It limits the memory
-/// of long prompts. A group of several prompts does not have more positions than this either.
+/// The largest number of positions of a prompt that a prefill runs together on a processor. It limits
+/// the memory of long prompts. A group of several prompts does not have more positions than this either.
 pub const PREFILL_CHUNK: usize = 512;
+
+/// [`PREFILL_CHUNK`] on CubeCL devices, which are slower with fewer rows.
+const GPU_PREFILL_CHUNK: usize = 2048;
+
+/// Returns the largest number of positions that a prefill runs together on `device`.
+pub(crate) fn prefill_chunk(device: &Device) -> usize {
+    if chooses(device) { GPU_PREFILL_CHUNK } else { PREFILL_CHUNK }
+}
 
 /// New prompts with the same number of blocks.
 pub(crate) struct Group {
@@ -38,14 +46,14 @@ impl Group {
     /// A group of several prompts has at most [`batch_invariant_rows`] positions, so that the bits
     /// of each prompt are the same as without the others. On burn-flex, larger groups would hardly
     /// be faster: with that many rows the arithmetic takes longer than reading the weights. Devices
-    /// without this guarantee get groups of up to [`PREFILL_CHUNK`] positions.
+    /// without this guarantee get groups of up to [`prefill_chunk`] positions.
     pub(crate) fn all(
         prompts: &[NewPrompt],
         block_length: usize,
         per_block: usize,
         device: &Device,
     ) -> Vec<Self> {
-        let most = batch_invariant_rows(device).unwrap_or(PREFILL_CHUNK);
+        let most = batch_invariant_rows(device).unwrap_or_else(|| prefill_chunk(device));
         let blocks = |prompt: &&NewPrompt| prompt.ids.len().div_ceil(block_length);
         let mut by_length: Vec<&NewPrompt> = prompts.iter().collect();
         by_length.sort_by_key(blocks);
@@ -77,9 +85,9 @@ impl Group {
         }
     }
 
-    /// Returns the group's blocks in order, in chunks of up to [`PREFILL_CHUNK`] positions per row.
+    /// Returns the group's blocks in order, in chunks of up to [`prefill_chunk`] positions per row.
     pub(crate) fn chunks(&self, per_block: usize, device: &Device) -> impl Iterator<Item = Chunk> {
-        let most = (PREFILL_CHUNK / per_block).max(1);
+        let most = (prefill_chunk(device) / per_block).max(1);
         (0..self.blocks).step_by(most).map(move |start| {
             let n = most.min(self.blocks - start);
             let shape = [self.slots.len(), n, self.block_length];

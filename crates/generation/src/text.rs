@@ -120,7 +120,7 @@ impl<'a, M: Family> TextGenerator<'a, M> {
         let max_tokens = longest(prompts, options)?;
         let max_sequences = self.max_sequences.min(prompts.len()).max(1);
         let Some(bytes) = self.memory else { return Ok(Limits { max_sequences, max_tokens }) };
-        let storage = Storage { weight_bytes: self.model.weight_bytes(), values: self.cache };
+        let storage = Storage::new(self.model.weight_bytes(), self.cache).on(self.device);
         Limits::that_fit(&self.model.config(), storage, max_tokens, max_sequences, bytes)
     }
 }

@@ -104,11 +104,13 @@ pub fn chunked_attention(
 /// row's slot from position 0 to the row's last new position.
 ///
 /// Row `i` occupies slot `slots[i]`, and its new positions start at `mask.start(i)`. The mask has
-/// no key mask. Only the last `keep` new positions of a row are queries. Where the function
-/// returns `None`, the cache is unchanged.
+/// no key mask. Only the last `keep` new positions of a row are queries. `hidden` returns the mask of
+/// these queries as a tensor, true at keys that a query may not see, or `None` if no key is hidden.
+/// Where the function returns `None`, the cache is unchanged.
 ///
 /// # Shapes
 /// - `qkv`: `[rows, time, heads * 3 * head_dim]`
+/// - `hidden`: `[1 or rows, 1, keep, keys]`
 /// - `cache`: keys and values, `[slots, heads, capacity, head_dim]` each
 /// - output: `[rows, keep, heads * head_dim]`
 ///
@@ -116,16 +118,17 @@ pub fn chunked_attention(
 /// When a slot does not exist, the new positions exceed the capacity, or two rows share a slot.
 pub fn cached_attention(
     qkv: &Tensor<3>,
-    heads: usize,
     angles: &RotaryAngles,
     mask: &CausalMask,
+    hidden: &dyn Fn() -> Option<Tensor<4, Bool>>,
     slots: &Indices,
     keep: usize,
     cache: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
     let [keys, values] = cache;
-    flex::cached_attention(qkv, heads, angles, mask, slots, keep, [&mut *keys, &mut *values])
-        .or_else(|| cube::cached_attention(qkv, heads, angles, mask, slots, keep, [keys, values]))
+    let here = [&mut *keys, &mut *values];
+    flex::cached_attention(qkv, angles, mask, hidden, slots, keep, here)
+        .or_else(|| cube::cached_attention(qkv, angles, mask, hidden, slots, keep, [keys, values]))
 }
 
 /// Runs `forward` on `layer`, `x` and `others` so that the backward pass keeps these inputs only, and

@@ -36,9 +36,9 @@ pub(crate) fn chunked_attention(
 
 pub(crate) fn cached_attention(
     _: &Tensor<3>,
-    _: usize,
     _: &RotaryAngles,
     _: &CausalMask,
+    _: &dyn Fn() -> Option<Tensor<4, Bool>>,
     _: &Indices,
     _: usize,
     _: [&mut Tensor<4>; 2],

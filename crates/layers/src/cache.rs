@@ -66,11 +66,13 @@ impl KvCache {
     ) -> Tensor<3> {
         let [_, time, _] = qkv.dims();
         let [_, heads, _, head_dim] = self.keys.dims();
+        let device = qkv.device();
+        let hidden = || mask.last(keep).hidden(&device);
         if let Some(out) = block_transformer_kernels::cached_attention(
             &qkv,
-            heads,
             rotary.angles(),
             mask.causal(),
+            &hidden,
             slots,
             keep,
             [&mut self.keys, &mut self.values],
@@ -80,8 +82,7 @@ impl KvCache {
         let [query, key, value] = split_qkv(qkv, heads, rotary);
         let (keys, values) = self.write(key, value, (at, slots));
         let query = query.narrow(2, time - keep, keep);
-        let hidden = mask.last(keep).hidden(&query.device());
-        merge_heads(attend(query, keys, values, score_scale(head_dim), None, hidden))
+        merge_heads(attend(query, keys, values, score_scale(head_dim), None, hidden()))
     }
 
     /// Writes the keys and values of new positions `[rows, heads, time, head_dim]`. Returns the

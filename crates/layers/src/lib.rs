@@ -24,6 +24,7 @@ pub mod roberta;
 mod rotary;
 mod scores;
 pub mod t5;
+mod total;
 
 pub use cache::{KvCache, StackCache};
 pub use conv::BlockConv;
@@ -39,6 +40,7 @@ pub use positions::Positions;
 pub use recompute::recompute_layers;
 pub use rotary::Rotary;
 pub use scores::score_targets;
+pub use total::total;
 
 pub use block_transformer_kernels::{
     AdamWStep, Draw, Draws, Indices, TargetScore, adamw, batch_invariant_rows, choose, chooses,

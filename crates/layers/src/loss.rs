@@ -4,6 +4,7 @@ use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
 use crate::products::multiply;
+use crate::total::total;
 
 /// The negative log-likelihood of each target, in nats.
 ///
@@ -45,7 +46,7 @@ pub fn linear_cross_entropy(
     let weight = if stored == computed { weight } else { weight.cast(computed) };
     let (h, w) = (hidden.clone().without_autodiff(), weight.clone().without_autodiff());
     let (targets, weights) = (targets.without_autodiff(), weights.without_autodiff());
-    let weights = (weights.clone() / weights.sum()).reshape([rows, 1]);
+    let weights = (weights.clone() / total(weights)).reshape([rows, 1]);
     let targets = targets.reshape([rows, 1]);
     let mut loss = Tensor::<1>::zeros([1], &h.device());
     let (mut d_hidden, mut d_weight) = (Vec::new(), None);
@@ -57,9 +58,10 @@ pub fn linear_cross_entropy(
         let weight = weights.clone().narrow(0, start, count);
         let logits = multiply(h.clone(), w.clone(), format); // [count, vocab]
         let log_p = log_softmax(logits.clone(), 1).gather(1, target.clone());
-        loss = loss - (log_p * weight.clone()).sum();
+        loss = loss - total(log_p * weight.clone());
         if tracked {
             // d loss / d logits = weight * (p - onehot); the weight is applied to the small factors
+            // one value per row, so that no two atomic additions of a GPU meet
             let minus = Tensor::ones([count, 1], &logits.device()).neg();
             let d = softmax(logits, 1).scatter(1, target, minus, IndexingUpdateOp::Add);
             let d_h = multiply(d.clone(), w.clone().transpose(), format);
@@ -73,8 +75,8 @@ pub fn linear_cross_entropy(
     }
     let Some(d_weight) = d_weight else { return loss };
     // a sum with the gradients that are computed above; its value cancels
-    let surrogate = (hidden * Tensor::from_inner(Tensor::cat(d_hidden, 0))).sum()
-        + (weight * Tensor::from_inner(d_weight)).sum();
+    let surrogate = total(hidden * Tensor::from_inner(Tensor::cat(d_hidden, 0)))
+        + total(weight * Tensor::from_inner(d_weight));
     Tensor::from_inner(loss) + surrogate.clone() - surrogate.detach()
 }
 

@@ -162,9 +162,9 @@ fn a_cache_on_another_device_is_left_unchanged() {
     let [keys, values] = &mut cache;
     let out = block_transformer_kernels::cached_attention(
         &qkv,
-        1,
         &RotaryTable::new(0, 1e4).angles(vec![0], 1),
         &CausalMask::new(vec![0], 1, None),
+        &|| None,
         &vec![0].into(),
         1,
         [keys, values],

@@ -30,6 +30,9 @@ pub struct TrainConfig {
     /// Keep the hidden states between layers for the backward pass, and compute all other activations
     /// of a layer again there. Results are the same; it takes less memory and more time.
     pub recompute: bool,
+    /// A run that was killed and resumed ends with the same bits as an uninterrupted run, also on a GPU.
+    /// It is an error where this cannot be guaranteed. On flex and ndarray it is always so.
+    pub deterministic: bool,
     /// Seed of the initial weights and of the order of windows.
     pub seed: u64,
     /// Optimizer steps.
@@ -93,6 +96,7 @@ impl TrainConfig {
             devices: Vec::new(),
             precision: Precision::F32,
             recompute: false,
+            deterministic: false,
             seed: 0,
             steps: train.steps,
             batch: train.batch,
@@ -196,6 +200,14 @@ impl TrainConfig {
         }
         if self.recompute && self.all_devices().contains(&DeviceName::Ndarray) {
             return out_of_range("recompute", "true".into(), "false on the device ndarray");
+        }
+        let measures = self.all_devices().iter().find(|device| device.measures_kernels());
+        if let (true, Some(device)) = (self.deterministic, measures) {
+            let range = format!(
+                "false on the device {device} in a build with the feature `autotune`, which measures \
+                 kernels and keeps the fastest"
+            );
+            return out_of_range("deterministic", "true".into(), &range);
         }
         let (context, block_length) = (self.context, self.model.block_length());
         if !context.is_multiple_of(block_length) || context < 2 * block_length {

@@ -18,7 +18,11 @@ const FORMAT: i64 = 1;
 /// Keys that a resumed run may change, because its results do not depend on them.
 /// The number of devices changes results in rounding only, as another device does.
 const FREE_ON_RESUME: [&str; 7] =
-    ["out", "device", "devices", "recompute", "checkpoint_every", "keep", "log_every"];
+    ["out", "checkpoint_every", "keep", "log_every", "device", "devices", "recompute"];
+
+/// The first of them, which a deterministic run may change: the others decide which kernels run, and
+/// thereby the rounding.
+const FREE_IF_DETERMINISTIC: usize = 4;
 
 impl TrainConfig {
     /// Starts from the defaults of the preset, overrides them by the file at `path`, and overrides
@@ -79,10 +83,12 @@ impl TrainConfig {
     /// # Errors
     /// Returns an error that names the first key that differs, if the results depend on that key.
     pub fn check_resumes(&self, now: &Self) -> Result<(), TrainError> {
+        let exact = self.deterministic || now.deterministic;
         let (mut then, mut now) = (Table::try_from(self)?, Table::try_from(now)?);
-        for key in FREE_ON_RESUME {
-            then.remove(key);
-            now.remove(key);
+        let free = if exact { FREE_IF_DETERMINISTIC } else { FREE_ON_RESUME.len() };
+        for key in &FREE_ON_RESUME[..free] {
+            then.remove(*key);
+            now.remove(*key);
         }
         check_same("", &then, &now)
     }
@@ -217,6 +223,8 @@ fn read(path: &Path) -> Result<(Table, KeySource), TrainError> {
 
 #[cfg(test)]
 mod tests {
+    use block_transformer_device::DeviceName;
+
     use super::*;
     use std::collections::BTreeMap;
 
@@ -271,6 +279,12 @@ mod tests {
         let then = TrainConfig::from_preset("debug-block").unwrap();
         let mut now = TrainConfig { keep: 9, ..then.clone() };
         then.check_resumes(&now).unwrap();
+        let exact = |config: &TrainConfig| TrainConfig { deterministic: true, ..config.clone() };
+        exact(&then).check_resumes(&exact(&now)).unwrap();
+        now.device = DeviceName::Ndarray;
+        then.check_resumes(&now).unwrap();
+        let error = exact(&then).check_resumes(&exact(&now)).unwrap_err().to_string();
+        assert!(error.contains("device is"), "{error}");
         now.lr *= 2.0;
         assert!(then.check_resumes(&now).unwrap_err().to_string().contains("lr is"));
     }

@@ -10,7 +10,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::cached_attention::{CachedSizes, Inputs, cached_attention};
+use super::cached_attention::{CachedSizes, Inputs, cached_attention, held, write_cache};
 use super::long_attention::{self, ChunkedSizes};
 use super::operations::{InferenceOperations, TrainingOperations};
 use super::pieces::Pieces;
@@ -126,6 +126,34 @@ impl InferenceOperations for CubeBackend {
         let sizes = CachedSizes { heads, group, keep, keys: most_keys };
         let (out, [keys, values]) = cached_attention([keys, values], inputs, sizes);
         (out, keys, values)
+    }
+
+    fn write_cache(
+        keys: CubeTensor,
+        values: CubeTensor,
+        qkv: CubeTensor,
+        cos: CubeTensor,
+        sin: CubeTensor,
+        positions: CubeTensor,
+        starts: CubeTensor,
+        slots: CubeTensor,
+        keep: usize,
+        format: DType,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let inputs = Inputs { qkv, table: [cos, sin], positions, starts, slots };
+        let (queries, [keys, values]) = write_cache([keys, values], inputs, keep, format);
+        (queries, keys, values)
+    }
+
+    fn held(
+        cache: CubeTensor,
+        starts: CubeTensor,
+        slots: CubeTensor,
+        time: usize,
+        count: usize,
+        format: DType,
+    ) -> CubeTensor {
+        held(cache, starts, slots, [time, count], format)
     }
 
     fn adamw(

@@ -190,24 +190,25 @@ pub(super) fn attend_one<F: Float, C: Float, I: Int>(
     partial[to + dim + 1] = softmax[1];
 }
 
-/// Rotates the queries and keys of new positions, and writes keys and values to the cache. One unit
-/// per row, position, head and dimension.
+/// Rotates the queries and keys of new positions, scales the queries, and writes keys and values to the
+/// cache. One unit per row, position, head and dimension.
 #[cube(launch)]
 #[expect(clippy::too_many_arguments, reason = "a kernel takes each buffer as an argument")]
-pub(super) fn write<F: Float, C: Float, I: Int>(
+pub(super) fn write<F: Float, C: Float, I: Int, G: Float>(
     qkv: &Tensor<F>,
     cos: &Tensor<F>,
     sin: &Tensor<F>,
     positions: &Tensor<I>,
     starts: &Tensor<I>,
     slots: &Tensor<I>,
-    queries: &mut Tensor<F>,
+    queries: &mut Tensor<G>,
     keys: &mut Tensor<C>,
     values: &mut Tensor<C>,
     time: usize,
     keep: usize,
+    scale: f32,
     half: usize,
-    #[define(F, C, I)] _types: [ElemType; 3],
+    #[define(F, C, I, G)] _types: [ElemType; 4],
 ) {
     let (heads, capacity, dim) = (keys.shape(1), keys.shape(2), keys.shape(3));
     let rows = slots.len();
@@ -231,8 +232,37 @@ pub(super) fn write<F: Float, C: Float, I: Int>(
     keys[to] = C::cast_from(key);
     values[to] = C::cast_from(qkv[from + 2 * dim + d]);
     if t + keep >= time {
-        queries[((row * heads + head) * keep + t + keep - time) * dim + d] = query;
+        let to = ((row * heads + head) * keep + t + keep - time) * dim + d;
+        queries[to] = G::cast_from(query * F::cast_from(scale));
     }
+}
+
+/// Copies the first positions of the slots of `cache`. Positions that a row has not written are 0. One
+/// unit per row, head, position and dimension.
+#[cube(launch)]
+pub(super) fn hold<C: Float, I: Int, G: Float>(
+    cache: &Tensor<C>,
+    starts: &Tensor<I>,
+    slots: &Tensor<I>,
+    out: &mut Tensor<G>,
+    time: usize,
+    #[define(C, I, G)] _types: [ElemType; 3],
+) {
+    if ABSOLUTE_POS >= out.len() {
+        terminate!();
+    }
+    let (heads, count, dim) = (out.shape(1), out.shape(2), out.shape(3));
+    let d = ABSOLUTE_POS % dim;
+    let position = ABSOLUTE_POS / dim % count;
+    let head = ABSOLUTE_POS / (dim * count) % heads;
+    let row = ABSOLUTE_POS / (dim * count * heads);
+    let slot = usize::cast_from(slots[row]);
+    let mut value = G::new(0.0);
+    if position < usize::cast_from(starts[row % starts.len()]) + time {
+        let at = ((slot * heads + head) * cache.shape(2) + position) * dim + d;
+        value = G::cast_from(cache[at]);
+    }
+    out[ABSOLUTE_POS] = value;
 }
 
 /// Attends to one part of the keys. One unit per row, head, query and part.
@@ -249,7 +279,6 @@ pub(super) fn attend_part<F: Float, C: Float, I: Int>(
     group: usize,
     capacity: usize,
     parts: usize,
-    scale: f32,
     #[comptime] dim: usize,
     #[define(F, C, I)] _types: [ElemType; 3],
 ) {
@@ -280,7 +309,7 @@ pub(super) fn attend_part<F: Float, C: Float, I: Int>(
     let mut sum = Array::<F>::new(dim);
     #[unroll]
     for d in 0..dim {
-        q[d] = queries[query * dim + d] * F::cast_from(scale);
+        q[d] = queries[query * dim + d];
         sum[d] = F::new(0.0);
     }
     let base = (slot * heads + head) * capacity * dim;

@@ -1,5 +1,5 @@
-//! Self-attention over many positions, composed in chunks of queries. The scores of one chunk are in
-//! memory at a time; the derivative computes them again.
+//! Attention from many positions, composed in chunks of queries. The scores of one chunk are in
+//! memory at a time; the derivative, of self-attention, computes them again.
 
 use std::ops::Range;
 
@@ -18,36 +18,41 @@ const MASKED_SCORE: f32 = -1e30;
 /// Sizes of a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChunkedSizes {
-    rows: usize,
-    heads: usize,
-    time: usize,
-    dim: usize,
+    pub(super) rows: usize,
+    pub(super) heads: usize,
+    pub(super) dim: usize,
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    /// The position of the first query; of several rows, the last of these positions.
+    pub(super) first: usize,
     /// Positions per group of the causal mask.
-    group: usize,
+    pub(super) group: usize,
     /// The format of the operands of products.
     pub(super) format: DType,
 }
 
 impl ChunkedSizes {
+    /// The sizes of self-attention over whole sequences.
     pub(super) fn new(qkv: &Shape, heads: usize, group: usize, format: DType) -> Self {
         let [rows, time, width] = qkv.dims();
-        Self { rows, heads, time, dim: width / heads / 3, group, format }
+        let dim = width / heads / 3;
+        Self { rows, heads, dim, queries: time, keys: time, first: 0, group, format }
     }
 
     /// The queries of each chunk, and the number of keys that the chunk sees.
     fn chunks(self) -> impl DoubleEndedIterator<Item = (Range<usize>, usize)> {
-        let per_query = 4 * self.rows * self.heads * self.time;
-        let count = (CHUNK_BYTES / per_query.max(1)).clamp(1, self.time);
-        (0..self.time.div_ceil(count)).map(move |chunk| {
-            let queries = chunk * count..((chunk + 1) * count).min(self.time);
-            let keys = ((queries.end - 1) / self.group + 1) * self.group;
-            (queries, keys.min(self.time))
+        let per_query = 4 * self.rows * self.heads * self.keys;
+        let count = (CHUNK_BYTES / per_query.max(1)).clamp(1, self.queries);
+        (0..self.queries.div_ceil(count)).map(move |chunk| {
+            let queries = chunk * count..((chunk + 1) * count).min(self.queries);
+            let keys = ((self.first + queries.end - 1) / self.group + 1) * self.group;
+            (queries, keys.min(self.keys))
         })
     }
 }
 
-/// Returns the output `[rows, time, heads * dim]` in f32. `hidden` is true at keys that a query may
-/// not see, `[1 or rows, 1, time, time]`.
+/// Returns the output `[rows, queries, heads * dim]` in f32. `hidden` is true at keys that a query may
+/// not see, `[1 or rows, 1, queries, keys]`.
 pub(super) fn forward<B: Pieces>(
     [q, k, v]: [FloatTensor<B>; 3],
     hidden: &BoolTensor<B>,
@@ -59,20 +64,21 @@ pub(super) fn forward<B: Pieces>(
         let p = probabilities::<B>(q, k, hidden, queries, sizes);
         B::product(in_format::<B>(p, sizes), positions::<B>(&v, 0..keys))
     });
-    let out = B::float_cat(out.collect(), 2); // [rows, heads, time, dim]
-    let ChunkedSizes { rows, heads, time, dim, .. } = sizes;
-    B::float_reshape(B::float_swap_dims(out, 1, 2), Shape::new([rows, time, heads * dim]))
+    let out = whole::<B>(out.collect()); // [rows, heads, queries, dim]
+    let ChunkedSizes { rows, heads, queries, dim, .. } = sizes;
+    B::float_reshape(B::float_swap_dims(out, 1, 2), Shape::new([rows, queries, heads * dim]))
 }
 
-/// Returns the gradients of queries, keys and values in f32, `[rows, heads, time, dim]` each.
+/// Returns the gradients of self-attention with respect to queries, keys and values in f32,
+/// `[rows, heads, time, dim]` each.
 pub(super) fn gradients<B: Pieces>(
     d_out: FloatTensor<B>,
     [q, k, v]: [FloatTensor<B>; 3],
     hidden: &BoolTensor<B>,
     sizes: ChunkedSizes,
 ) -> [FloatTensor<B>; 3] {
-    let ChunkedSizes { rows, heads, time, dim, .. } = sizes;
-    let d_out = B::float_reshape(d_out, Shape::new([rows, time, heads, dim]));
+    let ChunkedSizes { rows, heads, queries, dim, .. } = sizes;
+    let d_out = B::float_reshape(d_out, Shape::new([rows, queries, heads, dim]));
     let d_out = in_format::<B>(B::float_swap_dims(d_out, 1, 2), sizes);
     let (mut d_q, mut d_k, mut d_v) = (Vec::new(), None, None);
     // the last chunk sees every key, so that its sums have the whole shape
@@ -90,8 +96,13 @@ pub(super) fn gradients<B: Pieces>(
         d_v = Some(added::<B>(d_v, B::product(B::float_swap_dims(p, 2, 3), d_out)));
     }
     d_q.reverse();
-    let whole = "there is a chunk";
-    [B::float_cat(d_q, 2), d_k.expect(whole), d_v.expect(whole)]
+    let some = "there is a chunk";
+    [whole::<B>(d_q), d_k.expect(some), d_v.expect(some)]
+}
+
+/// The positions of all chunks, `[rows, heads, time, dim]`.
+fn whole<B: Pieces>(mut chunks: Vec<FloatTensor<B>>) -> FloatTensor<B> {
+    if chunks.len() == 1 { chunks.remove(0) } else { B::float_cat(chunks, 2) }
 }
 
 /// The probabilities in f32 of `queries`, `[rows, heads, queries, keys]`.

@@ -98,19 +98,22 @@ pub(crate) fn chunked_attention(
     )))
 }
 
+/// The number of queries per row from which attention over a cache is computed by matrix products.
+const MANY_QUERIES: usize = 32;
+
 /// See [`crate::cached_attention`].
 pub(crate) fn cached_attention(
     qkv: &Tensor<3>,
-    heads: usize,
     angles: &RotaryAngles,
     mask: &CausalMask,
+    hidden: &dyn Fn() -> Option<Tensor<4, Bool>>,
     slots: &Indices,
     keep: usize,
     cache: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
     let device = qkv.device();
     let [rows, time, _] = qkv.dims();
-    let [_, _, capacity, _] = cache[0].dims();
+    let [_, heads, capacity, _] = cache[0].dims();
     let here = cache.iter().all(|cache| cache.device() == device);
     let is_f32 = qkv.dtype() == DType::F32;
     if !is_cube(qkv) || device.is_autodiff() || !is_f32 || !here || angles.rotated() == 0 {
@@ -118,26 +121,52 @@ pub(crate) fn cached_attention(
     }
     let most_keys = (0..rows).map(|row| mask.start(row) + time).max()?;
     assert!(most_keys <= capacity, "{most_keys} positions exceed a KV cache of {capacity}");
+    // bounded positions are those of decoding, with few queries
+    let many = keep >= MANY_QUERIES && !mask.starts().is_bounded() && !spins(&device);
+    let hidden = if many { hidden() } else { None };
     // the cache gives up its references to the tensors, so that they can be written without a copy
     let placeholder = Tensor::<4>::zeros([1, 1, 1, 1], &device);
     let [keys, values] = cache;
     let [stored_keys, stored_values] =
         [&mut *keys, &mut *values].map(|cache| std::mem::replace(cache, placeholder.clone()));
-    let [cos, sin] = angles.table(&device);
-    let (out, new_keys, new_values) = Dispatch::cached_attention(
-        stored_keys.into_dispatch(),
-        stored_values.into_dispatch(),
-        qkv.clone().into_dispatch(),
-        cos.into_dispatch(),
-        sin.into_dispatch(),
-        angles.positions().tensor(&device).into_dispatch(),
-        mask.starts().tensor(&device).into_dispatch(),
-        slots.tensor(&device).into_dispatch(),
-        heads,
-        mask.group(),
-        keep,
-        most_keys,
-    );
+    let format = stored_keys.dtype();
+    let format = if multiplies(&device, format) { format } else { DType::F32 };
+    let [stored_keys, stored_values] = [stored_keys, stored_values].map(Tensor::into_dispatch);
+    let [cos, sin] = angles.table(&device).map(Tensor::into_dispatch);
+    let positions = angles.positions().tensor(&device).into_dispatch();
+    let starts = mask.starts().tensor(&device).into_dispatch();
+    let (qkv, slots) = (qkv.clone().into_dispatch(), slots.tensor(&device).into_dispatch());
+    let (out, new_keys, new_values) = match hidden {
+        Some(hidden) => Dispatch::prefill_attention(
+            stored_keys,
+            stored_values,
+            qkv,
+            cos,
+            sin,
+            positions,
+            starts,
+            slots,
+            hidden.into_dispatch(),
+            mask.group(),
+            keep,
+            most_keys,
+            format,
+        ),
+        None => Dispatch::cached_attention(
+            stored_keys,
+            stored_values,
+            qkv,
+            cos,
+            sin,
+            positions,
+            starts,
+            slots,
+            heads,
+            mask.group(),
+            keep,
+            most_keys,
+        ),
+    };
     *keys = Tensor::from_dispatch(new_keys);
     *values = Tensor::from_dispatch(new_values);
     Some(Tensor::from_dispatch(out))
@@ -200,12 +229,23 @@ pub(crate) fn square_sum(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
         parts = Dispatch::square_sums(x0, x1, x2, x3, x4, x5, x6, x7, parts, used, count);
         used += tensors.iter().map(of).sum::<usize>();
     }
-    Some(Tensor::<1>::from_dispatch(parts).sum())
+    // along the axis, because `sum` would add parts in the order in which its thread groups finish
+    Some(Tensor::<1>::from_dispatch(parts).sum_dim(0))
 }
 
 /// Whether the kernels of this folder serve `device`.
 pub(crate) fn serves(device: &Device) -> bool {
     is_cube_device(device)
+}
+
+/// Whether `device` is CubeCL on the processor, whose threads spin at the barriers of matrix products. With
+/// fewer cores than threads, small products take seconds.
+fn spins(device: &Device) -> bool {
+    match device.clone().inner().as_dispatch() {
+        DispatchDevice::Cube(device) => matches!(device.runtime(), RuntimeId::Cpu),
+        #[allow(unreachable_patterns, reason = "other backends are optional")]
+        _ => false,
+    }
 }
 
 /// See [`crate::has_graphs`]. A wgpu device records graphs too, but submits each launch of a replay.

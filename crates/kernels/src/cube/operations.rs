@@ -4,7 +4,7 @@
 
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
-use burn::backend::{Backend, TensorMetadata, backend_extension};
+use burn::backend::{TensorMetadata, backend_extension};
 use burn::tensor::{DType, Shape, TensorData};
 
 use super::long_attention::{self, ChunkedSizes};
@@ -82,7 +82,7 @@ pub(crate) trait TrainingOperations: Pieces {
 
 /// Operations without derivatives.
 #[backend_extension(Cube, Fusion)]
-pub(crate) trait InferenceOperations: Backend {
+pub(crate) trait InferenceOperations: Pieces {
     /// See [`crate::cached_attention`]. Returns the output, the keys and the values.
     #[fusion(meta = cached_attention_outputs)]
     fn cached_attention(
@@ -99,6 +99,77 @@ pub(crate) trait InferenceOperations: Backend {
         keep: usize,
         most_keys: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// Writes the keys and values of new positions. Returns the rotated and scaled queries of the last
+    /// `keep` positions in `format`, `[rows, heads, keep, head_dim]`, the keys and the values.
+    #[fusion(meta = write_cache_outputs)]
+    fn write_cache(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        slots: IntTensor<Self>,
+        keep: usize,
+        format: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The first `count` positions of the slots of a cache, `[rows, heads, count, head_dim]` in
+    /// `format`. Those after `starts` and `time` more are 0.
+    #[fusion(dtype = *format, shape = Shape::new([slots[0], cache[1], *count, cache[3]]))]
+    fn held(
+        cache: FloatTensor<Self>,
+        starts: IntTensor<Self>,
+        slots: IntTensor<Self>,
+        time: usize,
+        count: usize,
+        format: DType,
+    ) -> FloatTensor<Self>;
+
+    /// [`cached_attention`](Self::cached_attention) from many queries: by products of operands in
+    /// `format`, in chunks of queries. `hidden` is true at keys that a query may not see,
+    /// `[1 or rows, 1, keep, most_keys]`.
+    #[fusion(default)]
+    fn prefill_attention(
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        positions: IntTensor<Self>,
+        starts: IntTensor<Self>,
+        slots: IntTensor<Self>,
+        hidden: BoolTensor<Self>,
+        group: usize,
+        keep: usize,
+        most_keys: usize,
+        format: DType,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [rows, time, _] = qkv.shape().dims();
+        let [_, heads, _, dim] = keys.shape().dims();
+        let (first, keys_seen) = (most_keys - keep, most_keys);
+        let (queries, keys, values) = Self::write_cache(
+            keys,
+            values,
+            qkv,
+            cos,
+            sin,
+            positions,
+            starts.clone(),
+            slots.clone(),
+            keep,
+            format,
+        );
+        let held = |cache: &FloatTensor<Self>| {
+            Self::held(cache.clone(), starts.clone(), slots.clone(), time, keys_seen, format)
+        };
+        let sizes =
+            ChunkedSizes { rows, heads, dim, queries: keep, keys: keys_seen, first, group, format };
+        let operands = [queries, held(&keys), held(&values)];
+        (long_attention::forward::<Self>(operands, &hidden, sizes), keys, values)
+    }
 
     /// See [`crate::adamw`]. Returns weights and moments.
     #[fusion(meta = |weights, first, second, _, _, _| {
@@ -165,6 +236,22 @@ fn cached_attention_outputs(
 ) -> (TensorSpec, TensorSpec, TensorSpec) {
     let shape = Shape::new([qkv.shape[0], *keep, qkv.shape[2] / 3]);
     (TensorSpec::new(shape, qkv.dtype), keys.clone(), values.clone())
+}
+
+fn write_cache_outputs(
+    keys: &TensorSpec,
+    values: &TensorSpec,
+    qkv: &TensorSpec,
+    _: &TensorSpec,
+    _: &TensorSpec,
+    _: &TensorSpec,
+    _: &TensorSpec,
+    _: &TensorSpec,
+    keep: &usize,
+    format: &DType,
+) -> (TensorSpec, TensorSpec, TensorSpec) {
+    let shape = Shape::new([qkv.shape[0], keys.shape[1], *keep, keys.shape[3]]);
+    (TensorSpec::new(shape, *format), keys.clone(), values.clone())
 }
 
 fn choose_outputs(

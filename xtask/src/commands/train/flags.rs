@@ -40,6 +40,10 @@ pub(super) struct Flags {
     /// a third more arithmetic, the same results
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     recompute: Option<bool>,
+    /// Fail unless a killed and resumed run will end with the same bits as an uninterrupted one; on flex and ndarray
+    /// it always does
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    deterministic: Option<bool>,
     /// Seed of the initial weights and of the order of windows [default: 0]
     #[arg(long, value_name = "N", value_parser = counts::toml_integer())]
     seed: Option<u64>,
@@ -149,6 +153,10 @@ impl Origin {
     /// Rewords `error` with the flags of `train` as its remedies.
     pub(super) fn reword(&self, error: TrainError) -> Error {
         match error {
+            TrainError::OutOfRange { key: key @ "deterministic", value, range } => anyhow!(
+                "{} {value}: must be {range}; build with the feature `cuda-without-autotune` in place of `cuda`",
+                self.of(key)
+            ),
             // the model is set in the file only; there are no flags for it
             TrainError::OutOfRange { key, value, range } if !key.starts_with("model.") => {
                 anyhow!("{} {value}: must be {range}", self.of(key))

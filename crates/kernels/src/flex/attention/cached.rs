@@ -2,7 +2,7 @@
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{DType, Shape, Tensor, bf16};
+use burn::tensor::{Bool, DType, Shape, Tensor, bf16};
 use half::slice::HalfFloatSliceExt;
 
 use crate::causal_mask::CausalMask;
@@ -17,18 +17,18 @@ use super::view::View;
 /// See [`crate::cached_attention`].
 pub(crate) fn cached_attention(
     qkv: &Tensor<3>,
-    heads: usize,
     angles: &RotaryAngles,
     mask: &CausalMask,
+    _: &dyn Fn() -> Option<Tensor<4, Bool>>,
     slots: &Indices,
     keep: usize,
     cache: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
     let [batch, time, width] = qkv.dims();
-    let dim = width / heads / 3;
     // first, because another backend may have bounded slots
     let qkv = contiguous(&qkv.clone().try_into_primitive::<Flex>().ok()?)?;
-    let [slots_of_cache, _, capacity, _] = cache[0].dims();
+    let [slots_of_cache, heads, capacity, _] = cache[0].dims();
+    let dim = width / heads / 3;
     let distinct = slots.iter().enumerate().all(|(i, slot)| !slots[..i].contains(slot));
     let exist = slots.iter().all(|&slot| slot < slots_of_cache);
     let fit = (0..batch).all(|row| mask.start(row) + time <= capacity);
