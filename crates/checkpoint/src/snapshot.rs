@@ -7,8 +7,9 @@ use block_transformer_text::Tokenizer;
 use block_transformer_weights::{FloatFormat, HostTensors, write_tensors};
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
-use burn::optim::{ModuleOptimizer, OptimizerRecord};
-use burn::store::ModuleRecord;
+use burn::optim::ModuleOptimizer;
+use burn::store::RecordError;
+use burn::tensor::Bytes;
 
 use crate::error::CheckpointError;
 use crate::manifest::{self, Manifest};
@@ -40,10 +41,12 @@ pub struct Contents<'a> {
 /// A copy of [`Contents`] in the memory of the process. Another thread can write it while the model is
 /// trained.
 pub struct Snapshot {
-    model: ModuleRecord,
+    /// The file of the model. On some devices the tensors of a record are the memory of the device, which the
+    /// next step overwrites, so that they must be copied before it.
+    model: Result<Bytes, RecordError>,
     config: ModelConfig,
     tokenizer: Tokenizer,
-    optimizer: Option<OptimizerRecord>,
+    optimizer: Option<Result<Bytes, RecordError>>,
     state: State,
     unused: HostTensors,
 }
@@ -52,10 +55,10 @@ impl Snapshot {
     /// Copies `contents` from the device.
     pub fn of(contents: &Contents<'_>) -> Self {
         Self {
-            model: contents.model.clone().into_record(),
+            model: contents.model.clone().into_record().into_bytes(),
             config: contents.config.clone(),
             tokenizer: contents.tokenizer.clone(),
-            optimizer: contents.optimizer.map(ModuleOptimizer::to_record),
+            optimizer: contents.optimizer.map(|optimizer| optimizer.to_record().into_bytes()),
             state: contents.state.clone(),
             unused: contents.unused.clone(),
         }
@@ -75,9 +78,15 @@ impl Snapshot {
             let path = folder.final_path(name);
             move |source| CheckpointError::Record { action: "write", path, source }
         };
-        self.model.save(folder.temporary_path(MODEL)).map_err(unsaved(MODEL))?;
+        let record =
+            |name: &str, bytes: Result<Bytes, RecordError>| -> Result<(), CheckpointError> {
+                let bytes = bytes.map_err(unsaved(name))?;
+                let written = std::fs::write(folder.temporary_path(name), &*bytes);
+                Ok(written.map_err(FileError::write(&folder.final_path(name)))?)
+            };
+        record(MODEL, self.model)?;
         if let Some(optimizer) = self.optimizer {
-            optimizer.save(folder.temporary_path(OPTIMIZER)).map_err(unsaved(OPTIMIZER))?;
+            record(OPTIMIZER, optimizer)?;
         }
         if !self.unused.is_empty() {
             write_tensors(&self.unused, FloatFormat::F32, &folder.temporary_path(UNUSED))?;
