@@ -170,8 +170,9 @@ impl SequenceBytes {
         }
         let together = storage.chunk.min(positions);
         let bytes = |count: usize| (count as u64).saturating_mul(storage.values.bytes() as u64);
-        let scores =
-            12 * stacks.context.heads as u64 * (together as u64).saturating_mul(positions as u64);
+        let scores = (12 * stacks.context.heads as u64)
+            .saturating_mul(together as u64)
+            .saturating_mul(positions as u64);
         let chunk = bytes(together * layer).saturating_add(scores.min(storage.score_bytes));
         Self { cache: bytes(cache), chunk, step: bytes(step) }
     }
