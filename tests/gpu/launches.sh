@@ -101,15 +101,14 @@ decoding() {
   difference "$1-decode-$2-200-16" "$1-decode-$2-200-48" 8
 }
 
-# prefill MODEL PRECISION: launches of a chunk of a prompt. 3092 tokens have one chunk of blocks or five chunks of tokens more
-# than 692.
+# prefill MODEL PRECISION: launches of a chunk of a prompt, of at most 2048 positions. The longer prompt has one chunk more:
+# 3092 tokens against 692, or 10,092 (2523 blocks).
 prefill() {
+  local numbers=800
+  case $1 in block-*) numbers=2240 ;; esac
   decode "$1" "$2" 200 16
-  decode "$1" "$2" 800 16
-  case $1 in
-    block-*) difference "$1-decode-$2-200-16" "$1-decode-$2-800-16" 1 ;;
-    *) difference "$1-decode-$2-200-16" "$1-decode-$2-800-16" 5 ;;
-  esac
+  decode "$1" "$2" "$numbers" 16
+  difference "$1-decode-$2-200-16" "$1-decode-$2-$numbers-16" 1
 }
 
 # fit COUNT PRECISION MODEL...: the fit of COUNT, a function, as TOML. The slope of a stack is the mean over the models that
