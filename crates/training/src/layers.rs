@@ -252,7 +252,7 @@ mod tests {
             ("precision = \"half\"", &["c.toml:1: precision", "`half`", "`bf16-weights`"]),
             ("seed = 1\na = ", &["c.toml", "line 2"]),
             (&many, &["c.toml:4: model.num_attention_heads", "\"many\""]),
-            ("[modell]\nblock_length = 4", &["c.toml:1: modell", "`model`"]),
+            ("[models]\nblock_length = 4", &["c.toml:1: models", "`model`"]),
             ("[model]\nblok_length = 4", &["c.toml:2: model.blok_length", "`block_length`"]),
             ("seed = 1\nmodel = 3", &["c.toml:2: model: 3 is not a table"]),
             (&infinite, &["c.toml:5: model.rotary_pct: NaN is not a finite number"]),
