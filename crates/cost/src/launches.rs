@@ -20,8 +20,8 @@ const SCORE_BYTES: usize = 64 << 20;
 const PART_LOGITS: usize = 1 << 25;
 /// The block length of the counted models, and the tokens of a count of decoding.
 const TOKENS: usize = 4;
-/// Positions of a prompt that are run together.
-const CHUNK: usize = block_transformer_generation::PREFILL_CHUNK;
+/// Positions of prompts that a GPU runs together.
+const CHUNK: usize = block_transformer_generation::GPU_PREFILL_CHUNK;
 
 /// Launches that are linear in the layers.
 #[derive(Clone, Copy, Deserialize)]

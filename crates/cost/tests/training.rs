@@ -93,12 +93,12 @@ fn launches_grow_with_layers_micro_batches_and_parts_and_are_unknown_for_other_m
         assert_eq!(launches(name, 8, 128), None, "{name}");
         assert_eq!(decode_launches(model(name), Precision::F32), None, "{name}");
     }
-    // 512 positions are a chunk, and two prompts of 256 positions are run together
+    // 2048 positions are a chunk, and eight prompts of 256 positions are run together
     let prefill = |batch, tokens| {
         prefill_launches(model("block-170m"), Precision::F32, batch, tokens).unwrap()
     };
-    assert_eq!(prefill(1, 4096), 2.0 * prefill(1, 2048));
-    assert_eq!(prefill(4, 1024), 2.0 * prefill(1, 1024));
+    assert_eq!(prefill(1, 16384), 2.0 * prefill(1, 8192));
+    assert_eq!(prefill(16, 1024), 2.0 * prefill(1, 1024));
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub use event::{Event, Finish, SequenceId};
 pub use generate::generate;
 pub use limits::{Limits, Memory, Storage};
 pub use options::Options;
-pub use prompts::PREFILL_CHUNK;
+pub use prompts::{GPU_PREFILL_CHUNK, PREFILL_CHUNK};
 pub use sampling::{Sampler, Sampling};
 pub use stop::StopFilter;
 pub use text::{Completion, SAMPLE_TEMPERATURE, TextGenerator, sample_text};

@@ -11,8 +11,8 @@ use crate::scheduler::NewPrompt;
 /// the memory of long prompts. A group of several prompts does not have more positions than this either.
 pub const PREFILL_CHUNK: usize = 512;
 
-/// [`PREFILL_CHUNK`] on CubeCL devices, which are slower with fewer rows.
-const GPU_PREFILL_CHUNK: usize = 2048;
+/// The same on CubeCL devices, which are slower with fewer rows.
+pub const GPU_PREFILL_CHUNK: usize = 2048;
 
 /// Returns the largest number of positions that a prefill runs together on `device`.
 pub(crate) fn prefill_chunk(device: &Device) -> usize {
