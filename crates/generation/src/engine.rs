@@ -92,7 +92,7 @@ impl Engine {
         self
     }
 
-    /// Whether the device replayed the last block as a graph.
+    /// Whether the graph that was used last is one that the device replays itself, in one launch on CUDA.
     pub fn replays(&self) -> bool {
         self.runner.replayed()
     }

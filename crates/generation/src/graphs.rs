@@ -76,7 +76,7 @@ type Closure = Box<dyn FnMut() -> Tensor<2, Int> + Send>;
 
 enum Run {
     Closure(Closure),
-    /// The device replays the graph itself.
+    /// A device without graphs runs the closure of it again.
     Graph(Box<Graph<Tensor<2, Int>, Closure>>),
 }
 
@@ -90,7 +90,6 @@ struct BlockGraph {
     /// `None` only while a capture owns the closure.
     run: Option<Run>,
     runs: usize,
-    captures: bool,
     per_row: Work,
 }
 
@@ -141,9 +140,10 @@ impl BlockGraphs {
         block
     }
 
-    /// Whether the last block was a graph that the device replayed.
+    /// Whether the graph that was used last is one that the device replays itself.
     pub(crate) fn replayed(&self) -> bool {
-        self.graphs.last().is_some_and(|graph| matches!(graph.run, Some(Run::Graph(_))))
+        let run = self.graphs.last().and_then(|graph| graph.run.as_ref());
+        run.is_some_and(|run| matches!(run, Run::Graph(graph) if graph.is_hardware()))
     }
 }
 
@@ -183,7 +183,6 @@ impl BlockGraph {
             settings: Vec::new(),
             run: Some(Run::Closure(Box::new(closure))),
             runs: 0,
-            captures: true,
             per_row: Work::default(),
         }
     }
@@ -234,14 +233,12 @@ impl BlockGraph {
         self.runs += 1;
         match self.run.take() {
             Some(Run::Closure(mut closure)) => {
-                if !self.captures || self.runs <= RUNS_BEFORE_CAPTURE {
+                if self.runs <= RUNS_BEFORE_CAPTURE {
                     let block = closure();
                     self.run = Some(Run::Closure(closure));
                     return block;
                 }
-                let graph = capture(device, closure);
-                self.captures = graph.is_hardware();
-                self.run = Some(Run::Graph(Box::new(graph)));
+                self.run = Some(Run::Graph(Box::new(capture(device, closure))));
             }
             run => self.run = run,
         }

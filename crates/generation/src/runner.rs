@@ -71,7 +71,7 @@ impl Runner {
         self.graphs = on.then(graphs);
     }
 
-    /// Whether the device replayed the last block as a graph.
+    /// Whether the graph that was used last is one that the device replays itself.
     pub(crate) fn replayed(&self) -> bool {
         self.graphs.as_ref().is_some_and(BlockGraphs::replayed)
     }

@@ -10,7 +10,7 @@ use block_transformer_files::FileError;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// The metrics of one step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetricsRow {
     /// The step, counted from 1.
     pub step: u64,
@@ -174,10 +174,8 @@ mod tests {
                 grad_norm,
                 tokens,
                 seconds,
-                validation_loss: None,
                 skipped,
-                mfu: None,
-                device_memory: None,
+                ..MetricsRow::default()
             };
             metrics.push(row).unwrap();
         }

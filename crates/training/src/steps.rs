@@ -286,25 +286,14 @@ mod tests {
         let TrainError::NotFinite { step: 1, in_a_row: 1, .. } = error else { panic!("{error}") };
         let text = error.to_string();
         assert!(text.starts_with("step 1: the gradient norm is not finite; there"), "{text}");
-        let (lr, tokens, seconds) = (1e-3, 1, 0.5);
+        let lr = 1e-3;
         for step in 1..=10 {
             let skipped = step > 1;
             if skipped {
                 run.check_skipped(step, bad).unwrap();
             }
             let StepResult { loss, grad_norm } = bad;
-            let row = MetricsRow {
-                step,
-                loss,
-                lr,
-                grad_norm,
-                tokens,
-                seconds,
-                validation_loss: None,
-                skipped,
-                mfu: None,
-                device_memory: None,
-            };
+            let row = MetricsRow { step, loss, lr, grad_norm, skipped, ..MetricsRow::default() };
             run.metrics.push(row).unwrap();
         }
         let text = run.check_skipped(11, bad).unwrap_err().to_string();

@@ -1,15 +1,16 @@
 //! Kernels of the CubeCL backends: CUDA, wgpu, and CubeCL on the processor.
 //!
 //! One implementation for `CubeBackend` serves all of them, with and without fusion. The traits in
-//! [`pieces`] and [`operations`] declare the operations, and [`autodiff`] implements them and their
-//! derivatives. A function here has the name and signature of the function in `lib.rs`. It returns
-//! `None` where a tensor is not on a CubeCL device, because an operation panics on a backend that it
-//! is not declared for.
+//! [`pieces`] and [`operations`] declare the operations, [`backend`] implements them, and [`autodiff`]
+//! has their derivatives. A function here has the name and signature of the function in `lib.rs`. It
+//! returns `None` where a tensor is not on a CubeCL device, because an operation panics on a backend
+//! that it is not declared for.
 //!
 //! On the processor runtime, which spins at barriers, cubes with barriers have one unit.
 
 mod adamw;
 mod autodiff;
+mod backend;
 mod cached_attention;
 mod cached_kernels;
 mod choose;

@@ -80,8 +80,8 @@ pub(crate) fn product<T: Stored>(
     let threads = rayon::current_num_threads();
     let most = size_of_val(weight).div_ceil(TASK_BYTES).clamp(1, 4 * threads);
     let tasks = if most < threads { most } else { most.next_multiple_of(threads) };
-    // whole tiles of four panels
-    let per_task = panels.div_ceil(tasks).next_multiple_of(4);
+    // whole tiles of one row, which have at most eight panels
+    let per_task = panels.div_ceil(tasks).next_multiple_of(8);
     let mut out = Vec::with_capacity(m * n);
     let to = DisjointSlices::spare(&mut out);
     (0..panels.div_ceil(per_task)).into_par_iter().with_max_len(1).for_each(|task| {
