@@ -28,12 +28,23 @@ fn a_path_that_cannot_be_used_is_named_with_its_flag_and_a_remedy() {
     let checkpoint = path.join("run/checkpoints/step-000003");
     std::fs::create_dir(path.join("books")).unwrap();
     std::fs::copy(path.join("text.txt"), path.join("books/1.txt")).unwrap();
+    std::fs::create_dir_all(path.join("beside/config.json")).unwrap();
+    #[cfg(unix)]
+    {
+        let _socket = std::os::unix::net::UnixListener::bind(path.join("socket")).unwrap();
+        fails(
+            path,
+            "export --checkpoint run --out socket",
+            &["--out socket", "not a regular file"],
+        );
+    }
     for (line, says) in [
         ("prepare --corpus text.txt --out text.txt", &["--out text.txt", "another folder"][..]),
         ("eval-pg19 --checkpoint run --books text.txt --out text.txt", &["--out text.txt"]),
         ("eval-pg19 --checkpoint run --books none", &["--books none", "a folder of .txt files"]),
         ("eval-pg19 --checkpoint none --books books", &["--checkpoint none", "a run"]),
         ("export --checkpoint run --out run", &["--out run", "is a folder"]),
+        ("export --checkpoint run --out beside/w", &["beside/config.json", "is a folder"]),
         ("export --checkpoint run --out none/w", &["--out none/w", "does not exist"]),
         ("export --checkpoint run --out config.json", &["--out config.json", "another name"]),
         ("export --checkpoint run --out Tokenizer.json", &["--out Tokenizer.json"]),

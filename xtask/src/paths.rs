@@ -21,10 +21,15 @@ pub(crate) fn cache_folder(flag: &str, path: &Path) -> Result<()> {
     if path.is_dir() { Ok(()) } else { output_folder(flag, path) }
 }
 
-/// Checks that the file `path` can be written: its folder exists, and it is not a folder itself.
+/// Checks that the file `path` can be written: its folder exists, and it is a file or nothing. A new file
+/// replaces what has its name, which must not be a device or a pipe.
 pub(crate) fn output_file(flag: &str, path: &Path) -> Result<()> {
     let shown = path.display();
     ensure!(!path.is_dir(), "{flag} {shown}: is a folder; give the name of a file in it");
+    ensure!(
+        path.is_file() || !path.exists(),
+        "{flag} {shown}: is not a regular file; give the name of another file"
+    );
     let folder = parent(path);
     let folder_shown = folder.display();
     ensure!(

@@ -13,7 +13,8 @@
 //!
 //! # Backends
 //! Each backend has a folder with one function per kernel, of the same name and signature as here.
-//! Only this file chooses between backends. The argument types ([`CausalMask`], [`RotaryAngles`],
+//! Only this file chooses between backends; the code of `recompute.rs` is the same for all, and has
+//! their types. The argument types ([`CausalMask`], [`RotaryAngles`],
 //! [`Indices`]) hold their values on the host and copy them to a device at most once, when a
 //! kernel asks for them; [`TargetScores`] can leave its values on the device.
 

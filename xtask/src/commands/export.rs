@@ -58,6 +58,9 @@ impl Args {
              name, such as model.safetensors",
             BESIDE.join(" and ")
         );
+        for beside in BESIDE {
+            paths::output_file("--out: beside the weights,", &folder.join(beside))?;
+        }
         ensure!(
             !folder.join("manifest.json").exists(),
             "--out {out}: {shown} is a checkpoint, whose files must stay as they are; write to another folder"

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device};
 use serde_json::{Value, json};
 
 use super::logits::{Text, largest_difference, largest_gap};
-use super::table;
+use super::table::table;
 use crate::error::CheckError;
 use crate::result::PartOutput;
 use crate::settings::CheckSettings;

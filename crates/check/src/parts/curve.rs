@@ -6,7 +6,8 @@ use block_transformer_zoo::Precision;
 use burn::tensor::DType;
 use serde_json::json;
 
-use super::{table, training};
+use super::table::table;
+use super::training;
 use crate::error::CheckError;
 use crate::result::PartOutput;
 use crate::settings::CheckSettings;

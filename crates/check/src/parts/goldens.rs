@@ -4,7 +4,7 @@ use block_transformer_parity::{Case, Products, Quantity, compare_products, find_
 use burn::tensor::DType;
 use serde_json::json;
 
-use super::table;
+use super::table::table;
 use crate::error::CheckError;
 use crate::result::PartOutput;
 use crate::settings::CheckSettings;

@@ -3,7 +3,7 @@
 use block_transformer_device::DeviceName;
 use block_transformer_device::probe::CudaParts;
 
-use super::table;
+use super::table::table;
 use crate::doctor::doctor;
 use crate::error::CheckError;
 use crate::examine::{Examined, Wanted};

@@ -7,6 +7,7 @@ mod logits;
 mod machine;
 mod soak;
 mod speed;
+mod table;
 mod training;
 
 use std::path::Path;
@@ -43,15 +44,4 @@ pub fn run_part(
         Part::Train => speed::train(settings)?,
     };
     write(&output_path(dir, part), &output)
-}
-
-/// Returns a Markdown table. The first `words` columns are aligned left, the others right.
-fn table(head: &[&str], words: usize, rows: &[Vec<String>]) -> String {
-    let line = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
-    let rule = (0..head.len()).map(|i| if i < words { "---" } else { "---:" }).collect();
-    let mut text = line(head.to_vec()) + &line(rule);
-    for row in rows {
-        text += &line(row.iter().map(String::as_str).collect());
-    }
-    text
 }

@@ -3,7 +3,8 @@
 use burn::tensor::Device;
 use serde_json::json;
 
-use super::{table, training};
+use super::table::table;
+use super::training;
 use crate::error::CheckError;
 use crate::result::PartOutput;
 use crate::settings::CheckSettings;

@@ -10,7 +10,7 @@ use block_transformer_device::DeviceName;
 use block_transformer_device::probe::{CudaParts, cuda_driver};
 use block_transformer_zoo::{Precision, Preset, preset};
 
-use super::table;
+use super::table::table;
 use crate::error::CheckError;
 use crate::result::PartOutput;
 use crate::settings::CheckSettings;

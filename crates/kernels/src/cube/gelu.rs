@@ -10,15 +10,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Cube};
 use burn::tensor::{DType, Tensor, activation};
 
-use super::{is_cube, multiplies};
-
-/// See [`crate::gelu`].
-pub(crate) fn gelu_in_training<const D: usize>(x: &Tensor<D>, format: DType) -> Option<Tensor<D>> {
-    if !is_cube(x) || !x.is_autodiff() {
-        return None;
-    }
+/// The output for an `x` on a CubeCL device with autodiff. The input is kept in the format `kept`.
+pub(super) fn in_training<const D: usize>(x: &Tensor<D>, kept: DType) -> Option<Tensor<D>> {
     let computed = x.dtype();
-    let kept = if multiplies(&x.device(), format) { format } else { computed };
     let node = x.clone().try_into_primitive::<Autodiff<Cube, NoCheckpointing>>().ok()?.node();
     let x = x.clone().inner();
     let out = activation::gelu(x.clone()).try_into_primitive::<Cube>().ok()?;

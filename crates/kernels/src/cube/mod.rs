@@ -34,7 +34,6 @@ use crate::indices::Indices;
 use crate::optimizer::AdamWStep;
 use crate::rotary::RotaryAngles;
 use adamw::{ELEMENTS_PER_PART, TENSORS_PER_LAUNCH};
-pub(crate) use gelu::gelu_in_training;
 use operations::{InferenceOperations, TrainingOperations};
 
 /// See [`crate::embed`].
@@ -298,6 +297,14 @@ pub(crate) fn choose(
     );
     *block = Tensor::from_dispatch(written);
     Some(Tensor::from_dispatch(ids))
+}
+
+/// See [`crate::gelu`].
+pub(crate) fn gelu_in_training<const D: usize>(x: &Tensor<D>, format: DType) -> Option<Tensor<D>> {
+    if !is_cube(x) || !x.is_autodiff() {
+        return None;
+    }
+    gelu::in_training(x, if multiplies(&x.device(), format) { format } else { x.dtype() })
 }
 
 /// See [`crate::multiplies`].
