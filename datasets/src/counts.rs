@@ -8,20 +8,20 @@ use crate::error::DatasetError;
 use crate::split::Split;
 
 /// The counts of the documents so far.
-pub(crate) struct Counts {
+pub(crate) struct DocumentCounts {
     /// The sizes of the splits, in the order of [`Split::ALL`].
     sizes: [SplitInfo; 2],
     /// Occurrences of each token id in the training documents.
     frequencies: Vec<u64>,
 }
 
-impl Counts {
+impl DocumentCounts {
     /// Creates counts of 0 for ids below `vocab_size`.
     pub(crate) fn new(vocab_size: usize) -> Self {
         Self { sizes: Default::default(), frequencies: vec![0; vocab_size] }
     }
 
-    /// Counts a document of `bytes` bytes, with its EOS.
+    /// DocumentCounts a document of `bytes` bytes, with its EOS.
     pub(crate) fn add(&mut self, split: Split, ids: &[u32], bytes: usize) {
         let size = &mut self.sizes[split as usize];
         size.documents += 1;

@@ -5,7 +5,7 @@ use std::path::Path;
 use block_transformer_text::Tokenizer;
 
 use crate::corpus::{CorpusInfo, PreparedCorpus};
-use crate::counts::Counts;
+use crate::counts::DocumentCounts;
 use crate::error::DatasetError;
 use crate::source::DocumentSource;
 use crate::split::{Split, VALIDATION_SHARE, holdout_interval, split_of};
@@ -63,7 +63,7 @@ struct SplitWriter<'a> {
     fingerprint: u32,
     dir: &'a Path,
     files: [TokenFileWriter; 2],
-    counts: Counts,
+    counts: DocumentCounts,
     /// Documents that are not tokenized yet.
     texts: Vec<String>,
     /// The split of each of `texts`.
@@ -79,7 +79,7 @@ impl<'a> SplitWriter<'a> {
             let path = PreparedCorpus::token_file(dir, split);
             TokenFileWriter::create(&path, vocab_size, fingerprint)
         });
-        let (files, counts) = ([train?, validation?], Counts::new(vocab_size));
+        let (files, counts) = ([train?, validation?], DocumentCounts::new(vocab_size));
         let (texts, splits) = (Vec::new(), Vec::new());
         Ok(Self { tokenizer, fingerprint, dir, files, counts, texts, splits, bytes: 0 })
     }

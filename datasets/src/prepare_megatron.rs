@@ -7,7 +7,7 @@ use block_transformer_files::FileError;
 use block_transformer_text::Tokenizer;
 
 use crate::corpus::{MegatronPair, PreparedCorpus};
-use crate::counts::Counts;
+use crate::counts::DocumentCounts;
 use crate::documents::Documents;
 use crate::error::DatasetError;
 use crate::megatron::MegatronFile;
@@ -31,7 +31,7 @@ pub(crate) fn prepare_megatron(
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let pair = Arc::new(MegatronFile::open(&path)?);
     let vocab_size = tokenizer.vocab_size();
-    let mut counts = Counts::new(vocab_size);
+    let mut counts = DocumentCounts::new(vocab_size);
     let splits = Split::ALL.map(|split| MegatronSplit::new(pair.clone(), VALIDATION_SHARE, split));
     let (mut done, mut ids) = (0, Vec::new());
     for (split, documents) in Split::ALL.into_iter().zip(&splits) {

@@ -59,7 +59,7 @@ struct FamilyCounts {
 /// The counts in a precision.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Counts {
+struct LaunchCounts {
     /// Each part of the attention of a context layer after the first one.
     attention_part: f64,
     /// Each part of the loss after the first one.
@@ -71,15 +71,15 @@ struct Counts {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    f32: Counts,
-    bf16: Counts,
+    f32: LaunchCounts,
+    bf16: LaunchCounts,
 }
 
 /// Returns the counts for models like `config`; `None` if none of its kind was counted.
 fn counts<C: FamilyConfig>(
     config: &C,
     precision: Precision,
-) -> Option<(Stacks, &'static Counts, &'static FamilyCounts)> {
+) -> Option<(Stacks, &'static LaunchCounts, &'static FamilyCounts)> {
     static FILE: LazyLock<File> = LazyLock::new(|| {
         toml::from_str(include_str!("../launches.toml")).expect("a test reads it")
     });

@@ -51,10 +51,10 @@ impl TrainingMemory {
         let parameters = config.num_params() as f64 * F32;
         let stacks = config.stacks();
         let narrow = if shape.is_narrow() { 2.0 * stacks.matrix_params() as f64 } else { 0.0 };
-        let segments = Segments::of(config, shape).0;
+        let segments = ModelParts::of(config, shape).0;
         // the sum over the micro-batches before this one
         let sum = if shape.accumulate > 1 { parameters } else { 0.0 };
-        let of = |(i, segment): (usize, &Segment)| {
+        let of = |(i, segment): (usize, &ModelPart)| {
             let kept: f64 = segments[..=i].iter().map(|segment| segment.kept).sum();
             let widened: f64 = segments[..=i].iter().map(|segment| segment.widened).sum();
             let gradients: f64 = segments[i + 1..].iter().map(|segment| segment.gradient).sum();
@@ -80,7 +80,7 @@ impl TrainingMemory {
 
     /// Bytes of activations that the forward pass of a micro-batch leaves for its backward pass.
     pub fn kept<C: FamilyConfig>(config: &C, shape: TrainingShape) -> f64 {
-        Segments::of(config, shape).0.iter().map(|segment| segment.kept).sum()
+        ModelParts::of(config, shape).0.iter().map(|segment| segment.kept).sum()
     }
 
     /// Returns all bytes.
@@ -130,7 +130,7 @@ fn token_width(stacks: &Stacks) -> usize {
 
 /// A part of the model, in bytes of one micro-batch.
 #[derive(Clone, Copy, Debug, Default)]
-struct Segment {
+struct ModelPart {
     /// Kept from the forward pass to the backward pass.
     kept: f64,
     /// f32 copies of bf16 weights that products keep.
@@ -144,9 +144,9 @@ struct Segment {
 }
 
 /// The parts of a model, in the order of the forward pass.
-struct Segments(Vec<Segment>);
+struct ModelParts(Vec<ModelPart>);
 
-impl Segments {
+impl ModelParts {
     fn of<C: FamilyConfig>(config: &C, shape: TrainingShape) -> Self {
         let stacks = config.stacks();
         let (rows, l) = (shape.batch as f64, stacks.block_length as f64);
@@ -159,7 +159,7 @@ impl Segments {
             holding: shape.holding,
             narrow: shape.is_narrow(),
         };
-        let mut segments = Self(vec![Segment::default()]);
+        let mut segments = Self(vec![ModelPart::default()]);
         if let Some(EmbedderShape { encoder, joined, projection_params }) = stacks.embedder {
             if let Some((stack, positions)) = encoder {
                 let time = positions as f64;
@@ -211,9 +211,9 @@ impl Segments {
             let gradient = if shape.is_narrow() { gradient / 2.0 } else { gradient };
             let input = positions * layers.shape.width as f64 * F32;
             let working = kept + working + widened;
-            Segment { kept: input, working, gradient, ..Segment::default() }
+            ModelPart { kept: input, working, gradient, ..ModelPart::default() }
         } else {
-            Segment { kept, widened, working, gradient, ..Segment::default() }
+            ModelPart { kept, widened, working, gradient, ..ModelPart::default() }
         };
         self.0.extend(std::iter::repeat_n(layer, count));
     }
@@ -225,7 +225,7 @@ impl Segments {
             Holding::Cube => width,
         };
         let kept = positions * values * F32;
-        self.0.push(Segment { kept, ..Segment::default() });
+        self.0.push(ModelPart { kept, ..ModelPart::default() });
     }
 
     /// Adds a product with `params` parameters that keeps `kept` bytes of f32.
@@ -234,7 +234,7 @@ impl Segments {
             if shape.is_narrow() && shape.holding == Holding::Cube { kept / 2.0 } else { kept };
         let (params, working) = (params as f64, kept);
         let (widened, gradient) = (shape.widened(params), params * F32);
-        self.0.push(Segment { kept, widened, working, gradient, ..Segment::default() });
+        self.0.push(ModelPart { kept, widened, working, gradient, ..ModelPart::default() });
     }
 
     /// Adds the token decoder, which writes `blocks` blocks of `l` tokens.
@@ -254,7 +254,7 @@ impl Segments {
                 let inner = 2.0 * stack.kv_values() as f64 / 2.0;
                 let inputs = if shape.is_narrow() { 2.0 * stack.layers as f64 } else { 1.0 };
                 let kept = blocks * states * (inner + inputs * width) * F32;
-                self.0.push(Segment { kept, working: kept, ..Segment::default() });
+                self.0.push(ModelPart { kept, working: kept, ..ModelPart::default() });
                 Kind::T5 { states: token.vectors }
             }
             Conditioning::Prefix | Conditioning::Summation => Kind::NeoX,
@@ -274,12 +274,12 @@ impl Segments {
         // of several parts of the logits, the gradients of the parts before are held
         let before = if rows > chunk { hidden + 2.0 * head } else { 0.0 };
         let copies = if shape.is_narrow() && !tied { 2.0 * head } else { 0.0 };
-        self.0.push(Segment {
+        self.0.push(ModelPart {
             kept: hidden,
             working: before + copies,
             logits: LOGIT_TENSORS * rows.min(chunk) * vocab * F32,
             gradient: head,
-            ..Segment::default()
+            ..ModelPart::default()
         });
         let known: f64 = self.0.iter().map(|segment| segment.gradient).sum();
         self.0[0].gradient = (config.num_params() as f64 * F32 - known).max(0.0);

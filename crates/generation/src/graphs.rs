@@ -74,7 +74,7 @@ pub(crate) struct BlockGraphs {
 
 type Closure = Box<dyn FnMut() -> Tensor<2, Int> + Send>;
 
-enum Run {
+enum BlockRun {
     Closure(Closure),
     /// A device without graphs runs the closure of it again.
     Graph(Box<Graph<Tensor<2, Int>, Closure>>),
@@ -84,17 +84,17 @@ struct BlockGraph {
     rows: usize,
     /// Blocks that a slot may hold, the new one included.
     blocks: usize,
-    inputs: Arc<Mutex<Inputs>>,
+    inputs: Arc<Mutex<BlockInputs>>,
     /// The contents of the settings on the device.
     settings: Vec<Draw>,
     /// `None` only while a capture owns the closure.
-    run: Option<Run>,
+    run: Option<BlockRun>,
     runs: usize,
     per_row: Work,
 }
 
 /// The inputs of a block, in memory that stays the same.
-struct Inputs {
+struct BlockInputs {
     /// Slots, numbers of the last blocks, and their tokens by place: `[2 + block_length, rows]`
     ids: Tensor<2, Int>,
     draws: Draws,
@@ -143,7 +143,7 @@ impl BlockGraphs {
     /// Whether the graph that was used last is one that the device replays itself.
     pub(crate) fn replayed(&self) -> bool {
         let run = self.graphs.last().and_then(|graph| graph.run.as_ref());
-        run.is_some_and(|run| matches!(run, Run::Graph(graph) if graph.is_hardware()))
+        run.is_some_and(|run| matches!(run, BlockRun::Graph(graph) if graph.is_hardware()))
     }
 }
 
@@ -166,7 +166,7 @@ impl BlockGraph {
         sizes: GraphSizes,
     ) -> Self {
         let length = sizes.block_length;
-        let inputs = Inputs {
+        let inputs = BlockInputs {
             ids: Tensor::zeros([2 + length, rows], device),
             draws: Draws::zeros([rows, length], device),
         };
@@ -181,7 +181,7 @@ impl BlockGraph {
             blocks,
             inputs,
             settings: Vec::new(),
-            run: Some(Run::Closure(Box::new(closure))),
+            run: Some(BlockRun::Closure(Box::new(closure))),
             runs: 0,
             per_row: Work::default(),
         }
@@ -232,17 +232,17 @@ impl BlockGraph {
     fn next(&mut self, device: &Device) -> Tensor<2, Int> {
         self.runs += 1;
         match self.run.take() {
-            Some(Run::Closure(mut closure)) => {
+            Some(BlockRun::Closure(mut closure)) => {
                 if self.runs <= RUNS_BEFORE_CAPTURE {
                     let block = closure();
-                    self.run = Some(Run::Closure(closure));
+                    self.run = Some(BlockRun::Closure(closure));
                     return block;
                 }
-                self.run = Some(Run::Graph(Box::new(capture(device, closure))));
+                self.run = Some(BlockRun::Graph(Box::new(capture(device, closure))));
             }
             run => self.run = run,
         }
-        let Some(Run::Graph(graph)) = &mut self.run else {
+        let Some(BlockRun::Graph(graph)) = &mut self.run else {
             unreachable!("a closure was either run or captured")
         };
         // SAFETY: the closure owns the decoding state and the inputs, so that all memory of the graph
@@ -252,7 +252,7 @@ impl BlockGraph {
     }
 }
 
-impl Inputs {
+impl BlockInputs {
     /// Appends the last blocks and decodes the next ones, `[rows, block_length]`. A slot holds at most
     /// `blocks` blocks.
     fn block(&self, decoding: &mut dyn BlockDecoding, blocks: usize) -> Tensor<2, Int> {

@@ -34,7 +34,7 @@ where
 {
     let mut inputs = vec![x.clone().into_dispatch()];
     inputs.extend(others.iter().cloned().map(Tensor::into_dispatch));
-    layer.visit(&mut Collect(&mut inputs));
+    layer.visit(&mut CollectParameters(&mut inputs));
     if !x.is_tracked() || inputs.len() > MOST_INPUTS {
         return None;
     }
@@ -46,10 +46,11 @@ where
         #[allow(unreachable_patterns, reason = "a build may have these two backends only")]
         _ => return None,
     };
-    let segment = Segment { layer: layer.clone().map(&mut Untrack), forward, others: others.len() };
+    let layer =
+        RecomputedLayer { layer: layer.clone().map(&mut Untrack), forward, others: others.len() };
     let others = others.iter().cloned().map(untracked).collect();
-    let out = (segment.forward)(&segment.layer, untracked(x.clone()), others);
-    record(inputs, out.into_dispatch(), Arc::new(segment)).map(Tensor::from_dispatch)
+    let out = (layer.forward)(&layer.layer, untracked(x.clone()), others);
+    record(inputs, out.into_dispatch(), Arc::new(layer)).map(Tensor::from_dispatch)
 }
 
 /// `x` on its autodiff device, outside every graph.
@@ -57,9 +58,9 @@ fn untracked<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_inner(x.inner())
 }
 
-struct Collect<'a>(&'a mut Vec<DispatchTensor>);
+struct CollectParameters<'a>(&'a mut Vec<DispatchTensor>);
 
-impl ModuleVisitor for Collect<'_> {
+impl ModuleVisitor for CollectParameters<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.0.push(param.val().into_dispatch());
     }
@@ -86,19 +87,19 @@ impl<I: Iterator<Item = DispatchTensor>> ModuleMapper for Replace<I> {
 }
 
 /// A layer with untracked parameters, and its forward pass.
-struct Segment<M, F> {
+struct RecomputedLayer<M, F> {
     layer: M,
     forward: F,
     /// Inputs besides the hidden states.
     others: usize,
 }
 
-trait Run: Send + Sync {
+trait RunAgain: Send + Sync {
     /// Runs the layer on its inputs and parameters, in this order.
     fn run(&self, inputs: Vec<DispatchTensor>) -> DispatchTensor;
 }
 
-impl<M, F> Run for Segment<M, F>
+impl<M, F> RunAgain for RecomputedLayer<M, F>
 where
     M: Module + Sync,
     F: Fn(&M, Tensor<3>, Vec<Tensor<4>>) -> Tensor<3> + Send + Sync,
@@ -112,11 +113,11 @@ where
     }
 }
 
-/// Adds `out`, the output of `segment` for `inputs`, to the graph of `inputs`.
+/// Adds `out`, the output of `layer` for `inputs`, to the graph of `inputs`.
 fn record<B: Backend>(
     inputs: Vec<DispatchTensor>,
     out: DispatchTensor,
-    segment: Arc<dyn Run>,
+    layer: Arc<dyn RunAgain>,
 ) -> Option<DispatchTensor>
 where
     DispatchTensor: DispatchKindConversion<Autodiff<B>>,
@@ -127,7 +128,7 @@ where
     // constants in place of the parents that there are not
     nodes.resize_with(MOST_INPUTS, || Autodiff::<B>::from_inner(out.clone()).node());
     let inputs = inputs.into_iter().map(|input| input.into_primitive()).collect();
-    let state = State::<B> { inputs, segment };
+    let state = Kept::<B> { inputs, layer };
     let out = match Recomputed
         .prepare::<NoCheckpointing>(nodes.try_into().ok()?)
         .compute_bound()
@@ -159,14 +160,14 @@ struct Recomputed;
 
 /// What a layer keeps for its backward pass.
 #[derive(Clone)]
-struct State<B: Backend> {
+struct Kept<B: Backend> {
     inputs: Vec<FloatTensor<B>>,
-    segment: Arc<dyn Run>,
+    layer: Arc<dyn RunAgain>,
 }
 
-impl<B: Backend> fmt::Debug for State<B> {
+impl<B: Backend> fmt::Debug for Kept<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("inputs", &self.inputs).finish_non_exhaustive()
+        f.debug_struct("Kept").field("inputs", &self.inputs).finish_non_exhaustive()
     }
 }
 
@@ -174,7 +175,7 @@ impl<B: Backend> Backward<B, MOST_INPUTS> for Recomputed
 where
     DispatchTensor: DispatchKindConversion<Autodiff<B>>,
 {
-    type State = State<B>;
+    type State = Kept<B>;
 
     fn backward(
         self,
@@ -182,14 +183,14 @@ where
         grads: &mut Gradients,
         _: &mut Checkpointer,
     ) {
-        let State { inputs, segment } = ops.state;
+        let Kept { inputs, layer } = ops.state;
         let d_out = grads.consume::<B>(&ops.node);
         let leaf = |(input, parent): (FloatTensor<B>, &Option<_>)| {
             let leaf = Autodiff::<B>::from_inner(input);
             if parent.is_some() { leaf.require_grad() } else { leaf }
         };
         let leaves: Vec<_> = inputs.into_iter().zip(&ops.parents).map(leaf).collect();
-        let out = segment.run(leaves.iter().cloned().map(to_dispatch::<B>).collect());
+        let out = layer.run(leaves.iter().cloned().map(to_dispatch::<B>).collect());
         let out = from_dispatch::<B>(out).expect("a layer keeps its backend");
         // the gradient of this sum with respect to `out` is `d_out`, in all bits
         let sum = Autodiff::<B>::float_mul(out, Autodiff::<B>::from_inner(d_out));

@@ -9,7 +9,7 @@ use crate::model::BlockTransformer;
 use crate::token_block::{TokenBlock, TokenCache};
 
 /// A model with its caches and the block in progress.
-pub(crate) struct DecodingState {
+pub(crate) struct BlockDecodingState {
     model: BlockTransformer,
     /// Caches of the block decoder by slot, `e` positions per block.
     blocks: StackCache,
@@ -20,7 +20,7 @@ pub(crate) struct DecodingState {
     work: Work,
 }
 
-impl DecodingState {
+impl BlockDecodingState {
     pub(crate) fn new(mut model: BlockTransformer, room: CacheRoom, device: &Device) -> Self {
         let CacheRoom { slots, blocks, format } = room;
         let positions = blocks * model.config.embeddings_per_block();
@@ -36,7 +36,7 @@ impl DecodingState {
     }
 }
 
-impl BlockDecoding for DecodingState {
+impl BlockDecoding for BlockDecodingState {
     fn append(&mut self, ids: Tensor<3, Int>, is_token: &PaddingMask, at: &Positions) -> Tensor<3> {
         let ([rows, n, _], e) = (ids.dims(), self.model.config.embeddings_per_block());
         self.work.block.add(rows * n * e, rows * e);

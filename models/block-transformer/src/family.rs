@@ -8,7 +8,7 @@ use block_transformer_layers::{Init, int_tensor};
 use burn::tensor::{Device, Tensor};
 
 use crate::config::BlockTransformerConfig;
-use crate::decoding::DecodingState;
+use crate::decoding::BlockDecodingState;
 use crate::embedder::Embedder;
 use crate::model::BlockTransformer;
 use crate::token_decoder::TokenDecoder;
@@ -64,6 +64,6 @@ impl Family for BlockTransformer {
     }
 
     fn decoder(&self, room: CacheRoom, device: &Device) -> Box<dyn BlockDecoding> {
-        Box::new(DecodingState::new(self.clone(), room, device))
+        Box::new(BlockDecodingState::new(self.clone(), room, device))
     }
 }

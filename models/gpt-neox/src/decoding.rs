@@ -7,14 +7,14 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::model::GptNeoX;
 
 /// A model with its caches by slot, one position per token.
-pub(crate) struct DecodingState {
+pub(crate) struct TokenDecodingState {
     model: GptNeoX,
     cache: StackCache,
     device: Device,
     work: Work,
 }
 
-impl DecodingState {
+impl TokenDecodingState {
     pub(crate) fn new(mut model: GptNeoX, room: CacheRoom, device: &Device) -> Self {
         let CacheRoom { slots, blocks, format } = room;
         model.stack = model.stack.with_positions(blocks);
@@ -23,7 +23,7 @@ impl DecodingState {
     }
 }
 
-impl BlockDecoding for DecodingState {
+impl BlockDecoding for TokenDecodingState {
     fn append(&mut self, ids: Tensor<3, Int>, _: &PaddingMask, at: &Positions) -> Tensor<3> {
         let ([rows, n, _], stack) = (ids.dims(), &self.model.stack);
         self.work.token.add(rows * n, rows);

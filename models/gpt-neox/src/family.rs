@@ -6,7 +6,7 @@ use block_transformer_layers::{Init, int_tensor};
 use burn::tensor::{Device, Tensor};
 
 use crate::config::GptNeoXConfig;
-use crate::decoding::DecodingState;
+use crate::decoding::TokenDecodingState;
 use crate::model::GptNeoX;
 
 impl Family for GptNeoX {
@@ -50,6 +50,6 @@ impl Family for GptNeoX {
     }
 
     fn decoder(&self, room: CacheRoom, device: &Device) -> Box<dyn BlockDecoding> {
-        Box::new(DecodingState::new(self.clone(), room, device))
+        Box::new(TokenDecodingState::new(self.clone(), room, device))
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn in_training<const D: usize>(x: &Tensor<D>, kept: DType) -> Option<
     let node = x.clone().try_into_primitive::<Autodiff<Cube, NoCheckpointing>>().ok()?.node();
     let x = x.clone().inner();
     let out = activation::gelu(x.clone()).try_into_primitive::<Cube>().ok()?;
-    let state = Input { x: x.cast(kept).try_into_primitive::<Cube>().ok()?, computed };
+    let state = GeluInput { x: x.cast(kept).try_into_primitive::<Cube>().ok()?, computed };
     let out = match Gelu::<D>.prepare::<NoCheckpointing>([node]).compute_bound().stateful() {
         OpsKind::Tracked(prep) => prep.finish(state, out),
         OpsKind::UnTracked(prep) => prep.finish(out),
@@ -29,17 +29,17 @@ struct Gelu<const D: usize>;
 
 /// What the backward pass needs.
 #[derive(Clone, Debug)]
-struct Input {
+struct GeluInput {
     x: FloatTensor<Cube>,
     /// The format of the gradient.
     computed: DType,
 }
 
 impl<const D: usize> Backward<Cube, 1> for Gelu<D> {
-    type State = Input;
+    type State = GeluInput;
 
-    fn backward(self, ops: Ops<Input, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let Input { x, computed } = ops.state;
+    fn backward(self, ops: Ops<GeluInput, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let GeluInput { x, computed } = ops.state;
         unary::<Cube, _>(ops.parents, ops.node, grads, |d_out| {
             let x = Tensor::<D>::from_primitive::<Cube>(x).cast(computed);
             let d_out = Tensor::<D>::from_primitive::<Cube>(d_out);
