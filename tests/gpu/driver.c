@@ -58,6 +58,8 @@ static int number(const char *k, int d) {
   const char *s = getenv(k);
   return s ? atoi(s) : d;
 }
+/* DRY_CUDA_MIB=N: the memory of a device, which allocations cannot exceed */
+static long long memory(void) { return (long long)number("DRY_CUDA_MIB", 80 << 10) << 20; }
 R cuDeviceGet(int *d, int i) {
   *d = i;
   return i < number("DRY_CUDA_DEVICES", 1) ? 0 : 101;
@@ -71,7 +73,7 @@ R cuDeviceGetName(char *s, int n, int d) {
   OK;
 }
 R cuDeviceTotalMem_v2(size_t *b, int d) {
-  *b = 80ull << 30;
+  *b = memory();
   OK;
 }
 R cuDeviceGetPCIBusId(char *s, int n, int d) {
@@ -133,7 +135,7 @@ R cuCtxGetStreamPriorityRange(int *l, int *g) {
 }
 R cuCtxEnablePeerAccess(H c, unsigned f) { OK; }
 R cuMemGetInfo_v2(size_t *f, size_t *t) {
-  *t = 80ull << 30;
+  *t = memory();
   *f = *t - live_bytes;
   OK;
 }
@@ -145,21 +147,24 @@ static void note(size_t n) {
   while (l > p && !atomic_compare_exchange_weak(&peak_bytes, &p, l))
     ;
 }
+/* aligned to 512 bytes; the size and the address for `free` are kept in front. Memory that nobody
+ * writes takes no room, so that a run may "allocate" more than the machine has */
 R cuMemAlloc_v2(P *p, size_t n) {
-  size_t *q = NULL;
-  if (posix_memalign((void **)&q, 512, n + 512))
+  char *all = live_bytes + (long long)n > memory() ? NULL : calloc(1, n + 1024);
+  if (!all)
     return 2;
-  memset(q, 0, n + 512);
-  q[0] = n;
+  size_t *q = (size_t *)(((uintptr_t)all + 1023) / 512 * 512);
+  q[-1] = n;
+  q[-2] = (size_t)(uintptr_t)all;
   note(n);
-  *p = (P)(uintptr_t)((char *)q + 512);
+  *p = (P)(uintptr_t)q;
   OK;
 }
 R cuMemFree_v2(P p) {
   if (p) {
-    size_t *q = (size_t *)(uintptr_t)(p - 512);
-    live_bytes -= q[0];
-    free(q);
+    size_t *q = (size_t *)(uintptr_t)p;
+    live_bytes -= q[-1];
+    free((void *)(uintptr_t)q[-2]);
   }
   OK;
 }

@@ -27,6 +27,7 @@ mod progress;
 use std::process::ExitCode;
 
 use block_transformer_device::keep_freed_memory;
+use block_transformer_training::is_out_of_memory;
 use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
 
 /// Train, run, evaluate, import and export Block Transformers and vanilla transformers.
@@ -42,6 +43,7 @@ const STACK: usize = 8 << 20;
 
 fn main() -> ExitCode {
     keep_freed_memory();
+    hide_caught_panics();
     let command = parsed().command;
     // The command runs on a thread of the pool, which starts its share of a parallel operation at
     // once. Any other thread would first wake a thread of the pool, and then wait to be woken.
@@ -53,6 +55,16 @@ fn main() -> ExitCode {
     let Some(error) = output::failure() else { return code };
     note!("error: cannot write to stdout: {error}; send the output to another place");
     ExitCode::FAILURE
+}
+
+/// Keeps quiet about the panics that training turns into errors.
+fn hide_caught_panics() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !is_out_of_memory(panic.payload()) {
+            hook(panic);
+        }
+    }));
 }
 
 /// Parses the command line.

@@ -13,8 +13,22 @@ pub enum Holding {
     /// bf16 are kept in f32. Measured.
     Flex,
     /// CubeCL: kernels for self-attention and layer norm. Operands of products in bf16, and the input of
-    /// GELU, are kept in bf16. What the forward pass leaves is measured, the peak of a step predicted.
+    /// GELU, are kept in bf16. Measured with a driver that computes nothing.
     Cube,
+}
+
+/// The share of a GPU's memory that a plan fills. Fragments of CubeCL's pools and the context of the
+/// driver take the rest. On the driver that computes nothing, 0.92 was enough (docs/gpu.md).
+const USABLE: f64 = 0.85;
+
+impl Holding {
+    /// Returns the bytes of `memory` bytes of a device that tensors can fill.
+    pub fn usable(self, memory: f64) -> f64 {
+        match self {
+            Self::Flex => memory,
+            Self::Cube => USABLE * memory,
+        }
+    }
 }
 
 impl From<DeviceName> for Holding {

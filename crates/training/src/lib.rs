@@ -40,6 +40,7 @@ pub use batch::{WindowBatcher, token_batch};
 pub use collective::{CollectiveReduce, NoCollectives};
 pub use config::TrainConfig;
 pub use error::TrainError;
+pub use memory::is_out_of_memory;
 pub use metrics::MetricsRow;
 pub use reading::ReadPolicy;
 pub use reduce::{HostReduce, Reduce, ReduceError};

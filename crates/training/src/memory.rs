@@ -50,7 +50,8 @@ impl TrainConfig {
         let shape = self.memory_shape();
         // the present micro-batch did not fit, whatever the formula says
         let present = SMALLER * TrainingMemory::new(model, shape).total();
-        let bytes = memory.map_or(present, |memory| present.min(memory as f64));
+        let usable = memory.map(|memory| shape.holding.usable(memory as f64));
+        let bytes = usable.map_or(present, |usable| present.min(usable));
         let per_device = TrainingMemory::largest_batch(model, shape, bytes, shape.batch - 1)?;
         Some(if shape.batch == self.batch {
             per_device
@@ -84,7 +85,9 @@ pub(crate) fn catch<T>(compute: impl FnOnce() -> T) -> Result<T, OutOfMemory> {
         .map_err(|panic| if is_out_of_memory(&*panic) { OutOfMemory } else { resume_unwind(panic) })
 }
 
-fn is_out_of_memory(panic: &(dyn Any + Send)) -> bool {
+/// Returns whether `panic`, the payload of a panic, reports that a device is out of memory. A run turns such a
+/// panic into an error, so that a panic hook need not print it.
+pub fn is_out_of_memory(panic: &(dyn Any + Send)) -> bool {
     /// Parts of the messages of CubeCL, of CUDA and of wgpu.
     const MESSAGES: [&str; 6] = [
         "out of device memory",

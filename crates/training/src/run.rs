@@ -243,12 +243,13 @@ impl TrainingRun {
         TrainingMemory::new(&self.model, self.config.memory_shape())
     }
 
-    /// The largest micro-batch of a device with which a step fits into `bytes` by the formula; `None` if
-    /// not even one sequence fits.
-    pub fn largest_batch(&self, bytes: u64) -> Option<usize> {
+    /// The largest micro-batch of a device of `memory` bytes with which a step fits into
+    /// [what tensors can fill](block_transformer_cost::Holding::usable) by the formula; `None` if not even one sequence fits.
+    pub fn largest_batch(&self, memory: u64) -> Option<usize> {
         let most = TrainConfig::MAX_BATCH_TOKENS / self.config.context;
         let shape = self.config.memory_shape();
-        TrainingMemory::largest_batch(&self.model, shape, bytes as f64, most)
+        let bytes = shape.holding.usable(memory as f64);
+        TrainingMemory::largest_batch(&self.model, shape, bytes, most)
     }
 
     /// Why the gradients of several devices are summed in the memory of the process; `None` if the

@@ -127,8 +127,8 @@ impl TrainingRun {
         }
     }
 
-    /// Reports a step that took `seconds`, with the memory of the device after it, and with its validation and checkpoint. Returns whether early
-    /// stopping ends the run.
+    /// Reports a step that took `seconds`, with the memory of the device after it, and with its
+    /// validation and checkpoint. Returns whether early stopping ends the run.
     fn finish_step(
         &mut self,
         &QueuedStep { step, lr, tokens }: &QueuedStep,
@@ -180,7 +180,7 @@ impl TrainingRun {
                 remaining: self.speed.remaining(steps - step),
             }));
         }
-        row.validation_loss = self.validates(step).then(|| self.validate());
+        row.validation_loss = self.validates(step).then(|| self.validate()).transpose()?;
         row.seconds = self.state.seconds;
         let lower = |loss: &f64| {
             loss.is_finite() && self.state.best.is_none_or(|(_, lowest)| *loss < lowest)
@@ -221,14 +221,15 @@ impl TrainingRun {
         (first..first + k).map(|i| self.train.batch(i, self.config.batch)).collect()
     }
 
-    fn validate(&mut self) -> f64 {
+    fn validate(&mut self) -> Result<f64, TrainError> {
         let begun = Instant::now();
         let (windows, batch) = (self.config.validation_windows, self.config.batch);
-        let loss = self.trainer().validate(&self.validation, windows, batch);
+        let loss = memory::catch(|| self.trainer().validate(&self.validation, windows, batch))
+            .map_err(|OutOfMemory| self.out_of_memory(self.state.step))?;
         self.state.seconds += begun.elapsed().as_secs_f64();
         self.state.validation_loss = Some(loss);
         (self.observer)(&RunEvent::Validation { step: self.state.step, loss });
-        loss
+        Ok(loss)
     }
 
     /// Copies the checkpoint of the last step from the device, and begins to write it.

@@ -127,7 +127,7 @@ pub(super) fn planned(presets: &[&Preset], machine: &Machine, processor: bool) -
         let largest = |recompute| {
             let most = TrainConfig::MAX_BATCH_TOKENS / context;
             let shape = shape(1, recompute);
-            TrainingMemory::largest_batch(model, shape, machine.memory, most)
+            TrainingMemory::largest_batch(model, shape, holding.usable(machine.memory), most)
                 .map_or("none".into(), |batch| batch.to_string())
         };
         let memory = of(false);
