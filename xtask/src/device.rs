@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use block_transformer_device::{DeviceError, DeviceName};
 use block_transformer_weights::FloatFormat;
 use block_transformer_zoo::Precision;
+use block_transformer_zoo::family::MatrixFormat;
 use burn::tensor::{DType, Device};
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::{Arg, Command};
@@ -64,9 +65,9 @@ pub(crate) fn open(name: DeviceName) -> Result<Device> {
 /// `--weights` and `--cache`.
 #[derive(clap::Args, Clone, Copy)]
 pub(crate) struct StorageFlags {
-    /// Storage format of the matrices: f32, or bf16 with half the memory traffic
-    #[arg(long, value_name = "FORMAT", value_parser = stored(), default_value = "f32")]
-    weights: FloatFormat,
+    /// Storage format of the matrices: f32, bf16 with half the memory traffic, or int8 with a quarter
+    #[arg(long, value_name = "FORMAT", value_parser = matrices(), default_value = "f32")]
+    weights: MatrixFormat,
     /// Storage format of keys and values: f32, or bf16 with half the memory
     #[arg(long, value_name = "FORMAT", value_parser = stored(), default_value = "f32")]
     cache: FloatFormat,
@@ -75,26 +76,46 @@ pub(crate) struct StorageFlags {
 impl StorageFlags {
     /// The precision of a model stored like this.
     pub(crate) fn precision(self) -> Precision {
-        Precision::of(self.weights == FloatFormat::Bf16, self.cache == FloatFormat::Bf16)
+        Precision::of(self.weights, self.cache == FloatFormat::Bf16)
     }
 
     /// Checks that `device` has the formats.
     pub(crate) fn check(self, name: DeviceName, device: &Device) -> Result<()> {
-        for (flag, format) in [("weights", self.weights), ("cache", self.cache)] {
-            ensure!(
-                device.supports_dtype(DType::from(format)),
-                "--{flag} {format}: --device {name} has no {format}; use f32, or --device flex"
-            );
-        }
+        let (weights, cache) = (self.weights, self.cache);
+        let has_weights = match weights {
+            MatrixFormat::Int8 => name == DeviceName::Flex,
+            format => device.supports_dtype(DType::from(format)),
+        };
+        ensure!(
+            has_weights,
+            "--weights {weights}: --device {name} has no products with {weights}; use f32, or --device flex"
+        );
+        ensure!(
+            device.supports_dtype(DType::from(cache)),
+            "--cache {cache}: --device {name} has no {cache}; use f32, or --device flex"
+        );
         Ok(())
     }
 }
 
-/// Parses a format of `--weights` or `--cache`.
-fn stored() -> impl TypedValueParser<Value = FloatFormat> {
-    // the alias is the older name of the format of weights
-    let formats = [PossibleValue::new("f32"), PossibleValue::new("bf16").alias("bf16-weights")];
+/// Parses a format of `--weights`.
+fn matrices() -> impl TypedValueParser<Value = MatrixFormat> {
+    // the alias is an older name
+    let formats = [
+        PossibleValue::new("f32"),
+        PossibleValue::new("bf16").alias("bf16-weights"),
+        PossibleValue::new("int8"),
+    ];
     PossibleValuesParser::new(formats).map(|name| match name.as_str() {
+        "f32" => MatrixFormat::F32,
+        "int8" => MatrixFormat::Int8,
+        _ => MatrixFormat::Bf16,
+    })
+}
+
+/// Parses a format of `--cache`.
+fn stored() -> impl TypedValueParser<Value = FloatFormat> {
+    PossibleValuesParser::new(["f32", "bf16"]).map(|name| match name.as_str() {
         "f32" => FloatFormat::F32,
         _ => FloatFormat::Bf16,
     })

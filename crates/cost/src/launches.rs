@@ -8,7 +8,7 @@
 use std::sync::LazyLock;
 
 use block_transformer_family::{
-    BLOCK_FAMILY, Conditioning, FamilyConfig, FloatFormat, Precision, Stacks,
+    BLOCK_FAMILY, Conditioning, FamilyConfig, MatrixFormat, Precision, Stacks,
 };
 use serde::Deserialize;
 
@@ -84,8 +84,8 @@ fn counts<C: FamilyConfig>(
         toml::from_str(include_str!("../launches.toml")).expect("a test reads it")
     });
     let counts = match precision.matrices() {
-        FloatFormat::F32 => &FILE.f32,
-        FloatFormat::Bf16 | FloatFormat::F16 => &FILE.bf16,
+        MatrixFormat::F32 => &FILE.f32,
+        MatrixFormat::Bf16 | MatrixFormat::Int8 => &FILE.bf16,
     };
     let stacks = config.stacks();
     let counted = match (config.family(), stacks.token, stacks.embedder) {

@@ -13,8 +13,7 @@ pub struct Sizes {
 
 impl From<&Machine> for Sizes {
     fn from(machine: &Machine) -> Self {
-        let [weights, values] = [machine.precision.matrices(), machine.precision.values()]
-            .map(|format| format.bytes() as f64);
-        Self { weights, values }
+        let (weights, values) = (machine.precision.matrices(), machine.precision.values());
+        Self { weights: weights.bytes() as f64, values: values.bytes() as f64 }
     }
 }

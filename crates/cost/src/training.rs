@@ -1,6 +1,6 @@
 //! The predicted speed of training on a GPU.
 
-use block_transformer_family::{FamilyConfig, FloatFormat};
+use block_transformer_family::{FamilyConfig, MatrixFormat};
 
 use crate::cost::{Cost, Phases};
 use crate::launches::step_launches;
@@ -101,7 +101,7 @@ fn phases<C: FamilyConfig>(config: &C, machine: &Machine, step: TrainingStep) ->
     // a token has the same products as in decoding, after half of the context on average; keys and
     // values are activations
     let forward = decode(config, 1, step.context / 2, values).0;
-    let casts = if machine.precision.matrices() == FloatFormat::F32 { 1.0 } else { CASTS };
+    let casts = if machine.precision.matrices() == MatrixFormat::F32 { 1.0 } else { CASTS };
     let layers = forward.into_iter().map(|cost| Cost {
         weights: 0.0,
         caches: 0.0,

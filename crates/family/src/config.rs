@@ -48,7 +48,8 @@ pub trait FamilyConfig: PublishedNames + Clone + Debug + PartialEq + Send + Sync
         self.stacks().vocab_size
     }
 
-    /// Bytes of the parameters when they are stored in `precision`.
+    /// Bytes of the parameters when they are stored in `precision`. The scales of integers are not counted: 4
+    /// bytes per column of a matrix.
     fn weight_bytes(&self, precision: Precision) -> u64 {
         let (all, in_matrices) = (self.num_params() as u64, self.stacks().matrix_params() as u64);
         (all - in_matrices) * FloatFormat::F32.bytes() as u64

@@ -19,5 +19,5 @@ pub use decoding::{BlockDecoding, CacheRoom, PositionCounts, Work};
 pub use model::Family;
 pub use module_path::{LinearLayer, ModulePath};
 pub use names::{PublishedNames, rename};
-pub use precision::{FloatFormat, ParsePrecisionError, Precision};
+pub use precision::{FloatFormat, MatrixFormat, ParsePrecisionError, Precision};
 pub use stacks::{Conditioning, EmbedderShape, StackShape, Stacks, TokenDecoderShape};

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor};
 use crate::batch::{Continuations, TokenBatch, TokenLosses};
 use crate::config::FamilyConfig;
 use crate::decoding::{BlockDecoding, CacheRoom};
-use crate::precision::{self, FloatFormat, Precision};
+use crate::precision::{self, Precision};
 
 /// A language model of a family.
 pub trait Family: Module + 'static {
@@ -38,12 +38,11 @@ pub trait Family: Module + 'static {
     fn decoder(&self, room: CacheRoom, device: &Device) -> Box<dyn BlockDecoding>;
 
     /// The model with its weights stored in `precision`, for inference. With bf16, decoding a token
-    /// reads half the bytes. burn's ndarray backend has no bf16.
+    /// reads half the bytes, with integers a quarter. burn's ndarray backend has no bf16. Only burn-flex has
+    /// products with integers, for matrices whose number of columns is a multiple of 16; other matrices stay
+    /// f32. With integers, the model is [`prepared`](Self::prepared).
     fn with_precision(self, precision: Precision) -> Self {
-        match precision.matrices() {
-            FloatFormat::F32 => self,
-            format => precision::with_matrices(self, format),
-        }
+        precision::with_matrices(self, precision.matrices())
     }
 
     /// The model with the matrices of its linear layers in the layout that the device multiplies

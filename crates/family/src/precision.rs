@@ -3,14 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use block_transformer_layers::pack;
+use block_transformer_layers::{pack, quantize};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::module_path::ModulePath;
 
-/// The float formats in which a model is stored. Sums, norms, softmax and losses are f32 in each.
+/// The formats in which a model is stored. Sums, norms, softmax and losses are f32 in each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
@@ -25,28 +25,42 @@ pub enum Precision {
     /// The operands of matrix products in bf16. In training, weights are still stored in f32 and cast
     /// for each product. In inference, the matrices of linear layers and the KV caches are bf16.
     Bf16,
+    /// The matrices of linear layers as integers of 8 bits with a scale per column; the rest like
+    /// [`Bf16Weights`](Self::Bf16Weights). For inference on burn-flex.
+    Int8Weights,
+    /// Like [`Int8Weights`](Self::Int8Weights), with KV caches in bf16.
+    Int8WeightsBf16Cache,
 }
 
 impl Precision {
     /// Every precision.
-    pub const ALL: [Self; 4] = [Self::F32, Self::Bf16Weights, Self::Bf16Cache, Self::Bf16];
+    pub const ALL: [Self; 6] = [
+        Self::F32,
+        Self::Bf16Weights,
+        Self::Bf16Cache,
+        Self::Bf16,
+        Self::Int8Weights,
+        Self::Int8WeightsBf16Cache,
+    ];
 
-    /// The precision with the matrices of linear layers in bf16 if `weights`, and KV caches in bf16 if
-    /// `cache`.
-    pub fn of(weights: bool, cache: bool) -> Self {
-        match (weights, cache) {
-            (false, false) => Self::F32,
-            (true, false) => Self::Bf16Weights,
-            (false, true) => Self::Bf16Cache,
-            (true, true) => Self::Bf16,
+    /// The precision with the matrices of linear layers in `matrices`, and KV caches in bf16 if `bf16_cache`.
+    pub fn of(matrices: MatrixFormat, bf16_cache: bool) -> Self {
+        match (matrices, bf16_cache) {
+            (MatrixFormat::F32, false) => Self::F32,
+            (MatrixFormat::F32, true) => Self::Bf16Cache,
+            (MatrixFormat::Bf16, false) => Self::Bf16Weights,
+            (MatrixFormat::Bf16, true) => Self::Bf16,
+            (MatrixFormat::Int8, false) => Self::Int8Weights,
+            (MatrixFormat::Int8, true) => Self::Int8WeightsBf16Cache,
         }
     }
 
     /// The format of the matrices of linear layers.
-    pub fn matrices(self) -> FloatFormat {
+    pub fn matrices(self) -> MatrixFormat {
         match self {
-            Self::F32 | Self::Bf16Cache => FloatFormat::F32,
-            Self::Bf16Weights | Self::Bf16 => FloatFormat::Bf16,
+            Self::F32 | Self::Bf16Cache => MatrixFormat::F32,
+            Self::Bf16Weights | Self::Bf16 => MatrixFormat::Bf16,
+            Self::Int8Weights | Self::Int8WeightsBf16Cache => MatrixFormat::Int8,
         }
     }
 
@@ -54,8 +68,8 @@ impl Precision {
     /// matrices of linear layers are f32.
     pub fn values(self) -> FloatFormat {
         match self {
-            Self::F32 | Self::Bf16Weights => FloatFormat::F32,
-            Self::Bf16Cache | Self::Bf16 => FloatFormat::Bf16,
+            Self::F32 | Self::Bf16Weights | Self::Int8Weights => FloatFormat::F32,
+            Self::Bf16Cache | Self::Bf16 | Self::Int8WeightsBf16Cache => FloatFormat::Bf16,
         }
     }
 }
@@ -67,6 +81,8 @@ impl fmt::Display for Precision {
             Self::Bf16Weights => "bf16-weights",
             Self::Bf16Cache => "bf16-cache",
             Self::Bf16 => "bf16",
+            Self::Int8Weights => "int8-weights",
+            Self::Int8WeightsBf16Cache => "int8-weights-bf16-cache",
         })
     }
 }
@@ -80,6 +96,8 @@ impl FromStr for Precision {
             "bf16-weights" => Ok(Self::Bf16Weights),
             "bf16-cache" => Ok(Self::Bf16Cache),
             "bf16" => Ok(Self::Bf16),
+            "int8-weights" => Ok(Self::Int8Weights),
+            "int8-weights-bf16-cache" => Ok(Self::Int8WeightsBf16Cache),
             _ => Err(ParsePrecisionError(text.into())),
         }
     }
@@ -87,8 +105,53 @@ impl FromStr for Precision {
 
 /// A text that names no [`Precision`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a precision; use `f32`, `bf16-weights`, `bf16-cache` or `bf16`")]
+#[error(
+    "`{0}` is not a precision; use `f32`, `bf16-weights`, `bf16-cache`, `bf16`, `int8-weights` or `int8-weights-bf16-cache`"
+)]
 pub struct ParsePrecisionError(pub String);
+
+/// A format of the matrices of linear layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MatrixFormat {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// Integers from -127 to 127 with an f32 scale per column.
+    Int8,
+}
+
+impl MatrixFormat {
+    /// Bytes per value, without scales.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+}
+
+impl fmt::Display for MatrixFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+impl From<MatrixFormat> for DType {
+    fn from(format: MatrixFormat) -> Self {
+        match format {
+            MatrixFormat::F32 => Self::F32,
+            MatrixFormat::Bf16 => Self::BF16,
+            MatrixFormat::Int8 => Self::I8,
+        }
+    }
+}
 
 /// A float format of stored values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,50 +196,32 @@ impl From<FloatFormat> for DType {
     }
 }
 
-/// `model` with the matrices of its linear layers in `format`.
-pub(crate) fn with_matrices<M: Module>(model: M, format: FloatFormat) -> M {
-    model.map(&mut CastMatrices { format: format.into(), at: ModulePath::default() })
+/// `model` with the matrices of its linear layers in `format`. A matrix for which the device has no integers stays
+/// as it is.
+pub(crate) fn with_matrices<M: Module>(model: M, format: MatrixFormat) -> M {
+    match format {
+        MatrixFormat::F32 => model,
+        MatrixFormat::Bf16 => map_matrices(model, |matrix| Some(matrix.clone().cast(DType::BF16))),
+        MatrixFormat::Int8 => map_matrices(model, quantize),
+    }
 }
 
 /// `model` with the matrices of its linear layers in panels, where a kernel multiplies by them.
 pub(crate) fn packed<M: Module>(model: M) -> M {
-    model.map(&mut PackMatrices(ModulePath::default()))
+    map_matrices(model, pack)
 }
 
-struct PackMatrices(ModulePath);
-
-impl ModuleMapper for PackMatrices {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.0.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.0.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if D != 2 || self.0.linear_layer().is_none() {
-            return param;
-        }
-        param.map(|tensor| {
-            let [d_in, d_out] = [tensor.dims()[0], tensor.dims()[1]];
-            match pack(&tensor.clone().reshape([d_in, d_out])) {
-                Some(packed) => {
-                    let shape: Vec<usize> = packed.dims().into();
-                    packed.reshape(std::array::from_fn::<usize, D, _>(|i| shape[i]))
-                }
-                None => tensor,
-            }
-        })
-    }
+/// `model` with `map` of each matrix of a linear layer for which it is not `None`.
+fn map_matrices<M: Module>(model: M, map: fn(&Tensor<2>) -> Option<Tensor<2>>) -> M {
+    model.map(&mut MapMatrices { map, at: ModulePath::default() })
 }
 
-struct CastMatrices {
-    format: DType,
+struct MapMatrices {
+    map: fn(&Tensor<2>) -> Option<Tensor<2>>,
     at: ModulePath,
 }
 
-impl ModuleMapper for CastMatrices {
+impl ModuleMapper for MapMatrices {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.at.enter(name, container);
     }
@@ -186,8 +231,19 @@ impl ModuleMapper for CastMatrices {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let is_matrix = D == 2 && self.at.linear_layer().is_some();
-        if is_matrix { param.map(|tensor| tensor.cast(self.format)) } else { param }
+        if D != 2 || self.at.linear_layer().is_none() {
+            return param;
+        }
+        param.map(|tensor| {
+            let [d_in, d_out] = [tensor.dims()[0], tensor.dims()[1]];
+            match (self.map)(&tensor.clone().reshape([d_in, d_out])) {
+                Some(mapped) => {
+                    let shape = mapped.dims();
+                    mapped.reshape(std::array::from_fn::<usize, D, _>(|i| shape[i]))
+                }
+                None => tensor,
+            }
+        })
     }
 }
 

@@ -185,6 +185,14 @@ pub fn pack(weight: &Tensor<2>) -> Option<Tensor<2>> {
     flex::pack(weight)
 }
 
+/// The f32 or bf16 matrix `weight` `[d_in, d_out]` as integers of 8 bits, in panels like those of [`pack`], for
+/// [`linear`]. A column is scaled so that its largest absolute value becomes 127, and rounded. Each panel
+/// ends with four rows that hold the scales of its columns in f32: `[d_out / 16 * (d_in + 4), 16]`. `None` like
+/// [`pack`].
+pub fn quantize(weight: &Tensor<2>) -> Option<Tensor<2>> {
+    flex::quantize(weight)
+}
+
 /// Whether `device` multiplies matrices of `format` and sums the products in f32. On such a device, a
 /// product of an f32 matrix and one of `format` is faster if the f32 matrix is cast to `format`; on
 /// other devices, the matrix of `format` must be cast to f32.

@@ -121,6 +121,10 @@ pub(crate) fn square_sum(_: &[Tensor<1>]) -> Option<Tensor<1>> {
     None
 }
 
+pub(crate) fn quantize(_: &Tensor<2>) -> Option<Tensor<2>> {
+    None
+}
+
 pub(crate) fn pack(_: &Tensor<2>) -> Option<Tensor<2>> {
     None
 }

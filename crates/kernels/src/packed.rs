@@ -1,18 +1,23 @@
 //! Matrices of linear layers in panels of columns.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 /// Columns of a panel.
 #[cfg(feature = "flex")]
 pub(crate) const PANEL: usize = 16;
+/// Rows after the integers of a panel, which hold an f32 per column: what one step of the integers is worth.
+pub(crate) const SCALE_ROWS: usize = 4;
 
-/// Columns of the matrix `weight` with `d_in` rows: `[d_in, d_out]`, or in panels `[d_out / 16 * d_in, 16]`.
+/// Columns of the matrix `weight` with `d_in` rows: `[d_in, d_out]`, or in panels (see [`pack`](crate::pack)).
 pub fn columns(weight: &Tensor<2>, d_in: usize) -> usize {
     let [rows, columns] = weight.dims();
+    if matches!(weight.dtype(), DType::QFloat(_)) {
+        return rows / (d_in + SCALE_ROWS) * columns;
+    }
     if rows == d_in { columns } else { rows / d_in * columns }
 }
 
-/// The matrix `[d_in, d_out]` of `weight`, which may be in panels.
+/// The matrix `[d_in, d_out]` of `weight`, which may be in panels of floats.
 pub fn unpacked(weight: Tensor<2>, d_in: usize) -> Tensor<2> {
     let [rows, columns] = weight.dims();
     if rows == d_in {

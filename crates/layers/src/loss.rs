@@ -1,8 +1,10 @@
 //! Cross-entropy over tokens.
 
+use block_transformer_kernels::columns;
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
+use crate::linear::project;
 use crate::products::multiply;
 use crate::total::total;
 
@@ -29,7 +31,7 @@ const CHUNK_LOGITS: usize = 1 << 25;
 ///
 /// # Shapes
 /// - `hidden`: `[rows, width]`
-/// - `weight`: `[width, vocab]`; the operands of the products have its format
+/// - `weight`: `[width, vocab]`, or in panels without autodiff; the operands of the products have its format
 /// - `targets`, `weights`: `[rows]`
 /// - output: `[1]`
 pub fn linear_cross_entropy(
@@ -38,12 +40,14 @@ pub fn linear_cross_entropy(
     targets: Tensor<1, Int>,
     weights: Tensor<1>,
 ) -> Tensor<1> {
-    let [rows, _] = hidden.dims();
-    let [_, vocab] = weight.dims();
+    let [rows, width] = hidden.dims();
+    let vocab = columns(&weight, width);
+    // for inference only; the products below need the matrix itself
+    let in_panels = vocab != weight.dims()[1];
     let (stored, computed, tracked) = (weight.dtype(), hidden.dtype(), hidden.is_autodiff());
     let narrow = tracked || block_transformer_kernels::multiplies(&hidden.device(), stored);
     let format = if narrow { stored } else { computed };
-    let weight = if stored == computed { weight } else { weight.cast(computed) };
+    let weight = if stored == computed || in_panels { weight } else { weight.cast(computed) };
     let (h, w) = (hidden.clone().without_autodiff(), weight.clone().without_autodiff());
     let (targets, weights) = (targets.without_autodiff(), weights.without_autodiff());
     let weights = (weights.clone() / total(weights)).reshape([rows, 1]);
@@ -56,7 +60,11 @@ pub fn linear_cross_entropy(
         let h = h.clone().narrow(0, start, count);
         let target = targets.clone().narrow(0, start, count);
         let weight = weights.clone().narrow(0, start, count);
-        let logits = multiply(h.clone(), w.clone(), format); // [count, vocab]
+        let logits = if in_panels {
+            project(h.clone(), w.clone(), None)
+        } else {
+            multiply(h.clone(), w.clone(), format)
+        }; // [count, vocab]
         let log_p = log_softmax(logits.clone(), 1).gather(1, target.clone());
         loss = loss - total(log_p * weight.clone());
         if tracked {

@@ -5,7 +5,7 @@ use block_transformer_zoo::{Family, FamilyConfig, PaddingMask, Precision, TokenB
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 #[test]
-fn bf16_matrices_change_the_loss_a_little() {
+fn narrow_matrices_change_the_loss_a_little() {
     let device = Device::flex();
     for name in ["debug-block", "debug-vanilla"] {
         let config = &block_transformer_zoo::preset(name).unwrap().model;
@@ -16,10 +16,18 @@ fn bf16_matrices_change_the_loss_a_little() {
             block_length: config.block_length(),
         };
         let model = config.init(3, &device);
-        let half = model.clone().with_precision(Precision::Bf16Weights);
-        let [full, half] = [model, half].map(|model| model.loss(&batch).into_scalar::<f32>());
-        let difference = (full - half).abs();
-        assert!(difference > 0.0 && difference < 2e-3, "{name}: {full} {half}");
+        let full = model.clone().loss(&batch).into_scalar::<f32>();
+        for precision in [Precision::Bf16Weights, Precision::Int8Weights] {
+            let narrow = model.clone().with_precision(precision);
+            for narrow in [narrow.clone(), narrow.prepared()] {
+                let narrow = narrow.loss(&batch).into_scalar::<f32>();
+                let difference = (full - narrow).abs();
+                assert!(
+                    difference > 0.0 && difference < 2e-3,
+                    "{name}, {precision}: {full} {narrow}"
+                );
+            }
+        }
     }
 }
 
@@ -30,5 +38,17 @@ fn weights_take_the_bytes_that_the_configuration_says() {
         assert_eq!(model.weight_bytes(), config.weight_bytes(Precision::F32), "{name}");
         let half = model.with_precision(Precision::Bf16Weights);
         assert_eq!(half.weight_bytes(), config.weight_bytes(Precision::Bf16Weights), "{name}");
+    }
+}
+
+#[test]
+fn integers_take_a_quarter_of_the_bytes_of_f32() {
+    for name in ["small-block", "small-vanilla"] {
+        let config = &block_transformer_zoo::preset(name).unwrap().model;
+        let model = config.init(0, &Device::flex()).with_precision(Precision::Int8Weights);
+        let (found, formula) =
+            (model.weight_bytes() as f64, config.weight_bytes(Precision::Int8Weights) as f64);
+        // the scales: 4 bytes per column
+        assert!(found > formula && found < 1.03 * formula, "{name}: {found} {formula}");
     }
 }

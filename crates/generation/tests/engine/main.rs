@@ -99,10 +99,12 @@ fn prompts_of_all_lengths_get_the_tokens_they_get_alone() {
 }
 
 #[test]
-fn with_bf16_weights_they_also_get_the_tokens_they_get_alone() {
+fn with_narrow_weights_they_also_get_the_tokens_they_get_alone() {
     let prompts = with_options((0..60).map(|i| (i * 37 % 60, 9)));
-    for name in ["prefix", "vanilla"] {
-        let model = &on_flex(name).with_precision(Precision::Bf16Weights);
+    let narrow = [Precision::Bf16Weights, Precision::Int8Weights];
+    for (name, precision) in [("prefix", narrow[0]), ("prefix", narrow[1]), ("vanilla", narrow[1])]
+    {
+        let model = &on_flex(name).with_precision(precision);
         for (i, tokens) in together(model, 60, &prompts).iter().enumerate() {
             assert_eq!(*tokens, alone(model, &prompts[i]), "{name}, prompt {i}");
         }

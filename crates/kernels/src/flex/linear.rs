@@ -7,6 +7,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Device, Shape, Tensor, bf16};
 use rayon::prelude::*;
 
+use super::pack::integers;
 use super::panels::{self, Size};
 use super::parts::{DisjointSlices, contiguous, tensor, values};
 use super::simd::vector::{Stored, Vector, Vectorized, dispatch};
@@ -47,7 +48,10 @@ pub(crate) fn linear(
     if too_many || x.is_autodiff() || weight.is_autodiff() {
         return None;
     }
-    let weight = weight.clone().try_into_primitive::<Flex>().ok()?;
+    let weight = match stored {
+        DType::QFloat(_) => integers(weight.clone())?,
+        _ => weight.clone().try_into_primitive::<Flex>().ok()?,
+    };
     // making the matrix contiguous would cost more than the product
     let at = weight.layout().contiguous_offsets()?;
     let x = contiguous(&x.clone().try_into_primitive::<Flex>().ok()?)?;
@@ -56,13 +60,14 @@ pub(crate) fn linear(
         None => None,
     };
     let (x, bias, size) = (values(&x), bias.as_ref().map(values), Size { m, n, k });
-    let out = match stored {
+    let out = match weight.dtype() {
         DType::F32 if in_panels => {
             panels::product(x, &weight.storage::<f32>()[at.0..at.1], bias, size)
         }
         DType::BF16 if in_panels => {
             panels::product(x, &weight.storage::<bf16>()[at.0..at.1], bias, size)
         }
+        DType::I8 => panels::product(x, &weight.storage::<i8>()[at.0..at.1], bias, size),
         DType::F32 => product(x, &weight.storage::<f32>()[at.0..at.1], bias, size),
         DType::BF16 => product(x, &weight.storage::<bf16>()[at.0..at.1], bias, size),
         _ => return None,

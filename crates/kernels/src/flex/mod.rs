@@ -3,6 +3,7 @@
 mod attention;
 mod gelu;
 mod linear;
+mod pack;
 mod panels;
 mod parts;
 mod simd;
@@ -11,6 +12,6 @@ mod targets;
 pub(crate) use attention::{cached_attention, self_attention};
 pub(crate) use gelu::gelu;
 pub(crate) use linear::{batch_invariant_rows, linear};
-pub(crate) use panels::pack;
+pub(crate) use pack::{pack, quantize};
 pub(crate) use simd::math::exp_differences;
 pub(crate) use targets::score_targets;

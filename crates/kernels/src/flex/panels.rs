@@ -5,11 +5,9 @@
 //! many rows find blocks of panels in the cache.
 //!
 //! Each output is one chain of multiply-adds over `k` that starts from the bias. Its bits depend
-//! neither on the number of rows nor on the number of threads.
+//! neither on the number of rows nor on the number of threads. A chain over integers starts from 0; its
+//! end is multiplied by the scale of the column and added to the bias.
 
-use burn::backend::Flex;
-use burn::backend::flex::{FlexTensor, Layout};
-use burn::tensor::{Bytes, DType, Shape, Tensor, bf16};
 use rayon::prelude::*;
 
 use super::parts::DisjointSlices;
@@ -25,39 +23,6 @@ const TASK_BYTES: usize = 1 << 18;
 const AHEAD: usize = 32;
 /// The largest number of vectors of columns in a tile of several rows.
 const VECTORS: usize = 4;
-
-/// See [`crate::pack`].
-pub(crate) fn pack(weight: &Tensor<2>) -> Option<Tensor<2>> {
-    let [k, n] = weight.dims();
-    if weight.is_autodiff() || n % PANEL != 0 {
-        return None;
-    }
-    let weight = weight.clone().try_into_primitive::<Flex>().ok()?.to_contiguous();
-    let at = weight.layout().contiguous_offsets()?;
-    let packed = match weight.dtype() {
-        DType::F32 => Bytes::from_elems(in_panels(&weight.storage::<f32>()[at.0..at.1], k, n)),
-        DType::BF16 => Bytes::from_elems(in_panels(&weight.storage::<bf16>()[at.0..at.1], k, n)),
-        _ => return None,
-    };
-    let layout = Layout::contiguous(Shape::new([k * n / PANEL, PANEL]));
-    Some(Tensor::from_primitive::<Flex>(FlexTensor::new(packed, layout, weight.dtype())))
-}
-
-/// The matrix `[k, n]` in panels.
-fn in_panels<T: Copy + Send + Sync>(rows: &[T], k: usize, n: usize) -> Vec<T> {
-    let mut packed = Vec::with_capacity(k * n);
-    let all = DisjointSlices::spare(&mut packed);
-    (0..n / PANEL).into_par_iter().for_each(|panel| {
-        for row in 0..k {
-            let from = row * n + panel * PANEL;
-            // SAFETY: only this task writes this panel
-            unsafe { all.write((panel * k + row) * PANEL, &rows[from..from + PANEL]) };
-        }
-    });
-    // SAFETY: the tasks have written all panels
-    unsafe { packed.set_len(k * n) };
-    packed
-}
 
 /// The size of a product `[m, k] x [k, n]`.
 #[derive(Clone, Copy)]
@@ -75,7 +40,8 @@ pub(crate) fn product<T: Stored>(
     size: Size,
 ) -> Vec<f32> {
     let Size { m, n, k } = size;
-    assert!(x.len() == m * k && weight.len() == k * n && bias.is_none_or(|bias| bias.len() == n));
+    assert!(x.len() == m * k && bias.is_none_or(|bias| bias.len() == n));
+    assert_eq!(weight.len(), (k + T::SCALE_ROWS) * n);
     let panels = n / PANEL;
     let threads = rayon::current_num_threads();
     let most = size_of_val(weight).div_ceil(TASK_BYTES).clamp(1, 4 * threads);
@@ -165,11 +131,11 @@ impl<T: Stored> Panels<'_, T> {
     /// The panels must be those of the task; also below.
     #[inline(always)]
     unsafe fn one_row<V: Vector, const N: usize>(&mut self, panel: usize) -> usize {
-        let k = self.size.k;
-        let block = Block { column: panel * PANEL, start: 0, depth: k };
-        let weight = self.weight[panel * k * PANEL..].as_ptr();
+        let height = self.size.k + T::SCALE_ROWS;
+        let block = Block { column: panel * PANEL, start: 0, depth: self.size.k };
+        let weight = self.weight[panel * height * PANEL..].as_ptr();
         // SAFETY: by the caller's promise
-        unsafe { self.tile::<V, T, 1, N, true>(weight, k, 0, block) };
+        unsafe { self.tile::<V, T, 1, N, true>(weight, height, 0, block) };
         N * V::LANES / PANEL
     }
 
@@ -178,14 +144,14 @@ impl<T: Stored> Panels<'_, T> {
     unsafe fn group<V: Vector, const N: usize>(&mut self, panel: usize, most_rows: usize) -> usize {
         let Size { m, k, .. } = self.size;
         let panels = N * V::LANES / PANEL;
-        let column = panel * PANEL;
-        let weight = self.weight[panel * k * PANEL..].as_ptr();
+        let (column, height) = (panel * PANEL, k + T::SCALE_ROWS);
+        let weight = self.weight[panel * height * PANEL..].as_ptr();
         // SAFETY: by the caller's promise
         unsafe {
             if m <= most_rows {
                 self.rows::<V, T, N, true>(
                     weight,
-                    k,
+                    height,
                     most_rows,
                     Block { column, start: 0, depth: k },
                 );
@@ -195,13 +161,13 @@ impl<T: Stored> Panels<'_, T> {
                 let block = Block { column, start, depth: DEPTH.min(k - start) };
                 let weight = weight.add(start * PANEL);
                 if T::IS_F32 {
-                    self.rows::<V, T, N, false>(weight, k, most_rows, block);
+                    self.rows::<V, T, N, false>(weight, height, most_rows, block);
                 } else {
                     let mut scratch = std::mem::take(&mut self.scratch);
                     scratch.resize(VECTORS * PANEL * DEPTH, 0.0);
                     let wide = scratch.as_mut_ptr();
                     for p in 0..panels {
-                        let (from, to) = (p * k * PANEL, p * DEPTH * PANEL);
+                        let (from, to) = (p * height * PANEL, p * DEPTH * PANEL);
                         for i in (0..block.depth * PANEL).step_by(V::LANES) {
                             T::load::<V>(weight.add(from + i)).store(wide.add(to + i));
                         }
@@ -266,6 +232,8 @@ impl<T: Stored> Panels<'_, T> {
                 for (r, sums) in sums.iter_mut().enumerate() {
                     sums[v] = match self.bias {
                         _ if start > 0 => V::load(out.add(r * n + first)),
+                        // the bias follows the scale
+                        _ if T::SCALE_ROWS > 0 => V::splat(0.0),
                         Some(bias) => V::load(bias.as_ptr().add(column + first)),
                         None => V::splat(0.0),
                     };
@@ -290,6 +258,19 @@ impl<T: Stored> Panels<'_, T> {
                     }
                 }
             }
+            if T::SCALE_ROWS > 0 && start + depth == k {
+                for first in (0..N).map(|v| v * V::LANES) {
+                    let scale = V::load(self.scale(column + first));
+                    let bias = match self.bias {
+                        Some(bias) => V::load(bias.as_ptr().add(column + first)),
+                        None => V::splat(0.0),
+                    };
+                    for sums in &mut sums {
+                        let sum = &mut sums[first / V::LANES];
+                        *sum = sum.multiply_add(scale, bias);
+                    }
+                }
+            }
             for (r, sums) in sums.iter().enumerate() {
                 for (v, sum) in sums.iter().enumerate() {
                     sum.store(out.add(r * n + v * V::LANES));
@@ -298,44 +279,81 @@ impl<T: Stored> Panels<'_, T> {
         }
         R
     }
+
+    /// The address of the scale of `column`.
+    #[inline(always)]
+    fn scale(&self, column: usize) -> *const f32 {
+        let (panel, k) = (column / PANEL, self.size.k);
+        let end = (panel * (k + T::SCALE_ROWS) + k) * PANEL;
+        self.weight[end..].as_ptr().cast::<f32>().wrapping_add(column % PANEL)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::bf16;
+
+    use super::super::pack::{in_integer_panels, in_panels};
     use super::*;
+    use crate::packed::SCALE_ROWS;
 
     fn values(count: usize, step: f32) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919) % 1013) as f32 * step - 0.5).collect()
     }
 
-    /// The bits of a product equal those of each row alone, and its values plain loops.
-    fn check<T: Stored>(stored: impl Fn(f32) -> T) {
+    const SHAPES: [(usize, usize); 5] = [(1, 16), (16, 32), (33, 80), (300, 112), (65, 2512)];
+
+    /// The bits of a product equal those of each row alone, and its values plain loops over
+    /// `weight(row, column)`.
+    fn check<T: Stored>(
+        packed: &[T],
+        (k, n): (usize, usize),
+        weight: impl Fn(usize, usize) -> f32,
+    ) {
         for m in [1, 2, 3, 5, 6, 7, 8, 9, 17, 47, 200] {
-            for (k, n) in [(1, 16), (16, 32), (33, 80), (300, 112), (65, 2512)] {
-                let size = Size { m, n, k };
-                let x = values(m * k, 1e-3);
-                let rows: Vec<T> = values(k * n, 7e-4).into_iter().map(&stored).collect();
-                let packed = &in_panels(&rows, k, n);
-                let bias = values(n, 1e-2);
-                let bias = (k != 33).then_some(&bias[..]);
-                let out = product(&x, packed, bias, size);
-                for (i, row) in out.chunks(n).enumerate() {
-                    let x = &x[i * k..][..k];
-                    let alone = product(x, packed, bias, Size { m: 1, ..size });
-                    assert_eq!(row, alone, "{m} {n} {k}, row {i}");
-                }
-                for (i, out) in out.iter().enumerate().step_by(7) {
-                    let terms = (0..k).map(|d| x[i / n * k + d] * rows[d * n + i % n].to_f32());
-                    let expected = bias.map_or(0.0, |bias| bias[i % n]) + terms.sum::<f32>();
-                    assert!((out - expected).abs() < 2e-4, "{m} {n} {k}: {out} {expected}");
-                }
+            let size = Size { m, n, k };
+            let x = values(m * k, 1e-3);
+            let bias = values(n, 1e-2);
+            let bias = (k != 33).then_some(&bias[..]);
+            let out = product(&x, packed, bias, size);
+            for (i, row) in out.chunks(n).enumerate() {
+                let x = &x[i * k..][..k];
+                let alone = product(x, packed, bias, Size { m: 1, ..size });
+                assert_eq!(row, alone, "{m} {n} {k}, row {i}");
+            }
+            for (i, out) in out.iter().enumerate().step_by(7) {
+                let terms = (0..k).map(|d| x[i / n * k + d] * weight(d, i % n));
+                let expected = bias.map_or(0.0, |bias| bias[i % n]) + terms.sum::<f32>();
+                assert!((out - expected).abs() < 2e-4, "{m} {n} {k}: {out} {expected}");
             }
         }
     }
 
     #[test]
     fn products_of_all_shapes_have_the_bits_of_their_rows() {
-        check(|x| x);
-        check(bf16::from_f32);
+        for (k, n) in SHAPES {
+            let rows = values(k * n, 7e-4);
+            check(&in_panels(&rows, k, n), (k, n), |d, column| rows[d * n + column]);
+            let rows: Vec<bf16> = rows.into_iter().map(bf16::from_f32).collect();
+            check(&in_panels(&rows, k, n), (k, n), |d, column| rows[d * n + column].to_f32());
+        }
+    }
+
+    #[test]
+    fn products_with_integers_are_those_of_the_rounded_matrix() {
+        for (k, n) in SHAPES {
+            let rows = values(k * n, 7e-4);
+            let largest =
+                |column: usize| (0..k).map(|d| rows[d * n + column].abs()).fold(0.0, f32::max);
+            let packed = in_integer_panels(&rows, k, n);
+            let weight = |d: usize, column: usize| {
+                let row = column / PANEL * (k + SCALE_ROWS) + d;
+                let scale = largest(column) / 127.0;
+                let rounded = f32::from(packed[row * PANEL + column % PANEL]) * scale;
+                assert!((rounded - rows[d * n + column]).abs() <= 0.501 * scale);
+                rounded
+            };
+            check(&packed, (k, n), weight);
+        }
     }
 }

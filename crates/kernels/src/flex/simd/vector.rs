@@ -19,6 +19,8 @@ pub(crate) unsafe trait Vector: Copy {
     unsafe fn load(from: *const f32) -> Self;
     /// Loads `LANES` bf16 elements and widens them.
     unsafe fn load_bf16(from: *const bf16) -> Self;
+    /// Loads `LANES` integers and converts them.
+    unsafe fn load_i8(from: *const i8) -> Self;
     /// Stores `LANES` elements.
     unsafe fn store(self, to: *mut f32);
     /// Prefetches the cache line at `from`, a valid address or not, into the second-level cache.
@@ -41,6 +43,8 @@ pub(crate) unsafe trait Vector: Copy {
 pub(crate) trait Stored: Copy + Send + Sync {
     /// Whether the elements are f32.
     const IS_F32: bool;
+    /// Rows of a panel that hold the scales of its columns, in f32.
+    const SCALE_ROWS: usize = 0;
 
     /// Loads `V::LANES` elements from `from` as f32.
     ///
@@ -79,6 +83,22 @@ impl Stored for bf16 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         Self::to_f32(self)
+    }
+}
+
+impl Stored for i8 {
+    const IS_F32: bool = false;
+    const SCALE_ROWS: usize = crate::packed::SCALE_ROWS;
+
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self) -> V {
+        // SAFETY: by the caller's promise
+        unsafe { V::load_i8(from) }
+    }
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self.into()
     }
 }
 
@@ -136,6 +156,12 @@ unsafe impl Vector for Plain {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: by the caller's promise
+        Self(unsafe { from.cast::<[i8; 4]>().read_unaligned() }.map(f32::from))
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: by the caller's promise
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
@@ -182,7 +208,7 @@ mod x86 {
     macro_rules! vector {
         (
             $name:ident, $lanes:literal, $rows:literal,
-            $splat:ident, $load:ident, $store:ident, $fma:ident, $widen:expr
+            $splat:ident, $load:ident, $store:ident, $fma:ident, $widen:expr, $convert:expr
         ) => {
             // SAFETY: every method uses instructions of the set only
             unsafe impl Vector for $name {
@@ -203,6 +229,11 @@ mod x86 {
                 #[inline(always)]
                 unsafe fn load_bf16(from: *const bf16) -> Self {
                     Self(unsafe { $widen(from) })
+                }
+
+                #[inline(always)]
+                unsafe fn load_i8(from: *const i8) -> Self {
+                    Self(unsafe { $convert(from) })
                 }
 
                 #[inline(always)]
@@ -228,7 +259,8 @@ mod x86 {
         // a bf16 is the upper half of an f32
         |from: *const bf16| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(
             _mm256_loadu_si256(from.cast())
-        )))
+        ))),
+        |from: *const i8| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))
     );
     vector!(
         Half,
@@ -240,6 +272,7 @@ mod x86 {
         _mm256_fmadd_ps,
         |from: *const bf16| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(
             _mm_loadu_si128(from.cast())
-        )))
+        ))),
+        |from: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())))
     );
 }
