@@ -1,6 +1,7 @@
-//! Parsers of counts on the command line.
+//! Parsers of counts and amounts on the command line.
 
 use block_transformer_cost::Lengths;
+use bytesize::ByteSize;
 use clap::builder::RangedU64ValueParser;
 
 /// Parses a whole number of at least 1.
@@ -21,4 +22,9 @@ pub(crate) fn up_to_most() -> RangedU64ValueParser<usize> {
 /// Parses a whole number that TOML can state.
 pub(crate) fn toml_integer() -> RangedU64ValueParser<u64> {
     RangedU64ValueParser::new().range(..=i64::MAX as u64)
+}
+
+/// Parses an amount of memory.
+pub(crate) fn memory(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "must be an amount of memory above 0, such as 16GiB or 500MB".into())
 }

@@ -24,11 +24,12 @@ mod paths;
 mod program;
 mod progress;
 
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use block_transformer_device::keep_freed_memory;
 use block_transformer_training::is_out_of_memory;
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser};
+use clap::Parser;
 
 /// Train, run, evaluate, import and export Block Transformers and vanilla transformers.
 #[derive(Parser)]
@@ -44,14 +45,7 @@ const STACK: usize = 8 << 20;
 fn main() -> ExitCode {
     keep_freed_memory();
     hide_caught_panics();
-    let command = parsed().command;
-    // The command runs on a thread of the pool, which starts its share of a parallel operation at
-    // once. Any other thread would first wake a thread of the pool, and then wait to be woken.
-    let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
-    let code = rayon::scope(|_| command.run()).unwrap_or_else(|error| {
-        note!("error: {}", with_causes(&error));
-        ExitCode::FAILURE
-    });
+    let code = parsed().map_or_else(|code| code, run);
     let Some(error) = output::failure() else { return code };
     note!("error: cannot write to stdout: {error}; send the output to another place");
     ExitCode::FAILURE
@@ -67,19 +61,52 @@ fn hide_caught_panics() {
     }));
 }
 
-/// Parses the command line.
-fn parsed() -> Cli {
-    let mut matches: ArgMatches = with_negative_numbers(Cli::command()).get_matches();
-    Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+/// Runs a command, and prints its error.
+fn run(cli: Cli) -> ExitCode {
+    // The command runs on a thread of the pool, which starts its share of a parallel operation at
+    // once. Any other thread would first wake a thread of the pool, and then wait to be woken.
+    let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
+    rayon::scope(|_| cli.command.run()).unwrap_or_else(|error| {
+        note!("error: {}", with_causes(&error));
+        ExitCode::FAILURE
+    })
 }
 
-/// Lets every value be a negative number, so that the error about it names the flag.
-fn with_negative_numbers(command: Command) -> Command {
-    let takes = |arg: Arg| {
-        let takes_values = arg.get_action().takes_values();
-        if takes_values { arg.allow_negative_numbers(true) } else { arg }
+/// Parses the command line. The exit code is that of an error, of `--help` or of `--version`, which have
+/// been printed.
+fn parsed() -> Result<Cli, ExitCode> {
+    Cli::try_parse_from(joined(std::env::args_os())).map_err(|error| {
+        let printed = error.print();
+        if !error.use_stderr() {
+            output::written(printed);
+        }
+        u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+    })
+}
+
+/// Joins each value that starts with one hyphen, such as `-5GB`, to the flag before it, so that the error
+/// about the value names the flag. No flag starts with one hyphen, except `-h` and `-V`.
+fn joined(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let is_value = |word: &OsStr| {
+        let word = word.as_encoded_bytes();
+        word.len() > 1 && word[0] == b'-' && word[1] != b'-' && !matches!(word, b"-h" | b"-V")
     };
-    command.mut_args(takes).mut_subcommands(with_negative_numbers)
+    let is_flag = |word: &OsStr| {
+        let word = word.as_encoded_bytes();
+        word.len() > 2 && word.starts_with(b"--") && !word.contains(&b'=')
+    };
+    let (mut joined, mut only_values) = (Vec::<OsString>::new(), false);
+    for word in words {
+        only_values |= word == "--";
+        match joined.last_mut().filter(|last| !only_values && is_value(&word) && is_flag(last)) {
+            Some(flag) => {
+                flag.push("=");
+                flag.push(word);
+            }
+            None => joined.push(word),
+        }
+    }
+    joined
 }
 
 /// Returns the error and its causes, joined with `: `.
@@ -92,4 +119,28 @@ fn with_causes(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_with_a_hyphen_belong_to_the_flag_before_them() {
+        for (line, expected) in [
+            ("plan --memory -5GB --batch 3", "plan --memory=-5GB --batch 3"),
+            ("train --lr -inf --plain", "train --lr=-inf --plain"),
+            ("generate --memory=1 -2", "generate --memory=1 -2"),
+            ("eval --tasks -h --data -V", "eval --tasks -h --data -V"),
+            ("gpu-tests -- --exact -1", "gpu-tests -- --exact -1"),
+        ] {
+            let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+            assert_eq!(joined(words(line).into_iter()), words(expected));
+        }
+    }
+
+    #[test]
+    fn the_commands_are_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
 }

@@ -15,7 +15,7 @@ use block_transformer_zoo::Family;
 use bytesize::ByteSize;
 
 use super::inputs::{of_checkpoint, open_checkpoint};
-use crate::counts::positive;
+use crate::counts::{self, positive};
 use crate::device;
 
 /// Arguments of `generate`.
@@ -37,13 +37,13 @@ pub(crate) struct Args {
     prompts_file: Option<PathBuf>,
     /// Sampling temperature: below 1 for more likely text, above 1 for more varied text, 0 for
     /// --greedy [default: 0.8]
-    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     /// Draw only from this many of the most likely tokens
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
     /// Draw only from the smallest set of most likely tokens that together have this probability
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P")]
     top_p: Option<f64>,
     /// Seed of the random draws; the same seed gives the same text
     #[arg(long, default_value_t = 0)]
@@ -64,7 +64,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value = "16", value_parser = positive())]
     batch: usize,
     /// Maximum memory, such as 4GiB or 500MB; fewer prompts are decoded together if necessary
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = counts::memory)]
     memory: Option<ByteSize>,
     /// Launch every kernel of a block on its own, where a GPU could replay them as one graph
     #[arg(long)]

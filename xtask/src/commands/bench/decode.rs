@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 
 use super::output::{command_line, create, print};
 use crate::commands::inputs::{open_checkpoint, presets};
-use crate::counts::{count, positive};
+use crate::counts::{self, count, positive};
 use crate::device;
 
 /// The batch if neither `--batch` nor `--memory` is given.
@@ -39,7 +39,7 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "N,..", value_parser = count())]
     batch: Vec<usize>,
     /// Decode the largest batch that fits into this much memory, such as 16GiB
-    #[arg(long, value_name = "SIZE", conflicts_with = "batch")]
+    #[arg(long, value_name = "SIZE", value_parser = counts::memory, conflicts_with = "batch")]
     memory: Option<ByteSize>,
     /// Time limit in seconds for the prompts of a measurement, and the same limit for its decoding;
     /// the time of the remaining tokens is extrapolated
