@@ -13,7 +13,8 @@ const F32_SUM: usize = 256;
 /// How a token is chosen. The temperature is applied first, then `top_k`, then `top_p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits. With 0, the most likely token is chosen.
+    /// Divides the logits. With 0, the most likely token is chosen, and with any value whose inverse is too
+    /// large for f32 (below about 3e-39).
     pub temperature: f64,
     /// Draws from this many of the most likely tokens; `None` draws from all.
     pub top_k: Option<usize>,
@@ -73,14 +74,14 @@ impl Sampler {
 
     /// Returns whether the sampler always chooses the most likely token.
     pub fn is_greedy(&self) -> bool {
-        self.sampling.temperature == 0.0
+        (self.sampling.temperature.recip() as f32).is_infinite()
     }
 
     /// The sampler's settings for a choice on a device, among the ids below `vocab`.
     pub(crate) fn on_device(&self, vocab: usize) -> Draw {
         let Sampling { temperature, top_k, top_p, .. } = self.sampling;
         Draw {
-            temperature: temperature as f32,
+            temperature: if self.is_greedy() { 0.0 } else { temperature as f32 },
             top_k,
             top_p: top_p.map(|p| p as f32),
             vocab: self.allowed_vocab.map_or(vocab, |allowed| allowed.min(vocab)),
@@ -250,9 +251,16 @@ mod tests {
 
     #[test]
     fn greedy_and_top_k_one_choose_the_lowest_id_among_equals() {
-        let mut greedy = Sampler::new(Sampling::greedy(), None, 0);
-        assert_eq!(greedy.choose(&[0.0, 2.0, 2.0, 1.0]), Some(1));
-        assert_eq!(greedy.choose(&[-0.5, -0.5]), Some(0));
+        for temperature in [0.0, 1e-300, f64::from_bits(1), 1e-39, 1e-38] {
+            let mut greedy = Sampler::new(Sampling::at(temperature, 0), None, 0);
+            assert_eq!(greedy.is_greedy(), temperature < 1e-38);
+            assert_eq!(greedy.choose(&[0.0, 3.0, 2.0, 1.0]), Some(1));
+            if greedy.is_greedy() {
+                assert_eq!(greedy.choose(&[0.0, 2.0, 2.0, 1.0]), Some(1));
+                assert_eq!(greedy.choose(&[-0.5, -0.5]), Some(0));
+                assert_eq!(greedy.on_device(4).temperature, 0.0);
+            }
+        }
         let sampling = Sampling { top_k: Some(1), ..Sampling::at(1.0, 7) };
         assert_close(&frequencies(sampling, &[0.0, 2.0, 2.0, 1.0]), &[0.0, 1.0, 0.0, 0.0]);
     }
