@@ -14,6 +14,7 @@ use burn::tensor::Device;
 use crate::error::CheckpointError;
 use crate::folder::RunFolder;
 use crate::manifest::{self, Manifest, read};
+use crate::mismatch::differences;
 use crate::snapshot::{CONFIG, Contents, MODEL, OPTIMIZER, STATE, Snapshot, TOKENIZER, UNUSED};
 use crate::state::State;
 
@@ -65,6 +66,7 @@ impl Checkpoint {
             Some(newest) => {
                 CheckpointError::AllDamaged { path: dir.into(), newest: Box::new(newest) }
             }
+            None if dir.is_file() => CheckpointError::NotAFolder(dir.into()),
             None if dir.exists() => CheckpointError::NoCheckpoint(dir.into()),
             None => CheckpointError::NoFolder(dir.into()),
         })
@@ -126,5 +128,8 @@ impl Checkpoint {
 
 /// For `map_err` after an attempt to load `path`.
 fn unloaded(path: PathBuf) -> impl FnOnce(RecordError) -> CheckpointError {
-    |source| CheckpointError::Record { action: "load", path, source }
+    |source| match differences(&source) {
+        Some(differences) => CheckpointError::Mismatch { path, differences },
+        None => CheckpointError::Record { action: "load", path, source },
+    }
 }

@@ -16,6 +16,9 @@ pub enum CheckpointError {
     /// The folder does not exist.
     #[error("{0}: there is no such folder")]
     NoFolder(PathBuf),
+    /// The path of a folder is that of a file.
+    #[error("{0}: is a file, not a folder")]
+    NotAFolder(PathBuf),
     /// The folder is neither a checkpoint nor the folder of a run with a checkpoint.
     #[error("{0}: the folder is not a checkpoint and holds no run with a checkpoint")]
     NoCheckpoint(PathBuf),
@@ -64,6 +67,17 @@ pub enum CheckpointError {
         path: PathBuf,
         /// burn's error.
         source: RecordError,
+    },
+    /// The tensors of a file are not those of the model.
+    #[error(
+        "{path} does not fit the model of the checkpoint; the checkpoint is damaged, use another one:\n  {}",
+        differences.join("\n  ")
+    )]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// Each tensor that differs: its name, and its shape in the file and in the model.
+        differences: Vec<String>,
     },
     /// A file system operation that failed.
     #[error(transparent)]

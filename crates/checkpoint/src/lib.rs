@@ -10,6 +10,7 @@ mod error;
 mod folder;
 mod format;
 mod manifest;
+mod mismatch;
 mod snapshot;
 mod state;
 
