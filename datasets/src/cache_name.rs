@@ -19,9 +19,12 @@ impl CacheName {
         value.hash(&mut self.0);
     }
 
-    /// Adds a file by its path, size and time of modification.
+    /// Adds a regular file by its path, size and time of modification.
     pub(crate) fn add_file(&mut self, path: &Path) -> Result<(), DatasetError> {
         let meta = std::fs::metadata(path).map_err(FileError::read(path))?;
+        if !meta.is_file() {
+            return Err(DatasetError::NotAFile(path.into()));
+        }
         let path = path.canonicalize().map_err(FileError::read(path))?;
         self.add((path, meta.len(), meta.modified().ok()));
         Ok(())

@@ -20,6 +20,9 @@ pub enum DatasetError {
     /// The folder to read documents from has no files.
     #[error("{0} contains no file")]
     NoFile(PathBuf),
+    /// The path is a pipe, a socket or a device, which cannot be read more than once.
+    #[error("{0} is neither a regular file nor a folder")]
+    NotAFile(PathBuf),
     /// A file of documents is damaged or has an unknown format.
     #[error("{place}: {reason}")]
     InvalidFile {

@@ -46,6 +46,20 @@ pub(crate) fn existing(flag: &str, path: &Path, remedy: &str) -> Result<()> {
     Ok(())
 }
 
+/// Checks that there is a file at `path`, not a folder; `remedy` says what to give.
+pub(crate) fn input_file(flag: &str, path: &Path, remedy: &str) -> Result<()> {
+    existing(flag, path, remedy)?;
+    ensure!(!path.is_dir(), "{flag} {}: is a folder; {remedy}", path.display());
+    Ok(())
+}
+
+/// Checks that `path` is a folder; `remedy` says what to give.
+pub(crate) fn input_folder(flag: &str, path: &Path, remedy: &str) -> Result<()> {
+    existing(flag, path, remedy)?;
+    ensure!(path.is_dir(), "{flag} {}: is not a folder; {remedy}", path.display());
+    Ok(())
+}
+
 /// Returns the folder of the file `path`.
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))

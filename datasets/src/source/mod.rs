@@ -33,10 +33,13 @@ impl DocumentSource {
     /// field `text` is a document.
     ///
     /// # Errors
-    /// If the path cannot be read, or is a folder without files.
+    /// If the path cannot be read, is a folder without files, or is neither a file nor a folder.
     pub fn open(path: &Path) -> Result<Self, DatasetError> {
         let meta = std::fs::metadata(path).map_err(FileError::read(path))?;
-        if !meta.is_dir() {
+        if !meta.is_dir() && !meta.is_file() {
+            return Err(DatasetError::NotAFile(path.into()));
+        }
+        if meta.is_file() {
             return Ok(Self { files: vec![path.into()], one_per_file: false });
         }
         let visible = |entry: &walkdir::DirEntry| {

@@ -76,7 +76,7 @@ impl Args {
         }
         let device = device::open(self.device)?;
         let books = match &settings.books {
-            Some(path) => Book::list(path)?,
+            Some(path) => Book::list(path).map_err(of_books)?,
             None => self.downloaded()?,
         };
         let mut meter = TokenMeter::new();
@@ -156,6 +156,11 @@ impl Args {
             .map_err(|error| with_remedy(error, "give --books a folder"))?;
         Ok(Book::of_files(source.files()))
     }
+}
+
+/// Adds `--books` to an error about the list of books.
+fn of_books(error: EvalError) -> Error {
+    anyhow!("--books {:#}", Error::new(error))
 }
 
 /// Adds to an error the flag that causes or remedies it.

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use block_transformer_checkpoint::{Checkpoint, Contents, State};
+use block_transformer_datasets::TokenizerChoice;
 use block_transformer_device::DeviceName;
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::import;
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
 use super::inputs::preset;
+use super::prepare::check_tokenizer;
 use crate::{device, paths};
 
 /// Arguments of `import`.
@@ -42,16 +44,19 @@ impl Args {
         let out = self.out.display();
         ensure!(!self.out.exists(), "--out {out}: already exists; give another folder");
         paths::output_folder("--out", &self.out)?;
-        paths::existing("--from", &self.from, "give a safetensors file")?;
+        paths::input_file("--from", &self.from, "give a safetensors file")?;
+        let choice = self.tokenizer.clone().map(TokenizerChoice::File);
+        check_tokenizer("--tokenizer", choice.as_ref())?;
         let config = self.model()?;
         let beside = self.from.parent().unwrap_or(Path::new(".")).join("tokenizer.json");
         let tokenizer = match &self.tokenizer {
-            Some(path) => Tokenizer::load(path)?,
+            Some(path) => Tokenizer::load(path).context("--tokenizer")?,
             None if beside.exists() => Tokenizer::load(&beside)?,
             None => Tokenizer::Bytes,
         };
         let device = device::open(self.device)?;
-        let (model, unused) = import(config.init(0, &device), &config, &self.from)?;
+        let imported = import(config.init(0, &device), &config, &self.from);
+        let (model, unused) = imported.context("--from")?;
         let contents = Contents {
             model: &model,
             config: &config,
@@ -78,7 +83,9 @@ impl Args {
             return Ok(preset(name)?.model.clone());
         }
         let path = self.config.as_deref().context("--config FILE or --preset NAME is needed")?;
-        let json = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        paths::input_file("--config", path, "give a JSON file with the configuration of a model")?;
+        let read = std::fs::read_to_string(path);
+        let json = read.with_context(|| format!("--config {}", path.display()))?;
         Ok(ModelConfig::from_json(&json, &path.display().to_string())?)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Error, Result, anyhow, ensure};
 use block_transformer_checkpoint::{Checkpoint, CheckpointError};
 use block_transformer_zoo::{Preset, PresetError};
 
@@ -25,6 +25,10 @@ pub(super) fn preset_of(flag: &str, name: &str) -> Result<&'static Preset> {
 
 /// Returns the presets of `--preset`.
 pub(super) fn presets(names: &[String]) -> Result<Vec<&'static Preset>> {
+    ensure!(
+        !names.iter().any(String::is_empty),
+        "--preset: the list has an empty name; give names of presets, separated by commas"
+    );
     names.iter().map(|name| preset(name)).collect()
 }
 
@@ -38,7 +42,9 @@ pub(super) fn open_checkpoint(path: &Path) -> Result<Checkpoint> {
 /// Adds `--checkpoint` to an error, with a remedy if the flag is the remedy.
 pub(super) fn of_checkpoint(error: CheckpointError) -> Error {
     match &error {
-        CheckpointError::NoFolder(_) | CheckpointError::NoCheckpoint(_) => {
+        CheckpointError::NoFolder(_)
+        | CheckpointError::NotAFolder(_)
+        | CheckpointError::NoCheckpoint(_) => {
             anyhow!("--checkpoint {error}; give the folder of a run, or one of its checkpoints")
         }
         _ => Error::from(error).context("--checkpoint"),

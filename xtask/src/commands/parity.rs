@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, anyhow, ensure};
 use block_transformer_device::DeviceName;
 use block_transformer_parity::{Case, Products, Quantity, compare_products, find_cases};
 use block_transformer_zoo::Precision;
@@ -31,7 +31,7 @@ impl Args {
     /// Prints the largest difference of each quantity; fails if one is out of tolerance.
     pub(crate) fn run(self) -> Result<ExitCode> {
         let remedy = "give a folder of recorded cases, such as tests/golden";
-        paths::existing("parity", &self.dir, remedy)?;
+        paths::input_folder("parity", &self.dir, remedy)?;
         let device = device::open(self.device)?;
         ensure!(
             self.precision == Precision::F32 || device.supports_dtype(DType::BF16),
@@ -44,7 +44,9 @@ impl Args {
             _ => Products::Bf16,
         };
         let (mut compared, mut failed) = (0, 0);
-        for name in find_cases(&self.dir)? {
+        let cases = find_cases(&self.dir);
+        let cases = cases.map_err(|error| anyhow!("parity {:#}; {remedy}", Error::new(error)))?;
+        for name in cases {
             if self.case.as_ref().is_some_and(|part| !name.contains(part.as_str())) {
                 continue;
             }

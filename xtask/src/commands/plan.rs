@@ -12,10 +12,10 @@ use block_transformer_device::DeviceName;
 use block_transformer_zoo::{BLOCK_FAMILY, FamilyConfig, Precision, Preset};
 use bytesize::ByteSize;
 
-use super::inputs::{preset, presets};
+use super::inputs::presets;
 use super::memory::planned;
 use super::plan_training;
-use crate::counts::count;
+use crate::counts::{self, count};
 use crate::device;
 
 /// The workloads if neither `--lengths` nor `--context` is given.
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = count())]
     batch: Option<usize>,
     /// Memory to use [default: all of the machine's]
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = counts::memory)]
     memory: Option<ByteSize>,
     /// Predict the training that the presets describe instead of decoding
     #[arg(long, conflicts_with_all = ["lengths", "context", "batch", "memory"])]
@@ -76,14 +76,15 @@ const HEAD: [&str; 13] = [
 impl Args {
     /// Prints the predicted batch, memory and speed of each preset.
     pub(crate) fn run(self) -> Result<ExitCode> {
+        let presets = presets(&self.preset)?;
         let machine = self.machine()?;
         if self.training {
-            plan_training::print(&presets(&self.preset)?, &machine, self.micro_batch);
+            plan_training::print(&presets, &machine, self.micro_batch);
             return Ok(ExitCode::SUCCESS);
         }
         let mut plans = Vec::new();
-        for name in &self.preset {
-            let preset = preset(name)?;
+        for &preset in &presets {
+            let name = &preset.name;
             for workload in self.workloads() {
                 let plan = Plan::new(&preset.model, &machine, workload, self.batch);
                 let plan = plan.with_context(|| format!("{name}, {workload}, {}", machine.name))?;
@@ -115,14 +116,12 @@ impl Args {
             }
         }
         let is_processor = self.device_spec == Path::new("cpu");
-        let named = self.preset.iter().map(|name| preset(name)).collect::<Result<Vec<_>>>()?;
-        say!("\n{}\n", planned(&named, &machine, is_processor));
+        say!("\n{}\n", planned(&presets, &machine, is_processor));
         say!(
             "Training: weights with their copies for products, gradients, moments of AdamW; activations and logits that \
              one more sequence adds, kept or recomputed by layer (--recompute); the largest micro-batch that fits.{}",
             if is_processor { "" } else { " On a GPU this is predicted, not measured." }
         );
-        let presets: Vec<&Preset> = plans.iter().map(|(preset, _)| *preset).collect();
         if let Some(line) = traffic(&presets, &machine) {
             say!("{line}");
         }

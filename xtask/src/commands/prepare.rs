@@ -61,6 +61,7 @@ impl Args {
     /// Prepares the corpus and prints its sizes.
     pub(crate) fn run(self) -> Result<ExitCode> {
         let tokenizer = self.tokenizer.choice().unwrap_or(TokenizerChoice::Bpe(2048));
+        check_tokenizer("--tokenizer", Some(&tokenizer))?;
         if let Some(out) = &self.out {
             let taken = PreparedCorpus::exists(out);
             let shown = out.display();
@@ -117,6 +118,17 @@ pub(super) fn prepared(request: &CorpusRequest<'_>) -> Result<PreparedCorpus> {
     corpus.map_err(with_flags)
 }
 
+/// What to give as a tokenizer.
+const TOKENIZER_REMEDY: &str = "give --tokenizer a tokenizer.json";
+
+/// Checks that the file of a tokenizer is there. `flag` is the origin of its path.
+pub(super) fn check_tokenizer(flag: &str, choice: Option<&TokenizerChoice>) -> Result<()> {
+    match choice {
+        Some(TokenizerChoice::File(path)) => paths::input_file(flag, path, TOKENIZER_REMEDY),
+        _ => Ok(()),
+    }
+}
+
 /// Returns whether `corpus` is a prepared folder.
 pub(super) fn is_prepared(corpus: &str) -> bool {
     PreparedCorpus::exists(Path::new(corpus))
@@ -128,6 +140,8 @@ pub(crate) fn with_flags(error: DatasetError) -> Error {
         DatasetError::UnknownRecipe { .. } => "give --corpus one of them, or a path",
         DatasetError::Download { .. } => "give --corpus a path of your own",
         DatasetError::Checksum { .. } | DatasetError::ByHand { .. } => "give its path to --corpus",
+        DatasetError::NoFile(_) => "give --corpus a folder that contains text files",
+        DatasetError::NotAFile(_) => "give --corpus a text file or a folder",
         DatasetError::CargoMetadata { .. }
         | DatasetError::NoManifest
         | DatasetError::NoDependency(_) => "or give --corpus a path",
@@ -136,6 +150,7 @@ pub(crate) fn with_flags(error: DatasetError) -> Error {
         }
         DatasetError::Text(TextError::VocabularyTooSmall(_)) => "raise --vocab-size",
         DatasetError::Text(TextError::SpecialToken { .. }) => "--vocab-size N trains one",
+        DatasetError::Text(TextError::NotATokenizer { .. }) => TOKENIZER_REMEDY,
         DatasetError::LessThanOneWindow { .. } => "lower --context",
         _ => return error.into(),
     };

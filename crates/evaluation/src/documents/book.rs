@@ -69,7 +69,10 @@ impl Book {
             }
         }
         match books.is_empty() {
-            true => Err(EvalError::content(path, "there is no .txt file in the folder")),
+            true => Err(EvalError::content(
+                path,
+                format!("there is no .txt file in the folder; {REMEDY}"),
+            )),
             false => Ok(books),
         }
     }
@@ -131,12 +134,14 @@ fn name(path: &Path) -> String {
     name.strip_suffix(".txt").unwrap_or(&name).into()
 }
 
+/// What to give as books.
+const REMEDY: &str = "give a folder of .txt files, or a list with the path of one file per line";
+
 /// The books of a list.
 fn listed(path: &Path) -> Result<Vec<Book>, EvalError> {
-    let remedy = "give a folder of .txt files, or a list with the path of one file per line";
     let bytes = std::fs::read(path).map_err(FileError::read(path))?;
     let text = String::from_utf8(bytes).map_err(|_| {
-        EvalError::content(path, format!("not a list of books (invalid UTF-8); {remedy}"))
+        EvalError::content(path, format!("not a list of books (invalid UTF-8); {REMEDY}"))
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut seen = HashSet::new();
@@ -147,7 +152,7 @@ fn listed(path: &Path) -> Result<Vec<Book>, EvalError> {
         let book = Book { name: name(Path::new(line)), path: folder.join(line) };
         if !book.path.is_file() {
             let shown: String = line.chars().take(80).collect();
-            return invalid(format!("there is no file {shown:?} in the list's folder; {remedy}"));
+            return invalid(format!("there is no file {shown:?} in the list's folder; {REMEDY}"));
         }
         if !seen.insert(book.path.clone()) {
             return invalid(format!("{line} is listed twice; remove one"));
@@ -155,7 +160,7 @@ fn listed(path: &Path) -> Result<Vec<Book>, EvalError> {
         books.push(book);
     }
     match books.is_empty() {
-        true => Err(EvalError::content(path, format!("the list is empty; {remedy}"))),
+        true => Err(EvalError::content(path, format!("the list is empty; {REMEDY}"))),
         false => Ok(books),
     }
 }
