@@ -2,6 +2,7 @@
 
 use block_transformer_checkpoint::CheckpointError;
 use block_transformer_cost::Workload;
+use block_transformer_device::DeviceName;
 use block_transformer_generation::GenerationError;
 use block_transformer_training::TrainError;
 use burn::tensor::ExecutionError;
@@ -48,6 +49,32 @@ pub enum BenchError {
         needed: u64,
         /// Bytes of memory of the machine.
         available: u64,
+    },
+    /// The sequences do not fit into the memory of the device, by the formula.
+    #[error(
+        "{model} takes {} MiB for {batch} sequences of {context} tokens, and the device {device} has {} MiB; {}",
+        needed >> 20,
+        available >> 20,
+        match largest {
+            Some(largest) => format!("the largest batch that fits is {largest}"),
+            None => "use a smaller model or shorter sequences".into(),
+        }
+    )]
+    Sequences {
+        /// The model.
+        model: String,
+        /// Sequences per batch.
+        batch: usize,
+        /// Tokens per sequence.
+        context: usize,
+        /// Bytes that the model and the sequences need.
+        needed: u64,
+        /// The device.
+        device: DeviceName,
+        /// Bytes of its memory.
+        available: u64,
+        /// The largest batch that fits; `None` if not even one sequence does.
+        largest: Option<usize>,
     },
     /// The sequences are not a whole number of blocks, or have fewer than two blocks.
     #[error(

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use block_transformer_cost::{Machine, Peaks, Sizes, decode, training_flops};
+use block_transformer_cost::{
+    Machine, Peaks, Sizes, TrainingMemory, TrainingShape, decode, largest, training_flops,
+};
 use block_transformer_datasets::Window;
 use block_transformer_device::DeviceName;
 use block_transformer_training::{Schedule, TrainConfig, Trainer, token_batch};
@@ -58,12 +60,56 @@ impl SequenceBench {
         Ok(())
     }
 
+    /// Checks that a batch of every model fits into the memory of the device, where its size is known.
+    ///
+    /// # Errors
+    /// [`BenchError::Sequences`] when one does not.
+    pub fn check_memory(&self) -> Result<(), BenchError> {
+        let Some(available) = self.device.memory() else { return Ok(()) };
+        let (batch, context, device) = (self.batch, self.context, self.device);
+        let shape = TrainingShape {
+            batch,
+            accumulate: 1,
+            context,
+            precision: Precision::default(),
+            recompute: false,
+            holding: device.into(),
+        };
+        for preset in &self.presets {
+            let model = &preset.model;
+            let bytes = |batch| {
+                let shape = TrainingShape { batch, ..shape };
+                match self.kind {
+                    StepKind::Evaluation => TrainingMemory::evaluation(model, shape),
+                    StepKind::Training => TrainingMemory::new(model, shape).total(),
+                }
+            };
+            if bytes(batch) > available as f64 {
+                // other processes need some memory
+                let largest = largest(batch, |batch| bytes(batch) <= 0.9 * available as f64);
+                let (model, needed) = (preset.name.clone(), bytes(batch) as u64);
+                let error = BenchError::Sequences {
+                    model,
+                    batch,
+                    context,
+                    needed,
+                    device,
+                    available,
+                    largest,
+                };
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Measures every model on `device`, which must be the device that [`Self::device`] names.
     ///
     /// # Errors
-    /// When [`Self::check`] returns an error, or the device fails.
+    /// When [`Self::check`] or [`Self::check_memory`] returns an error, or the device fails.
     pub fn run(&self, device: &Device) -> Result<BenchReport, BenchError> {
         self.check()?;
+        self.check_memory()?;
         let precision = Precision::default();
         let (mut all_peaks, mut rows) = (Vec::new(), Vec::new());
         for preset in &self.presets {

@@ -7,8 +7,8 @@ use block_transformer_text::Tokenizer;
 use block_transformer_weights::{FloatFormat, HostTensors, write_tensors};
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
-use burn::optim::ModuleOptimizer;
-use burn::store::RecordError;
+use burn::optim::{ModuleOptimizer, OptimizerRecord};
+use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::Bytes;
 
 use crate::error::CheckpointError;
@@ -38,27 +38,50 @@ pub struct Contents<'a> {
     pub unused: &'a HostTensors,
 }
 
+/// A record, or the file that holds it.
+enum Copied<R> {
+    Record(R),
+    Bytes(Result<Bytes, RecordError>),
+}
+
 /// A copy of [`Contents`] in the memory of the process. Another thread can write it while the model is
 /// trained.
 pub struct Snapshot {
-    /// The file of the model. On some devices the tensors of a record are the memory of the device, which the
-    /// next step overwrites, so that they must be copied before it.
-    model: Result<Bytes, RecordError>,
+    model: Copied<ModuleRecord>,
     config: ModelConfig,
     tokenizer: Tokenizer,
-    optimizer: Option<Result<Bytes, RecordError>>,
+    optimizer: Option<Copied<OptimizerRecord>>,
     state: State,
     unused: HostTensors,
 }
 
 impl Snapshot {
-    /// Copies `contents` from the device.
+    /// Copies `contents` from any device.
     pub fn of(contents: &Contents<'_>) -> Self {
+        let bytes = |optimizer: &ModuleOptimizer| Copied::Bytes(optimizer.to_record().into_bytes());
+        let model = Copied::Bytes(contents.model.clone().into_record().into_bytes());
+        Self::new(contents, model, contents.optimizer.map(bytes))
+    }
+
+    /// [`of`](Self::of) for flex and ndarray, with half the memory. The tensors of a record are copies there,
+    /// or values that nothing else refers to. On a CubeCL device they can be the memory of the device, which
+    /// the next step overwrites.
+    pub fn of_processor(contents: &Contents<'_>) -> Self {
+        let record = |optimizer: &ModuleOptimizer| Copied::Record(optimizer.to_record());
+        let model = Copied::Record(contents.model.clone().into_record());
+        Self::new(contents, model, contents.optimizer.map(record))
+    }
+
+    fn new(
+        contents: &Contents<'_>,
+        model: Copied<ModuleRecord>,
+        optimizer: Option<Copied<OptimizerRecord>>,
+    ) -> Self {
         Self {
-            model: contents.model.clone().into_record().into_bytes(),
+            model,
             config: contents.config.clone(),
             tokenizer: contents.tokenizer.clone(),
-            optimizer: contents.optimizer.map(|optimizer| optimizer.to_record().into_bytes()),
+            optimizer,
             state: contents.state.clone(),
             unused: contents.unused.clone(),
         }
@@ -78,15 +101,24 @@ impl Snapshot {
             let path = folder.final_path(name);
             move |source| CheckpointError::Record { action: "write", path, source }
         };
-        let record =
+        let bytes =
             |name: &str, bytes: Result<Bytes, RecordError>| -> Result<(), CheckpointError> {
                 let bytes = bytes.map_err(unsaved(name))?;
                 let written = std::fs::write(folder.temporary_path(name), &*bytes);
                 Ok(written.map_err(FileError::write(&folder.final_path(name)))?)
             };
-        record(MODEL, self.model)?;
-        if let Some(optimizer) = self.optimizer {
-            record(OPTIMIZER, optimizer)?;
+        match self.model {
+            Copied::Bytes(model) => bytes(MODEL, model)?,
+            Copied::Record(model) => {
+                model.save(folder.temporary_path(MODEL)).map_err(unsaved(MODEL))?;
+            }
+        }
+        match self.optimizer {
+            None => {}
+            Some(Copied::Bytes(optimizer)) => bytes(OPTIMIZER, optimizer)?,
+            Some(Copied::Record(optimizer)) => {
+                optimizer.save(folder.temporary_path(OPTIMIZER)).map_err(unsaved(OPTIMIZER))?;
+            }
         }
         if !self.unused.is_empty() {
             write_tensors(&self.unused, FloatFormat::F32, &folder.temporary_path(UNUSED))?;

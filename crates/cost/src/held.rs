@@ -128,6 +128,20 @@ impl Layers {
         }
     }
 
+    /// Bytes per position that a layer holds while it runs without gradients: its input, the normalized input
+    /// and the output of attention, the MLP before and after its activation, and the scores of composed
+    /// attention.
+    pub(crate) fn alone(&self) -> f64 {
+        let [h, f, heads] =
+            [self.shape.width, self.shape.mlp_width, self.shape.heads].map(|size| size as f64);
+        let scores = match self.kind {
+            Kind::NeoX => 0.0,
+            Kind::Roberta => heads * SCORES * self.time,
+            Kind::T5 { states } => heads * SCORES * (self.time + states as f64),
+        };
+        (3.0 * h + (2.0 * f).max(scores)) * F32
+    }
+
     /// Bytes per position that the backward pass of a layer needs besides what the layer keeps:
     /// gradients of the residual stream, and of the MLP before and after its activation.
     pub(crate) fn working(&self) -> f64 {

@@ -25,7 +25,7 @@ pub use cost::{Cost, Phases};
 pub use held::Holding;
 pub use launches::{decode_launches, prefill_launches, step_launches};
 pub use machine::{Machine, MachineError};
-pub use memory::{TrainingMemory, TrainingShape};
+pub use memory::{TrainingMemory, TrainingShape, largest};
 pub use mfu::{Mfu, training_flops};
 pub use peaks::Peaks;
 pub use phases::{decode, prefill};

@@ -54,10 +54,12 @@ impl TrainingMemory {
         let segments = ModelParts::of(config, shape).0;
         // the sum over the micro-batches before this one
         let sum = if shape.accumulate > 1 { parameters } else { 0.0 };
-        let of = |(i, segment): (usize, &ModelPart)| {
-            let kept: f64 = segments[..=i].iter().map(|segment| segment.kept).sum();
-            let widened: f64 = segments[..=i].iter().map(|segment| segment.widened).sum();
-            let gradients: f64 = segments[i + 1..].iter().map(|segment| segment.gradient).sum();
+        let all_gradients: f64 = segments.iter().map(|segment| segment.gradient).sum();
+        let (mut kept, mut widened, mut gradients) = (0.0, 0.0, all_gradients);
+        let of = |segment: &ModelPart| {
+            kept += segment.kept;
+            widened += segment.widened;
+            gradients -= segment.gradient;
             Self {
                 weights: parameters + narrow + widened,
                 gradients: sum + gradients,
@@ -74,13 +76,28 @@ impl TrainingMemory {
             activations: UPDATE_TENSORS * largest as f64 * F32,
             logits: 0.0,
         };
-        let moments = segments.iter().enumerate().map(of);
+        let moments = segments.iter().map(of);
         moments.fold(update, |most, now| if now.total() > most.total() { now } else { most })
     }
 
     /// Bytes of activations that the forward pass of a micro-batch leaves for its backward pass.
     pub fn kept<C: FamilyConfig>(config: &C, shape: TrainingShape) -> f64 {
         ModelParts::of(config, shape).0.iter().map(|segment| segment.kept).sum()
+    }
+
+    /// Bytes of weights and moments, which a run holds at any time. A checkpoint is written from a copy of
+    /// them in the memory of the process.
+    pub fn state<C: FamilyConfig>(config: &C) -> f64 {
+        3.0 * config.num_params() as f64 * F32
+    }
+
+    /// Bytes that the loss of `shape.batch` sequences holds at its peak without gradients: weights in f32,
+    /// the activations of the largest layer, and logits. `shape.recompute` and `shape.accumulate` do not
+    /// matter.
+    pub fn evaluation<C: FamilyConfig>(config: &C, shape: TrainingShape) -> f64 {
+        let bytes = |segment: &ModelPart| segment.alone + segment.logits;
+        let largest = ModelParts::of(config, shape).0.iter().map(bytes).fold(0.0, f64::max);
+        config.num_params() as f64 * F32 + largest
     }
 
     /// Returns all bytes.
@@ -96,24 +113,27 @@ impl TrainingMemory {
         bytes: f64,
         most: usize,
     ) -> Option<usize> {
-        let fits = |batch| Self::new(config, TrainingShape { batch, ..shape }).total() <= bytes;
-        // the largest batch that fits is below `over`, and at least `fitting`
-        let (mut fitting, mut over) = (0, most.saturating_add(1));
-        while over - fitting > 1 {
-            // small batches first, which most machines run
-            let next =
-                if over > most { (2 * fitting).clamp(1, most) } else { fitting.midpoint(over) };
-            if fits(next) {
-                fitting = next;
-                if fitting == most {
-                    break;
-                }
-            } else {
-                over = next;
-            }
-        }
-        (fitting > 0).then_some(fitting)
+        largest(most, |batch| Self::new(config, TrainingShape { batch, ..shape }).total() <= bytes)
     }
+}
+
+/// Returns the largest batch, at most `most`, that fits; `None` if a batch of 1 does not.
+pub fn largest(most: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
+    // the largest batch that fits is below `over`, and at least `fitting`
+    let (mut fitting, mut over) = (0, most.saturating_add(1));
+    while over - fitting > 1 {
+        // small batches first, which most machines run
+        let next = if over > most { (2 * fitting).clamp(1, most) } else { fitting.midpoint(over) };
+        if fits(next) {
+            fitting = next;
+            if fitting == most {
+                break;
+            }
+        } else {
+            over = next;
+        }
+    }
+    (fitting > 0).then_some(fitting)
 }
 
 impl TrainingShape {
@@ -135,6 +155,8 @@ struct ModelPart {
     kept: f64,
     /// f32 copies of bf16 weights that products keep.
     widened: f64,
+    /// Held by a forward pass without gradients while it runs this part.
+    alone: f64,
     /// More, while the backward pass of this part runs.
     working: f64,
     /// Logits, while the loss is computed.
@@ -205,15 +227,16 @@ impl ModelParts {
         let widened = shape.widened(params);
         let (kept, working) = (positions * layers.kept(), positions * layers.working());
         let gradient = params * F32;
+        let alone = positions * layers.alone();
         let layer = if shape.recompute {
             // the input of the layer stays; its weights are narrow, and so are their gradients until
             // the end
             let gradient = if shape.is_narrow() { gradient / 2.0 } else { gradient };
             let input = positions * layers.shape.width as f64 * F32;
             let working = kept + working + widened;
-            ModelPart { kept: input, working, gradient, ..ModelPart::default() }
+            ModelPart { kept: input, alone, working, gradient, ..ModelPart::default() }
         } else {
-            ModelPart { kept, widened, working, gradient, ..ModelPart::default() }
+            ModelPart { kept, widened, alone, working, gradient, ..ModelPart::default() }
         };
         self.0.extend(std::iter::repeat_n(layer, count));
     }
@@ -276,6 +299,7 @@ impl ModelParts {
         let copies = if shape.is_narrow() && !tied { 2.0 * head } else { 0.0 };
         self.0.push(ModelPart {
             kept: hidden,
+            alone: hidden,
             working: before + copies,
             logits: LOGIT_TENSORS * rows.min(chunk) * vocab * F32,
             gradient: head,

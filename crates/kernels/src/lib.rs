@@ -237,6 +237,11 @@ pub fn square_sum(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
     cube::square_sum(tensors)
 }
 
+/// Whether `device` computes with CubeCL.
+pub fn is_cubecl(device: &Device) -> bool {
+    cube::serves(device)
+}
+
 /// Whether [`choose`] applies to logits on `device`.
 pub fn chooses(device: &Device) -> bool {
     cube::serves(device)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use block_transformer_checkpoint::CheckpointError;
 use block_transformer_datasets::{DatasetError, Split};
+use block_transformer_device::DeviceName;
 use block_transformer_files::FileError;
 use block_transformer_text::TextError;
 use block_transformer_zoo::{ConfigError, PresetError, family::InvalidConfig};
@@ -129,6 +130,37 @@ pub enum TrainError {
         recompute: bool,
         /// The last checkpointed step; 0 without a checkpoint.
         saved: u64,
+    },
+    /// A run needs more memory than a device has, by the formula.
+    #[error(
+        "a model of {params} parameters takes {} MiB in training{}, and the device {device} has {} MiB; {}",
+        needed >> 20,
+        match largest {
+            Some(_) => format!(" with micro-batches of {batch} {}", sequences(*batch)),
+            None => String::new(),
+        },
+        available >> 20,
+        match largest {
+            Some(largest) => format!(
+                "the largest micro-batch that fits has {largest} {}",
+                sequences(*largest)
+            ),
+            None => "use a smaller model or a shorter context".into(),
+        }
+    )]
+    TooLarge {
+        /// The device.
+        device: DeviceName,
+        /// Bytes of memory for a replica of the model on the device.
+        available: u64,
+        /// Parameters of the model.
+        params: usize,
+        /// Bytes that a replica needs.
+        needed: u64,
+        /// Sequences of a micro-batch.
+        batch: usize,
+        /// The largest micro-batch that fits; `None` if not even one sequence does.
+        largest: Option<usize>,
     },
     /// A replica of a data-parallel run stopped.
     #[error(transparent)]

@@ -44,7 +44,7 @@ pub use memory::is_out_of_memory;
 pub use metrics::MetricsRow;
 pub use reading::ReadPolicy;
 pub use reduce::{HostReduce, Reduce, ReduceError};
-pub use run::{Outcome, TrainingRun, check_folder, model_config};
+pub use run::{Outcome, TrainingRun, check_folder, check_formats, model_config};
 pub use schedule::Schedule;
 pub use speed::{RunEvent, StepProgress};
 pub use step_metric::StepMetric;

@@ -6,14 +6,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use block_transformer_cost::{TrainingMemory, TrainingShape};
 use block_transformer_device::{DeviceName, process_memory};
-use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::{FamilyConfig, ModelConfig};
 use burn::tensor::Device;
 
 use crate::config::TrainConfig;
+use crate::error::TrainError;
 
 /// The share of the present memory from which a smaller micro-batch is computed after a device was out
 /// of memory and its size is not known.
 const SMALLER: f64 = 0.9;
+/// The share of the memory of a device that a suggested micro-batch takes: other processes need some.
+const ROOM: f64 = 0.9;
 
 impl TrainConfig {
     /// The settings that the memory of a step on one of the devices depends on.
@@ -44,6 +47,61 @@ impl TrainConfig {
         devices.iter().map(shared).collect::<Option<Vec<u64>>>()?.into_iter().min()
     }
 
+    /// Checks that a run of `model` fits into the memory of each device, where its size is known: a step, and
+    /// weights and moments with the copy that a checkpoint is written from. The vocabulary of a model
+    /// is known only after the corpus is prepared; before, one with a small vocabulary can be checked.
+    ///
+    /// # Errors
+    /// [`TrainError::TooLarge`] when it does not fit.
+    pub fn check_memory(&self, model: &ModelConfig) -> Result<(), TrainError> {
+        let Some(available) = self.device_memory() else { return Ok(()) };
+        let (shape, bytes) = (self.memory_shape(), available as f64);
+        let error = |needed: f64, largest| TrainError::TooLarge {
+            device: self.all_devices().first().copied().unwrap_or_default(),
+            available,
+            params: model.num_params(),
+            needed: needed as u64,
+            batch: self.batch,
+            largest,
+        };
+        // first, because it bounds the size of the model: the formula of a step goes through all layers
+        let kept = TrainingMemory::state(model) + self.copy(model);
+        if kept > bytes {
+            return Err(error(kept, None));
+        }
+        let step = |batch| TrainingMemory::new(model, TrainingShape { batch, ..shape }).total();
+        if step(shape.batch) <= bytes {
+            return Ok(());
+        }
+        let largest = |bytes| TrainingMemory::largest_batch(model, shape, bytes, shape.batch);
+        let room = shape.holding.usable(bytes).min(ROOM * bytes);
+        let largest = largest(room).or_else(|| largest(bytes));
+        Err(match largest {
+            None => error(step(1), None),
+            largest => error(step(shape.batch), largest.map(|batch| self.all_replicas(batch))),
+        })
+    }
+
+    /// Whether a step of `model` does not fit into the memory beside the copy that a checkpoint is written from.
+    pub(crate) fn waits_for_checkpoints(&self, model: &ModelConfig) -> bool {
+        let step = || TrainingMemory::new(model, self.memory_shape()).total();
+        self.device_memory().is_some_and(|bytes| step() + self.copy(model) > bytes as f64)
+    }
+
+    /// The share of each replica in the copy that a checkpoint is written from; 0 on a device with a memory of
+    /// its own.
+    fn copy(&self, model: &ModelConfig) -> f64 {
+        let devices = self.all_devices();
+        let processors = devices.iter().filter(|device| device.is_processor()).count();
+        if processors == 0 { 0.0 } else { TrainingMemory::state(model) / processors as f64 }
+    }
+
+    /// The sequences of a micro-batch of which each device computes `per_device`.
+    fn all_replicas(&self, per_device: usize) -> usize {
+        let shape = self.memory_shape();
+        if shape.batch == self.batch { per_device } else { per_device * self.batch / shape.batch }
+    }
+
     /// The largest micro-batch below the present one with which the formula predicts that `model` fits;
     /// `None` if not even one sequence fits. `memory` is that of the device, if it is known.
     pub(crate) fn smaller_batch(&self, model: &ModelConfig, memory: Option<u64>) -> Option<usize> {
@@ -53,11 +111,7 @@ impl TrainConfig {
         let usable = memory.map(|memory| shape.holding.usable(memory as f64));
         let bytes = usable.map_or(present, |usable| present.min(usable));
         let per_device = TrainingMemory::largest_batch(model, shape, bytes, shape.batch - 1)?;
-        Some(if shape.batch == self.batch {
-            per_device
-        } else {
-            per_device * self.batch / shape.batch
-        })
+        Some(self.all_replicas(per_device))
     }
 }
 
@@ -106,7 +160,6 @@ pub fn is_out_of_memory(panic: &(dyn Any + Send)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use block_transformer_zoo::FamilyConfig;
 
     #[test]
     fn the_panics_of_a_full_device_are_caught_and_no_others() {
@@ -141,6 +194,42 @@ mod tests {
         assert_eq!(config.smaller_batch(&model, Some(1 << 20)), None);
         let one = TrainConfig { batch: 1, ..config };
         assert_eq!(one.smaller_batch(&model, None), None);
+    }
+
+    #[test]
+    fn a_run_that_does_not_fit_is_refused_with_the_largest_batch_that_does() {
+        let Some(memory) = DeviceName::Flex.memory() else { return };
+        let config = TrainConfig::from_preset("small-block").unwrap();
+        let model = config.model.clone().with_vocab_size(2048);
+        config.check_memory(&model).unwrap();
+        assert!(!config.waits_for_checkpoints(&model));
+        let many = TrainConfig { batch: 1 << 24, ..config.clone() };
+        let error = many.check_memory(&model).unwrap_err();
+        let TrainError::TooLarge { largest: Some(batch), needed, available, .. } = error else {
+            panic!("{error}")
+        };
+        assert!(needed > memory && available == memory);
+        TrainConfig { batch, ..config.clone() }.check_memory(&model).unwrap();
+        // without any room, there is none for the copy of a checkpoint beside a step
+        let shape = config.memory_shape();
+        let full = TrainingMemory::largest_batch(&model, shape, memory as f64, 1 << 24).unwrap();
+        let full = TrainConfig { batch: full, ..config.clone() };
+        full.check_memory(&model).unwrap();
+        assert!(full.waits_for_checkpoints(&model));
+        let total = |batch| {
+            let shape = TrainingShape { batch, ..shape };
+            TrainingMemory::new(&model, shape).total()
+        };
+        let most = ROOM * memory as f64;
+        assert!(total(batch) <= most && total(batch + 1) > most);
+        // weights and moments fit, but not with a copy
+        let width = config.model.stacks().context.width;
+        let ids = memory as usize / 16 / (2 * width);
+        let wide = config.model.with_vocab_size(ids);
+        assert!(TrainingMemory::state(&wide) < memory as f64);
+        let error = TrainConfig { batch: 1, ..many }.check_memory(&wide).unwrap_err();
+        assert!(matches!(error, TrainError::TooLarge { largest: None, .. }), "{error}");
+        assert!(error.to_string().contains("smaller model"), "{error}");
     }
 
     #[test]

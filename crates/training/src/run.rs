@@ -83,6 +83,22 @@ pub fn check_folder(config: &TrainConfig, resume: bool) -> Result<(), TrainError
     }
 }
 
+/// Checks that `devices`, those of `config`, have the format of its precision. This is cheap: call it before
+/// a corpus is prepared.
+///
+/// # Errors
+/// When a device lacks it.
+pub fn check_formats<'a>(
+    config: &TrainConfig,
+    mut devices: impl Iterator<Item = &'a Device>,
+) -> Result<(), TrainError> {
+    let lacks_bf16 = devices.position(|device| !device.supports_dtype(DType::BF16));
+    let (Precision::Bf16, Some(i)) = (config.precision, lacks_bf16) else { return Ok(()) };
+    let name = config.all_devices().get(i).unwrap_or(&config.device);
+    let range = format!("f32 on the device {name}, which has no bf16");
+    Err(TrainError::OutOfRange { key: "precision", value: "bf16".into(), range })
+}
+
 /// A run that is ready to train.
 pub struct TrainingRun {
     pub(crate) config: TrainConfig,
@@ -112,7 +128,8 @@ impl TrainingRun {
     /// in this folder continues from its newest checkpoint.
     ///
     /// # Errors
-    /// When the configuration is invalid, the folder is in use, or a file cannot be read or written.
+    /// When the configuration is invalid, the folder is in use, a device has too little memory, or a file
+    /// cannot be read or written.
     pub fn open(
         config: &TrainConfig,
         corpus: &PreparedCorpus,
@@ -137,13 +154,7 @@ impl TrainingRun {
         config.check()?;
         config.check_replicas(1 + others.len())?;
         check_folder(config, resume)?;
-        let mut devices = std::iter::once(device).chain(others);
-        let lacks_bf16 = devices.position(|device| !device.supports_dtype(DType::BF16));
-        if let (Precision::Bf16, Some(i)) = (config.precision, lacks_bf16) {
-            let name = config.all_devices().get(i).unwrap_or(&config.device);
-            let range = format!("f32 on the device {name}, which has no bf16");
-            return Err(TrainError::OutOfRange { key: "precision", value: "bf16".into(), range });
-        }
+        check_formats(config, std::iter::once(device).chain(others))?;
         let tokenizer = corpus.tokenizer()?;
         let model = model_config(&config.model, &tokenizer)?;
         let packing = |split, seed| {
@@ -153,6 +164,7 @@ impl TrainingRun {
         };
         let train = packing(Split::Train, Some(config.seed))?;
         let validation = packing(Split::Validation, None)?;
+        config.check_memory(&model)?;
         let folder = RunFolder::new(&config.out);
         let found = resume && !folder.checkpoints().is_empty();
         let checkpoint = if found { Some(Checkpoint::open(&config.out)?) } else { None };
@@ -191,7 +203,8 @@ impl TrainingRun {
             }
         };
         let metrics = Metrics::open(&folder, state.step)?;
-        let writer = Writer::new(folder.clone(), config.keep, state.step);
+        let waits = config.waits_for_checkpoints(&model);
+        let writer = Writer::new(folder.clone(), config.keep, state.step, waits);
         Ok(Self {
             config: config.clone(),
             folder,
@@ -241,6 +254,11 @@ impl TrainingRun {
     /// The memory that the formula predicts for each device, at the moment when a step holds most.
     pub fn memory(&self) -> TrainingMemory {
         TrainingMemory::new(&self.model, self.config.memory_shape())
+    }
+
+    /// Bytes of the copy that a checkpoint is written from, and whether training waits until it is written.
+    pub fn checkpoint_copy(&self) -> (f64, bool) {
+        (TrainingMemory::state(&self.model), self.config.waits_for_checkpoints(&self.model))
     }
 
     /// The largest micro-batch of a device of `memory` bytes with which a step fits into

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use block_transformer_checkpoint::{Contents, Snapshot};
 use block_transformer_datasets::Window;
+use block_transformer_layers::is_cubecl;
 use burn::train::TrainingComponents;
 
 use crate::batch::num_tokens;
@@ -235,6 +236,8 @@ impl TrainingRun {
     /// Copies the checkpoint of the last step from the device, and begins to write it.
     fn checkpoint(&mut self, best: bool) -> Result<(), TrainError> {
         self.metrics.sync()?;
+        // two copies at a time would need more memory
+        self.writer.wait()?;
         let contents = Contents {
             model: self.trainer().model(),
             config: &self.model,
@@ -243,7 +246,11 @@ impl TrainingRun {
             state: &self.state,
             unused: &self.unused,
         };
-        let snapshot = Snapshot::of(&contents);
+        let snapshot = if is_cubecl(&self.trainer().device().clone().inner()) {
+            Snapshot::of(&contents)
+        } else {
+            Snapshot::of_processor(&contents)
+        };
         self.writer.write(self.state.step, snapshot, best)
     }
 }

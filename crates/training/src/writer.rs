@@ -12,6 +12,8 @@ pub(crate) struct Writer {
     folder: RunFolder,
     /// Newest checkpoints that are kept.
     keep: usize,
+    /// Whether a step does not fit into the memory beside the copy that a checkpoint is written from.
+    waits: bool,
     /// The step of the newest complete checkpoint; 0 if there is none.
     saved: u64,
     /// The step of the checkpoint that is being written.
@@ -19,8 +21,9 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(folder: RunFolder, keep: usize, saved: u64) -> Self {
-        Self { folder, keep, saved, writing: None }
+    /// Creates a writer of checkpoints. With `waits`, each is complete before training goes on.
+    pub(crate) fn new(folder: RunFolder, keep: usize, saved: u64, waits: bool) -> Self {
+        Self { folder, keep, saved, waits, writing: None }
     }
 
     /// The step of the newest complete checkpoint; 0 if there is none.
@@ -32,7 +35,7 @@ impl Writer {
     /// records it as the best.
     ///
     /// # Errors
-    /// When the checkpoint before it could not be written.
+    /// When the checkpoint before it could not be written, or this one if the writer waits.
     pub(crate) fn write(
         &mut self,
         step: u64,
@@ -49,7 +52,7 @@ impl Writer {
             Ok(folder.prune(keep)?)
         };
         self.writing = Some((step, thread::spawn(write)));
-        Ok(())
+        if self.waits { self.wait() } else { Ok(()) }
     }
 
     /// Reports the result of a checkpoint that is complete by now, without waiting.

@@ -3,19 +3,24 @@
 //! The allocator counts the bytes of the whole process, so this binary has one test.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use block_transformer_cost::{Holding, TrainingMemory, TrainingShape};
 use block_transformer_datasets::Window;
 use block_transformer_testing::shape;
-use block_transformer_training::{TrainConfig, Trainer};
-use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig, Precision, preset};
+use block_transformer_training::{TrainConfig, Trainer, token_batch};
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, ModelConfig, Precision, preset};
 use burn::tensor::Device;
 
 /// The relative error of the formula for the presets.
 const TOLERANCE: f64 = 0.1;
 /// That of models with composed attention, whose small tensors the formula leaves out.
 const TOLERANCE_COMPOSED: f64 = 0.15;
+
+/// The relative error of the formula for a loss without gradients. It is below 0.01 without composed
+/// attention, of which the formula takes the scores alone.
+const EVALUATION: RangeInclusive<f64> = -0.3..=0.2;
 
 /// Counts live bytes.
 struct Counting;
@@ -51,17 +56,22 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Bytes at the peak of a second step, beyond those before the model was made.
-fn measured(model: &ModelConfig, shape: TrainingShape) -> f64 {
-    let TrainingShape { batch, accumulate, context, precision, recompute, .. } = shape;
-    let config =
-        TrainConfig { precision, recompute, ..TrainConfig::from_preset("debug-block").unwrap() };
+/// Windows of different ids.
+fn windows(model: &ModelConfig, batch: usize, context: usize) -> Vec<Window> {
     let vocab = model.vocab_size();
     let window = |i: usize| Window {
         ids: (0..context).map(|j| ((i * 7 + j * j) % vocab) as u32).collect(),
         is_token: vec![true; context],
     };
-    let windows: Vec<Window> = (0..batch).map(window).collect();
+    (0..batch).map(window).collect()
+}
+
+/// Bytes at the peak of a second step, beyond those before the model was made.
+fn measured(model: &ModelConfig, shape: TrainingShape) -> f64 {
+    let TrainingShape { batch, accumulate, context, precision, recompute, .. } = shape;
+    let config =
+        TrainConfig { precision, recompute, ..TrainConfig::from_preset("debug-block").unwrap() };
+    let windows = windows(model, batch, context);
     let micro_batches = vec![windows; accumulate];
     let before = LIVE.load(Relaxed);
     let mut trainer = Trainer::<LanguageModel>::new(model, &config, &Device::flex());
@@ -69,6 +79,18 @@ fn measured(model: &ModelConfig, shape: TrainingShape) -> f64 {
     trainer.step(&micro_batches, 1e-3);
     PEAK.store(LIVE.load(Relaxed), Relaxed);
     trainer.step(&micro_batches, 1e-3);
+    (PEAK.load(Relaxed) - before) as f64
+}
+
+/// Bytes at the peak of a second loss without gradients, beyond those before the model was made.
+fn measured_loss(model: &ModelConfig, shape: TrainingShape) -> f64 {
+    let windows = windows(model, shape.batch, shape.context);
+    let before = LIVE.load(Relaxed);
+    let batch = token_batch(&windows, model.block_length(), &Device::flex());
+    let model = model.init(0, &Device::flex());
+    drop(model.loss(&batch));
+    PEAK.store(LIVE.load(Relaxed), Relaxed);
+    drop(model.loss(&batch));
     (PEAK.load(Relaxed) - before) as f64
 }
 
@@ -101,6 +123,17 @@ fn the_formula_gives_the_peak_of_a_step() {
             if error.abs() > tolerance {
                 let error = 100.0 * error;
                 wrong.push(format!("{name} {shape:?}: {error:.1}% of {peak}: {formula:?}"));
+            }
+        }
+        // the logits of a large vocabulary, or the activations of a layer
+        for (vocab, batch) in [(2048, 8), (64, 64)] {
+            let model = model.clone().with_vocab_size(vocab);
+            let shape = shape_of(batch, 1, context, Precision::F32, false);
+            let formula = TrainingMemory::evaluation(&model, shape);
+            let peak = measured_loss(&model, shape);
+            let error = formula / peak - 1.0;
+            if !EVALUATION.contains(&error) {
+                wrong.push(format!("loss of {name}, {vocab} ids: {:.1}% of {peak}", 100.0 * error));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The memory of training as a table, for `train` and `plan`.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -27,6 +28,10 @@ pub(super) fn announce(run: &TrainingRun, config: &TrainConfig) {
         let of = if config.all_devices().len() > 1 { " for each replica" } else { "" };
         say!("largest micro-batch that fits into {}{of}: {largest}", size(bytes as f64));
     }
+    let (copy, waits) = run.checkpoint_copy();
+    let when =
+        if waits { "; there is no room beside a step, so training waits for it" } else { "" };
+    say!("a checkpoint is written from a copy of {}{when}", size(copy));
     if config.all_devices().len() > 1 {
         match run.no_collectives() {
             None => say!("gradients are summed from GPU to GPU by NCCL"),
@@ -34,6 +39,9 @@ pub(super) fn announce(run: &TrainingRun, config: &TrainConfig) {
         }
     }
 }
+
+/// The TFLOP/s that a device can have.
+const PEAKS: RangeInclusive<f64> = 1e-6..=1e9;
 
 /// The peak of `--peak-tflops`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,8 +59,10 @@ impl FromStr for Peak {
         if text == "measure" {
             return Ok(Self::Measure);
         }
-        let peak = text.parse().ok().filter(|peak: &f64| peak.is_finite() && *peak > 0.0);
-        peak.map(Self::Stated).ok_or_else(|| "must be a number above 0, or `measure`".into())
+        let peak = text.parse().ok().filter(|peak| PEAKS.contains(peak));
+        let (least, most) = (PEAKS.start(), PEAKS.end());
+        peak.map(Self::Stated)
+            .ok_or_else(|| format!("must be a number from {least} to {most}, or `measure`"))
     }
 }
 
@@ -154,7 +164,7 @@ mod tests {
     fn a_peak_is_a_number_or_measured() {
         assert_eq!("989.4".parse(), Ok(Peak::Stated(989.4)));
         assert_eq!("measure".parse(), Ok(Peak::Measure));
-        for text in ["0", "-1", "inf", "fast"] {
+        for text in ["0", "-1", "inf", "1e-300", "1e10", "nan", "fast"] {
             assert!(text.parse::<Peak>().unwrap_err().contains("measure"), "{text}");
         }
     }

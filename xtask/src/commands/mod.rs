@@ -5,7 +5,6 @@ mod doctor;
 mod eval;
 mod eval_pg19;
 mod export;
-mod fits;
 mod generate;
 mod gpu_check;
 mod gpu_tests;

@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
-use block_transformer_bench::{SequenceBench, StepKind};
+use anyhow::{Context, Error, Result, ensure};
+use block_transformer_bench::{BenchError, SequenceBench, StepKind};
 use block_transformer_cost::Lengths;
 use block_transformer_device::DeviceName;
-use block_transformer_zoo::FamilyConfig;
 
 use super::output::{command_line, create, print};
-use crate::commands::fits;
 use crate::commands::inputs::presets;
 use crate::counts::{count, positive};
 use crate::device;
@@ -65,14 +63,7 @@ impl Args {
             device: self.device,
         };
         bench.check().context("--context")?;
-        let bytes = match kind {
-            StepKind::Evaluation => fits::INFERENCE_BYTES,
-            StepKind::Training => fits::TRAINING_BYTES,
-        };
-        for preset in &bench.presets {
-            let origin = format!("--preset {}", preset.name);
-            fits::check(preset.model.num_params(), bytes, self.device, &origin)?;
-        }
+        bench.check_memory().map_err(with_flags)?;
         create(self.out.as_deref())?;
         let report = bench.run(&device::open(self.device)?)?;
         print(&report);
@@ -82,4 +73,14 @@ impl Args {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Names the flag that caused the error.
+fn with_flags(error: BenchError) -> Error {
+    let flag = match &error {
+        BenchError::Sequences { largest: Some(_), batch, .. } => format!("--batch {batch}"),
+        BenchError::Sequences { model, .. } => format!("--preset {model}"),
+        _ => return error.into(),
+    };
+    Error::new(error).context(flag)
 }
