@@ -111,6 +111,7 @@ fn invalid_settings_are_named() {
     let dir = with_text();
     std::fs::write(dir.path().join("run.toml"), "\nsteps = 3\nlr = \"fast\"\n").unwrap();
     std::fs::write(dir.path().join("low.toml"), "lr = 0.0\n").unwrap();
+    std::fs::write(dir.path().join("tokenizer.toml"), "\n\ntokenizer = 3\n").unwrap();
     let huge = "[model]\nvocab_size = 300\nhidden_size = 65536\nnum_hidden_layers = 64\n\
                 num_attention_heads = 64\n";
     std::fs::write(dir.path().join("huge.toml"), huge).unwrap();
@@ -123,6 +124,7 @@ fn invalid_settings_are_named() {
         ("--context 30", &["context", "4"]),
         ("--corpus text.txt --device cuda", &["cuda", "--features cuda"]),
         ("--config run.toml", &["run.toml:3: lr: ", "\"fast\""]),
+        ("--config tokenizer.toml", &["tokenizer.toml:3: tokenizer: 3: must be ", "bpe = N"]),
         ("--config low.toml", &["low.toml: lr = 0: must be above 0"]),
         (
             "--corpus text.txt --config huge.toml",
@@ -136,7 +138,8 @@ fn invalid_settings_are_named() {
     ] {
         fails(dir.path(), &format!("train {flags}"), says);
     }
-    assert!(!dir.path().join("runs").exists());
+    // nothing is trained or prepared
+    assert!(!dir.path().join("runs").exists() && !dir.path().join("data").exists());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use block_transformer_weights::HostTensors;
 use block_transformer_zoo::{FamilyConfig, preset};
 use burn::tensor::Device;
 
-use crate::support::{TINY, command, fails, fails_as, with_run, with_text};
+use crate::support::{TINY, command, fails, fails_as, succeeds, with_run, with_text};
 
 #[test]
 fn a_negative_number_names_its_flag() {
@@ -19,6 +19,25 @@ fn a_negative_number_names_its_flag() {
     ] {
         fails_as(&mut command(dir.path(), line), 2, &["invalid value '-1'", flag]);
     }
+    for (line, says) in [
+        ("bench decode --lengths -1:5", ["invalid value '-1:5'", "--lengths", "2048:128"]),
+        ("plan --memory -5GB", ["invalid value '-5GB'", "--memory", "16GiB"]),
+        ("train --lr -inf", ["--lr", "-inf", "above 0"]),
+        ("train --peak-tflops 1e-300", ["--peak-tflops", "1e-300", "`measure`"]),
+    ] {
+        let code = if line.contains("--lr") { 1 } else { 2 };
+        fails_as(&mut command(dir.path(), line), code, &says);
+    }
+}
+
+#[test]
+fn a_temperature_close_to_0_is_greedy() {
+    let dir = with_run();
+    let text = |flags: &str| {
+        let line = format!("generate --checkpoint run --prompt line --max-tokens 12 {flags}");
+        succeeds(dir.path(), &line)
+    };
+    assert_eq!(text("--temperature 1e-300"), text("--greedy"));
 }
 
 #[test]
@@ -38,8 +57,37 @@ fn a_path_that_cannot_be_used_is_named_with_its_flag_and_a_remedy() {
             &["--out socket", "not a regular file"],
         );
     }
+    std::fs::create_dir(path.join("empty")).unwrap();
+    std::fs::write(path.join("tokenizer.toml"), "\ntokenizer = { file = \"empty\" }\n").unwrap();
+    #[cfg(unix)]
+    {
+        let made = std::process::Command::new("mkfifo").arg(path.join("pipe")).status();
+        assert!(made.unwrap().success());
+        for line in ["prepare", "train --preset debug-block"] {
+            let line = format!("{line} --corpus pipe");
+            fails(path, &line, &["pipe is neither a regular file", "give --corpus"]);
+        }
+    }
     for (line, says) in [
-        ("prepare --corpus text.txt --out text.txt", &["--out text.txt", "another folder"][..]),
+        ("train --corpus empty", &["empty contains no file", "give --corpus"][..]),
+        ("train --config empty/none", &["--config empty/none", "--print-config"]),
+        ("train --config empty", &["--config empty: is a folder", "--print-config"]),
+        ("train --corpus text.txt --tokenizer empty", &["--tokenizer empty: is a folder"]),
+        ("train --corpus text.txt --tokenizer text.txt", &["text.txt", "give --tokenizer"]),
+        ("train --corpus text.txt --config tokenizer.toml", &["tokenizer.toml: tokenizer = empty"]),
+        ("import --preset debug-block --from empty --out i", &["--from empty: is a folder"]),
+        ("import --preset debug-block --from text.txt --out i", &["--from", "safetensors file"]),
+        ("import --config empty --from text.txt --out i", &["--config empty: is a folder"]),
+        ("eval-pg19 --checkpoint run --books empty", &["--books empty: ", "folder of .txt files"]),
+        ("parity text.txt", &["parity text.txt: is not a folder", "tests/golden"]),
+        ("parity empty", &["parity empty: no NAME.json", "tests/golden"]),
+        (
+            "generate --prompt x --checkpoint text.txt",
+            &["--checkpoint text.txt: is a file", "a run"],
+        ),
+        ("bench eval --preset ,", &["--preset: the list has an empty name"]),
+        ("plan --preset debug-block,", &["--preset: the list has an empty name"]),
+        ("prepare --corpus text.txt --out text.txt", &["--out text.txt", "another folder"]),
         ("eval-pg19 --checkpoint run --books text.txt --out text.txt", &["--out text.txt"]),
         ("eval-pg19 --checkpoint run --books none", &["--books none", "a folder of .txt files"]),
         ("eval-pg19 --checkpoint none --books books", &["--checkpoint none", "a run"]),
@@ -78,7 +126,11 @@ fn weights_that_do_not_fit_their_checkpoint_are_named() {
     };
     Checkpoint::write(&dir.path().join("c"), &contents).unwrap();
     let written = fails(dir.path(), "generate --checkpoint c --prompt x", &[]);
-    for part in ["--checkpoint", "c/model.bpk", "does not fit the model", "use another one"] {
+    for part in [
+        "--checkpoint: c/model.bpk does not fit the model",
+        "use another one",
+        "token_decoder.tokens.NeoX.embed_in.weight: shape [320, 64], the model has [384, 64]\n",
+    ] {
         assert!(written.contains(part), "{written}");
     }
 }
@@ -86,8 +138,26 @@ fn weights_that_do_not_fit_their_checkpoint_are_named() {
 #[test]
 fn a_run_that_diverges_says_so() {
     let dir = with_text();
-    let line = format!("{TINY} --steps 3 --lr 1e308 --out far");
+    let refused = format!("{TINY} --lr 1e308 --out none");
+    fails(dir.path(), &refused, &["--lr 1e308: must be above 0 and at most 1e30"]);
+    assert!(!dir.path().join("none").exists());
+    let line = format!("{TINY} --steps 3 --lr 1e30 --warmup 0 --out far");
     fails(dir.path(), &line, &["far: the training diverged", "--lr"]);
+}
+
+#[test]
+fn what_does_not_fit_into_memory_is_refused_with_what_does() {
+    let dir = with_text();
+    let large = "--preset vanilla-410m --context 2048 --batch 8000";
+    for (line, says) in [
+        (format!("train --corpus text.txt {large}"), "a larger --accumulate, or --recompute"),
+        (format!("train --corpus text.txt {large} --recompute"), "a larger --accumulate)"),
+        (format!("bench eval {large}"), "the largest batch that fits is "),
+        (format!("bench train {large}"), "vanilla-410m takes "),
+    ] {
+        fails(dir.path(), &line, &["8000", "flex has", says]);
+    }
+    assert!(!dir.path().join("runs").exists() && !dir.path().join("data").exists());
 }
 
 /// Every write to `/dev/full` fails.
@@ -95,7 +165,8 @@ fn a_run_that_diverges_says_so() {
 #[cfg(target_os = "linux")]
 fn a_full_output_fails_and_a_closed_one_does_not() {
     let dir = with_text();
-    for line in ["presets".to_string(), format!("{TINY} --steps 1")] {
+    let printed = ["presets", "--help", "--version", "train --help"].map(String::from);
+    for line in printed.into_iter().chain([format!("{TINY} --steps 1")]) {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let mut command = command(dir.path(), &line);
         let output = command.stdout(full).output().unwrap();

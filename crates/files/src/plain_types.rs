@@ -2,7 +2,8 @@
 
 /// `message`, an error of serde, with plain words for the number type that it expects.
 pub fn plain_types(message: &str) -> String {
-    const EXPECTED: [(&str, &str); 4] = [
+    const EXPECTED: [(&str, &str); 5] = [
+        ("a sequence", "a list"),
         ("usize", "a whole number"),
         ("u64", "a whole number"),
         ("f64", "a number"),

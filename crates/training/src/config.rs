@@ -81,6 +81,10 @@ impl TrainConfig {
     /// Largest number of tokens in a step, padding included.
     pub const MAX_STEP_TOKENS: usize = 1 << 28;
 
+    /// Largest learning rate, far above any that trains: with a larger one, an update of a weight may not fit
+    /// into f32.
+    pub const MAX_LR: f64 = 1e30;
+
     /// The defaults of `preset`.
     ///
     /// # Errors
@@ -162,7 +166,7 @@ impl TrainConfig {
             }
         }
         for (key, value, fits, range) in [
-            ("lr", self.lr, self.lr > 0.0, "above 0"),
+            ("lr", self.lr, self.lr > 0.0 && self.lr <= Self::MAX_LR, "above 0 and at most 1e30"),
             ("lr_end", self.lr_end, (0.0..=1.0).contains(&self.lr_end), "from 0 to 1"),
             ("beta1", self.beta1, (0.0..1.0).contains(&self.beta1), "from 0 to below 1"),
             ("beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "from 0 to below 1"),
@@ -171,7 +175,9 @@ impl TrainConfig {
             ("clip", self.clip, self.clip > 0.0, "above 0"),
         ] {
             if !fits || !value.is_finite() {
-                return out_of_range(key, value.to_string(), range);
+                let value =
+                    if value.abs() < 1e9 { value.to_string() } else { format!("{value:e}") };
+                return out_of_range(key, value, range);
             }
         }
         for (key, tokens, most) in [

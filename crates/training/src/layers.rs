@@ -53,6 +53,17 @@ impl TrainConfig {
         of_preset?.overridden(file, &source)?.overridden(flags, &KeySource::flags())
     }
 
+    /// Returns whether the file at `path` gives the model of a run with the preset `preset`: it has a `model`
+    /// table and names no other preset.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn has_model(path: &Path, preset: &str) -> Result<bool, TrainError> {
+        let (file, _) = read(path)?;
+        let other = file.get("preset").is_some_and(|named| named.as_str() != Some(preset));
+        Ok(file.contains_key("model") && !other)
+    }
+
     /// This configuration, with the values of `flags` in place of its own.
     ///
     /// # Errors
@@ -110,6 +121,9 @@ impl TrainConfig {
             *place = value.clone();
             // after each key, so that an error can name the key
             self = Self::deserialize(base.clone()).map_err(|error| {
+                if let Some(allowed) = allowed(&key) {
+                    return source.error(&key, &format!("{value}: must be {allowed}"));
+                }
                 let reason = &plain_types(error.message());
                 // an error about a key inside a table starts with its path
                 match reason.split_once(": ") {
@@ -159,6 +173,20 @@ impl KeySource {
         }
         Some(self.text[..start?].matches('\n').count() + 1)
     }
+}
+
+/// The values of the keys about which the messages of serde would say little.
+fn allowed(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "tokenizer" => {
+            "\"bytes\", { bpe = N } to train a BPE with N ids, or { file = \"PATH\" } of a tokenizer.json"
+        }
+        "precision" => "\"f32\" or \"bf16\"",
+        "out" => "the path of a folder, in quotes",
+        "preset" | "corpus" => "a name in quotes",
+        "recompute" | "deterministic" => "true or false",
+        _ => return None,
+    })
 }
 
 /// A number inside `value` that is infinite or not a number, with its path. JSON, in which a model is
@@ -249,7 +277,13 @@ mod tests {
             ("seed = 1\nstepz = 1", &["c.toml:2: stepz", "`steps`"][..]),
             ("\nsteps = \"x\"", &["c.toml:2: steps", "string \"x\", expected a whole number"]),
             ("seed = 1\npreset = \"debug-blok\"", &["c.toml:2: preset", "`debug-block`"]),
-            ("precision = \"half\"", &["c.toml:1: precision", "`half`", "`bf16-weights`"]),
+            ("precision = \"half\"", &["c.toml:1: precision: \"half\"", "\"f32\" or \"bf16\""]),
+            ("\ntokenizer = 3", &["c.toml:2: tokenizer: 3", "\"bytes\"", "bpe = N"]),
+            ("tokenizer = \"byte\"", &["c.toml:1: tokenizer: \"byte\"", "file = "]),
+            ("out = 3", &["c.toml:1: out: 3", "folder"]),
+            ("recompute = 1", &["c.toml:1: recompute: 1", "true or false"]),
+            ("devices = \"flex\"", &["c.toml:1: devices", "string \"flex\", expected a list"]),
+            ("preset = 3", &["c.toml:1: preset: 3", "a name in quotes"]),
             ("seed = 1\na = ", &["c.toml", "line 2"]),
             (&many, &["c.toml:4: model.num_attention_heads", "\"many\""]),
             ("[models]\nblock_length = 4", &["c.toml:1: models", "`model`"]),

@@ -17,17 +17,16 @@ use block_transformer_datasets::{CorpusRequest, PreparedCorpus};
 use block_transformer_generation::{GenerationError, sample_text};
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
-    Outcome, TrainConfig, TrainError, TrainingRun, check_folder, model_config,
+    Outcome, TrainConfig, TrainError, TrainingRun, check_folder, check_formats, model_config,
 };
 use block_transformer_zoo::FamilyConfig;
 use burn::tensor::Device;
 use burn::train::Interrupter;
 
-use super::fits;
 use super::inputs::warn_of_skipped;
 use super::memory::{Peak, announce, peak};
 use super::prepare::{
-    CORPUS_NEEDED, TokenizerArgs, default_corpus, is_prepared, prepared, summary,
+    CORPUS_NEEDED, TokenizerArgs, check_tokenizer, default_corpus, is_prepared, prepared, summary,
 };
 use crate::{device, paths};
 use flags::{Flags, Origin};
@@ -44,7 +43,8 @@ pub(crate) struct Args {
     flags: Flags,
     #[command(flatten)]
     tokenizer: TokenizerArgs,
-    /// TOML file with any of the keys that --print-config prints, the `model` table included; flags override it
+    /// TOML file with any of the keys that --print-config prints, the `model` table included; flags override it. The
+    /// tokenizer decides the model's `vocab_size`, whatever the file says
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print the effective configuration and exit
@@ -83,11 +83,13 @@ impl Args {
         config.check().map_err(in_flags)?;
         paths::output_folder(&origin.of("out"), &config.out)?;
         check_folder(&config, resume).map_err(in_flags)?;
-        let shape = origin.of_model(&config);
-        fits::check_layers(&config.model, config.all_devices(), &shape)?;
+        // with the smallest vocabulary, because that of the tokenizer is not known yet
+        let smallest = config.model.clone().with_vocab_size(1);
+        config.check_memory(&smallest).map_err(|error| origin.of_memory(error, &config))?;
         ensure!(!config.corpus.is_empty(), CORPUS_NEEDED);
         let devices = config.all_devices().iter().map(|&name| device::open(name));
         let devices = devices.collect::<Result<Vec<Device>>>()?;
+        check_formats(&config, devices.iter()).map_err(in_flags)?;
         let (device, others) = devices.split_first().context("no device")?;
         ensure!(
             !(own_tokenizer && is_prepared(&config.corpus)),
@@ -95,6 +97,7 @@ impl Args {
             config.corpus
         );
         if !is_prepared(&config.corpus) {
+            check_tokenizer(&origin.of("tokenizer"), Some(&config.tokenizer))?;
             paths::cache_folder("--data", &data)?;
         }
         let corpus = prepared(&CorpusRequest {
@@ -106,10 +109,12 @@ impl Args {
         say!("{}", summary(&corpus));
         let tokenizer = corpus.tokenizer()?;
         let model = model_config(&config.model, &tokenizer).map_err(in_flags)?;
-        fits::check_training(&model, config.all_devices(), &shape)?;
-        if origin.has_own_model(&config) && model.vocab_size() != config.model.vocab_size() {
+        config.check_memory(&model).map_err(|error| origin.of_memory(error, &config))?;
+        if let Some(table) = origin.table_of_model(&config)
+            && model.vocab_size() != config.model.vocab_size()
+        {
             say!(
-                "{shape}: vocab_size {} does not apply: the tokenizer has {} ids, so the model has {}",
+                "{table}: vocab_size {} does not apply: the tokenizer has {} ids, so the model has {}",
                 config.model.vocab_size(),
                 tokenizer.vocab_size(),
                 model.vocab_size()
@@ -140,6 +145,9 @@ impl Args {
     fn effective(mut self) -> Result<(TrainConfig, Origin, bool)> {
         self.flags.tokenizer = self.tokenizer.choice();
         self.flags.settle_devices();
+        if let Some(path) = &self.config {
+            paths::input_file("--config", path, "give a TOML file; --print-config prints one")?;
+        }
         let mut origin = Origin::new(&self.flags, self.config.as_deref())?;
         let layered = TrainConfig::layered(self.config.as_deref(), &self.flags);
         let mut config = layered.map_err(|error| origin.reword(error))?;
@@ -149,6 +157,7 @@ impl Args {
         let begun = folder.config_path();
         if resume && self.config.is_none() && begun.exists() {
             origin = Origin::new(&self.flags, Some(&begun))?;
+            origin.is_resumed = true;
             let begun = TrainConfig::read(&begun).and_then(|begun| begun.with(&self.flags));
             config =
                 TrainConfig { out: config.out, ..begun.map_err(|error| origin.reword(error))? };

@@ -115,12 +115,18 @@ impl Flags {
 pub(super) struct Origin {
     given: serde_json::Value,
     file: Option<PathBuf>,
+    /// Whether the file is the configuration that a resumed run began with.
+    pub is_resumed: bool,
 }
 
 impl Origin {
     /// `file` is the file from which the keys without a flag were read, if any.
     pub(super) fn new(flags: &Flags, file: Option<&Path>) -> Result<Self> {
-        Ok(Self { given: serde_json::to_value(flags)?, file: file.map(Into::into) })
+        Ok(Self {
+            given: serde_json::to_value(flags)?,
+            file: file.map(Into::into),
+            is_resumed: false,
+        })
     }
 
     /// Returns whether the flag of `key` was given.
@@ -128,14 +134,21 @@ impl Origin {
         !self.given[key].is_null()
     }
 
+    /// The `model` table of the file that the user wrote, if it gives the model.
+    pub(super) fn table_of_model(&self, config: &TrainConfig) -> Option<String> {
+        let file = self.file.as_deref().filter(|_| !self.is_resumed)?;
+        let has_model = TrainConfig::has_model(file, &config.preset).unwrap_or(false);
+        has_model.then(|| format!("{}: [model]", file.display()))
+    }
+
     /// Returns whether the model is not that of the preset.
-    pub(super) fn has_own_model(&self, config: &TrainConfig) -> bool {
+    fn has_own_model(&self, config: &TrainConfig) -> bool {
         let preset = TrainConfig::from_preset(&config.preset);
         self.file.is_some() && preset.is_ok_and(|preset| preset.model != config.model)
     }
 
     /// The flag or the file that the model comes from, with its value.
-    pub(super) fn of_model(&self, config: &TrainConfig) -> String {
+    fn of_model(&self, config: &TrainConfig) -> String {
         match &self.file {
             Some(file) if self.has_own_model(config) => format!("{}: [model]", file.display()),
             _ => format!("{} {}", self.of("preset"), config.preset),
@@ -148,6 +161,20 @@ impl Origin {
             Some(file) if !self.is_given(key) => format!("{}: {key} =", file.display()),
             _ => flag(key),
         }
+    }
+
+    /// Adds to an error about the memory of a run the flag or the file that remedies it.
+    pub(super) fn of_memory(&self, error: TrainError, config: &TrainConfig) -> Error {
+        let (place, remedy) = match &error {
+            TrainError::TooLarge { largest: Some(largest), .. } => {
+                let again = if config.recompute { "" } else { ", or --recompute" };
+                let remedy = format!("--batch {largest} and a larger --accumulate{again}");
+                (format!("{} {}", self.of("batch"), config.batch), remedy)
+            }
+            TrainError::TooLarge { .. } => (self.of_model(config), "--preset, --context".into()),
+            _ => return self.reword(error),
+        };
+        anyhow!("{place}: {error} ({remedy})")
     }
 
     /// Rewords `error` with the flags of `train` as its remedies.
@@ -206,6 +233,9 @@ impl Origin {
                 with_flags(source).context(format!("{split} split"))
             }
             TrainError::Dataset(source) => with_flags(source),
+            error @ TrainError::NotFinite { saved: 0, .. } => anyhow!(
+                "{error} (--lr, --warmup). The run cannot be resumed: delete its folder, or give another --out"
+            ),
             error @ TrainError::NotFinite { .. } => anyhow!("{error} (--lr, --warmup)"),
             other => other.into(),
         }
