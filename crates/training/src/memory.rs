@@ -47,9 +47,9 @@ impl TrainConfig {
         devices.iter().map(shared).collect::<Option<Vec<u64>>>()?.into_iter().min()
     }
 
-    /// Checks that a run of `model` fits into the memory of each device, where its size is known: a step, and
-    /// weights and moments with the copy that a checkpoint is written from. The vocabulary of a model
-    /// is known only after the corpus is prepared; before, one with a small vocabulary can be checked.
+    /// Checks that a run of `model` fits into the memory of each device, where its size is known: weights and
+    /// moments; on a processor also the copy that a checkpoint is written from, and a step. The vocabulary of
+    /// a model is known only after the corpus is prepared; before, one with a small vocabulary can be checked.
     ///
     /// # Errors
     /// [`TrainError::TooLarge`] when it does not fit.
@@ -69,8 +69,10 @@ impl TrainConfig {
         if kept > bytes {
             return Err(error(kept, None));
         }
+        // a GPU without memory is an error of the step, a processor without memory ends the process
+        let processor = self.all_devices().iter().any(|device| device.is_processor());
         let step = |batch| TrainingMemory::new(model, TrainingShape { batch, ..shape }).total();
-        if step(shape.batch) <= bytes {
+        if !processor || step(shape.batch) <= bytes {
             return Ok(());
         }
         let largest = |bytes| TrainingMemory::largest_batch(model, shape, bytes, shape.batch);
@@ -84,8 +86,9 @@ impl TrainConfig {
 
     /// Whether a step of `model` does not fit into the memory beside the copy that a checkpoint is written from.
     pub(crate) fn waits_for_checkpoints(&self, model: &ModelConfig) -> bool {
-        let step = || TrainingMemory::new(model, self.memory_shape()).total();
-        self.device_memory().is_some_and(|bytes| step() + self.copy(model) > bytes as f64)
+        let (step, copy) = (|| TrainingMemory::new(model, self.memory_shape()), self.copy(model));
+        let memory = self.device_memory().filter(|_| copy > 0.0);
+        memory.is_some_and(|bytes| step().total() + copy > bytes as f64)
     }
 
     /// The share of each replica in the copy that a checkpoint is written from; 0 on a device with a memory of
