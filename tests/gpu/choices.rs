@@ -15,10 +15,10 @@ const ROWS: usize = 6;
 /// the same for every row.
 fn chosen(logits: &Tensor<2>, draw: Draw, noise: &[f32], device: &Device) -> Vec<Vec<i64>> {
     let ([rows, _], places) = (logits.dims(), noise.len());
-    let noise = TensorData::new(noise.repeat(rows), [rows, places]);
+    let noise = TensorData::new(noise.repeat(rows), [rows * places]);
     let draws =
         Draws::new(Draws::settings(&vec![draw; rows], device), Tensor::from_data(noise, device));
-    let mut block = Tensor::<2, Int>::zeros([rows, places], device);
+    let mut block = Tensor::<1, Int>::zeros([rows * places], device);
     for place in 0..places {
         choose(logits, &draws, &mut block, place, PAD).unwrap();
     }

@@ -61,6 +61,12 @@ decoding() {
   # the fourth block is captured; all tokens are within the bound of one graph, 64 positions
   for tokens in 16 48; do run "$tokens.log" "${generate[@]}" --max-tokens "$tokens"; done
   rates "$1.graph" 8 16.log 48.log
+  # three sequences, so that rows of tensors are padded
+  generate+=(--prompt "5 6 7 8" --prompt "9 10 11 12")
+  for tokens in 16 48; do run "$tokens.log" "${generate[@]}" --no-graph --max-tokens "$tokens"; done
+  rates "$1.block-of-3" 8 16.log 48.log
+  for tokens in 16 48; do run "$tokens.log" "${generate[@]}" --max-tokens "$tokens"; done
+  rates "$1.graph-of-3" 8 16.log 48.log
 }
 
 {

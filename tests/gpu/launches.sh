@@ -87,18 +87,21 @@ update() {
   echo $((2 * one - two))
 }
 
-# decode MODEL PRECISION PROMPT TOKENS: generates after two steps of training in f32
+# decode MODEL PRECISION PROMPT TOKENS [SEQUENCES]: generates after two steps of training in f32
 decode() {
   step "$1" f32 4 256 1 > /dev/null
-  run "$1-decode-$2-$3-$4" generate --checkpoint "$1-f32-4-256-1-out-2" --prompt "$(seq -s ' ' 1 "$3")" --ignore-eos \
+  local prompts=() sequence
+  for sequence in $(seq "${5:-1}"); do prompts+=(--prompt "$(seq -s ' ' "$sequence" $(($3 + sequence - 1)))"); done
+  run "$1-decode-$2-$3-$4-${5:-1}" generate --checkpoint "$1-f32-4-256-1-out-2" "${prompts[@]}" --ignore-eos \
     --greedy --device cuda --no-graph --weights "$2" --cache "$2" --max-tokens "$4"
 }
 
-# decoding MODEL PRECISION: launches of four decoded tokens, after 692 tokens
+# decoding MODEL PRECISION: launches of four decoded tokens of three sequences, after about 90 tokens. One sequence has
+# fewer launches, because its tensors have one row, which needs no padding.
 decoding() {
-  decode "$1" "$2" 200 16
-  decode "$1" "$2" 200 48
-  difference "$1-decode-$2-200-16" "$1-decode-$2-200-48" 8
+  decode "$1" "$2" 30 16 3
+  decode "$1" "$2" 30 48 3
+  difference "$1-decode-$2-30-16-3" "$1-decode-$2-30-48-3" 8
 }
 
 # prefill MODEL PRECISION: launches of a chunk of a prompt, of at most 2048 positions. The longer prompt has one chunk more:
@@ -108,7 +111,7 @@ prefill() {
   case $1 in block-*) numbers=2240 ;; esac
   decode "$1" "$2" 200 16
   decode "$1" "$2" "$numbers" 16
-  difference "$1-decode-$2-200-16" "$1-decode-$2-$numbers-16" 1
+  difference "$1-decode-$2-200-16-1" "$1-decode-$2-$numbers-16-1" 1
 }
 
 # fit COUNT PRECISION MODEL...: the fit of COUNT, a function, as TOML. The slope of a stack is the mean over the models that

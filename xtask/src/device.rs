@@ -84,7 +84,8 @@ impl StorageFlags {
         let (weights, cache) = (self.weights, self.cache);
         let has_weights = match weights {
             MatrixFormat::Int8 => name == DeviceName::Flex,
-            format => device.supports_dtype(DType::from(format)),
+            MatrixFormat::Bf16 => name.multiplies_bf16(device),
+            MatrixFormat::F32 => true,
         };
         ensure!(
             has_weights,

@@ -25,8 +25,10 @@ mod program;
 mod progress;
 
 use std::ffi::{OsStr, OsString};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use block_transformer_device::keep_freed_memory;
 use block_transformer_training::is_out_of_memory;
 use clap::Parser;
@@ -51,7 +53,11 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Keeps quiet about the panics that training turns into errors.
+/// The error of a device without memory, where a command does not know a better one.
+const OUT_OF_MEMORY: &str = "the device has too little memory; use fewer sequences at a time, shorter ones, a \
+    smaller model, or bf16 for --weights and --cache";
+
+/// Keeps quiet about the panics of a device without memory, which [`run`] or the training turns into errors.
 fn hide_caught_panics() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -66,8 +72,15 @@ fn run(cli: Cli) -> ExitCode {
     // The command runs on a thread of the pool, which starts its share of a parallel operation at
     // once. Any other thread would first wake a thread of the pool, and then wait to be woken.
     let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
-    rayon::scope(|_| cli.command.run()).unwrap_or_else(|error| {
-        note!("error: {}", with_causes(&error));
+    let result = catch_unwind(AssertUnwindSafe(|| rayon::scope(|_| cli.command.run())));
+    let result = result.unwrap_or_else(|panic| {
+        if is_out_of_memory(&*panic) { Err(anyhow!(OUT_OF_MEMORY)) } else { resume_unwind(panic) }
+    });
+    result.unwrap_or_else(|error| {
+        let text = with_causes(&error);
+        // some devices report it as an error, with a list of all that failed after it
+        let text = if is_out_of_memory(&text) { OUT_OF_MEMORY } else { &text };
+        note!("error: {text}");
         ExitCode::FAILURE
     })
 }

@@ -43,7 +43,11 @@ pub fn examine(name: DeviceName, wanted: Wanted) -> Result<Examined, CheckError>
     let two = sum.into_data().iter::<f32>().next().unwrap_or(f32::NAN);
     device.sync()?;
     let types = [("f32", DType::F32), ("f16", DType::F16), ("bf16", DType::BF16)];
-    let types = types.map(|(name, dtype)| (name.into(), device.supports_dtype(dtype))).into();
+    let computes = |dtype| match dtype {
+        DType::BF16 => name.multiplies_bf16(&device),
+        _ => device.supports_dtype(dtype),
+    };
+    let types = types.map(|(format, dtype)| (format.into(), computes(dtype))).into();
     let peaks = match wanted {
         Wanted::Types => None,
         Wanted::Peaks => {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use crate::memory::machine_memory;
@@ -88,6 +88,12 @@ impl DeviceName {
     /// Returns whether the device is the processor, which computes in the memory of the machine.
     pub const fn is_processor(self) -> bool {
         !matches!(self, Self::Cuda(_) | Self::Wgpu)
+    }
+
+    /// Returns whether the opened `device` of this name multiplies matrices of bf16. CubeCL's products in bf16
+    /// need more shared memory than its runtime for the processor has.
+    pub fn multiplies_bf16(self, device: &Device) -> bool {
+        self != Self::CubeclCpu && device.supports_dtype(DType::BF16)
     }
 
     /// Returns whether this build measures the variants of an operation on the device and keeps the

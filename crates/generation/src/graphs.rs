@@ -72,12 +72,12 @@ pub(crate) struct BlockGraphs {
     thread: Option<ThreadId>,
 }
 
-type Closure = Box<dyn FnMut() -> Tensor<2, Int> + Send>;
+type Closure = Box<dyn FnMut() -> Tensor<1, Int> + Send>;
 
 enum BlockRun {
     Closure(Closure),
     /// A device without graphs runs the closure of it again.
-    Graph(Box<Graph<Tensor<2, Int>, Closure>>),
+    Graph(Box<Graph<Tensor<1, Int>, Closure>>),
 }
 
 struct BlockGraph {
@@ -95,8 +95,9 @@ struct BlockGraph {
 
 /// The inputs of a block, in memory that stays the same.
 struct BlockInputs {
-    /// Slots, numbers of the last blocks, and their tokens by place: `[2 + block_length, rows]`
-    ids: Tensor<2, Int>,
+    /// Slots, numbers of the last blocks, and their tokens by place: `[(2 + block_length) * rows]`
+    ids: Tensor<1, Int>,
+    rows: usize,
     draws: Draws,
 }
 
@@ -106,14 +107,14 @@ impl BlockGraphs {
     }
 
     /// Decodes the blocks that follow `last`, whose rows are in slot order like `samplers`. Returns
-    /// their tokens on the device, `[rows or more, block_length]`; -1 stands for logits that are not
+    /// their tokens on the device, `[rows or more * block_length]`; -1 stands for logits that are not
     /// finite.
     pub(crate) fn run(
         &mut self,
         last: &[LastBlock],
         samplers: &mut [&mut Sampler],
         vocab: usize,
-    ) -> Tensor<2, Int> {
+    ) -> Tensor<1, Int> {
         let thread = std::thread::current().id();
         if self.thread.replace(thread) != Some(thread) {
             self.graphs.clear();
@@ -167,7 +168,8 @@ impl BlockGraph {
     ) -> Self {
         let length = sizes.block_length;
         let inputs = BlockInputs {
-            ids: Tensor::zeros([2 + length, rows], device),
+            ids: Tensor::zeros([(2 + length) * rows], device),
+            rows,
             draws: Draws::zeros([rows, length], device),
         };
         let inputs = Arc::new(Mutex::new(inputs));
@@ -210,7 +212,7 @@ impl BlockGraph {
             ids.extend(tokens.chain(std::iter::repeat_n(0, rows - last.len())));
         }
         let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
-        refresh_ints(&mut inputs.ids, TensorData::new(ids, [2 + length, rows]));
+        refresh_ints(&mut inputs.ids, TensorData::new(ids, [(2 + length) * rows]));
 
         let mut settings: Vec<Draw> =
             samplers.iter().map(|sampler| sampler.on_device(vocab)).collect();
@@ -224,12 +226,12 @@ impl BlockGraph {
             for (noise, sampler) in noise.chunks_mut(length).zip(samplers) {
                 noise.iter_mut().for_each(|noise| *noise = sampler.noise());
             }
-            inputs.draws.refresh_noise(TensorData::new(noise, [rows, length]));
+            inputs.draws.refresh_noise(TensorData::new(noise, [rows * length]));
         }
     }
 
     /// Runs the block.
-    fn next(&mut self, device: &Device) -> Tensor<2, Int> {
+    fn next(&mut self, device: &Device) -> Tensor<1, Int> {
         self.runs += 1;
         match self.run.take() {
             Some(BlockRun::Closure(mut closure)) => {
@@ -253,19 +255,19 @@ impl BlockGraph {
 }
 
 impl BlockInputs {
-    /// Appends the last blocks and decodes the next ones, `[rows, block_length]`. A slot holds at most
+    /// Appends the last blocks and decodes the next ones, `[rows * block_length]`. A slot holds at most
     /// `blocks` blocks.
-    fn block(&self, decoding: &mut dyn BlockDecoding, blocks: usize) -> Tensor<2, Int> {
-        let [length, rows] = self.ids.dims();
-        let length = length - 2;
-        let part = |first: usize| self.ids.clone().narrow(0, first, 1).reshape([rows]);
+    fn block(&self, decoding: &mut dyn BlockDecoding, blocks: usize) -> Tensor<1, Int> {
+        let ([all], rows) = (self.ids.dims(), self.rows);
+        let length = all / rows - 2;
+        let part = |first: usize| self.ids.clone().narrow(0, first * rows, rows);
         let bounded = |bound: usize, first: usize| Indices::bounded(vec![bound; rows], part(first));
         let at = Positions::Slots { slots: bounded(usize::MAX, 0), starts: bounded(blocks - 1, 1) };
-        let ids = self.ids.clone().narrow(0, 2, length).swap_dims(0, 1); // [rows, block_length]
-        let ids = ids.reshape([rows, 1, length]);
+        let ids = self.ids.clone().narrow(0, 2 * rows, length * rows).reshape([length, rows]);
+        let ids = ids.swap_dims(0, 1).reshape([rows, 1, length]);
         let states = decoding.append(ids, &PaddingMask::full(), &at);
         let mut logits = decoding.start(states);
-        let mut block = Tensor::zeros([rows, length], &self.ids.device());
+        let mut block = Tensor::zeros([rows * length], &self.ids.device());
         let all: Vec<usize> = (0..rows).collect();
         for place in 0..length {
             let ids = choose(&logits, &self.draws, &mut block, place, PAD as usize);

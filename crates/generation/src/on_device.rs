@@ -10,7 +10,7 @@ use crate::sampling::Sampler;
 /// The tensors that stay on the device between blocks.
 #[derive(Default)]
 pub(crate) struct OnDevice {
-    settings: Option<(Vec<Draw>, Tensor<2>)>,
+    settings: Option<(Vec<Draw>, Tensor<1>)>,
     /// The last block: the slot of each row, and its tokens `[rows, block_length]`.
     last: Option<(Vec<usize>, Tensor<2, Int>)>,
 }
@@ -18,8 +18,9 @@ pub(crate) struct OnDevice {
 /// The tokens of a block, chosen one place after the other.
 pub(crate) struct Choices {
     draws: Draws,
-    /// `[rows, block_length]`
-    block: Tensor<2, Int>,
+    /// `[rows * length]`
+    block: Tensor<1, Int>,
+    length: usize,
     place: usize,
 }
 
@@ -39,7 +40,7 @@ impl OnDevice {
             self.settings = Some((settings, tensor));
         }
         let (_, settings) = self.settings.as_ref().expect("it is set above");
-        let shape = [rows, length];
+        let shape = [rows * length];
         let noise = if samplers.iter().all(|sampler| sampler.is_greedy()) {
             Tensor::zeros(shape, &device)
         } else {
@@ -49,7 +50,7 @@ impl OnDevice {
             Tensor::from_data(TensorData::new(noise.collect::<Vec<_>>(), shape), &device)
         };
         let draws = Draws::new(settings.clone(), noise);
-        Choices { draws, block: Tensor::zeros(shape, &device), place: 0 }
+        Choices { draws, block: Tensor::zeros(shape, &device), length, place: 0 }
     }
 
     /// Reads the tokens of a finished block: a list per place in the block, with a token per row.
@@ -61,8 +62,9 @@ impl OnDevice {
         slots: Vec<usize>,
         choices: Choices,
     ) -> Result<Vec<Vec<Option<u32>>>, GenerationError> {
-        let tokens = by_place(&choices.block, slots.len())?;
-        self.last = Some((slots, choices.block));
+        let Choices { block, length, .. } = choices;
+        let tokens = by_place(&block, slots.len(), length)?;
+        self.last = Some((slots.clone(), block.reshape([slots.len(), length])));
         Ok(tokens)
     }
 
@@ -81,16 +83,16 @@ impl Choices {
     }
 }
 
-/// Reads the first `rows` rows of `block` `[.., block_length]`: a list per place in the block, with a
+/// Reads the first `rows` rows of `block` `[rows or more * length]`: a list per place in the block, with a
 /// token per row. `None` stands for logits that are not finite.
 ///
 /// # Errors
 /// [`GenerationError::Device`] when it cannot be read.
 pub(crate) fn by_place(
-    block: &Tensor<2, Int>,
+    block: &Tensor<1, Int>,
     rows: usize,
+    length: usize,
 ) -> Result<Vec<Vec<Option<u32>>>, GenerationError> {
-    let [_, length] = block.dims();
     let data = block.clone().try_into_data();
     let data = data.map_err(|error| GenerationError::Device(Box::new(error)))?;
     let ids: Vec<i64> = data.iter::<i64>().take(rows * length).collect();

@@ -197,7 +197,7 @@ impl Runner {
         match (started, &mut self.graphs) {
             (Started::Blocks(last), Some(graphs)) => {
                 let block = graphs.run(&last, samplers, self.vocab);
-                by_place(&block, last.len())
+                by_place(&block, last.len(), self.sizes.block_length)
             }
             (Started::Blocks(_), None) => unreachable!("graphs have been turned off in a step"),
             (Started::Logits(logits), _) => {

@@ -20,13 +20,16 @@ pub struct Draw {
 }
 
 /// How the next tokens of rows are drawn, and the random numbers for several places.
+///
+/// The tensors have one dimension, because CUDA pads the rows of others, and a [refresh](crate::refresh) writes no
+/// padding.
 #[derive(Clone, Debug)]
 pub struct Draws {
-    /// `[rows, SETTINGS]`: temperature, `top_k` or 0, `top_p` or 1, end of the vocabulary, and 1
+    /// `[rows * SETTINGS]`: temperature, `top_k` or 0, `top_p` or 1, end of the vocabulary, and 1
     /// without the padding id
-    pub(crate) settings: Tensor<2>,
-    /// `[rows, places]`, from 0 to below 1
-    pub(crate) noise: Tensor<2>,
+    pub(crate) settings: Tensor<1>,
+    /// `[rows * places]`, from 0 to below 1
+    pub(crate) noise: Tensor<1>,
 }
 
 impl Draw {
@@ -40,12 +43,12 @@ impl Draws {
     /// Values per row.
     pub(crate) const SETTINGS: usize = 5;
 
-    /// The settings of rows as a tensor, for [`Draws::new`].
-    pub fn settings(rows: &[Draw], device: &Device) -> Tensor<2> {
+    /// The settings of rows, `[rows * SETTINGS]`, for [`Draws::new`].
+    pub fn settings(rows: &[Draw], device: &Device) -> Tensor<1> {
         Tensor::from_data(Self::values(rows), device)
     }
 
-    /// The settings of rows, `[rows, SETTINGS]`.
+    /// The settings of rows, `[rows * SETTINGS]`.
     pub(crate) fn values(rows: &[Draw]) -> TensorData {
         let values: Vec<f32> = rows
             .iter()
@@ -59,17 +62,17 @@ impl Draws {
                 ]
             })
             .collect();
-        TensorData::new(values, [rows.len(), Self::SETTINGS])
+        TensorData::new(values, [rows.len() * Self::SETTINGS])
     }
 
-    /// Draws with `settings` and random numbers `[rows, places]` from 0 to below 1.
-    pub fn new(settings: Tensor<2>, noise: Tensor<2>) -> Self {
+    /// Draws with `settings` and random numbers `[rows * places]` from 0 to below 1.
+    pub fn new(settings: Tensor<1>, noise: Tensor<1>) -> Self {
         Self { settings, noise }
     }
 
-    /// Settings and random numbers of zeros for `[rows, places]`, to be refreshed.
+    /// Settings and random numbers of zeros for `places` of each of `rows`, to be refreshed.
     pub fn zeros([rows, places]: [usize; 2], device: &Device) -> Self {
-        let zeros = |width: usize| Tensor::zeros([rows, width], device);
+        let zeros = |width: usize| Tensor::zeros([rows * width], device);
         Self { settings: zeros(Self::SETTINGS), noise: zeros(places) }
     }
 }

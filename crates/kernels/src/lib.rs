@@ -257,7 +257,7 @@ pub fn has_graphs(device: &Device) -> bool {
 ///
 /// # Panics
 /// When `data` has another shape than `tensor`, or no kernel applies ([`chooses`] says so).
-pub fn refresh<const D: usize>(tensor: &mut Tensor<D>, data: TensorData) {
+pub fn refresh(tensor: &mut Tensor<1>, data: TensorData) {
     assert_eq!(tensor.shape(), *data.shape(), "a refresh keeps the shape");
     let data = data.convert_dtype(tensor.dtype());
     cube::refresh(tensor, data);
@@ -267,7 +267,7 @@ pub fn refresh<const D: usize>(tensor: &mut Tensor<D>, data: TensorData) {
 ///
 /// # Panics
 /// Like [`refresh`].
-pub fn refresh_ints<const D: usize>(tensor: &mut Tensor<D, Int>, data: TensorData) {
+pub fn refresh_ints(tensor: &mut Tensor<1, Int>, data: TensorData) {
     assert_eq!(tensor.shape(), *data.shape(), "a refresh keeps the shape");
     let data = data.convert_dtype(tensor.dtype());
     cube::refresh_ints(tensor, data);
@@ -282,7 +282,7 @@ impl Draws {
         refresh(&mut self.settings, Self::values(rows));
     }
 
-    /// Replaces the random numbers `[rows, places]` in their memory.
+    /// Replaces the random numbers `[rows * places]` in their memory.
     ///
     /// # Panics
     /// When the shape differs.
@@ -292,17 +292,17 @@ impl Draws {
 }
 
 /// Chooses the token of each row on the device, with the random numbers of `place`, and writes it to
-/// the column `place` of `block`. Where the largest logit is not finite, the block gets -1 and the
+/// its `place` of `block`. Where the largest logit is not finite, the block gets -1 and the
 /// output 0. `pad` is the padding id.
 ///
 /// # Shapes
 /// - `logits`: `[rows, vocab]`
-/// - `block`: `[rows, places]`
+/// - `block`: `[rows * places]`
 /// - output: `[rows]`
 pub fn choose(
     logits: &Tensor<2>,
     draws: &Draws,
-    block: &mut Tensor<2, Int>,
+    block: &mut Tensor<1, Int>,
     place: usize,
     pad: usize,
 ) -> Option<Tensor<1, Int>> {

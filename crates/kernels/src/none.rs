@@ -81,7 +81,7 @@ pub(crate) fn multiplies(_: &Device, _: DType) -> bool {
 pub(crate) fn choose(
     _: &Tensor<2>,
     _: &Draws,
-    _: &mut Tensor<2, Int>,
+    _: &mut Tensor<1, Int>,
     _: usize,
     _: usize,
 ) -> Option<Tensor<1, Int>> {

@@ -10,7 +10,7 @@ use block_transformer_text::Tokenizer;
 use block_transformer_weights::HostTensors;
 use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig, Precision};
 use burn::module::Module;
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 
 use crate::collective::NoCollectives;
 use crate::config::TrainConfig;
@@ -90,12 +90,12 @@ pub fn check_folder(config: &TrainConfig, resume: bool) -> Result<(), TrainError
 /// When a device lacks it.
 pub fn check_formats<'a>(
     config: &TrainConfig,
-    mut devices: impl Iterator<Item = &'a Device>,
+    devices: impl Iterator<Item = &'a Device>,
 ) -> Result<(), TrainError> {
-    let lacks_bf16 = devices.position(|device| !device.supports_dtype(DType::BF16));
-    let (Precision::Bf16, Some(i)) = (config.precision, lacks_bf16) else { return Ok(()) };
-    let name = config.all_devices().get(i).unwrap_or(&config.device);
-    let range = format!("f32 on the device {name}, which has no bf16");
+    let mut named = config.all_devices().iter().zip(devices);
+    let lacks_bf16 = named.find(|(name, device)| !name.multiplies_bf16(device));
+    let (Precision::Bf16, Some((name, _))) = (config.precision, lacks_bf16) else { return Ok(()) };
+    let range = format!("f32 on the device {name}, which has no products in bf16");
     Err(TrainError::OutOfRange { key: "precision", value: "bf16".into(), range })
 }
 

@@ -34,7 +34,7 @@ impl Args {
         paths::input_folder("parity", &self.dir, remedy)?;
         let device = device::open(self.device)?;
         ensure!(
-            self.precision == Precision::F32 || device.supports_dtype(DType::BF16),
+            self.precision == Precision::F32 || self.device.multiplies_bf16(&device),
             "--precision {}: --device {} has no bf16; use f32, or --device flex",
             self.precision,
             self.device

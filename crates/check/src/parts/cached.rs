@@ -2,7 +2,7 @@
 
 use block_transformer_parity::{Products, greedy_engine, greedy_ids};
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, preset};
-use burn::tensor::{DType, Device};
+use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::logits::{Text, largest_difference, largest_gap};
@@ -20,7 +20,7 @@ pub(super) fn run(
     progress: &mut dyn FnMut(&str),
 ) -> Result<PartOutput, CheckError> {
     let device = settings.device.open()?;
-    let narrow = device.supports_dtype(DType::BF16).then_some(Products::Bf16);
+    let narrow = settings.device.multiplies_bf16(&device).then_some(Products::Bf16);
     let (mut rows, mut data, mut passed) = (Vec::new(), Vec::new(), true);
     for name in &settings.presets {
         let model = preset(name)?.model.init(0, &device);

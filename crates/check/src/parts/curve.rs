@@ -3,7 +3,6 @@
 use block_transformer_device::DeviceName;
 use block_transformer_training::TrainConfig;
 use block_transformer_zoo::Precision;
-use burn::tensor::DType;
 use serde_json::json;
 
 use super::table::table;
@@ -44,7 +43,7 @@ pub(super) fn run(
     };
     let ours = curve(settings.device, Precision::F32)?;
     let theirs = curve(DeviceName::Flex, Precision::F32)?;
-    let bf16 = match settings.device.open()?.supports_dtype(DType::BF16) {
+    let bf16 = match settings.device.multiplies_bf16(&settings.device.open()?) {
         true => Some(curve(settings.device, Precision::Bf16)?),
         false => None,
     };

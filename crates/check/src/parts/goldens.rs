@@ -1,7 +1,6 @@
 //! Recorded outputs of the published implementation.
 
 use block_transformer_parity::{Case, Products, Quantity, compare_products, find_cases};
-use burn::tensor::DType;
 use serde_json::json;
 
 use super::table::table;
@@ -26,7 +25,7 @@ pub(super) fn run_bf16(
     settings: &CheckSettings,
     progress: &mut dyn FnMut(&str),
 ) -> Result<PartOutput, CheckError> {
-    if !settings.device.open()?.supports_dtype(DType::BF16) {
+    if !settings.device.multiplies_bf16(&settings.device.open()?) {
         return Ok(PartOutput {
             passed: true,
             summary: "Nothing was compared: the device has no bf16.".into(),

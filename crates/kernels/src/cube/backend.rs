@@ -175,6 +175,7 @@ impl InferenceOperations for CubeBackend {
     }
 
     fn refresh(tensor: CubeTensor, data: TensorData) -> CubeTensor {
+        assert!(tensor.is_contiguous(), "a refresh writes no padding between rows");
         tensor.client.write(&tensor.handle, data.into_bytes());
         tensor
     }

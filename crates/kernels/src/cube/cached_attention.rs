@@ -55,6 +55,7 @@ pub(crate) struct Inputs {
 fn writable(cache: [CubeTensor; 2]) -> [CubeTensor; 2] {
     cache.map(|cache| {
         let cache = into_contiguous(cache);
+        debug_assert!(cache.handle.can_mut(), "a cache is copied on each step");
         if cache.handle.can_mut() { cache } else { cache.copy() }
     })
 }

@@ -134,7 +134,7 @@ fn choose_kernel<F: Float, I: Int>(
     if end > allowed {
         end = allowed;
     }
-    let to = row * block.shape(1) + place;
+    let to = row * (block.shape(0) / CUBE_COUNT) + place;
     let mut sums = Shared::<[f32]>::new_slice(units);
     let mut places = Shared::<[u32]>::new_slice(units);
 
@@ -266,7 +266,7 @@ fn choose_kernel<F: Float, I: Int>(
         sums[unit] = own;
         sync_cube();
         // below the sum, also after rounding
-        let target = noise[row * noise.shape(1) + place] * sum * 0.999_999_9;
+        let target = noise[to] * sum * 0.999_999_9;
         let mut start = f32::new(0.0);
         for other in 0..unit {
             start += sums[other];

@@ -8,7 +8,7 @@ use burn_cubecl::cubecl::{self, calculate_cube_count_elemwise};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::reduction::{total, units_for};
+use super::reduction::{one_cube_per_row, own_row, total, units_for};
 use super::rotation::empty;
 
 /// Rows per part of the sums of the parameters' gradients.
@@ -27,7 +27,7 @@ pub(super) fn layer_norm(
     let units = units_for(&x, width);
     forward::launch(
         &x.client.clone(),
-        CubeCount::Static(rows as u32, 1, 1),
+        one_cube_per_row(&x, rows),
         CubeDim::new_1d(units as u32),
         x.clone().into_tensor_arg(),
         gamma.into_tensor_arg(),
@@ -57,7 +57,7 @@ pub(super) fn gradients(
     let units = units_for(&x, width);
     backward::launch(
         &client,
-        CubeCount::Static(rows as u32, 1, 1),
+        one_cube_per_row(&x, rows),
         CubeDim::new_1d(units as u32),
         d_out.clone().into_tensor_arg(),
         x.clone().into_tensor_arg(),
@@ -128,7 +128,7 @@ fn forward<F: Float>(
     #[define(F)] _type: ElemType,
 ) {
     let width = x.shape(1);
-    let base = CUBE_POS * width;
+    let base = own_row(x.shape(0)) * width;
     let mut sums = Shared::<[f32]>::new_slice(units);
     let (mean, inverse) = moments::<F>(x, base, width, epsilon, &mut sums, units);
     for i in range_stepped(UNIT_POS as usize, width, units) {
@@ -150,7 +150,7 @@ fn backward<F: Float>(
     #[define(F)] _type: ElemType,
 ) {
     let width = x.shape(1);
-    let row = CUBE_POS;
+    let row = own_row(x.shape(0));
     let base = row * width;
     let mut sums = Shared::<[f32]>::new_slice(units);
     let (mean, inverse) = moments::<F>(x, base, width, epsilon, &mut sums, units);

@@ -260,15 +260,15 @@ pub(crate) fn has_graphs(device: &Device) -> bool {
 }
 
 /// See [`crate::refresh`].
-pub(crate) fn refresh<const D: usize>(tensor: &mut Tensor<D>, data: TensorData) {
-    let placeholder = Tensor::zeros([1; D], &tensor.device());
+pub(crate) fn refresh(tensor: &mut Tensor<1>, data: TensorData) {
+    let placeholder = Tensor::zeros([1], &tensor.device());
     let old = std::mem::replace(tensor, placeholder);
     *tensor = Tensor::from_dispatch(Dispatch::refresh(old.into_dispatch(), data));
 }
 
 /// See [`crate::refresh_ints`].
-pub(crate) fn refresh_ints<const D: usize>(tensor: &mut Tensor<D, Int>, data: TensorData) {
-    let placeholder = Tensor::zeros([1; D], &tensor.device());
+pub(crate) fn refresh_ints(tensor: &mut Tensor<1, Int>, data: TensorData) {
+    let placeholder = Tensor::zeros([1], &tensor.device());
     let old = std::mem::replace(tensor, placeholder);
     *tensor = Tensor::from_dispatch(Dispatch::refresh_ints(old.into_dispatch(), data));
 }
@@ -277,7 +277,7 @@ pub(crate) fn refresh_ints<const D: usize>(tensor: &mut Tensor<D, Int>, data: Te
 pub(crate) fn choose(
     logits: &Tensor<2>,
     draws: &Draws,
-    block: &mut Tensor<2, Int>,
+    block: &mut Tensor<1, Int>,
     place: usize,
     pad: usize,
 ) -> Option<Tensor<1, Int>> {
@@ -286,7 +286,7 @@ pub(crate) fn choose(
     }
     let (settings, noise) = (draws.settings.clone(), draws.noise.clone());
     // the block gives up its reference, so that it can be written without a copy
-    let placeholder = Tensor::zeros([1, 1], &logits.device());
+    let placeholder = Tensor::zeros([1], &logits.device());
     let (ids, written) = Dispatch::choose(
         logits.clone().into_dispatch(),
         settings.into_dispatch(),

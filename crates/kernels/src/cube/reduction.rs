@@ -1,7 +1,7 @@
-//! Sums over the units of a cube.
+//! Cubes of rows, and sums over the units of a cube.
 
-use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::cubecl::{self, calculate_cube_count_elemwise};
 use burn_cubecl::tensor::CubeTensor;
 
 /// Units per cube, on devices that run them in parallel.
@@ -12,6 +12,21 @@ const UNITS: usize = 256;
 pub(super) fn units_for(tensor: &CubeTensor, count: usize) -> usize {
     let planes = tensor.client.properties().hardware.plane_size_max > 1;
     if planes { UNITS.min(count.next_power_of_two()) } else { 1 }
+}
+
+/// At least one cube per row. A device may limit the number of cubes per axis, so that there can be more.
+pub(super) fn one_cube_per_row(tensor: &CubeTensor, rows: usize) -> CubeCount {
+    calculate_cube_count_elemwise(&tensor.client, rows, CubeDim::new_1d(1))
+}
+
+/// The row of a cube of [`one_cube_per_row`]. Cubes beyond the rows compute the last row again.
+#[cube]
+pub(super) fn own_row(rows: usize) -> usize {
+    let mut row = CUBE_POS;
+    if row >= rows {
+        row = rows - 1;
+    }
+    row
 }
 
 /// The sum over the units of a cube, in a fixed order and the same in every unit.
