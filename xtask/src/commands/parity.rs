@@ -7,7 +7,6 @@ use anyhow::{Error, Result, anyhow, ensure};
 use block_transformer_device::DeviceName;
 use block_transformer_parity::{Case, Products, Quantity, compare_products, find_cases};
 use block_transformer_zoo::Precision;
-use burn::tensor::DType;
 
 use crate::{device, paths};
 
