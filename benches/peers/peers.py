@@ -154,7 +154,8 @@ def start(arguments, model):
         try:
             engines[engine] = Peer(engine, model, arguments.threads, options)
         except Exception as error:  # the other engines are still measured
-            print(f"{NAMES[engine]} is not measured: {type(error).__name__}: {error}".splitlines()[0])
+            reason = str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
+            print(f"{NAMES[engine]} is not measured: {reason}".splitlines()[0])
     return engines
 
 
@@ -178,8 +179,10 @@ def agreement(engines):
     return all_agree, lines
 
 
-def rounds(arguments, engines, selected, begin):
-    """Measures every case in every engine in turn. Returns the values by case and engine, one per round."""
+def rounds(arguments, engines, selected, begin, save):
+    """Measures every case in every engine in turn. Returns the values by case and engine, one per round.
+
+    Calls `save` with the values after each round, so that a run that is ended early leaves results."""
     values = {case["name"]: {name: [] for name in engines} for case in selected}
     failed, order, longest = set(), list(engines), 0.0
     for number in range(1, arguments.rounds + 1):
@@ -204,6 +207,7 @@ def rounds(arguments, engines, selected, begin):
                 print(f"round {number}, {case['name']}, {NAMES[name]}: {value:.4g}", file=sys.stderr)
         order = order[1:] + order[:1]  # no engine always follows the same one
         longest = max(longest, time.monotonic() - started)
+        save(values)
     return values
 
 
@@ -255,7 +259,7 @@ def main():
     parser.add_argument("--minutes", type=float, help="begin no further round that would end later than this")
     parser.add_argument("--batch", type=int, action="append", help="measure these batch sizes only")
     parser.add_argument("--llama-cache", default="f32", choices=["f32", "f16"], help="[default: f32]")
-    parser.add_argument("--out", type=Path, help="JSON file with every measurement")
+    parser.add_argument("--out", type=Path, help="JSON file with every measurement, written after each round")
     parser.add_argument("--quick", action="store_true", help="smoke test: a small model and few tokens")
     arguments = parser.parse_args()
     for name in arguments.engines:
@@ -287,13 +291,17 @@ def run(arguments, preset, selected):
     ]
     all_agree, agreed = agreement(engines)
     print("\n".join(facts + ["", "Greedy tokens in f32, compared with this project:", *agreed, ""]), flush=True)
-    values = rounds(arguments, engines, selected, begin)
+
+    def save(values):
+        if arguments.out:
+            results = {"facts": facts, "greedy": agreed, "values": values}
+            arguments.out.write_text(json.dumps(results, indent=2) + "\n")
+
+    values = rounds(arguments, engines, selected, begin, save)
     counts = {len(series) for case in values.values() for series in case.values() if series}
     print(f"Medians; measurements per entry: {', '.join(map(str, sorted(counts)))}. In parentheses: how many times as")
     print("fast this project is, the median of the ratios of the rounds.\n")
     print("\n".join(table(engines, selected, values)))
-    if arguments.out:
-        arguments.out.write_text(json.dumps({"facts": facts, "greedy": agreed, "values": values}, indent=2) + "\n")
     for engine in engines.values():
         if isinstance(engine, Peer):
             engine.close()
