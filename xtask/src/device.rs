@@ -81,16 +81,8 @@ impl StorageFlags {
 
     /// Checks that `device` has the formats.
     pub(crate) fn check(self, name: DeviceName, device: &Device) -> Result<()> {
-        let (weights, cache) = (self.weights, self.cache);
-        let has_weights = match weights {
-            MatrixFormat::Int8 => name == DeviceName::Flex,
-            MatrixFormat::Bf16 => name.multiplies_bf16(device),
-            MatrixFormat::F32 => true,
-        };
-        ensure!(
-            has_weights,
-            "--weights {weights}: --device {name} has no products with {weights}; use f32, or --device flex"
-        );
+        let cache = self.cache;
+        check_weights(self.weights, name, device)?;
         ensure!(
             device.supports_dtype(DType::from(cache)),
             "--cache {cache}: --device {name} has no {cache}; use f32, or --device flex"
@@ -99,8 +91,26 @@ impl StorageFlags {
     }
 }
 
+/// Checks that `device` multiplies matrices in the format of `--weights`.
+pub(crate) fn check_weights(
+    weights: MatrixFormat,
+    name: DeviceName,
+    device: &Device,
+) -> Result<()> {
+    let has_weights = match weights {
+        MatrixFormat::Int8 => name == DeviceName::Flex,
+        MatrixFormat::Bf16 => name.multiplies_bf16(device),
+        MatrixFormat::F32 => true,
+    };
+    ensure!(
+        has_weights,
+        "--weights {weights}: --device {name} has no products with {weights}; use f32, or --device flex"
+    );
+    Ok(())
+}
+
 /// Parses a format of `--weights`.
-fn matrices() -> impl TypedValueParser<Value = MatrixFormat> {
+pub(crate) fn matrices() -> impl TypedValueParser<Value = MatrixFormat> {
     // the alias is an older name
     let formats = [
         PossibleValue::new("f32"),

@@ -13,7 +13,8 @@ use block_transformer_evaluation::tasks::{
 use block_transformer_evaluation::{BATCH_TOKENS, EvalError, Scorer};
 use block_transformer_files::write;
 use block_transformer_text::Tokenizer;
-use block_transformer_zoo::{FamilyConfig, LanguageModel};
+use block_transformer_zoo::family::MatrixFormat;
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, Precision};
 
 use super::inputs::{of_checkpoint, open_checkpoint};
 use super::prepare::with_remedy;
@@ -58,6 +59,9 @@ pub(crate) struct Args {
     /// Folder to write results.json and results.md to
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Storage format of the matrices: f32, bf16, or int8
+    #[arg(long, value_name = "FORMAT", value_parser = device::matrices(), default_value = "f32")]
+    weights: MatrixFormat,
     /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
@@ -81,6 +85,8 @@ impl Args {
             std::fs::create_dir_all(out).with_context(|| format!("--out {}", out.display()))?;
         }
         let device = device::open(self.device)?;
+        device::check_weights(self.weights, self.device, &device)?;
+        let precision = Precision::of(self.weights, false);
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
         let flag = || format!("--checkpoint {}", self.checkpoint.display());
@@ -88,6 +94,7 @@ impl Args {
         let items: Vec<Vec<Item>> =
             tasks.iter().map(|&task| self.items(task)).collect::<Result<_>>()?;
         let model = checkpoint.load_model(&device).map_err(of_checkpoint)?;
+        let model = model.with_precision(precision);
         let mut scorer = Scorer::new(&model).with_batch_tokens(self.batch_tokens)?;
         // a run may have trained on longer windows than its preset names
         if let Some(context) = self.context.or(checkpoint.state.trained_context) {
@@ -99,6 +106,7 @@ impl Args {
             non_embedding_parameters: checkpoint.config.num_params_non_embedding(),
             step: checkpoint.state.step,
             context: scorer.context(),
+            precision,
             limit: self.limit,
             shots: self.shots,
             tasks: Vec::new(),

@@ -11,6 +11,9 @@ use block_transformer_evaluation::documents::{
     evaluate,
 };
 
+use block_transformer_zoo::Precision;
+use block_transformer_zoo::family::MatrixFormat;
+
 use super::inputs::{of_checkpoint, warn_of_skipped};
 use super::prepare::with_remedy;
 use crate::progress::{TokenMeter, progress};
@@ -58,6 +61,9 @@ pub(crate) struct Args {
     /// Folder for downloads
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
+    /// Storage format of the matrices: f32, bf16, or int8 [default: f32]
+    #[arg(long, value_name = "FORMAT", value_parser = device::matrices())]
+    weights: Option<MatrixFormat>,
     /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
@@ -75,6 +81,7 @@ impl Args {
             paths::cache_folder("--data", &self.data)?;
         }
         let device = device::open(self.device)?;
+        device::check_weights(settings.precision.matrices(), self.device, &device)?;
         let books = match &settings.books {
             Some(path) => Book::list(path).map_err(of_books)?,
             None => self.downloaded()?,
@@ -122,6 +129,7 @@ impl Args {
             books: self.books.clone(),
             limit: self.limit,
             measures: Measures { windows, documents: !self.windows_only, batch },
+            precision: Precision::of(self.weights.unwrap_or_default(), false),
         })
     }
 
@@ -136,6 +144,7 @@ impl Args {
             ("--context", self.context.is_none_or(|n| n == measures.windows.context)),
             ("--stride", self.stride.is_none_or(|n| n == measures.windows.stride)),
             ("--limit", self.limit.is_none() || self.limit == begun.limit),
+            ("--weights", self.weights.is_none_or(|format| format == begun.precision.matrices())),
             ("--batch", self.batch.is_none_or(|n| n == measures.batch)),
             ("--windows-only", !self.windows_only || !measures.documents),
         ];

@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use block_transformer_family::Precision;
 use block_transformer_files::{FileError, sweep, write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,14 @@ pub struct DocumentSettings {
     pub limit: Option<usize>,
     /// The measurements.
     pub measures: Measures,
+    /// The format of the weights. [`Precision::F32`] in folders of older versions.
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub precision: Precision,
+}
+
+/// Older versions can read a folder whose weights are f32.
+pub(crate) fn is_f32(precision: &Precision) -> bool {
+    *precision == Precision::F32
 }
 
 /// The input of an evaluation, which can only be resumed with the same input.

@@ -1,5 +1,6 @@
 //! Results on several tasks, as JSON and Markdown.
 
+use block_transformer_family::Precision;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -20,6 +21,8 @@ pub struct TaskReport {
     pub step: u64,
     /// Tokens of context.
     pub context: usize,
+    /// The format of the weights.
+    pub precision: Precision,
     /// The largest number of items evaluated per task; `None` for all items.
     pub limit: Option<usize>,
     /// Solved examples before each prompt.
@@ -126,6 +129,7 @@ mod tests {
             non_embedding_parameters: 5,
             step: 7,
             context: 2048,
+            precision: Precision::F32,
             limit: Some(20),
             shots: 0,
             tasks: vec![timed(Task::Piqa, piqa), timed(Task::Wikitext, wikitext)],
