@@ -300,7 +300,11 @@ fn several_prompts_are_continued_as_each_alone() {
     assert_eq!(generate(&prompts, "--memory 3MB"), together);
     let bf16 = generate(&["line"], "--weights bf16-weights");
     assert!(!bf16.trim().is_empty() && bf16 == generate(&["line"], "--weights bf16"));
+    let int8 =
+        ["", "--batch 2"].map(|flags| generate(&prompts, &format!("--weights int8 {flags}")));
+    assert!(int8[0] == int8[1] && int8[0].contains("=== 3 of 3"), "{}", int8[0]);
     let mut refused = vec![
+        ("run --weights int8 --device ndarray", &["--weights int8", "flex"][..]),
         ("run --weights bf16 --device ndarray", &["--weights bf16", "flex"][..]),
         ("run --memory 300kB", &["--memory", "300000 bytes", "257 tokens"]),
         ("run --max-tokens 2000000000", &["bytes hold no sequence", "fewer tokens"]),

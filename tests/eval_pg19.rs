@@ -170,6 +170,11 @@ fn an_evaluation_is_resumed_only_with_the_same_input() {
     succeeds(dir, resume);
     assert!(files(&dir.join("out")) == before);
     fails(dir, &format!("{resume} --context 64"), &["--context", "begun with another"]);
+    fails(dir, &format!("{resume} --weights int8"), &["--weights", "begun with another"]);
+    succeeds(dir, &eval("--context 32 --out narrow --weights int8"));
+    succeeds(dir, "eval-pg19 --resume --out narrow --weights int8");
+    let loss = |out: &str| std::fs::read_to_string(dir.join(out).join("books.jsonl")).unwrap();
+    assert!(loss("narrow") != loss("out"), "the weights are f32 in both");
     fails(dir, "eval-pg19 --resume --out none", &["none", "no evaluation"]);
     let rows = dir.join("out/books.jsonl");
     let whole = std::fs::read_to_string(&rows).unwrap();
