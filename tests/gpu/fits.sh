@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains with the largest micro-batch that `train` prints for a device of 2 GiB, and with one that is twice as large. The
-# first must fit, and the second must end with an error that names a smaller one.
+# first must fit, and the second must end with an error that names a smaller one. Other commands end with an error too.
 #
 #     eval "$(tests/gpu/setup.sh)"
 #     tests/gpu/fits.sh target/gpu/debug/block-transformer
@@ -21,6 +21,18 @@ train() {
     --batch "$batch" --validate-every 100 --checkpoint-every 100 --log-every 100 --out "$out" "$@" \
     > output.txt 2> errors.txt
 }
+
+# commands other than train also end with an error: one panics inside, the other reads logits that were never computed
+for command in "parity $here/../golden" "generate --checkpoint small --prompt 1"; do
+  [ -d small ] || "$binary" train --preset debug-block --corpus text.txt --byte-level --batch 2 \
+    --context 32 --device cuda --plain --steps 1 --out small > output.txt 2> errors.txt
+  if DRY_CUDA_MIB=2 "$binary" $command --device cuda > output.txt 2> errors.txt; then
+    echo "$command runs in 2 MiB" >&2
+    exit 1
+  fi
+  grep -qx 'error: the device has too little memory; .*' errors.txt || { tail -5 errors.txt >&2; exit 1; }
+  if grep 'panicked' errors.txt >&2; then exit 1; fi
+done
 
 for precision in f32 bf16; do
   train "plan-$precision" 1 --precision "$precision" || { tail -5 errors.txt >&2; exit 1; }

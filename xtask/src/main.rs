@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use block_transformer_device::keep_freed_memory;
 use block_transformer_training::is_out_of_memory;
+use burn::tensor::ExecutionError;
 use clap::Parser;
 
 /// Train, run, evaluate, import and export Block Transformers and vanilla transformers.
@@ -77,10 +78,12 @@ fn run(cli: Cli) -> ExitCode {
         if is_out_of_memory(&*panic) { Err(anyhow!(OUT_OF_MEMORY)) } else { resume_unwind(panic) }
     });
     result.unwrap_or_else(|error| {
-        let text = with_causes(&error);
         // some devices report it as an error, with a list of all that failed after it
-        let text = if is_out_of_memory(&text) { OUT_OF_MEMORY } else { &text };
-        note!("error: {text}");
+        let is_full = |cause: &(dyn std::error::Error + 'static)| {
+            cause.is::<ExecutionError>() && is_out_of_memory(&cause.to_string())
+        };
+        let full = error.chain().any(is_full);
+        note!("error: {}", if full { OUT_OF_MEMORY.into() } else { with_causes(&error) });
         ExitCode::FAILURE
     })
 }

@@ -37,7 +37,7 @@ pub struct DocumentSettings {
 }
 
 /// Older versions can read a folder whose weights are f32.
-pub(crate) fn is_f32(precision: &Precision) -> bool {
+fn is_f32(precision: &Precision) -> bool {
     *precision == Precision::F32
 }
 
