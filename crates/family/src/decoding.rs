@@ -5,6 +5,7 @@ use burn::tensor::{Int, Tensor};
 
 use crate::batch::PaddingMask;
 use crate::precision::FloatFormat;
+use crate::speculative::SpeculativeDecoding;
 
 /// A model that decodes blocks of several sequences in lockstep, with its KV caches and the block in
 /// progress.
@@ -43,6 +44,13 @@ pub trait BlockDecoding: Send {
     /// positions of one block per row.
     fn appends_on_device(&self) -> bool {
         false
+    }
+
+    /// Returns the decoding with guessed tokens; `None` if the model does not support it. Its logits have
+    /// the same bits as those without guesses wherever products and attention do not depend on the
+    /// number of rows.
+    fn speculative(&mut self) -> Option<&mut dyn SpeculativeDecoding> {
+        None
     }
 
     /// Returns counts of the work done since the caches were created.

@@ -10,6 +10,7 @@ mod model;
 mod module_path;
 mod names;
 mod precision;
+mod speculative;
 mod stacks;
 
 pub use batch::{Continuations, PaddingMask, TokenBatch, TokenLosses};
@@ -20,4 +21,5 @@ pub use model::Family;
 pub use module_path::{LinearLayer, ModulePath};
 pub use names::{PublishedNames, rename};
 pub use precision::{FloatFormat, MatrixFormat, ParsePrecisionError, Precision};
+pub use speculative::{BlockRow, SpeculativeDecoding};
 pub use stacks::{Conditioning, EmbedderShape, StackShape, Stacks, TokenDecoderShape};

@@ -1,60 +1,90 @@
 //! Chooses the next token of every row.
 
+use std::sync::OnceLock;
+
 use burn::tensor::{Tensor, TensorData, Transaction};
 use rayon::prelude::*;
 
 use crate::error::GenerationError;
 use crate::sampling::Sampler;
 
+/// Rows of logits from which samplers choose.
+///
+/// For greedy samplers the device finds the maximum of each row, and only its value and index are read.
+/// The rows are read completely when another sampler needs them.
+pub(crate) struct LogitRows {
+    vocab: usize,
+    /// `[rows, vocab]`; `None` if `values` has been read at once
+    logits: Option<Tensor<2>>,
+    /// The largest logit of each row and its id.
+    most: Option<(Vec<f32>, Vec<u32>)>,
+    values: OnceLock<TensorData>,
+}
+
+impl LogitRows {
+    /// Reads what samplers of `logits` `[rows, vocab]` need; `greedy` says which of them are greedy.
+    pub(crate) fn new(
+        logits: Tensor<2>,
+        greedy: impl Iterator<Item = bool>,
+    ) -> Result<Self, GenerationError> {
+        let (any, all) = greedy.fold((false, true), |(any, all), one| (any || one, all && one));
+        let mut most = None;
+        if any {
+            let (values, ids) = logits.clone().max_dim_with_indices(1);
+            let found = Transaction::default().register(values).register(ids).try_execute();
+            let [values, ids] = found.map_err(unreadable)?.try_into().expect("two tensors");
+            most = Some((values.iter().collect(), ids.iter().collect()));
+        }
+        let [_, vocab] = logits.dims();
+        if all {
+            return Ok(Self { vocab, logits: Some(logits), most, values: OnceLock::new() });
+        }
+        let data = logits.try_into_data().map_err(unreadable)?.convert::<f32>();
+        Ok(Self { vocab, logits: None, most, values: data.into() })
+    }
+
+    /// Returns the token that `sampler` chooses from a row; `None` if no allowed logit is finite.
+    ///
+    /// # Errors
+    /// [`GenerationError::Device`] when the logits cannot be read.
+    pub(crate) fn choose(
+        &self,
+        row: usize,
+        sampler: &mut Sampler,
+    ) -> Result<Option<u32>, GenerationError> {
+        if let Some((most, ids)) = &self.most
+            && sampler.is_greedy()
+            && most[row].is_finite()
+            && sampler.allows(ids[row])
+        {
+            return Ok(Some(ids[row]));
+        }
+        // a greedy sampler gets here if the most likely token is not allowed, which is rare
+        Ok(sampler.choose(&self.values()?[row * self.vocab..][..self.vocab]))
+    }
+
+    fn values(&self) -> Result<&[f32], GenerationError> {
+        if let (None, Some(logits)) = (self.values.get(), &self.logits) {
+            let data = logits.clone().try_into_data().map_err(unreadable)?;
+            self.values.get_or_init(|| data.convert::<f32>());
+        }
+        let data = self.values.get().expect("it has been read");
+        data.as_slice::<f32>().map_err(unreadable)
+    }
+}
+
 /// Returns the token that each sampler chooses from its row of `logits` `[rows, vocab]`, or `None`
 /// if no allowed logit of the row is finite.
 ///
-/// For greedy samplers the device finds the maximum, and only its value and index are read. The rows
-/// of other samplers are read completely.
+/// # Errors
+/// [`GenerationError::Device`] when the logits cannot be read.
 pub(crate) fn choose(
     logits: Tensor<2>,
     samplers: &mut [&mut Sampler],
 ) -> Result<Vec<Option<u32>>, GenerationError> {
-    let mut chosen = vec![None; samplers.len()];
-    let (greedy, mut on_host): (Vec<usize>, Vec<usize>) =
-        (0..samplers.len()).partition(|&row| samplers[row].is_greedy());
-    if !greedy.is_empty() {
-        let (most, at) = logits.clone().max_dim_with_indices(1);
-        let found = Transaction::default().register(most).register(at).try_execute();
-        let [most, at] = found.map_err(unreadable)?.try_into().expect("two tensors");
-        let (most, at): (Vec<f32>, Vec<u32>) = (most.iter().collect(), at.iter().collect());
-        for row in greedy {
-            if most[row].is_finite() && samplers[row].allows(at[row]) {
-                chosen[row] = Some(at[row]);
-            } else {
-                // rare: the most likely token is not allowed
-                on_host.push(row);
-            }
-        }
-    }
-    if on_host.is_empty() {
-        return Ok(chosen);
-    }
-    on_host.sort_unstable();
-    let [rows, vocab] = logits.dims();
-    let logits = if on_host.len() == rows {
-        logits
-    } else {
-        let picked: Vec<i64> = on_host.iter().map(|&row| row as i64).collect();
-        let picked = TensorData::new(picked, [on_host.len()]);
-        let picked = Tensor::from_data(picked, &logits.device());
-        logits.select(0, picked)
-    };
-    let data = logits.try_into_data().map_err(unreadable)?.convert::<f32>();
-    let values = data.as_slice::<f32>().map_err(unreadable)?;
-    let sampled = samplers.iter_mut().zip(&mut chosen).enumerate();
-    let sampled = sampled.filter(|(row, _)| on_host.binary_search(row).is_ok());
-    let sampled: Vec<_> = sampled.map(|(_, sampled)| sampled).collect();
-    sampled
-        .into_par_iter()
-        .zip(values.par_chunks(vocab))
-        .for_each(|((sampler, chosen), logits)| *chosen = sampler.choose(logits));
-    Ok(chosen)
+    let logits = LogitRows::new(logits, samplers.iter().map(|sampler| sampler.is_greedy()))?;
+    let rows = samplers.par_iter_mut().enumerate();
+    rows.map(|(row, sampler)| logits.choose(row, sampler)).collect()
 }
 
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> GenerationError {

@@ -1,6 +1,7 @@
 //! Decodes many sequences of token ids together.
 
 use block_transformer_family::{Family, FamilyConfig, FloatFormat, Work};
+use block_transformer_layers::{batch_invariant_queries, batch_invariant_rows};
 use block_transformer_text::EOS;
 use burn::tensor::Device;
 
@@ -11,6 +12,7 @@ use crate::limits::Limits;
 use crate::options::Options;
 use crate::runner::Runner;
 use crate::scheduler::{Scheduler, SchedulerOutput};
+use crate::speculation::{Speculate, Speculation, SpeculationCounts, SpeculationSizes};
 
 /// Decodes many sequences of token ids together. Sequences can be submitted, finish or be
 /// cancelled at any time.
@@ -43,6 +45,8 @@ use crate::scheduler::{Scheduler, SchedulerOutput};
 pub struct Engine {
     scheduler: Scheduler,
     runner: Runner,
+    speculation: Option<Speculation>,
+    speculation_sizes: Option<SpeculationSizes>,
     limits: Limits,
     block_length: usize,
     vocab_size: usize,
@@ -75,9 +79,12 @@ impl Engine {
     ) -> Result<Self, GenerationError> {
         limits.check()?;
         let config = model.config();
+        let runner = Runner::new(model, limits, cache, device);
         Ok(Self {
             scheduler: Scheduler::new(config.block_length(), limits.max_sequences),
-            runner: Runner::new(model, limits, cache, device),
+            speculation: None,
+            speculation_sizes: speculation_sizes(&runner, &config, limits),
+            runner,
             limits,
             block_length: config.block_length(),
             vocab_size: config.vocab_size(),
@@ -90,6 +97,34 @@ impl Engine {
     pub fn with_graphs(mut self, on: bool) -> Self {
         self.runner.set_graphs(on);
         self
+    }
+
+    /// Guesses the next tokens of sequences from n-grams that they contain already, and verifies them
+    /// together. The tokens stay the same; text that repeats itself is decoded faster. A step then decodes
+    /// at least a block of every sequence, and caches of the token decoder can be allocated in a step. By
+    /// default, nothing is guessed.
+    ///
+    /// [`Speculate::Auto`] is ignored where guesses are not [supported](Self::speculates).
+    ///
+    /// # Errors
+    /// [`GenerationError::Speculation`] for [`Speculate::Tokens`] where guesses are not supported.
+    pub fn with_speculation(mut self, speculate: Speculate) -> Result<Self, GenerationError> {
+        self.speculation = match (self.speculation_sizes, speculate) {
+            (None, Speculate::Tokens(1..)) => return Err(GenerationError::Speculation),
+            (sizes, speculate) => sizes.and_then(|sizes| Speculation::new(speculate, sizes)),
+        };
+        Ok(self)
+    }
+
+    /// Whether guesses can be verified: on burn-flex, for models whose token decoder is not a T5 stack.
+    /// Elsewhere, logits of several tokens in one pass differ by rounding from those one by one.
+    pub fn speculates(&self) -> bool {
+        self.speculation_sizes.is_some()
+    }
+
+    /// The counts of guesses; `None` if nothing is guessed.
+    pub fn speculation(&self) -> Option<SpeculationCounts> {
+        self.speculation.as_ref().map(Speculation::counts)
     }
 
     /// Whether the graph that was used last is one that the device replays itself, in one launch on CUDA.
@@ -153,6 +188,7 @@ impl Engine {
     /// Decodes one token of every sequence that has a slot, and returns the events of this step. On a
     /// device that chooses tokens itself (CubeCL), a step decodes a whole block, so that the device is
     /// read once per block; a cancellation takes effect at the next block.
+    /// [Guesses](Self::with_speculation) have steps of one or more blocks too.
     ///
     /// # Errors
     /// [`GenerationError::Device`] when the logits cannot be read. The engine cannot be used
@@ -166,6 +202,14 @@ impl Engine {
                     let (slots, mut samplers) = (self.scheduler.slots(), self.scheduler.samplers());
                     let chosen = self.runner.finish_block(started, slots, &mut samplers)?;
                     self.scheduler.settle_block(&chosen, &mut events);
+                }
+                SchedulerOutput::Start { finished, new } if self.speculation.is_some() => {
+                    let speculation = self.speculation.as_mut().expect("it was just checked");
+                    let rows = speculation.plan(finished, new);
+                    let pass = speculation.start(&mut self.runner, (finished, new), &rows);
+                    let chosen =
+                        speculation.finish(&mut self.runner, pass, &rows, self.scheduler.rows())?;
+                    self.scheduler.settle_runs(chosen, &mut events);
                 }
                 planned => {
                     let logits = self.runner.run(planned);
@@ -202,6 +246,26 @@ impl Engine {
     pub fn fill_random(&mut self) {
         self.runner.decoding().fill_random();
     }
+}
+
+/// The sizes of guesses; `None` where they cannot be verified.
+fn speculation_sizes<C: FamilyConfig>(
+    runner: &Runner,
+    config: &C,
+    limits: Limits,
+) -> Option<SpeculationSizes> {
+    let device = runner.device();
+    let (rows, queries) = (batch_invariant_rows(device)?, batch_invariant_queries(device)?);
+    runner.decoding().speculative()?;
+    let stacks = config.stacks();
+    Some(SpeculationSizes {
+        block_length: config.block_length(),
+        per_block: stacks.embeddings_per_block,
+        first: stacks.token.map_or(1, |token| token.first_positions()),
+        blocks: limits.cached_blocks(config),
+        rows,
+        queries,
+    })
 }
 
 impl std::fmt::Debug for Engine {

@@ -44,6 +44,12 @@ pub enum GenerationError {
         /// Rows of the model's token tables.
         model: usize,
     },
+    /// A number of guessed tokens where guesses cannot be verified.
+    #[error(
+        "guessed tokens: the model or the device cannot verify them with equal results; models with a \
+         T5 token decoder, and devices other than flex, decode without guesses"
+    )]
+    Speculation,
     /// A prompt that cannot be encoded.
     #[error(transparent)]
     Text(#[from] TextError),

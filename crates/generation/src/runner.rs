@@ -76,6 +76,11 @@ impl Runner {
         self.graphs.as_ref().is_some_and(BlockGraphs::replayed)
     }
 
+    /// The device of the model.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// The model's decoding state.
     pub(crate) fn decoding(&self) -> MutexGuard<'_, Box<dyn BlockDecoding>> {
         self.decoding.get()
@@ -136,18 +141,31 @@ impl Runner {
 
     /// Starts a block of every sequence and returns the logits of its first token.
     fn start(&mut self, finished: &[FinishedBlock<'_>], new: &[NewPrompt]) -> Tensor<2> {
-        let (length, positions) = (self.sizes.block_length, self.sizes.positions_per_block);
         let mut slots: Vec<usize> = finished.iter().map(|block| block.slot).collect();
         let mut states = Vec::new();
         if !finished.is_empty() {
             states.push(self.append(finished));
         }
-        for group in Group::all(new, length, positions, &self.device) {
-            states.push(self.prefill(&group));
-            slots.extend(&group.slots);
+        for (of, last) in self.prefill_all(new) {
+            states.push(last);
+            slots.extend(of);
         }
         let states = if states.len() == 1 { states.remove(0) } else { Tensor::cat(states, 0) };
         self.decoding.get().start(in_slot_order(states, &slots))
+    }
+
+    /// Runs new prompts. Returns groups of their slots, with the states `[rows, k, width]` of their last
+    /// blocks.
+    pub(crate) fn prefill_all(&mut self, new: &[NewPrompt]) -> Vec<(Vec<usize>, Tensor<3>)> {
+        let (length, positions) = (self.sizes.block_length, self.sizes.positions_per_block);
+        let groups = Group::all(new, length, positions, &self.device);
+        groups
+            .into_iter()
+            .map(|group| {
+                let states = self.prefill(&group);
+                (group.slots, states)
+            })
+            .collect()
     }
 
     /// Runs prompts through the model, which adds them to the caches. Returns the states
@@ -162,7 +180,7 @@ impl Runner {
 
     /// Runs finished blocks through the model, which adds them to the caches. Returns their states
     /// `[rows, k, width]`, where `k` is the number of positions per block.
-    fn append(&mut self, finished: &[FinishedBlock<'_>]) -> Tensor<3> {
+    pub(crate) fn append(&mut self, finished: &[FinishedBlock<'_>]) -> Tensor<3> {
         let (rows, length) = (finished.len(), self.sizes.block_length);
         let slots: Indices = finished.iter().map(|block| block.slot).collect();
         if slots != self.slots {

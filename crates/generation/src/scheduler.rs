@@ -61,6 +61,15 @@ struct Waiting {
     sequence: Running,
 }
 
+/// What a planned row needs to choose several tokens.
+pub(crate) struct Row<'a> {
+    pub sampler: &'a mut Sampler,
+    /// The id that ends the sequence.
+    pub eos: Option<u32>,
+    /// Tokens that may still be chosen.
+    pub left: usize,
+}
+
 struct Running {
     id: SequenceId,
     slot: usize,
@@ -176,6 +185,13 @@ impl Scheduler {
         self.running.iter_mut().map(|running| &mut running.sampler).collect()
     }
 
+    /// The planned rows.
+    pub(crate) fn rows(&mut self) -> Vec<Row<'_>> {
+        let rows = self.running.iter_mut();
+        rows.map(|Running { sampler, eos, left, .. }| Row { sampler, eos: *eos, left: *left })
+            .collect()
+    }
+
     /// Records the tokens `chosen` for the planned rows, and appends the resulting events to
     /// `events`. Sequences that end free their slots.
     pub(crate) fn settle(&mut self, chosen: &[Option<u32>], events: &mut Vec<Event>) {
@@ -207,6 +223,26 @@ impl Scheduler {
             self.settle(&chosen, events);
             rows = self.running.iter().map(|running| rows[running.row]).collect();
         }
+    }
+
+    /// Records the tokens of each planned row, which reach the end of a block or of the sequence.
+    pub(crate) fn settle_runs(&mut self, chosen: Vec<Vec<Option<u32>>>, events: &mut Vec<Event>) {
+        let (length, free, mut chosen) = (self.block_length, &mut self.free, chosen.into_iter());
+        self.running.retain_mut(|running| {
+            let tokens = chosen.next().unwrap_or_default();
+            let continues = tokens.into_iter().all(|token| {
+                if running.block.len() == length {
+                    running.blocks += 1;
+                    running.block.clear();
+                }
+                running.take(token, events)
+            });
+            if !continues {
+                free.insert(running.slot);
+            }
+            continues
+        });
+        self.place = length;
     }
 
     /// Gives free slots to waiting sequences, in the order in which they were submitted.

@@ -166,6 +166,12 @@ pub fn batch_invariant_rows(device: &Device) -> Option<usize> {
     flex::batch_invariant_rows(device)
 }
 
+/// The largest number of new positions of a sequence for which the bits of each of them in
+/// [`cached_attention`] do not depend on the others; `None` where there is no such guarantee.
+pub fn batch_invariant_queries(device: &Device) -> Option<usize> {
+    flex::batch_invariant_queries(device)
+}
+
 /// `x weight + bias` for a few rows, for which reading the matrix takes most of the time. The bits
 /// of a row do not depend on the other rows.
 ///

@@ -50,6 +50,10 @@ pub(crate) fn batch_invariant_rows(_: &Device) -> Option<usize> {
     None
 }
 
+pub(crate) fn batch_invariant_queries(_: &Device) -> Option<usize> {
+    None
+}
+
 pub(crate) fn linear(_: &Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<1>>) -> Option<Tensor<2>> {
     None
 }

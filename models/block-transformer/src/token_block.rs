@@ -7,7 +7,6 @@ use block_transformer_layers::t5::T5States;
 use block_transformer_layers::{
     Indices, Places, Positions, StackCache, embed, int_tensor, project,
 };
-use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::embedder::BOS;
@@ -18,8 +17,8 @@ use crate::token_decoder::{TokenDecoder, TokenStack, scale_for_tied};
 pub struct TokenBlock {
     /// Slot of each row in the cache.
     slots: Indices,
-    /// Positions in the cache so far.
-    written: usize,
+    /// Positions of each row in the cache so far.
+    written: Vec<usize>,
     /// Vectors that are added to the token embeddings, `[rows, vectors, h]`; `None` without summation.
     added: Option<Tensor<3>>,
     /// Encoder states for cross-attention; empty without it.
@@ -33,6 +32,7 @@ impl TokenBlock {
             return;
         }
         self.slots = rows.iter().map(|&row| self.slots[row]).collect();
+        self.written = rows.iter().map(|&row| self.written[row]).collect();
         let select = |device: &Device| int_tensor(rows.iter().copied(), device);
         self.added = self.added.take().map(|added| {
             let rows = select(&added.device());
@@ -45,13 +45,32 @@ impl TokenBlock {
         }
     }
 
+    /// Continues each row after the first `written` of its positions; later ones are overwritten.
+    pub(crate) fn rewind(&mut self, written: Vec<usize>) {
+        self.written = written;
+    }
+
     /// Slot and position of the next input of each row.
     fn at(&self) -> Positions {
-        if self.slots.iter().enumerate().all(|(row, &slot)| row == slot) {
-            return Positions::Same(self.written);
+        let (first, mut slots) = (self.written[0], self.slots.iter().enumerate());
+        let same = self.written.iter().all(|&written| written == first);
+        if same && slots.all(|(row, &slot)| row == slot) {
+            return Positions::Same(first);
         }
-        let starts = vec![self.written; self.slots.len()].into();
-        Positions::Slots { slots: self.slots.clone(), starts }
+        Positions::Slots { slots: self.slots.clone(), starts: self.written.clone().into() }
+    }
+
+    /// The vectors that are added to the next `time` inputs, `[rows, time, h]`.
+    fn added(&self, time: usize) -> Option<Tensor<3>> {
+        let added = self.added.clone()?;
+        let ([rows, vectors, width], first) = (added.dims(), self.written[0]);
+        if self.written.iter().all(|&written| written == first) {
+            return Some(added.narrow(1, first, time));
+        }
+        let starts = self.written.iter().enumerate().map(|(row, start)| row * vectors + start);
+        let places = int_tensor(starts.flat_map(|start| start..start + time), &added.device());
+        let added = added.reshape([rows * vectors, width]).select(0, places);
+        Some(added.reshape([rows, time, width]))
     }
 }
 
@@ -59,6 +78,8 @@ impl TokenBlock {
 #[derive(Clone, Debug)]
 pub struct TokenCache {
     layers: StackCache,
+    rows: usize,
+    format: FloatFormat,
     /// Places by position, for rows that occupy the first slots in order.
     places: HashMap<StepKey, Places>,
 }
@@ -67,72 +88,115 @@ pub struct TokenCache {
 type StepKey = (usize, usize, usize);
 
 impl TokenDecoder {
-    /// Empty caches in `format` for blocks of up to `rows` sequences.
+    /// Empty caches in `format` for blocks of up to `rows` sequences. They grow when a block has more
+    /// rows.
     pub fn new_cache(&self, rows: usize, format: FloatFormat, device: &Device) -> TokenCache {
         let shape = [rows, self.shape.cached_positions(self.block_length)];
         let layers = match &self.tokens {
             TokenStack::NeoX(tokens) => tokens.stack.new_cache(shape, format.into(), device),
             TokenStack::T5(tokens) => tokens.stack.new_cache(shape, format.into(), device),
         };
-        TokenCache { layers, places: HashMap::new() }
+        TokenCache { layers, rows, format, places: HashMap::new() }
+    }
+
+    /// Whether the rows of a block may be at different places. A T5 stack has one position bias for all
+    /// rows.
+    pub(crate) fn continues_anywhere(&self) -> bool {
+        matches!(self.tokens, TokenStack::NeoX(_))
     }
 
     /// Starts the blocks that follow `contexts` `[rows, e, d]`, and overwrites `cache`. Returns the
-    /// blocks and the logits `[rows, v]` of their first tokens.
-    pub fn start(&self, contexts: Tensor<3>, cache: &mut TokenCache) -> (TokenBlock, Tensor<2>) {
+    /// blocks and the logits `[rows, 1 + g, v]` of their first tokens, of which `guessed` `[rows, g]`
+    /// are inputs.
+    pub fn start(
+        &self,
+        contexts: Tensor<3>,
+        guessed: Option<Tensor<2, Int>>,
+        cache: &mut TokenCache,
+    ) -> (TokenBlock, Tensor<3>) {
         let expanded = self.expand(contexts);
         let ([rows, ..], device) = (expanded.dims(), expanded.device());
-        let mut block =
-            TokenBlock { slots: (0..rows).collect(), written: 0, added: None, states: Vec::new() };
+        if rows > cache.rows {
+            *cache = self.new_cache(rows, cache.format, &device);
+        }
+        let mut block = TokenBlock {
+            slots: (0..rows).collect(),
+            written: vec![0; rows],
+            added: None,
+            states: Vec::new(),
+        };
         match (self.shape.conditioning, &self.tokens) {
             (Conditioning::Prefix, _) => {
-                let logits = self.step(&mut block, expanded, cache);
+                let (inputs, keep) = match guessed {
+                    Some(ids) => {
+                        let [_, guesses] = ids.dims();
+                        (Tensor::cat(vec![expanded, self.embed(ids)], 1), 1 + guesses)
+                    }
+                    None => (expanded, 1),
+                };
+                let logits = self.step(&mut block, inputs, keep, cache);
                 return (block, logits);
             }
             (_, TokenStack::T5(tokens)) => block.states = tokens.stack.states(&expanded),
             _ => block.added = Some(expanded),
         }
-        let bos = Tensor::full([rows], BOS, &device);
-        let logits = self.next(&mut block, bos, cache);
+        let bos = Tensor::full([rows, 1], BOS, &device);
+        let ids = match guessed {
+            Some(guessed) => Tensor::cat(vec![bos, guessed], 1),
+            None => bos,
+        };
+        let logits = self.next(&mut block, ids, cache);
         (block, logits)
     }
 
-    /// Runs the chosen tokens `ids` `[rows]` of each block. Returns the logits `[rows, v]` of the next
-    /// ones.
+    /// Runs the tokens `ids` `[rows, time]` of each block. Returns the logits `[rows, time, v]` of the
+    /// token after each of them.
     pub fn next(
         &self,
         block: &mut TokenBlock,
-        ids: Tensor<1, Int>,
+        ids: Tensor<2, Int>,
         cache: &mut TokenCache,
-    ) -> Tensor<2> {
-        let [rows] = ids.dims();
-        let embed = |table: &Embedding| embed(table, ids.reshape([rows, 1])); // [rows, 1, h]
-        let inputs = match &self.tokens {
-            TokenStack::NeoX(tokens) => embed(&tokens.embed_in),
-            TokenStack::T5(tokens) => embed(&tokens.shared),
+    ) -> Tensor<3> {
+        let [_, time] = ids.dims();
+        let inputs = match block.added(time) {
+            Some(added) => self.embed(ids) + added,
+            None => self.embed(ids),
         };
-        let inputs = match &block.added {
-            Some(added) => inputs + added.clone().narrow(1, block.written, 1),
-            None => inputs,
-        };
-        self.step(block, inputs, cache)
+        self.step(block, inputs, time, cache)
     }
 
-    /// Runs `inputs` `[rows, time, h]`. Returns the logits `[rows, v]` after the last one.
-    fn step(&self, block: &mut TokenBlock, inputs: Tensor<3>, cache: &mut TokenCache) -> Tensor<2> {
+    /// The embeddings `[rows, time, h]` of tokens `[rows, time]`.
+    fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        match &self.tokens {
+            TokenStack::NeoX(tokens) => embed(&tokens.embed_in, ids),
+            TokenStack::T5(tokens) => embed(&tokens.shared, ids),
+        }
+    }
+
+    /// Runs `inputs` `[rows, time, h]`. Returns the logits `[rows, keep, v]` after the last `keep` of each
+    /// row.
+    fn step(
+        &self,
+        block: &mut TokenBlock,
+        inputs: Tensor<3>,
+        keep: usize,
+        cache: &mut TokenCache,
+    ) -> Tensor<3> {
         let ([rows, time, _], at) = (inputs.dims(), block.at());
         let hidden = match &self.tokens {
             TokenStack::NeoX(tokens) => {
-                let written = block.written;
-                let new = |at| Places::new(at, [rows, time], 1, self.rotary(tokens, written, time));
+                let new = |at: Positions| {
+                    let rotary = self.rotary(tokens, &at.starts(), time);
+                    Places::new(at, [rows, time], 1, rotary)
+                };
                 let places = match at {
-                    Positions::Same(_) => {
+                    Positions::Same(written) => {
                         let places = cache.places.entry((written, rows, time));
                         places.or_insert_with(|| new(at)).clone()
                     }
                     Positions::Slots { .. } => new(at),
                 };
-                tokens.stack.append(inputs, &places, 1, &mut cache.layers)
+                tokens.stack.append(inputs, &places, keep, &mut cache.layers)
             }
             TokenStack::T5(tokens) => {
                 let hidden =
@@ -140,9 +204,7 @@ impl TokenDecoder {
                 scale_for_tied(hidden)
             }
         };
-        block.written += time;
-        let logits = project(hidden, self.head(), None); // [rows, 1, v]
-        let [_, _, vocab] = logits.dims();
-        logits.reshape([rows, vocab])
+        block.written.iter_mut().for_each(|written| *written += time);
+        project(hidden, self.head(), None) // [rows, keep, v]
     }
 }

@@ -90,11 +90,12 @@ impl TokenDecoder {
         self
     }
 
-    /// Rotary angles of positions `start..start + time`.
-    pub(crate) fn rotary(&self, tokens: &NeoXTokenStack, start: usize, time: usize) -> Rotary {
+    /// Rotary angles of `time` positions from each of `starts` on: one start for all rows, or one per row.
+    pub(crate) fn rotary(&self, tokens: &NeoXTokenStack, starts: &[usize], time: usize) -> Rotary {
         let skipped = if self.published_positions { self.shape.first_positions() - 1 } else { 0 };
-        let positions = (start..start + time).map(|i| i.saturating_sub(skipped)).collect();
-        tokens.stack.rotary_at(positions)
+        let positions = starts.iter().flat_map(|&start| start..start + time);
+        let positions = positions.map(|i| i.saturating_sub(skipped)).collect();
+        tokens.stack.rotary_at(positions, starts.len())
     }
 
     /// Expands context embeddings: `[rows, e, d] -> [rows, e * r, h]`.
@@ -131,7 +132,7 @@ impl TokenDecoder {
                 };
                 let [_, time, _] = inputs.dims();
                 let mask = causal_by_block(&start, time, 1, None);
-                let rotary = self.rotary(tokens, 0, time);
+                let rotary = self.rotary(tokens, &[0], time);
                 let hidden = tokens.stack.forward(inputs, &mask, &rotary);
                 hidden.narrow(1, self.shape.first_positions() - 1, l)
             }

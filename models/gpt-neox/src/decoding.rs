@@ -1,6 +1,8 @@
 //! Decoding with KV caches: each token is a block of its own.
 
-use block_transformer_family::{BlockDecoding, CacheRoom, PaddingMask, Work};
+use block_transformer_family::{
+    BlockDecoding, BlockRow, CacheRoom, PaddingMask, SpeculativeDecoding, Work,
+};
 use block_transformer_layers::{KvCache, Positions, StackCache, embed};
 use burn::tensor::{Device, Int, Tensor};
 
@@ -23,23 +25,31 @@ impl TokenDecodingState {
     }
 }
 
+impl TokenDecodingState {
+    /// Runs tokens `[rows, n, 1]`; returns the states of the last `keep` of each row.
+    fn append_keeping(&mut self, ids: Tensor<3, Int>, at: &Positions, keep: usize) -> Tensor<3> {
+        let ([rows, n, _], stack) = (ids.dims(), &self.model.stack);
+        self.work.token.add(rows * n, rows * keep);
+        let embedded = embed(&self.model.embed_in, ids.reshape([rows, n]));
+        stack.append(embedded, &stack.places(at, [rows, n], 1), keep, &mut self.cache)
+    }
+}
+
 impl BlockDecoding for TokenDecodingState {
     fn append(&mut self, ids: Tensor<3, Int>, _: &PaddingMask, at: &Positions) -> Tensor<3> {
-        let ([rows, n, _], stack) = (ids.dims(), &self.model.stack);
-        self.work.token.add(rows * n, rows);
-        let embedded = embed(&self.model.embed_in, ids.reshape([rows, n]));
-        stack.append(embedded, &stack.places(at, [rows, n], 1), 1, &mut self.cache)
+        self.append_keeping(ids, at, 1)
     }
 
     fn start(&mut self, states: Tensor<3>) -> Tensor<2> {
-        let logits = self.model.logits(states); // [rows, 1, v]
-        let [rows, _, vocab] = logits.dims();
-        self.work.logits += rows;
-        logits.reshape([rows, vocab])
+        self.start_guessed(states, None).squeeze_dim(1)
     }
 
     fn decode(&mut self, _: &[usize], _: Tensor<1, Int>) -> Tensor<2> {
         unreachable!("a block of one token is complete after its first")
+    }
+
+    fn speculative(&mut self) -> Option<&mut dyn SpeculativeDecoding> {
+        Some(self)
     }
 
     fn fill_random(&mut self) {
@@ -56,5 +66,22 @@ impl BlockDecoding for TokenDecodingState {
 
     fn set_work(&mut self, work: Work) {
         self.work = work;
+    }
+}
+
+impl SpeculativeDecoding for TokenDecodingState {
+    fn append_all(&mut self, ids: Tensor<3, Int>, at: &Positions) -> Tensor<3> {
+        let [_, n, _] = ids.dims();
+        self.append_keeping(ids, at, n)
+    }
+
+    fn start_guessed(&mut self, states: Tensor<3>, _: Option<Tensor<2, Int>>) -> Tensor<3> {
+        let [rows, ..] = states.dims();
+        self.work.logits += rows;
+        self.model.logits(states) // [rows, 1, v]
+    }
+
+    fn decode_guessed(&mut self, _: &[BlockRow], _: Tensor<2, Int>) -> Tensor<3> {
+        unreachable!("a block of one token is complete after its first")
     }
 }

@@ -9,7 +9,7 @@ mod parts;
 mod simd;
 mod targets;
 
-pub(crate) use attention::{cached_attention, self_attention};
+pub(crate) use attention::{batch_invariant_queries, cached_attention, self_attention};
 pub(crate) use gelu::gelu;
 pub(crate) use linear::{batch_invariant_rows, linear};
 pub(crate) use pack::{pack, quantize};

@@ -83,9 +83,9 @@ impl NeoXStack {
         Rotary::new(self.rotary.angles(starts.runs(time), rows))
     }
 
-    /// The rotation for any positions, the same for every row.
-    pub fn rotary_at(&self, positions: Vec<usize>) -> Rotary {
-        Rotary::new(self.rotary.angles(positions, 1))
+    /// The rotation for any positions `[rows][time]`. One row serves all rows of a batch.
+    pub fn rotary_at(&self, positions: Vec<usize>, rows: usize) -> Rotary {
+        Rotary::new(self.rotary.angles(positions, rows))
     }
 
     /// Runs whole sequences.

@@ -2,7 +2,7 @@
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Bool, DType, Shape, Tensor, bf16};
+use burn::tensor::{Bool, DType, Device, Shape, Tensor, bf16};
 use half::slice::HalfFloatSliceExt;
 
 use crate::causal_mask::CausalMask;
@@ -11,8 +11,13 @@ use crate::indices::Indices;
 use crate::rotary::RotaryAngles;
 
 use super::head::Heads;
-use super::per_head::{Scratch, for_each_head, forward};
+use super::per_head::{MAX_LOOP_QUERIES, Scratch, for_each_head, forward};
 use super::view::View;
+
+/// See [`crate::batch_invariant_queries`].
+pub(crate) fn batch_invariant_queries(device: &Device) -> Option<usize> {
+    (!device.is_autodiff() && *device == Device::flex()).then_some(MAX_LOOP_QUERIES)
+}
 
 /// See [`crate::cached_attention`].
 pub(crate) fn cached_attention(

@@ -9,5 +9,5 @@ mod products;
 mod self_attention;
 mod view;
 
-pub(crate) use cached::cached_attention;
+pub(crate) use cached::{batch_invariant_queries, cached_attention};
 pub(crate) use self_attention::self_attention;

@@ -1,0 +1,235 @@
+//! Decides how many tokens of each sequence are guessed.
+
+use super::draft::{Draft, Guess};
+use super::{Sequence, Speculation};
+use crate::scheduler::{FinishedBlock, NewPrompt};
+
+/// The largest number of tokens that are guessed when cost decides.
+const AUTO_TOKENS: usize = 15;
+/// The lowest rate of right tokens for which a sequence takes part when cost decides.
+const LOWEST_RATE: f64 = 0.25;
+/// The expected gain from which guesses are run when cost decides.
+pub(super) const LEAST_GAIN: f64 = 1.03;
+
+/// Sizes of the model and of its caches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpeculationSizes {
+    pub block_length: usize,
+    /// Positions of the block decoder per block.
+    pub per_block: usize,
+    /// Positions of the token decoder before the first token of a block.
+    pub first: usize,
+    /// Blocks per slot.
+    pub blocks: usize,
+    /// The largest number of rows of a pass whose bits do not depend on each other.
+    pub rows: usize,
+    /// The largest number of positions of a sequence in a pass whose bits do not depend on each other.
+    pub queries: usize,
+}
+
+/// A row of a step.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub slot: usize,
+    /// A prompt without a finished block.
+    pub is_new: bool,
+    /// The guess, of which the first `run` tokens are run.
+    pub guess: Guess,
+    pub run: usize,
+}
+
+impl Planned {
+    /// The guessed tokens that are run.
+    pub(crate) fn tokens(&self) -> &[u32] {
+        &self.guess.tokens[..self.run]
+    }
+}
+
+impl SpeculationSizes {
+    /// The largest number of tokens that can be guessed for a row that has room for `room` more blocks.
+    fn most(&self, is_new: bool, room: usize) -> usize {
+        let within = (self.block_length - 1).min(self.queries.saturating_sub(self.first));
+        if is_new || within < self.block_length - 1 {
+            return within;
+        }
+        let blocks = room.min((self.queries / self.per_block).saturating_sub(1));
+        blocks * self.block_length + within
+    }
+
+    /// Positions of the block decoder and of the token decoder in the first pass of rows that run `runs`
+    /// guessed tokens, and the blocks that are started.
+    fn positions(&self, rows: &[Planned], runs: &[usize]) -> [usize; 2] {
+        let l = self.block_length;
+        let blocks = |run: &usize| 1 + run / l;
+        let finished = rows.iter().zip(runs).filter(|(row, _)| !row.is_new);
+        let (count, most) =
+            finished.fold((0, 0), |(n, most), (_, run)| (n + 1, most.max(blocks(run))));
+        let started: usize = runs.iter().map(blocks).sum();
+        let inside = runs.iter().map(|&run| run.min(l - 1)).max().unwrap_or(0);
+        [count * most * self.per_block, started * (self.first + inside)]
+    }
+}
+
+impl Speculation {
+    /// Plans the rows of a step, in slot order.
+    pub(crate) fn plan(
+        &mut self,
+        finished: &[FinishedBlock<'_>],
+        new: &[NewPrompt],
+    ) -> Vec<Planned> {
+        for prompt in new {
+            let mut draft = Draft::default();
+            draft.extend(prompt.ids.iter().copied());
+            self.sequences.insert(prompt.slot, Sequence { draft, ..Sequence::default() });
+        }
+        // all rows append as many blocks as the row with most guesses
+        let room = finished.iter().map(|block| self.sizes.blocks - block.before - 1).min();
+        let finished = finished.iter().map(|block| (block.slot, false));
+        let new = new.iter().map(|prompt| (prompt.slot, true));
+        let mut rows: Vec<Planned> = finished
+            .chain(new)
+            .map(|(slot, is_new)| {
+                let most = self.sizes.most(is_new, room.unwrap_or(0));
+                let most = most.min(self.fixed.unwrap_or(AUTO_TOKENS));
+                let guess = self.sequences[&slot].draft.guess(most);
+                Planned { slot, is_new, guess, run: 0 }
+            })
+            .collect();
+        rows.sort_by_key(|row| row.slot);
+        let runs = match self.fixed {
+            Some(most) => self.fixed_runs(&rows, most),
+            None => self.paying_runs(&rows),
+        };
+        for (row, run) in rows.iter_mut().zip(runs) {
+            row.run = run;
+        }
+        rows
+    }
+
+    /// The tokens to run of each row: up to `most`, or fewer if the pass would have too many rows.
+    fn fixed_runs(&self, rows: &[Planned], most: usize) -> Vec<usize> {
+        let runs = |most: usize| rows.iter().map(move |row| row.guess.tokens.len().min(most));
+        let halves = std::iter::successors(Some(most), |most| Some(most / 2));
+        halves
+            .map(|most| runs(most).collect())
+            .find(|runs: &Vec<usize>| self.fits(rows, runs))
+            .expect("the last one guesses nothing")
+    }
+
+    /// The tokens to run of each row for which most tokens per second are expected.
+    fn paying_runs(&self, rows: &[Planned]) -> Vec<usize> {
+        let rates: Vec<f64> = rows.iter().map(|row| self.rate(row.slot, &row.guess)).collect();
+        let none = vec![0; rows.len()];
+        let Some(plain) = self.speed(rows, &none, &rates) else { return none };
+        let (mut best, mut most) = (none, plain * LEAST_GAIN);
+        let blocks = std::iter::successors(Some(1), |blocks| Some(2 * blocks));
+        let lengths = blocks.map(|blocks| blocks * self.sizes.block_length - 1);
+        for length in lengths.take_while(|&length| length <= AUTO_TOKENS).filter(|&l| l > 0) {
+            let pays = |(row, &rate): (&Planned, &f64)| match row.guess.tokens.len() {
+                known if rate >= LOWEST_RATE => known.min(length),
+                _ => 0,
+            };
+            let runs: Vec<usize> = rows.iter().zip(&rates).map(pays).collect();
+            if !self.fits(rows, &runs) {
+                break;
+            }
+            if let Some(speed) = self.speed(rows, &runs, &rates).filter(|&speed| speed > most) {
+                (best, most) = (runs, speed);
+            }
+        }
+        best
+    }
+
+    /// The probability that a guessed token of the sequence is right.
+    pub(super) fn rate(&self, slot: usize, guess: &Guess) -> f64 {
+        self.sequences[&slot].acceptance.rate(guess.matched, &self.all)
+    }
+
+    /// Whether no pass has more rows than the bits of a row may depend on.
+    fn fits(&self, rows: &[Planned], runs: &[usize]) -> bool {
+        runs.iter().all(|&run| run == 0)
+            || self.sizes.positions(rows, runs).into_iter().all(|rows| rows <= self.sizes.rows)
+    }
+
+    /// The expected tokens per second of a step; `None` before passes have been measured.
+    fn speed(&self, rows: &[Planned], runs: &[usize], rates: &[f64]) -> Option<f64> {
+        let l = self.sizes.block_length;
+        let [appended, started] = self.sizes.positions(rows, runs);
+        let mut time = if appended > 0 { self.appends.predict(appended)? } else { 0.0 };
+        time += self.passes.predict(started)?;
+        if l > 1 {
+            time += further_passes(runs, rates, l) * self.passes.predict(rows.len())?;
+        }
+        // block `j` is reached if the `j * l` tokens before it are right
+        let tokens = runs.iter().zip(rates).map(|(&run, &rate)| {
+            (0..=run / l).map(|j| l as f64 * rate.powi((j * l) as i32)).sum::<f64>()
+        });
+        Some(tokens.sum::<f64>() / time)
+    }
+}
+
+/// The expected number of passes after the first one: the most of any row. A row without guesses takes
+/// `l - 1`, another one a pass for each wrong guess.
+fn further_passes(runs: &[usize], rates: &[f64], l: usize) -> f64 {
+    let at_most = |passes: usize| -> f64 {
+        let of_row = |(&run, &rate): (&usize, &f64)| {
+            if run == 0 { 0.0 } else { binomial_cdf(passes, l - 1, 1.0 - rate) }
+        };
+        runs.iter().zip(rates).map(of_row).product()
+    };
+    (0..l - 1).map(|passes| 1.0 - at_most(passes)).sum()
+}
+
+/// The probability of at most `most` successes in `n` trials with probability `p` each.
+fn binomial_cdf(most: usize, n: usize, p: f64) -> f64 {
+    let mut ways = 1.0;
+    (0..=most.min(n))
+        .map(|k| {
+            let term = ways * p.powi(k as i32) * (1.0 - p).powi((n - k) as i32);
+            ways *= (n - k) as f64 / (k + 1) as f64;
+            term
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_passes_are_those_of_the_slowest_row() {
+        // without guesses every row takes three passes
+        assert!((further_passes(&[0], &[0.9], 4) - 3.0).abs() < 1e-12);
+        assert!((further_passes(&[3, 0], &[1.0, 1.0], 4) - 3.0).abs() < 1e-12);
+        assert!(further_passes(&[3, 3], &[1.0, 1.0], 4).abs() < 1e-12);
+        // the mean of a binomial distribution
+        assert!((further_passes(&[3], &[0.8], 4) - 0.6).abs() < 1e-12);
+        // by hand: 1 - (1 - 0.5)^2 for two rows with one trial each
+        assert!((further_passes(&[1, 1], &[0.5, 0.5], 2) - 0.75).abs() < 1e-12);
+        assert_eq!(further_passes(&[5], &[0.5], 1), 0.0);
+    }
+
+    #[test]
+    fn guesses_stay_inside_caches_and_bounds() {
+        let sizes = SpeculationSizes {
+            block_length: 4,
+            per_block: 2,
+            first: 2,
+            blocks: 10,
+            rows: 191,
+            queries: 16,
+        };
+        assert_eq!(sizes.most(true, 9), 3);
+        assert_eq!(sizes.most(false, 0), 3);
+        assert_eq!(sizes.most(false, 2), 11);
+        // 16 positions are eight blocks, one of which is finished
+        assert_eq!(sizes.most(false, 100), 31);
+        // a block that is longer than the bound
+        let long = SpeculationSizes { block_length: 20, ..sizes };
+        assert_eq!(long.most(false, 5), 14);
+        // each token is a block
+        let vanilla = SpeculationSizes { block_length: 1, per_block: 1, first: 1, ..sizes };
+        assert_eq!((vanilla.most(true, 5), vanilla.most(false, 5)), (0, 5));
+        assert_eq!(vanilla.most(false, 100), 15);
+    }
+}

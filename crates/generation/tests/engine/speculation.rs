@@ -1,0 +1,165 @@
+//! Guessed tokens do not change the tokens of a sequence.
+
+use block_transformer_family::{FloatFormat, Precision};
+use block_transformer_generation::{
+    Engine, GenerationError, Limits, Options, Sampling, SequenceId, Speculate, SpeculationCounts,
+};
+use block_transformer_testing::{DAMAGED, VOCAB, damaged, model, shape, shapes};
+use block_transformer_zoo::{Family, LanguageModel};
+use burn::tensor::Device;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Finish, Submission, finish, on_flex, random_schedule};
+
+const MODES: [Speculate; 5] = [
+    Speculate::Auto,
+    Speculate::Tokens(1),
+    Speculate::Tokens(3),
+    Speculate::Tokens(6),
+    Speculate::Tokens(40),
+];
+
+/// Prompts of a few tokens that repeat themselves, with all kinds of sampling. Little randomness lets many
+/// continuations repeat themselves too.
+fn repetitive(count: usize, seed: u64) -> Vec<Submission> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut one = |index: usize| {
+        let kinds = random.random_range(2..6);
+        let length = random.random_range(0..30);
+        let prompt = (0..length).map(|_| 10 + random.random_range(0..kinds)).collect();
+        let sampling = match index % 4 {
+            0 | 1 => Sampling::greedy(),
+            2 => Sampling { top_k: Some(2), ..Sampling::at(0.3, 5) },
+            _ => Sampling { top_p: Some(0.5), ..Sampling::at(0.7, 6) },
+        };
+        let allowed_vocab = index.is_multiple_of(3).then_some(VOCAB - 2);
+        let eos = random.random_bool(0.3).then(|| random.random_range(0..VOCAB as u32));
+        let max_tokens = random.random_range(0..60);
+        (prompt, Options { sampling, max_tokens, eos, allowed_vocab, rng_stream: index })
+    };
+    (0..count).map(&mut one).collect()
+}
+
+type Decoded = Vec<(Vec<u32>, Option<Finish>)>;
+
+/// Decodes all prompts, `max_sequences` at a time.
+fn decode(
+    model: &LanguageModel,
+    (speculate, max_sequences, cache): (Speculate, usize, FloatFormat),
+    prompts: &[Submission],
+) -> (Decoded, SpeculationCounts) {
+    let limits = Limits { max_sequences, max_tokens: 90 };
+    let engine = Engine::with_cache(model, limits, cache, &Device::flex()).unwrap();
+    let mut engine = engine.with_speculation(speculate).unwrap();
+    let submit = |(prompt, options): &Submission| engine.submit(prompt, options).unwrap();
+    let ids: Vec<SequenceId> = prompts.iter().map(submit).collect();
+    let mut sequences = finish(&mut engine);
+    let counts = engine.speculation().unwrap_or_default();
+    (ids.iter().map(|id| sequences.remove(id).unwrap()).collect(), counts)
+}
+
+#[test]
+fn guesses_do_not_change_tokens() {
+    let prompts = repetitive(40, 1);
+    for (name, config) in shapes().into_iter().filter(|(name, _)| *name != "cross-attention") {
+        let model = &model(&config, &Device::flex());
+        let f32 = FloatFormat::F32;
+        let (plain, none) = decode(model, (Speculate::Off, 40, f32), &prompts);
+        assert_eq!(none, SpeculationCounts::default());
+        for speculate in MODES {
+            for max_sequences in [1, 3, 40] {
+                let (ours, counts) = decode(model, (speculate, max_sequences, f32), &prompts);
+                for (i, (ours, plain)) in ours.iter().zip(&plain).enumerate() {
+                    assert_eq!(ours, plain, "{name}, {speculate:?}, {max_sequences}, prompt {i}");
+                }
+                let SpeculationCounts { tokens, passes, guessed, right } = counts;
+                assert!(tokens >= ours.iter().map(|(tokens, _)| tokens.len()).sum());
+                assert!(passes <= tokens && right <= guessed, "{name}, {counts:?}");
+                if max_sequences == 1 && speculate != Speculate::Auto {
+                    // both kinds of guesses are tested, and right ones save passes
+                    assert!(right > 0 && right < guessed && passes < tokens, "{name} {counts:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nor_with_prepared_weights_and_narrow_caches() {
+    let prompts = repetitive(24, 2);
+    for (name, precision) in [
+        ("prefix", Precision::F32),
+        ("prefix", Precision::Bf16Weights),
+        ("unequal widths", Precision::Int8WeightsBf16Cache),
+        ("vanilla", Precision::Int8Weights),
+    ] {
+        let model = &on_flex(name).with_precision(precision).prepared();
+        let cache = precision.values();
+        let (plain, _) = decode(model, (Speculate::Off, 5, cache), &prompts);
+        for speculate in MODES {
+            for max_sequences in [1, 5] {
+                let (ours, _) = decode(model, (speculate, max_sequences, cache), &prompts);
+                assert!(ours == plain, "{name}, {precision:?}, {speculate:?}, {max_sequences}");
+            }
+        }
+    }
+}
+
+#[test]
+fn random_schedules_with_guesses_give_the_same_tokens() {
+    for (name, speculate) in [
+        ("prefix", Speculate::Tokens(7)),
+        ("two embeddings, summation", Speculate::Tokens(15)),
+        ("vanilla", Speculate::Tokens(5)),
+    ] {
+        let model = on_flex(name);
+        let mut prompts = repetitive(8, 3);
+        prompts.iter_mut().for_each(|(_, options)| {
+            (options.eos, options.max_tokens) = (None, options.max_tokens % 20 + 1);
+        });
+        let one = |prompt| decode(&model, (Speculate::Off, 1, FloatFormat::F32), prompt).0;
+        let answers: Vec<Vec<u32>> =
+            prompts.iter().map(|prompt| one(std::slice::from_ref(prompt)).remove(0).0).collect();
+        let limits = Limits { max_sequences: 3, max_tokens: 60 };
+        let engine = Engine::new(&model, limits, &Device::flex()).unwrap();
+        let mut engine = engine.with_speculation(speculate).unwrap();
+        for seed in 0..60 {
+            random_schedule(&mut engine, &prompts, &answers, seed);
+        }
+    }
+}
+
+#[test]
+fn damaged_weights_end_their_sequences_only() {
+    let engine = Engine::new(
+        &damaged(on_flex("vanilla")),
+        Limits { max_sequences: 2, max_tokens: 20 },
+        &Device::flex(),
+    );
+    let mut engine = engine.unwrap().with_speculation(Speculate::Tokens(4)).unwrap();
+    let options = Options { eos: None, max_tokens: 4, ..Options::default() };
+    let bad = engine.submit(&[DAMAGED, DAMAGED, DAMAGED], &options).unwrap();
+    let allowed_vocab = Some(3);
+    let good = engine.submit(&[5, 5], &Options { allowed_vocab, ..options }).unwrap();
+    let sequences = finish(&mut engine);
+    assert_eq!(sequences[&bad].1, Some(Finish::NotFinite));
+    assert_eq!(sequences[&good].1, Some(Finish::Length));
+}
+
+#[test]
+fn guesses_are_refused_where_bits_depend_on_the_number_of_rows() {
+    let limits = Limits { max_sequences: 2, max_tokens: 20 };
+    #[expect(deprecated, reason = "supported for as long as burn has it")]
+    let ndarray = Device::ndarray();
+    for (name, device) in [("cross-attention", Device::flex()), ("prefix", ndarray)] {
+        let model = model(&shape(name), &device);
+        let engine = || Engine::new(&model, limits, &device).unwrap();
+        assert!(!engine().speculates());
+        let error = engine().with_speculation(Speculate::Tokens(3)).unwrap_err();
+        assert!(matches!(error, GenerationError::Speculation));
+        for speculate in [Speculate::Auto, Speculate::Off, Speculate::Tokens(0)] {
+            assert_eq!(engine().with_speculation(speculate).unwrap().speculation(), None);
+        }
+    }
+}
