@@ -298,6 +298,14 @@ fn several_prompts_are_continued_as_each_alone() {
     // the batch size changes neither the texts nor their order
     assert_eq!(generate(&prompts, "--batch 2"), together);
     assert_eq!(generate(&prompts, "--memory 3MB"), together);
+    for speculate in ["off", "1", "9"] {
+        let stats = format!("--speculate {speculate} --stats stats.json");
+        assert_eq!(generate(&prompts, &stats), together, "{speculate}");
+        let stats = std::fs::read_to_string(dir.path().join("stats.json")).unwrap();
+        let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+        assert_eq!(stats["speculation"].is_null(), speculate == "off", "{stats}");
+        assert_eq!(stats["tokens"], 36, "{stats}");
+    }
     let bf16 = generate(&["line"], "--weights bf16-weights");
     assert!(!bf16.trim().is_empty() && bf16 == generate(&["line"], "--weights bf16"));
     let int8 =
@@ -306,6 +314,9 @@ fn several_prompts_are_continued_as_each_alone() {
     let mut refused = vec![
         ("run --weights int8 --device ndarray", &["--weights int8", "flex"][..]),
         ("run --weights bf16 --device ndarray", &["--weights bf16", "flex"][..]),
+        ("run --speculate 3 --device ndarray", &["--speculate", "`auto` or `off`"]),
+        ("run --speculate some", &["--speculate", "`off`, `auto` or a number"]),
+        ("run --stats nowhere/stats.json", &["--stats", "the folder nowhere does not exist"]),
         ("run --memory 300kB", &["--memory", "300000 bytes", "257 tokens"]),
         ("run --max-tokens 2000000000", &["bytes hold no sequence", "fewer tokens"]),
         ("nowhere", &["nowhere"]),

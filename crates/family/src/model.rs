@@ -1,6 +1,8 @@
 //! The interface of a model to training, evaluation and generation.
 
-use block_transformer_layers::{cross_entropy, linear_cross_entropy, project};
+use block_transformer_layers::{
+    batch_invariant_rows, cross_entropy, is_packed, linear_cross_entropy, project,
+};
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
@@ -51,6 +53,16 @@ pub trait Family: Module + 'static {
     /// cannot be trained, exported or saved.
     fn prepared(self) -> Self {
         precision::packed(self)
+    }
+
+    /// The largest number of rows of a product for which the bits of a row do not depend on the others;
+    /// `None` where there is no such number. There is no limit for a [prepared](Self::prepared) model whose
+    /// LM head is a matrix of its own.
+    fn batch_invariant_rows(&self) -> Option<usize> {
+        let head = self.head();
+        let rows = batch_invariant_rows(&head.device())?;
+        let unlimited = is_packed(&head) && precision::all_packed(self);
+        Some(if unlimited { usize::MAX } else { rows })
     }
 
     /// Bytes of the parameters as they are stored.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use block_transformer_layers::{pack, quantize};
+use block_transformer_layers::{is_packed, pack, quantize};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -244,6 +244,35 @@ impl ModuleMapper for MapMatrices {
                 None => tensor,
             }
         })
+    }
+}
+
+/// Whether all matrices of linear layers of `model` are in panels.
+pub(crate) fn all_packed<M: Module>(model: &M) -> bool {
+    let mut packed = AllPacked { all: true, at: ModulePath::default() };
+    model.visit(&mut packed);
+    packed.all
+}
+
+struct AllPacked {
+    all: bool,
+    at: ModulePath,
+}
+
+impl ModuleVisitor for AllPacked {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.at.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.at.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if D == 2 && self.at.linear_layer().is_some() {
+            let [rows, columns] = [0, 1].map(|dim| param.val().dims()[dim]);
+            self.all &= is_packed(&param.val().reshape([rows, columns]));
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Decodes many sequences of token ids together.
 
 use block_transformer_family::{Family, FamilyConfig, FloatFormat, Work};
-use block_transformer_layers::{batch_invariant_queries, batch_invariant_rows};
+use block_transformer_layers::batch_invariant_queries;
 use block_transformer_text::EOS;
 use burn::tensor::Device;
 
@@ -21,10 +21,9 @@ use crate::speculation::{Speculate, Speculation, SpeculationCounts, SpeculationS
 /// for the start of a block; a sequence that ends frees its slot at once.
 ///
 /// On burn-flex, the tokens of a sequence and the bits of its logits do not depend on the other
-/// sequences, as long as no matrix product has more than [`batch_invariant_rows`] rows (sequences
-/// times prefix vectors). With more rows, and on other devices, the logits differ by rounding.
-///
-/// [`batch_invariant_rows`]: block_transformer_layers::batch_invariant_rows
+/// sequences, as long as no matrix product has more than [`Family::batch_invariant_rows`] rows (sequences
+/// times prefix vectors); there is no limit for a [prepared](Family::prepared) model. With more rows, and on
+/// other devices, the logits differ by rounding.
 ///
 /// ```no_run
 /// # use burn::tensor::Device;
@@ -254,8 +253,7 @@ fn speculation_sizes<C: FamilyConfig>(
     config: &C,
     limits: Limits,
 ) -> Option<SpeculationSizes> {
-    let device = runner.device();
-    let (rows, queries) = (batch_invariant_rows(device)?, batch_invariant_queries(device)?);
+    let (rows, queries) = (runner.invariant_rows()?, batch_invariant_queries(runner.device())?);
     runner.decoding().speculative()?;
     let stacks = config.stacks();
     Some(SpeculationSizes {

@@ -34,5 +34,5 @@ pub use prompts::{GPU_PREFILL_CHUNK, PREFILL_CHUNK};
 pub use sampling::{Sampler, Sampling};
 pub use speculation::{Speculate, SpeculationCounts};
 pub use stop::StopFilter;
-pub use text::{Completion, SAMPLE_TEMPERATURE, TextGenerator, sample_text};
+pub use text::{Completion, Completions, SAMPLE_TEMPERATURE, TextGenerator, sample_text};
 pub use text_engine::{TextEngine, TextEvent};

@@ -110,7 +110,7 @@ impl Limits {
         Memory {
             weights: storage.weight_bytes,
             caches: sequences.saturating_mul(one.cache),
-            activations: one.chunk.max(sequences.saturating_mul(one.step)),
+            activations: one.chunk(sequences).max(sequences.saturating_mul(one.step)),
         }
     }
 
@@ -127,30 +127,36 @@ impl Limits {
         max_sequences: usize,
         bytes: u64,
     ) -> Result<Self, GenerationError> {
-        let one = Self { max_sequences: 1, max_tokens };
-        one.check()?;
-        let (needed, weights) = (one.memory(config, storage).total(), storage.weight_bytes);
+        let some = |max_sequences| Self { max_sequences, max_tokens };
+        some(1).check()?;
+        let total = |sequences| some(sequences).memory(config, storage).total();
+        let (tokens, needed, weights) = (max_tokens, total(1), storage.weight_bytes);
         if needed > bytes {
-            let tokens = max_tokens;
             return Err(GenerationError::Memory { given: bytes, tokens, needed, weights });
         }
-        let one = SequenceBytes::new(config, one.cached_blocks(config), storage);
-        // weights + n cache + max(chunk, n step) <= bytes
-        let left = bytes - weights;
-        let step = one.cache.saturating_add(one.step);
-        let fit = ((left - one.chunk) / one.cache.max(1)).min(left / step);
-        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
-        Ok(Self { max_sequences: fit.min(max_sequences.max(1)), max_tokens })
+        // `fit` sequences fit, and `too_many` do not or are more than wanted
+        let (mut fit, mut too_many) = (1, max_sequences.max(1).saturating_add(1));
+        while too_many - fit > 1 {
+            let middle = fit + (too_many - fit) / 2;
+            if total(middle) <= bytes { fit = middle } else { too_many = middle }
+        }
+        Ok(some(fit))
     }
 }
 
 /// Bytes per sequence.
 struct SequenceBytes {
     cache: u64,
-    /// A chunk of the prompt.
-    chunk: u64,
     /// A decoding step.
     step: u64,
+    /// A position of a prompt.
+    position: u64,
+    /// Positions of a prompt.
+    positions: u64,
+    /// Positions that are run together.
+    together: u64,
+    /// The scores of a prompt.
+    scores: u64,
 }
 
 impl SequenceBytes {
@@ -168,13 +174,24 @@ impl SequenceBytes {
             cache = cache.saturating_add(token.cached_positions(length) * stack.kv_values());
             step = step.max(token.first_positions() * layer_values(stack) + vectors);
         }
-        let together = storage.chunk.min(positions);
         let bytes = |count: usize| (count as u64).saturating_mul(storage.values.bytes() as u64);
         let scores = (12 * stacks.context.heads as u64)
-            .saturating_mul(together as u64)
+            .saturating_mul(storage.chunk.min(positions) as u64)
             .saturating_mul(positions as u64);
-        let chunk = bytes(together * layer).saturating_add(scores.min(storage.score_bytes));
-        Self { cache: bytes(cache), chunk, step: bytes(step) }
+        Self {
+            cache: bytes(cache),
+            step: bytes(step),
+            position: bytes(layer),
+            positions: positions as u64,
+            together: storage.chunk as u64,
+            scores: scores.min(storage.score_bytes),
+        }
+    }
+
+    /// Bytes of a prefill of `sequences` prompts, some of which are run together.
+    fn chunk(&self, sequences: u64) -> u64 {
+        let together = self.together.min(self.positions.saturating_mul(sequences));
+        together.saturating_mul(self.position).saturating_add(self.scores)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Groups prompts, and cuts them into the blocks that a prefill runs.
 
 use block_transformer_family::PaddingMask;
-use block_transformer_layers::{Positions, batch_invariant_rows, chooses, int_tensor};
+use block_transformer_layers::{Positions, chooses, int_tensor};
 use block_transformer_text::PAD;
 use burn::tensor::{Device, Int, Tensor};
 
@@ -43,17 +43,17 @@ pub(crate) struct Chunk {
 impl Group {
     /// Groups `prompts` by their number of blocks. A block has `per_block` positions.
     ///
-    /// A group of several prompts has at most [`batch_invariant_rows`] positions, so that the bits
-    /// of each prompt are the same as without the others. On burn-flex, larger groups would hardly
-    /// be faster: with that many rows the arithmetic takes longer than reading the weights. Devices
-    /// without this guarantee get groups of up to [`prefill_chunk`] positions.
+    /// A group of several prompts has at most `most` positions, the number up to which the bits of each
+    /// prompt are the same as without the others, and at most [`prefill_chunk`] positions.
     pub(crate) fn all(
         prompts: &[NewPrompt],
         block_length: usize,
         per_block: usize,
+        most: Option<usize>,
         device: &Device,
     ) -> Vec<Self> {
-        let most = batch_invariant_rows(device).unwrap_or_else(|| prefill_chunk(device));
+        let chunk = prefill_chunk(device);
+        let most = most.map_or(chunk, |most| most.min(chunk));
         let blocks = |prompt: &&NewPrompt| prompt.ids.len().div_ceil(block_length);
         let mut by_length: Vec<&NewPrompt> = prompts.iter().collect();
         by_length.sort_by_key(blocks);

@@ -23,6 +23,8 @@ pub(crate) struct Runner {
     sizes: GraphSizes,
     vocab: usize,
     device: Device,
+    /// See [`Family::batch_invariant_rows`].
+    invariant_rows: Option<usize>,
     /// The slots of the last append, whose copy on the device is used again.
     slots: Indices,
     on_device: OnDevice,
@@ -58,7 +60,9 @@ impl Runner {
         };
         let (slots, on_device) = (Indices::default(), OnDevice::default());
         let vocab = config.vocab_size();
-        let mut runner = Self { decoding, sizes, vocab, device, slots, on_device, graphs: None };
+        let invariant_rows = model.batch_invariant_rows();
+        let mut runner =
+            Self { decoding, sizes, vocab, device, invariant_rows, slots, on_device, graphs: None };
         runner.set_graphs(has_graphs(&runner.device));
         runner
     }
@@ -131,8 +135,7 @@ impl Runner {
                 earlier.push(NewPrompt { slot, before, ids: first.to_vec() });
             }
         }
-        let per_block = self.sizes.positions_per_block;
-        for group in Group::all(&earlier, length, per_block, &self.device) {
+        for group in self.groups(&earlier) {
             self.prefill(&group);
         }
         last.sort_by_key(|block| block.slot);
@@ -154,12 +157,20 @@ impl Runner {
         self.decoding.get().start(in_slot_order(states, &slots))
     }
 
+    fn groups(&self, prompts: &[NewPrompt]) -> Vec<Group> {
+        let (length, per_block) = (self.sizes.block_length, self.sizes.positions_per_block);
+        Group::all(prompts, length, per_block, self.invariant_rows, &self.device)
+    }
+
+    /// The largest number of rows of a product for which the bits of a row do not depend on the others.
+    pub(crate) fn invariant_rows(&self) -> Option<usize> {
+        self.invariant_rows
+    }
+
     /// Runs new prompts. Returns groups of their slots, with the states `[rows, k, width]` of their last
     /// blocks.
     pub(crate) fn prefill_all(&mut self, new: &[NewPrompt]) -> Vec<(Vec<usize>, Tensor<3>)> {
-        let (length, positions) = (self.sizes.block_length, self.sizes.positions_per_block);
-        let groups = Group::all(new, length, positions, &self.device);
-        groups
+        self.groups(new)
             .into_iter()
             .map(|group| {
                 let states = self.prefill(&group);

@@ -14,6 +14,7 @@ use crate::generate::longest;
 use crate::limits::{Limits, Storage};
 use crate::options::Options;
 use crate::sampling::Sampling;
+use crate::speculation::{Speculate, SpeculationCounts};
 use crate::text_engine::{TextEngine, TextEvent};
 
 /// Default sampling temperature of text.
@@ -29,6 +30,7 @@ pub struct TextGenerator<'a, M> {
     memory: Option<u64>,
     cache: FloatFormat,
     graphs: Option<bool>,
+    speculate: Speculate,
 }
 
 /// The continuation of a prompt.
@@ -42,12 +44,28 @@ pub struct Completion {
     pub finish: Option<Finish>,
 }
 
+/// The continuations of all prompts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Completions {
+    /// One per prompt, in order.
+    pub all: Vec<Completion>,
+    /// Counts of guessed tokens; `None` if nothing was guessed.
+    pub speculation: Option<SpeculationCounts>,
+}
+
 impl<'a, M: Family> TextGenerator<'a, M> {
     /// Returns a generator for `model`, which must be on `device`, and its `tokenizer`.
     pub fn new(model: &'a M, tokenizer: impl Into<Arc<Tokenizer>>, device: &'a Device) -> Self {
-        let tokenizer = tokenizer.into();
-        let (max_sequences, cache) = (usize::MAX, FloatFormat::F32);
-        Self { model, tokenizer, device, max_sequences, memory: None, cache, graphs: None }
+        Self {
+            model,
+            tokenizer: tokenizer.into(),
+            device,
+            max_sequences: usize::MAX,
+            memory: None,
+            cache: FloatFormat::F32,
+            graphs: None,
+            speculate: Speculate::Off,
+        }
     }
 
     /// Limits the number of prompts decoded together to `max_sequences`, and to the number that
@@ -71,6 +89,12 @@ impl<'a, M: Family> TextGenerator<'a, M> {
         self
     }
 
+    /// Guesses the next tokens; see [`Engine::with_speculation`](crate::Engine::with_speculation).
+    pub fn with_speculation(mut self, speculate: Speculate) -> Self {
+        self.speculate = speculate;
+        self
+    }
+
     /// Continues every prompt until `options.eos`, one of the strings in `stop`, or
     /// `options.max_tokens`. `options.allowed_vocab` is replaced by the tokenizer's vocabulary.
     ///
@@ -86,7 +110,7 @@ impl<'a, M: Family> TextGenerator<'a, M> {
         options: &Options,
         stop: &[String],
         mut on_event: impl FnMut(usize, &TextEvent) -> ControlFlow<()>,
-    ) -> Result<Vec<Completion>, GenerationError> {
+    ) -> Result<Completions, GenerationError> {
         let prompts = self.tokenizer.encode_batch(prompts)?;
         let limits = self.limits(&prompts, options)?;
         let engine = Engine::with_cache(self.model, limits, self.cache, self.device)?;
@@ -94,26 +118,27 @@ impl<'a, M: Family> TextGenerator<'a, M> {
             Some(on) => engine.with_graphs(on),
             None => engine,
         };
+        let engine = engine.with_speculation(self.speculate)?;
         let mut engine = TextEngine::over(engine, Arc::clone(&self.tokenizer))?;
         for (index, prompt) in prompts.iter().enumerate() {
             engine.submit_ids(prompt, &options.for_prompt(index), stop)?;
         }
-        let mut completions = vec![Completion::default(); prompts.len()];
-        while !engine.is_idle() {
+        let mut all = vec![Completion::default(); prompts.len()];
+        'steps: while !engine.is_idle() {
             for event in engine.step()? {
                 let index = event.id.index();
                 if event.finish == Some(Finish::NotFinite) {
                     return Err(GenerationError::NotFinite { prompt: options.rng_stream + index });
                 }
-                let completion = &mut completions[index];
+                let completion = &mut all[index];
                 completion.text.push_str(&event.text);
                 (completion.tokens, completion.finish) = (event.tokens, event.finish);
                 if on_event(index, &event).is_break() {
-                    return Ok(completions);
+                    break 'steps;
                 }
             }
         }
-        Ok(completions)
+        Ok(Completions { all, speculation: engine.engine().speculation() })
     }
 
     fn limits(&self, prompts: &[Vec<u32>], options: &Options) -> Result<Limits, GenerationError> {
@@ -142,5 +167,5 @@ pub fn sample_text<M: Family>(
     let generator = TextGenerator::new(model, tokenizer, device);
     let completions =
         generator.generate(&[prompt.into()], &options, &[], |_, _| ControlFlow::Continue(()))?;
-    Ok(completions.into_iter().map(|completion| completion.text).collect())
+    Ok(completions.all.into_iter().map(|completion| completion.text).collect())
 }

@@ -29,7 +29,7 @@ fn continued(model: &LanguageModel, stop: &[String]) -> Vec<Completion> {
             pieces[i].push_str(&event.text);
             ControlFlow::Continue(())
         });
-    let completions = completions.unwrap();
+    let completions = completions.unwrap().all;
     assert!(completions.iter().map(|completion| &completion.text).eq(&pieces));
     completions
 }
@@ -77,7 +77,7 @@ fn break_ends_generation() {
         calls += 1;
         ControlFlow::Break(())
     });
-    assert!(calls == 1 && completions.unwrap()[0].tokens < 40);
+    assert!(calls == 1 && completions.unwrap().all[0].tokens < 40);
 }
 
 #[test]

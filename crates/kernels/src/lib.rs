@@ -40,7 +40,7 @@ pub use draws::{Draw, Draws};
 pub use host::max_of;
 pub use indices::{Indices, int_tensor};
 pub use optimizer::AdamWStep;
-pub use packed::{columns, unpacked};
+pub use packed::{columns, is_packed, unpacked};
 pub use per_device::PerDevice;
 pub use rotary::{RotaryAngles, RotaryTable};
 pub use scores::{TargetScore, TargetScores};

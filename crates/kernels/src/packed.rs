@@ -3,7 +3,6 @@
 use burn::tensor::{DType, Tensor};
 
 /// Columns of a panel.
-#[cfg(feature = "flex")]
 pub(crate) const PANEL: usize = 16;
 /// Rows after the integers of a panel, which hold an f32 per column: what one step of the integers is worth.
 pub(crate) const SCALE_ROWS: usize = 4;
@@ -15,6 +14,11 @@ pub fn columns(weight: &Tensor<2>, d_in: usize) -> usize {
         return rows / (d_in + SCALE_ROWS) * columns;
     }
     if rows == d_in { columns } else { rows / d_in * columns }
+}
+
+/// Whether the matrix `weight` is in panels. A matrix of 16 columns is its own panel.
+pub fn is_packed(weight: &Tensor<2>) -> bool {
+    weight.dims()[1] == PANEL
 }
 
 /// The matrix `[d_in, d_out]` of `weight`, which may be in panels of floats.

@@ -1,5 +1,6 @@
 //! `cargo xtask generate`
 
+use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -8,15 +9,18 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use block_transformer_device::DeviceName;
+use block_transformer_files::write;
 use block_transformer_generation::{
-    GenerationError, Options, SAMPLE_TEMPERATURE, Sampling, TextGenerator,
+    GenerationError, Options, SAMPLE_TEMPERATURE, Sampling, Speculate, SpeculationCounts,
+    TextGenerator,
 };
 use block_transformer_zoo::Family;
 use bytesize::ByteSize;
+use serde::Serialize;
 
 use super::inputs::{of_checkpoint, open_checkpoint};
 use crate::counts::{self, positive};
-use crate::device;
+use crate::{device, paths};
 
 /// Arguments of `generate`.
 #[derive(clap::Args)]
@@ -69,6 +73,13 @@ pub(crate) struct Args {
     /// Launch every kernel of a block on its own, where a GPU could replay them as one graph
     #[arg(long)]
     no_graph: bool,
+    /// Tokens to guess from repetitions in the text and to verify together: `off`, `auto` for as many
+    /// as pay, or the largest number per step. The text stays the same
+    #[arg(long, value_name = "off|auto|N", default_value = "auto", value_parser = speculate)]
+    speculate: Speculate,
+    /// Write the speed and the counts of guesses to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
     #[command(flatten)]
     storage: device::StorageFlags,
     /// Device to compute on
@@ -81,6 +92,9 @@ impl Args {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let options = self.options();
         options.check().map_err(|error| self.explain(error))?;
+        if let Some(path) = &self.stats {
+            paths::output_file("--stats", path)?;
+        }
         let memory = self.memory()?;
         let prompts = self.prompts()?;
         let device = device::open(self.device)?;
@@ -95,7 +109,8 @@ impl Args {
             .prepared();
         let generator =
             TextGenerator::new(&model, tokenizer, &device).with_room(self.batch, memory);
-        let mut generator = generator.with_cache(precision.values());
+        let mut generator =
+            generator.with_cache(precision.values()).with_speculation(self.speculate);
         if self.no_graph {
             generator = generator.with_graphs(false);
         }
@@ -125,8 +140,18 @@ impl Args {
         let completions = completions.map_err(|error| self.explain(error))?;
         out.finish()?;
         let seconds = start.elapsed().as_secs_f64();
-        let tokens: usize = completions.iter().map(|completion| completion.tokens).sum();
-        note!("{tokens} tokens in {seconds:.2} s, {:.1} tokens/s", tokens as f64 / seconds);
+        let tokens: usize = completions.all.iter().map(|completion| completion.tokens).sum();
+        let stats = Stats {
+            tokens,
+            seconds,
+            tokens_per_second: tokens as f64 / seconds,
+            speculation: completions.speculation.map(Into::into),
+        };
+        note!("{stats}");
+        if let Some(path) = &self.stats {
+            let json = serde_json::to_string_pretty(&stats)? + "\n";
+            write(path, json.as_bytes())?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -138,6 +163,7 @@ impl Args {
             GenerationError::TopP(_) => "--top-p".into(),
             GenerationError::EmptyStop => "--stop".into(),
             GenerationError::MaxTokens(_) => "--max-tokens".into(),
+            GenerationError::Speculation => "--speculate (use `auto` or `off` here)".into(),
             GenerationError::Memory { .. } => "--memory, --max-tokens".into(),
             GenerationError::Vocabulary { .. } | GenerationError::NotFinite { .. } => {
                 format!("--checkpoint {}", self.checkpoint.display())
@@ -185,6 +211,60 @@ impl Args {
             );
         }
         Ok(prompts)
+    }
+}
+
+/// The value of `--speculate`.
+fn speculate(text: &str) -> Result<Speculate, String> {
+    match text {
+        "off" => Ok(Speculate::Off),
+        "auto" => Ok(Speculate::Auto),
+        _ => match text.parse() {
+            Ok(0) | Err(_) => Err("give `off`, `auto` or a number of tokens from 1 on".into()),
+            Ok(tokens) => Ok(Speculate::Tokens(tokens)),
+        },
+    }
+}
+
+/// The speed of the command.
+#[derive(Serialize)]
+struct Stats {
+    tokens: usize,
+    seconds: f64,
+    tokens_per_second: f64,
+    speculation: Option<Speculated>,
+}
+
+/// The counts of guesses.
+#[derive(Serialize)]
+struct Speculated {
+    guessed: usize,
+    right: usize,
+    acceptance: f64,
+    passes: usize,
+    tokens_per_pass: f64,
+}
+
+impl From<SpeculationCounts> for Speculated {
+    fn from(counts: SpeculationCounts) -> Self {
+        let SpeculationCounts { guessed, right, passes, .. } = counts;
+        let (acceptance, tokens_per_pass) = (counts.acceptance(), counts.tokens_per_pass());
+        Self { guessed, right, acceptance, passes, tokens_per_pass }
+    }
+}
+
+impl Display for Stats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { tokens, seconds, tokens_per_second, speculation } = self;
+        write!(f, "{tokens} tokens in {seconds:.2} s, {tokens_per_second:.1} tokens/s")?;
+        let Some(Speculated { guessed, right, tokens_per_pass, .. }) = speculation else {
+            return Ok(());
+        };
+        if *guessed > 0 {
+            write!(f, "; {right} of {guessed} guessed tokens were right, ")?;
+            write!(f, "{tokens_per_pass:.2} tokens per pass")?;
+        }
+        Ok(())
     }
 }
 

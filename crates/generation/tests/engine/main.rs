@@ -12,7 +12,7 @@ use block_transformer_generation::{
     Work, generate,
 };
 use block_transformer_testing::{DAMAGED, VOCAB, damaged, model, prompts_of, shape, shapes};
-use block_transformer_zoo::{LanguageModel, ModelConfig};
+use block_transformer_zoo::{LanguageModel, ModelConfig, preset};
 use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -110,6 +110,24 @@ fn with_narrow_weights_they_also_get_the_tokens_they_get_alone() {
             assert_eq!(*tokens, alone(model, &prompts[i]), "{name}, prompt {i}");
         }
     }
+}
+
+#[test]
+fn prepared_models_have_no_bound_on_rows() {
+    // of equal length, so that prompts go through together; 300 sequences have 600 prefix vectors
+    let prompts = with_options((0..300).map(|_| (9, 6)));
+    for name in ["debug-block", "debug-vanilla"] {
+        let model = preset(name).unwrap().model.init(0, &Device::flex());
+        assert_eq!(model.batch_invariant_rows(), Some(191));
+        let model = &model.prepared();
+        assert_eq!(model.batch_invariant_rows(), Some(usize::MAX));
+        let all = together(model, 300, &prompts);
+        for i in (0..300).step_by(29) {
+            assert_eq!(all[i], alone(model, &prompts[i]), "{name}, prompt {i}");
+        }
+    }
+    // a vocabulary of 260 is no multiple of 16
+    assert_eq!(on_flex("prefix").prepared().batch_invariant_rows(), Some(191));
 }
 
 /// Submits, cancels and decodes at random, until all sequences have ended. Each must get the

@@ -11,7 +11,7 @@ use super::pack::integers;
 use super::panels::{self, Size};
 use super::parts::{DisjointSlices, contiguous, tensor, values};
 use super::simd::vector::{Stored, Vector, Vectorized, dispatch};
-use crate::packed::columns;
+use crate::packed::{columns, is_packed};
 
 /// The largest number of rows of `x` for a matrix of f32. With more rows, burn's packed product is
 /// faster; it rounds differently.
@@ -43,7 +43,7 @@ pub(crate) fn linear(
     bias: Option<&Tensor<1>>,
 ) -> Option<Tensor<2>> {
     let ([m, k], n) = (x.dims(), columns(weight, x.dims()[1]));
-    let (stored, in_panels) = (weight.dtype(), weight.dims()[0] != k);
+    let (stored, in_panels) = (weight.dtype(), is_packed(weight));
     let too_many = m > MAX_ROWS && stored == DType::F32 && !in_panels;
     if too_many || x.is_autodiff() || weight.is_autodiff() {
         return None;
