@@ -94,7 +94,7 @@ impl Args {
         let items: Vec<Vec<Item>> =
             tasks.iter().map(|&task| self.items(task)).collect::<Result<_>>()?;
         let model = checkpoint.load_model(&device).map_err(of_checkpoint)?;
-        let model = model.with_precision(precision);
+        let model = model.with_precision(precision).prepared();
         let mut scorer = Scorer::new(&model).with_batch_tokens(self.batch_tokens)?;
         // a run may have trained on longer windows than its preset names
         if let Some(context) = self.context.or(checkpoint.state.trained_context) {

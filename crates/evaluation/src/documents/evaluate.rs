@@ -76,7 +76,8 @@ pub fn evaluate(
         if rows.len() == books.len() {
             continue;
         }
-        let model = opened.checkpoint.load_model(device)?.with_precision(settings.precision);
+        let model =
+            opened.checkpoint.load_model(device)?.with_precision(settings.precision).prepared();
         let scorer = BookScorer::new(Scorer::new(&model), settings.measures)?;
         for book in &books[rows.len()..] {
             let row = session.book(&opened.info.label, book, &scorer)?;
