@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let prompt = arguments.next().unwrap_or("fn main".into());
 
     let device = Device::flex();
-    let checkpoint = Checkpoint::open(&folder)?;
+    let checkpoint = Checkpoint::open_model(&folder)?;
     let model = checkpoint.load_model(&device)?;
     let generator = TextGenerator::new(&model, checkpoint.tokenizer()?, &device);
 

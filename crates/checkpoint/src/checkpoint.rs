@@ -49,12 +49,25 @@ impl Checkpoint {
     /// When there is no undamaged checkpoint, or a newer version of the program wrote the
     /// checkpoint.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        Self::open_files(dir, &[])
+    }
+
+    /// Opens a checkpoint like [`open`](Self::open) to use its model. The optimizer state, which has twice
+    /// the size of the model, is not read, and its damage is not noticed.
+    ///
+    /// # Errors
+    /// The errors of [`open`](Self::open).
+    pub fn open_model(dir: &Path) -> Result<Self, CheckpointError> {
+        Self::open_files(dir, &[OPTIMIZER])
+    }
+
+    fn open_files(dir: &Path, unread: &[&str]) -> Result<Self, CheckpointError> {
         if dir.join(manifest::NAME).exists() || dir.join(MODEL).exists() {
-            return Self::open_folder(dir);
+            return Self::open_folder(dir, unread);
         }
         let mut skipped = Vec::new();
         for path in RunFolder::new(dir).checkpoints().iter().rev() {
-            match Self::open_folder(path) {
+            match Self::open_folder(path, unread) {
                 Ok(checkpoint) => return Ok(Self { skipped: skipped.into(), ..checkpoint }),
                 // this checkpoint is not damaged: an older one must not take its place, and a
                 // resumed run must not remove it
@@ -72,9 +85,9 @@ impl Checkpoint {
         })
     }
 
-    fn open_folder(dir: &Path) -> Result<Self, CheckpointError> {
+    fn open_folder(dir: &Path, unread: &[&str]) -> Result<Self, CheckpointError> {
         let manifest = Manifest::read(dir)?;
-        manifest.verify(dir, &[MODEL, CONFIG, TOKENIZER, STATE])?;
+        manifest.verify(dir, &[MODEL, CONFIG, TOKENIZER, STATE], unread)?;
         let weights_sha256 = manifest.files[MODEL].sha256.clone();
         let path = dir.join(CONFIG);
         let config = ModelConfig::from_json(&read(&path)?, &path.display().to_string())?;

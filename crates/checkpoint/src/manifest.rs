@@ -51,22 +51,39 @@ impl Manifest {
         serde_json::from_value(manifest).map_err(damaged)
     }
 
-    /// Compares every file that the manifest lists with the file in `dir`. The manifest must list
-    /// all files of `needed`.
-    pub(crate) fn verify(&self, dir: &Path, needed: &[&str]) -> Result<(), CheckpointError> {
+    /// Compares every file that the manifest lists, except those of `unread`, with the file in `dir`. The
+    /// manifest must list all files of `needed`.
+    pub(crate) fn verify(
+        &self,
+        dir: &Path,
+        needed: &[&str],
+        unread: &[&str],
+    ) -> Result<(), CheckpointError> {
         if let Some(name) = needed.iter().find(|name| !self.files.contains_key(**name)) {
             return Err(CheckpointError::damaged(&dir.join(NAME), format!("{name} is not listed")));
         }
-        for (name, listed) in &self.files {
-            let path = dir.join(name);
-            let (size, sha256) = digest(&path).map_err(unread)?;
-            if size != listed.size {
-                let reason = format!("{size} bytes, but {} were written", listed.size);
-                return Err(CheckpointError::damaged(&path, reason));
-            }
-            if sha256 != listed.sha256 {
-                return Err(CheckpointError::damaged(&path, "its SHA-256 has changed"));
-            }
+        let files = self.files.iter().filter(|(name, _)| !unread.contains(&name.as_str()));
+        std::thread::scope(|scope| {
+            let checks: Vec<_> = files
+                .map(|(name, listed)| scope.spawn(move || listed.verify(&dir.join(name))))
+                .collect();
+            checks.into_iter().try_for_each(|check| {
+                check.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })
+    }
+}
+
+impl Listed {
+    /// Compares the file at `path` with what was written.
+    fn verify(&self, path: &Path) -> Result<(), CheckpointError> {
+        let (size, sha256) = digest(path).map_err(unread)?;
+        if size != self.size {
+            let reason = format!("{size} bytes, but {} were written", self.size);
+            return Err(CheckpointError::damaged(path, reason));
+        }
+        if sha256 != self.sha256 {
+            return Err(CheckpointError::damaged(path, "its SHA-256 has changed"));
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ pub(super) fn presets(names: &[String]) -> Result<Vec<&'static Preset>> {
 
 /// Opens the checkpoint of `--checkpoint`, and warns on stderr about damaged ones that were skipped.
 pub(super) fn open_checkpoint(path: &Path) -> Result<Checkpoint> {
-    let checkpoint = Checkpoint::open(path).map_err(of_checkpoint)?;
+    let checkpoint = Checkpoint::open_model(path).map_err(of_checkpoint)?;
     warn_of_skipped(checkpoint.skipped.iter());
     Ok(checkpoint)
 }

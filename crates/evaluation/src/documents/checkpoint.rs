@@ -62,7 +62,7 @@ impl OpenCheckpoints {
         let mut all: Vec<OpenCheckpoint> = Vec::new();
         let mut common: Option<Tokenizer> = None;
         for path in paths {
-            let checkpoint = Checkpoint::open(path)?;
+            let checkpoint = Checkpoint::open_model(path)?;
             let (config, state) = (&checkpoint.config, &checkpoint.state);
             let tokenizer = checkpoint.tokenizer()?;
             check_tokenizer(&tokenizer, config.vocab_size())

@@ -12,19 +12,11 @@ use super::view::{Outputs, View};
 pub(super) fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut Vec<f32>) {
     let d = view.dim;
     for (i, (q, out)) in view.q.chunks_exact(d).zip(out.chunks_exact_mut(d)).enumerate() {
-        scores.clear();
-        let keys = view.k.chunks_exact(d).take(view.visible_keys(i));
-        scores.extend(keys.map(|k| dot(q, k)));
-        view.mask_padding(scores);
+        score(&view, i, q, scores);
         let largest = max_of(scores);
         let sum = exp_and_sum(scores, largest);
         lse[i] = largest + sum.ln();
-        out.fill(0.0);
-        for (p, v) in scores.iter().zip(view.v.chunks_exact(d)) {
-            add_scaled(out, *p, v);
-        }
-        let factor = sum.recip();
-        out.iter_mut().for_each(|x| *x *= factor);
+        weighted_sum(scores, &view, sum.recip(), out);
     }
 }
 
@@ -40,10 +32,7 @@ pub(super) fn backward(
     for (i, q) in view.q.chunks_exact(d).enumerate() {
         let (out, d_out) = outputs.of(i, d);
         let out_dot_grad = dot(out, d_out);
-        scores.clear();
-        let keys = view.k.chunks_exact(d).take(view.visible_keys(i));
-        scores.extend(keys.map(|k| dot(q, k)));
-        view.mask_padding(scores);
+        score(&view, i, q, scores);
         exp_and_sum(scores, outputs.lse[i]);
         for (j, p) in scores.iter().enumerate() {
             let (k, v) = (&view.k[j * d..][..d], &view.v[j * d..][..d]);
@@ -53,4 +42,55 @@ pub(super) fn backward(
             add_scaled(&mut d_k[j * d..][..d], d_score, q);
         }
     }
+}
+
+// The functions below are inlined, so that they are compiled for the instruction sets of their callers. The
+// closure of an iterator may not be.
+
+/// The scores of query `i`, `q`, for all keys that it sees.
+#[inline(always)]
+fn score(view: &View, i: usize, q: &[f32], scores: &mut Vec<f32>) {
+    scores.clear();
+    scores.resize(view.visible_keys(i), 0.0);
+    for (score, k) in scores.iter_mut().zip(view.k.chunks_exact(view.dim)) {
+        *score = dot(q, k);
+    }
+    view.mask_padding(scores);
+}
+
+/// The sum of all values times their `weights`, times `factor`.
+#[inline(always)]
+fn weighted_sum(weights: &[f32], view: &View, factor: f32, out: &mut [f32]) {
+    let mut done = 0;
+    // sums that stay in registers
+    done += columns::<64>(weights, view, factor, &mut out[done..], done);
+    done += columns::<16>(weights, view, factor, &mut out[done..], done);
+    columns::<1>(weights, view, factor, &mut out[done..], done);
+}
+
+/// Computes groups of `N` elements of [`weighted_sum`], the first of which is `start`. Returns the
+/// number of elements.
+#[inline(always)]
+fn columns<const N: usize>(
+    weights: &[f32],
+    view: &View,
+    factor: f32,
+    out: &mut [f32],
+    start: usize,
+) -> usize {
+    let groups = out.len() / N;
+    for (group, out) in out.chunks_exact_mut(N).enumerate() {
+        let first = start + group * N;
+        let mut sums = [0.0_f32; N];
+        for (p, v) in weights.iter().zip(view.v.chunks_exact(view.dim)) {
+            let v: &[f32; N] = v[first..first + N].try_into().expect("N elements");
+            for (sum, v) in sums.iter_mut().zip(v) {
+                *sum += p * v;
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = sum * factor;
+        }
+    }
+    groups * N
 }
