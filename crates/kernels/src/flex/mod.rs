@@ -1,12 +1,14 @@
 //! Kernels of the flex backend, on all processor threads.
 
+#[macro_use]
+mod simd;
+
 mod attention;
 mod gelu;
 mod linear;
 mod pack;
 mod panels;
 mod parts;
-mod simd;
 mod targets;
 
 pub(crate) use attention::{batch_invariant_queries, cached_attention, self_attention};

@@ -2,7 +2,6 @@
 
 use burn::backend::Flex;
 use burn::tensor::Tensor;
-use multiversion::multiversion;
 use rayon::prelude::*;
 
 use crate::host::max_of;
@@ -30,29 +29,31 @@ pub(crate) fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<Targe
     Some(TargetScores::Host(rows.map(score).collect()))
 }
 
-/// Returns the largest logit, and the sum of `e^(x - largest)`. Parts of 1024 logits are summed in
-/// 16 running f32 sums; these are added in f64.
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
-fn exp_sum(row: &[f32]) -> (f32, f64) {
-    let largest = max_of(row);
-    let mut sum = 0.0;
-    for part in row.chunks(1 << 10) {
-        let mut sums = [0.0_f32; 16];
-        let chunks = part.chunks_exact(16);
-        let rest: f32 = chunks.remainder().iter().map(|x| exp(x - largest)).sum();
-        for x in chunks {
-            for i in 0..16 {
-                sums[i] += exp(x[i] - largest);
+vectorized! {
+    /// Returns the largest logit, and the sum of `e^(x - largest)`. Parts of 1024 logits are summed in
+    /// 16 running f32 sums; these are added in f64.
+    fn exp_sum(row: &[f32]) -> (f32, f64) {
+        let largest = max_of(row);
+        let mut sum = 0.0;
+        for part in row.chunks(1 << 10) {
+            let mut sums = [0.0_f32; 16];
+            let chunks = part.chunks_exact(16);
+            let rest: f32 = chunks.remainder().iter().map(|x| exp(x - largest)).sum();
+            for x in chunks {
+                for i in 0..16 {
+                    sums[i] += exp(x[i] - largest);
+                }
             }
+            sum += sums.iter().map(|&x| f64::from(x)).sum::<f64>() + f64::from(rest);
         }
-        sum += sums.iter().map(|&x| f64::from(x)).sum::<f64>() + f64::from(rest);
+        (largest, sum)
     }
-    (largest, sum)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::instruction_set::forced::for_each_set;
     use burn::tensor::{Device, Distribution};
 
     #[test]
@@ -66,15 +67,17 @@ mod tests {
             (0..vocab).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as u32
         };
         let targets = [0, 7, vocab as u32 - 1, 20_000, best(4)];
-        let scores = score_targets(&logits, &targets).unwrap().read().unwrap();
-        for (row, (score, target)) in scores.iter().zip(targets).enumerate() {
-            let of_row = &plain[row * vocab..][..vocab];
-            let total: f64 = of_row.iter().map(|x| x.exp()).sum();
-            let expected = of_row[target as usize] - total.ln();
-            // a term's error is at most 2.4e-7 (exp) and 4.8e-7 (its argument, down to -16); 64 running
-            // additions and the average over the terms keep the sum's below that
-            assert!((score.log_prob - expected).abs() < 1e-6, "{score:?} {expected}");
-            assert_eq!(score.top, best(row));
-        }
+        for_each_set(|_| {
+            let scores = score_targets(&logits, &targets).unwrap().read().unwrap();
+            for (row, (score, target)) in scores.iter().zip(targets).enumerate() {
+                let of_row = &plain[row * vocab..][..vocab];
+                let total: f64 = of_row.iter().map(|x| x.exp()).sum();
+                let expected = of_row[target as usize] - total.ln();
+                // a term's error is at most 2.4e-7 (exp) and 4.8e-7 (its argument, down to -16); 64 running
+                // additions and the average over the terms keep the sum's below that
+                assert!((score.log_prob - expected).abs() < 1e-6, "{score:?} {expected}");
+                assert_eq!(score.top, best(row));
+            }
+        });
     }
 }

@@ -1,8 +1,6 @@
 //! Reads the queries, keys and values of one head from the fused projection, and writes their
 //! gradients back.
 
-use multiversion::multiversion;
-
 use crate::flex::parts::DisjointSlices;
 use crate::rotary::RotaryAngles;
 
@@ -72,21 +70,29 @@ impl Heads {
     }
 }
 
-/// Rotates the first `2 * cos.len()` dimensions in the half-split form, then scales all dimensions.
-/// `direction` is 1, or -1 for the inverse rotation.
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
-fn rotate(from: &[f32], to: &mut [f32], (cos, sin): (&[f32], &[f32]), direction: f32, scale: f32) {
-    let half = cos.len();
-    let (a, rest) = from.split_at(half);
-    let (b, rest) = rest.split_at(half);
-    let (to_a, to_rest) = to.split_at_mut(half);
-    let (to_b, to_rest) = to_rest.split_at_mut(half);
-    for i in 0..half {
-        let sin = sin[i] * direction;
-        to_a[i] = (a[i] * cos[i] - b[i] * sin) * scale;
-        to_b[i] = (b[i] * cos[i] + a[i] * sin) * scale;
-    }
-    for (to, from) in to_rest.iter_mut().zip(rest) {
-        *to = from * scale;
+vectorized! {
+    /// Rotates the first `2 * cos.len()` dimensions in the half-split form, then scales all dimensions.
+    /// `direction` is 1, or -1 for the inverse rotation.
+    fn rotate(
+        from: &[f32],
+        to: &mut [f32],
+        angles: (&[f32], &[f32]),
+        direction: f32,
+        scale: f32,
+    ) {
+        let (cos, sin) = angles;
+        let half = cos.len();
+        let (a, rest) = from.split_at(half);
+        let (b, rest) = rest.split_at(half);
+        let (to_a, to_rest) = to.split_at_mut(half);
+        let (to_b, to_rest) = to_rest.split_at_mut(half);
+        for i in 0..half {
+            let sin = sin[i] * direction;
+            to_a[i] = (a[i] * cos[i] - b[i] * sin) * scale;
+            to_b[i] = (b[i] * cos[i] + a[i] * sin) * scale;
+        }
+        for (to, from) in to_rest.iter_mut().zip(rest) {
+            *to = from * scale;
+        }
     }
 }

@@ -7,6 +7,8 @@ mod loops;
 mod per_head;
 mod products;
 mod self_attention;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub(crate) use cached::{batch_invariant_queries, cached_attention};

@@ -4,7 +4,6 @@
 use std::ops::Range;
 
 use gemm::{Parallelism, gemm};
-use multiversion::multiversion;
 
 use crate::flex::simd::math::{dot, exp_and_sum};
 use crate::host::max_of;
@@ -73,39 +72,41 @@ fn query_chunks(view: &View) -> impl Iterator<Item = Range<usize>> + use<> {
     (0..all).step_by(count).map(move |start| start..all.min(start + count))
 }
 
-/// Replaces the first `visible` scores by their softmax and the others by 0. Returns the log of the
-/// softmax denominator.
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
-fn softmax(scores: &mut [f32], visible: usize) -> f32 {
-    let (scores, hidden) = scores.split_at_mut(visible);
-    hidden.fill(0.0);
-    let largest = max_of(scores);
-    let sum = exp_and_sum(scores, largest);
-    let factor = sum.recip();
-    for p in scores {
-        *p *= factor;
+vectorized! {
+    /// Replaces the first `visible` scores by their softmax and the others by 0. Returns the log of the
+    /// softmax denominator.
+    fn softmax(scores: &mut [f32], visible: usize) -> f32 {
+        let (scores, hidden) = scores.split_at_mut(visible);
+        hidden.fill(0.0);
+        let largest = max_of(scores);
+        let sum = exp_and_sum(scores, largest);
+        let factor = sum.recip();
+        for p in scores {
+            *p *= factor;
+        }
+        largest + sum.ln()
     }
-    largest + sum.ln()
 }
 
-/// Replaces the scores in `p` by probabilities, and the gradient of the probabilities in `d_p` by the
-/// gradient of the scores.
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
-fn softmax_backward(
-    p: &mut [f32],
-    d_p: &mut [f32],
-    visible: usize,
-    lse: f32,
-    out: &[f32],
-    d_out: &[f32],
-) {
-    let out_dot_grad = dot(out, d_out);
-    p[visible..].fill(0.0);
-    d_p[visible..].fill(0.0);
-    let (p, d_p) = (&mut p[..visible], &mut d_p[..visible]);
-    exp_and_sum(p, lse);
-    for (d_p, p) in d_p.iter_mut().zip(p) {
-        *d_p = *p * (*d_p - out_dot_grad);
+vectorized! {
+    /// Replaces the scores in `p` by probabilities, and the gradient of the probabilities in `d_p` by the
+    /// gradient of the scores.
+    fn softmax_backward(
+        p: &mut [f32],
+        d_p: &mut [f32],
+        visible: usize,
+        lse: f32,
+        out: &[f32],
+        d_out: &[f32],
+    ) {
+        let out_dot_grad = dot(out, d_out);
+        p[visible..].fill(0.0);
+        d_p[visible..].fill(0.0);
+        let (p, d_p) = (&mut p[..visible], &mut d_p[..visible]);
+        exp_and_sum(p, lse);
+        for (d_p, p) in d_p.iter_mut().zip(p) {
+            *d_p = *p * (*d_p - out_dot_grad);
+        }
     }
 }
 

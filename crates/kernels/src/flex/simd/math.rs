@@ -1,8 +1,6 @@
 //! Elementary functions without branches or calls. The compiler can therefore vectorize them inside
 //! a function that is compiled for several instruction sets.
 
-use multiversion::multiversion;
-
 /// `e^x` within 2 units in the last place; 0 below -87.3.
 ///
 /// Range reduction by a two-part ln 2 and the Taylor polynomial of degree 7 on +-ln(2)/2.
@@ -90,11 +88,12 @@ pub(crate) fn exp_and_sum(x: &mut [f32], shift: f32) -> f32 {
     sums.iter().sum::<f32>() + sum
 }
 
-/// See [`crate::exp_differences`].
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
-pub(crate) fn exp_differences(x: &mut [f32], max: f32, scale: f32) {
-    for x in x {
-        *x = exp((*x - max) * scale);
+vectorized! {
+    /// See [`crate::exp_differences`].
+    pub(crate) fn exp_differences(x: &mut [f32], max: f32, scale: f32) {
+        for x in x {
+            *x = exp((*x - max) * scale);
+        }
     }
 }
 
@@ -102,17 +101,23 @@ pub(crate) fn exp_differences(x: &mut [f32], max: f32, scale: f32) {
 mod tests {
     use super::*;
     use crate::host::max_of;
+    use crate::instruction_set::forced::for_each_set;
 
     #[test]
     fn exp_is_within_two_units_in_the_last_place() {
-        for i in -87_000..88_000 {
-            let x = i as f32 * 1e-3;
-            let expected = f64::from(x).exp();
-            let error = (f64::from(exp(x)) - expected).abs() / expected;
-            assert!(error < 2.4e-7, "{x}: {error}");
-        }
-        assert_eq!(exp(-1e30), 0.0);
-        assert_eq!(exp(0.0), 1.0);
+        let arguments: Vec<f32> = (-87_000..88_000).map(|i| i as f32 * 1e-3).collect();
+        for_each_set(|set| {
+            let mut powers = arguments.clone();
+            exp_differences(&mut powers, 0.0, 1.0);
+            for (x, power) in arguments.iter().zip(powers) {
+                let expected = f64::from(*x).exp();
+                let error = (f64::from(power) - expected).abs() / expected;
+                assert!(error < 2.4e-7, "{set}: {x}: {error}");
+            }
+            let mut ends = [-1e30, 0.0];
+            exp_differences(&mut ends, 0.0, 1.0);
+            assert_eq!(ends, [0.0, 1.0]);
+        });
     }
 
     #[test]

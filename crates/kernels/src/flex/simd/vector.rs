@@ -2,6 +2,8 @@
 
 use burn::tensor::bf16;
 
+use crate::instruction_set::{InstructionSet, current};
+
 /// A vector of f32 of one instruction set.
 ///
 /// # Safety
@@ -10,8 +12,10 @@ use burn::tensor::bf16;
 pub(crate) unsafe trait Vector: Copy {
     /// Elements per vector.
     const LANES: usize;
+    /// Vector registers of the processor.
+    const REGISTERS: usize;
     /// Number of rows of three vectors for which all sums fit into the registers.
-    const ROWS: usize;
+    const ROWS: usize = if Self::REGISTERS < 32 { 4 } else { 8 };
 
     /// A vector with `x` in all lanes.
     unsafe fn splat(x: f32) -> Self;
@@ -32,7 +36,16 @@ pub(crate) unsafe trait Vector: Copy {
             use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
             _mm_prefetch::<_MM_HINT_T1>(from.cast());
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: a hint
+        unsafe {
+            std::arch::asm!(
+                "prfm pldl2keep, [{}]",
+                in(reg) from,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         let _ = from;
     }
     /// `self * b + c`
@@ -112,21 +125,19 @@ pub(crate) trait Vectorized {
     unsafe fn run<V: Vector>(self);
 }
 
-/// Runs `computation` with the widest vectors of the processor.
+/// Runs `computation` with the vectors of [`current`].
 pub(crate) fn dispatch(computation: impl Vectorized) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: just detected
-            return unsafe { x86::avx512(computation) };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: just detected
-            return unsafe { x86::avx2(computation) };
-        }
+    match current() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the machine has the instruction set, here and below
+        InstructionSet::Avx512 => unsafe { x86::avx512(computation) },
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => unsafe { x86::avx2(computation) },
+        #[cfg(target_arch = "aarch64")]
+        InstructionSet::Neon => unsafe { computation.run::<super::neon::Neon>() },
+        // SAFETY: plain Rust needs no instruction set
+        _ => unsafe { computation.run::<Plain>() },
     }
-    // SAFETY: plain Rust
-    unsafe { computation.run::<Plain>() }
 }
 
 /// Four elements in plain Rust, for any instruction set.
@@ -136,7 +147,7 @@ pub(crate) struct Plain([f32; 4]);
 // SAFETY: plain Rust needs no instruction set
 unsafe impl Vector for Plain {
     const LANES: usize = 4;
-    const ROWS: usize = 4;
+    const REGISTERS: usize = 16;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -188,7 +199,7 @@ mod x86 {
 
     use super::{Vector, Vectorized};
 
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512vl")]
     pub(super) fn avx512(computation: impl Vectorized) {
         // SAFETY: this function is compiled for the instruction set and only called where it is detected
         unsafe { computation.run::<Wide>() }
@@ -207,13 +218,13 @@ mod x86 {
 
     macro_rules! vector {
         (
-            $name:ident, $lanes:literal, $rows:literal,
+            $name:ident, $lanes:literal, $registers:literal,
             $splat:ident, $load:ident, $store:ident, $fma:ident, $widen:expr, $convert:expr
         ) => {
             // SAFETY: every method uses instructions of the set only
             unsafe impl Vector for $name {
                 const LANES: usize = $lanes;
-                const ROWS: usize = $rows;
+                const REGISTERS: usize = $registers;
 
                 #[inline(always)]
                 unsafe fn splat(x: f32) -> Self {
@@ -251,7 +262,7 @@ mod x86 {
     vector!(
         Wide,
         16,
-        8,
+        32,
         _mm512_set1_ps,
         _mm512_loadu_ps,
         _mm512_storeu_ps,
@@ -265,7 +276,7 @@ mod x86 {
     vector!(
         Half,
         8,
-        4,
+        16,
         _mm256_set1_ps,
         _mm256_loadu_ps,
         _mm256_storeu_ps,

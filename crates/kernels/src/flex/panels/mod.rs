@@ -10,8 +10,8 @@
 
 use rayon::prelude::*;
 
-use super::parts::DisjointSlices;
-use super::simd::vector::{Stored, Vector, Vectorized, dispatch};
+use crate::flex::parts::DisjointSlices;
+use crate::flex::simd::vector::{Stored, Vector, Vectorized, dispatch};
 use crate::packed::PANEL;
 
 /// Rows of the matrix in a block, when several tiles of rows read it: with three panels, 24 KiB of the
@@ -290,70 +290,4 @@ impl<T: Stored> Panels<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use burn::tensor::bf16;
-
-    use super::super::pack::{in_integer_panels, in_panels};
-    use super::*;
-    use crate::packed::SCALE_ROWS;
-
-    fn values(count: usize, step: f32) -> Vec<f32> {
-        (0..count).map(|i| ((i * 7919) % 1013) as f32 * step - 0.5).collect()
-    }
-
-    const SHAPES: [(usize, usize); 5] = [(1, 16), (16, 32), (33, 80), (300, 112), (65, 2512)];
-
-    /// The bits of a product equal those of each row alone, and its values plain loops over
-    /// `weight(row, column)`.
-    fn check<T: Stored>(
-        packed: &[T],
-        (k, n): (usize, usize),
-        weight: impl Fn(usize, usize) -> f32,
-    ) {
-        for m in [1, 2, 3, 5, 6, 7, 8, 9, 17, 47, 200] {
-            let size = Size { m, n, k };
-            let x = values(m * k, 1e-3);
-            let bias = values(n, 1e-2);
-            let bias = (k != 33).then_some(&bias[..]);
-            let out = product(&x, packed, bias, size);
-            for (i, row) in out.chunks(n).enumerate() {
-                let x = &x[i * k..][..k];
-                let alone = product(x, packed, bias, Size { m: 1, ..size });
-                assert_eq!(row, alone, "{m} {n} {k}, row {i}");
-            }
-            for (i, out) in out.iter().enumerate().step_by(7) {
-                let terms = (0..k).map(|d| x[i / n * k + d] * weight(d, i % n));
-                let expected = bias.map_or(0.0, |bias| bias[i % n]) + terms.sum::<f32>();
-                assert!((out - expected).abs() < 2e-4, "{m} {n} {k}: {out} {expected}");
-            }
-        }
-    }
-
-    #[test]
-    fn products_of_all_shapes_have_the_bits_of_their_rows() {
-        for (k, n) in SHAPES {
-            let rows = values(k * n, 7e-4);
-            check(&in_panels(&rows, k, n), (k, n), |d, column| rows[d * n + column]);
-            let rows: Vec<bf16> = rows.into_iter().map(bf16::from_f32).collect();
-            check(&in_panels(&rows, k, n), (k, n), |d, column| rows[d * n + column].to_f32());
-        }
-    }
-
-    #[test]
-    fn products_with_integers_are_those_of_the_rounded_matrix() {
-        for (k, n) in SHAPES {
-            let rows = values(k * n, 7e-4);
-            let largest =
-                |column: usize| (0..k).map(|d| rows[d * n + column].abs()).fold(0.0, f32::max);
-            let packed = in_integer_panels(&rows, k, n);
-            let weight = |d: usize, column: usize| {
-                let row = column / PANEL * (k + SCALE_ROWS) + d;
-                let scale = largest(column) / 127.0;
-                let rounded = f32::from(packed[row * PANEL + column % PANEL]) * scale;
-                assert!((rounded - rows[d * n + column]).abs() <= 0.501 * scale);
-                rounded
-            };
-            check(&packed, (k, n), weight);
-        }
-    }
-}
+mod tests;
