@@ -2,7 +2,8 @@
 //!
 //! A panel has 16 columns of the matrix, row after row: `[n / 16][k][16]`. One thread reads its panels
 //! from start to end, so that a few rows are multiplied as fast as memory delivers the matrix, and
-//! many rows find blocks of panels in the cache.
+//! many rows find blocks of panels in the cache. Elements become f32 in registers each time that they are
+//! read; this is faster than reading blocks of f32.
 //!
 //! Each output is one chain of multiply-adds over `k` that starts from the bias. Its bits depend
 //! neither on the number of rows nor on the number of threads. A chain over integers starts from 0; its
@@ -14,15 +15,13 @@ use crate::flex::parts::DisjointSlices;
 use crate::flex::simd::vector::{Stored, Vector, Vectorized, dispatch};
 use crate::packed::PANEL;
 
-/// Rows of the matrix in a block, when several tiles of rows read it: with three panels, 24 KiB of the
-/// first-level cache.
-const DEPTH: usize = 128;
+/// Rows of the matrix in a block that several tiles of rows read: with four panels, 192 KiB of the
+/// second-level cache.
+const DEPTH: usize = 768;
 /// Bytes of the matrix that a task reads at least.
 const TASK_BYTES: usize = 1 << 18;
 /// Distance in rows of a panel from the loads of a tile to the lines that it prefetches.
 const AHEAD: usize = 32;
-/// The largest number of vectors of columns in a tile of several rows.
-const VECTORS: usize = 4;
 
 /// The size of a product `[m, k] x [k, n]`.
 #[derive(Clone, Copy)]
@@ -43,22 +42,43 @@ pub(crate) fn product<T: Stored>(
     assert!(x.len() == m * k && bias.is_none_or(|bias| bias.len() == n));
     assert_eq!(weight.len(), (k + T::SCALE_ROWS) * n);
     let panels = n / PANEL;
-    let threads = rayon::current_num_threads();
-    let most = size_of_val(weight).div_ceil(TASK_BYTES).clamp(1, 4 * threads);
-    let tasks = if most < threads { most } else { most.next_multiple_of(threads) };
-    // whole tiles of one row, which have at most eight panels
-    let per_task = panels.div_ceil(tasks).next_multiple_of(8);
+    let per_task = panels_per_task(panels, size_of_val(weight), rayon::current_num_threads());
     let mut out = Vec::with_capacity(m * n);
     let to = DisjointSlices::spare(&mut out);
     (0..panels.div_ceil(per_task)).into_par_iter().with_max_len(1).for_each(|task| {
         let first = task * per_task;
         let count = per_task.min(panels - first);
-        let scratch = Vec::new();
-        dispatch(Panels { x, weight, bias, out: to, size, first, count, scratch });
+        dispatch(Panels { x, weight, bias, out: to, size, first, count });
     });
     // SAFETY: the tasks have written all columns of all rows
     unsafe { out.set_len(m * n) };
     out
+}
+
+/// The number of panels per task: as many tasks as possible, unless fewer keep the threads busier.
+fn panels_per_task(panels: usize, bytes: usize, threads: usize) -> usize {
+    // a task has whole tiles of one row
+    const TILE: usize = 8;
+    let tiles = panels.div_ceil(TILE);
+    let most = bytes.div_ceil(TASK_BYTES).clamp(1, 4 * threads);
+    let time = |per_task: usize| tiles.div_ceil(per_task).div_ceil(threads) * per_task;
+    let choices = tiles.div_ceil(most)..=tiles.div_ceil(most.min(threads));
+    let least = choices.clone().map(time).min().unwrap_or(tiles);
+    choices.into_iter().find(|&choice| time(choice) <= least + least / 8).unwrap_or(tiles) * TILE
+}
+
+/// The largest number of rows of a tile for `m` rows, and its vectors of columns: the fastest of those
+/// whose sums fit into the registers.
+const fn tile_size<V: Vector>(m: usize) -> (usize, usize) {
+    match (V::REGISTERS, V::LANES, m) {
+        (_, _, 1) => (1, 8),
+        // eight rows read the matrix once
+        (32, 16, 7 | 8) => (8, 3),
+        (32, _, _) => (6, 4),
+        (_, 8, 2) => (2, 4),
+        (_, 8, _) => (6, 2),
+        _ => (4, 4),
+    }
 }
 
 /// Consecutive panels of a product, which one task computes.
@@ -71,8 +91,6 @@ struct Panels<'a, T> {
     size: Size,
     first: usize,
     count: usize,
-    /// A block of the matrix as f32.
-    scratch: Vec<f32>,
 }
 
 /// A block of the rows of a group of panels.
@@ -91,15 +109,7 @@ impl<T: Stored> Vectorized for Panels<'_, T> {
     unsafe fn run<V: Vector>(mut self) {
         let m = self.size.m;
         let per_panel = PANEL / V::LANES;
-        // sums of a tile, which must fit into the registers: 32 of the widest vectors, 16 of the others
-        let (most_rows, vectors) = match (V::LANES, m) {
-            (_, 1) => (1, 8),
-            (16, ..=6) => (6, 4),
-            (16, _) => (8, 3),
-            (8, ..=3) => (2, 4),
-            (8, _) => (6, 2),
-            _ => (4, 4),
-        };
+        let (most_rows, vectors) = tile_size::<V>(m);
         let (mut panel, end) = (self.first, self.first + self.count);
         while panel < end {
             let width = (vectors / per_panel).max(1);
@@ -135,47 +145,21 @@ impl<T: Stored> Panels<'_, T> {
         let block = Block { column: panel * PANEL, start: 0, depth: self.size.k };
         let weight = self.weight[panel * height * PANEL..].as_ptr();
         // SAFETY: by the caller's promise
-        unsafe { self.tile::<V, T, 1, N, true>(weight, height, 0, block) };
+        unsafe { self.tile::<V, 1, N>(weight, height, 0, block) };
         N * V::LANES / PANEL
     }
 
     /// Computes `N` vectors of columns for all rows. Returns the number of panels.
     #[inline(always)]
     unsafe fn group<V: Vector, const N: usize>(&mut self, panel: usize, most_rows: usize) -> usize {
-        let Size { m, k, .. } = self.size;
+        let k = self.size.k;
         let panels = N * V::LANES / PANEL;
         let (column, height) = (panel * PANEL, k + T::SCALE_ROWS);
         let weight = self.weight[panel * height * PANEL..].as_ptr();
-        // SAFETY: by the caller's promise
-        unsafe {
-            if m <= most_rows {
-                self.rows::<V, T, N, true>(
-                    weight,
-                    height,
-                    most_rows,
-                    Block { column, start: 0, depth: k },
-                );
-                return panels;
-            }
-            for start in (0..k).step_by(DEPTH) {
-                let block = Block { column, start, depth: DEPTH.min(k - start) };
-                let weight = weight.add(start * PANEL);
-                if T::IS_F32 {
-                    self.rows::<V, T, N, false>(weight, height, most_rows, block);
-                } else {
-                    let mut scratch = std::mem::take(&mut self.scratch);
-                    scratch.resize(VECTORS * PANEL * DEPTH, 0.0);
-                    let wide = scratch.as_mut_ptr();
-                    for p in 0..panels {
-                        let (from, to) = (p * height * PANEL, p * DEPTH * PANEL);
-                        for i in (0..block.depth * PANEL).step_by(V::LANES) {
-                            T::load::<V>(weight.add(from + i)).store(wide.add(to + i));
-                        }
-                    }
-                    self.rows::<V, f32, N, false>(wide, DEPTH, most_rows, block);
-                    self.scratch = scratch;
-                }
-            }
+        for start in (0..k).step_by(DEPTH) {
+            let block = Block { column, start, depth: DEPTH.min(k - start) };
+            // SAFETY: by the caller's promise
+            unsafe { self.rows::<V, N>(weight.add(start * PANEL), height, most_rows, block) };
         }
         panels
     }
@@ -183,23 +167,29 @@ impl<T: Stored> Panels<'_, T> {
     /// Adds the products of a block for all rows. `height` is the number of rows of a panel at
     /// `weight`.
     #[inline(always)]
-    unsafe fn rows<V: Vector, W: Stored, const N: usize, const FROM_MEMORY: bool>(
+    unsafe fn rows<V: Vector, const N: usize>(
         &mut self,
-        weight: *const W,
+        weight: *const T,
         height: usize,
         most_rows: usize,
         block: Block,
     ) {
         let mut row = 0;
         while row < self.size.m {
+            let left = self.size.m - row;
+            // tiles of about the same height, because low ones are slow
+            let count = left.div_ceil(left.div_ceil(most_rows));
             // SAFETY: by the caller's promise
             row += unsafe {
-                match (self.size.m - row).min(most_rows) {
-                    8.. => self.tile::<V, W, 8, N, FROM_MEMORY>(weight, height, row, block),
-                    6.. => self.tile::<V, W, 6, N, FROM_MEMORY>(weight, height, row, block),
-                    4.. => self.tile::<V, W, 4, N, FROM_MEMORY>(weight, height, row, block),
-                    2.. => self.tile::<V, W, 2, N, FROM_MEMORY>(weight, height, row, block),
-                    _ => self.tile::<V, W, 1, N, FROM_MEMORY>(weight, height, row, block),
+                match count {
+                    8.. => self.tile::<V, 8, N>(weight, height, row, block),
+                    7 => self.tile::<V, 7, N>(weight, height, row, block),
+                    6 => self.tile::<V, 6, N>(weight, height, row, block),
+                    5 => self.tile::<V, 5, N>(weight, height, row, block),
+                    4 => self.tile::<V, 4, N>(weight, height, row, block),
+                    3 => self.tile::<V, 3, N>(weight, height, row, block),
+                    2 => self.tile::<V, 2, N>(weight, height, row, block),
+                    _ => self.tile::<V, 1, N>(weight, height, row, block),
                 }
             };
         }
@@ -207,15 +197,9 @@ impl<T: Stored> Panels<'_, T> {
 
     /// Adds the products of a block to `R` rows of `N` vectors. Returns `R`.
     #[inline(always)]
-    unsafe fn tile<
-        V: Vector,
-        W: Stored,
-        const R: usize,
-        const N: usize,
-        const FROM_MEMORY: bool,
-    >(
+    unsafe fn tile<V: Vector, const R: usize, const N: usize>(
         &mut self,
-        weight: *const W,
+        weight: *const T,
         height: usize,
         row: usize,
         block: Block,
@@ -246,8 +230,8 @@ impl<T: Stored> Panels<'_, T> {
             for d in 0..depth {
                 let mut weights = [V::splat(0.0); N];
                 for (v, to) in weights.iter_mut().enumerate() {
-                    *to = W::load(at[v].add(d * PANEL));
-                    if FROM_MEMORY && v % per_panel == 0 {
+                    *to = T::load(at[v].add(d * PANEL));
+                    if v % per_panel == 0 {
                         V::prefetch(at[v].wrapping_add((d + AHEAD) * PANEL));
                     }
                 }

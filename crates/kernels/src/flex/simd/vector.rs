@@ -54,8 +54,6 @@ pub(crate) unsafe trait Vector: Copy {
 
 /// An element type that a weight matrix may have.
 pub(crate) trait Stored: Copy + Send + Sync {
-    /// Whether the elements are f32.
-    const IS_F32: bool;
     /// Rows of a panel that hold the scales of its columns, in f32.
     const SCALE_ROWS: usize = 0;
 
@@ -70,8 +68,6 @@ pub(crate) trait Stored: Copy + Send + Sync {
 }
 
 impl Stored for f32 {
-    const IS_F32: bool = true;
-
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const Self) -> V {
         // SAFETY: by the caller's promise
@@ -85,8 +81,6 @@ impl Stored for f32 {
 }
 
 impl Stored for bf16 {
-    const IS_F32: bool = false;
-
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const Self) -> V {
         // SAFETY: by the caller's promise
@@ -100,7 +94,6 @@ impl Stored for bf16 {
 }
 
 impl Stored for i8 {
-    const IS_F32: bool = false;
     const SCALE_ROWS: usize = crate::packed::SCALE_ROWS;
 
     #[inline(always)]
