@@ -22,6 +22,8 @@ const DEPTH: usize = 768;
 const TASK_BYTES: usize = 1 << 18;
 /// Distance in rows of a panel from the loads of a tile to the lines that it prefetches.
 const AHEAD: usize = 32;
+/// Vectors of columns in a tile of one row.
+const VECTORS: usize = 8;
 
 /// The size of a product `[m, k] x [k, n]`.
 #[derive(Clone, Copy)]
@@ -48,7 +50,8 @@ pub(crate) fn product<T: Stored>(
     (0..panels.div_ceil(per_task)).into_par_iter().with_max_len(1).for_each(|task| {
         let first = task * per_task;
         let count = per_task.min(panels - first);
-        dispatch(Panels { x, weight, bias, out: to, size, first, count });
+        let panels = Panels { x, weight, bias, out: to, size, first, count };
+        if m == 1 { dispatch(OneRow(panels)) } else { dispatch(panels) }
     });
     // SAFETY: the tasks have written all columns of all rows
     unsafe { out.set_len(m * n) };
@@ -57,21 +60,19 @@ pub(crate) fn product<T: Stored>(
 
 /// The number of panels per task: as many tasks as possible, unless fewer keep the threads busier.
 fn panels_per_task(panels: usize, bytes: usize, threads: usize) -> usize {
-    // a task has whole tiles of one row
-    const TILE: usize = 8;
-    let tiles = panels.div_ceil(TILE);
+    // a task has whole tiles of one row, which have at most this many panels
+    let tiles = panels.div_ceil(VECTORS);
     let most = bytes.div_ceil(TASK_BYTES).clamp(1, 4 * threads);
     let time = |per_task: usize| tiles.div_ceil(per_task).div_ceil(threads) * per_task;
     let choices = tiles.div_ceil(most)..=tiles.div_ceil(most.min(threads));
     let least = choices.clone().map(time).min().unwrap_or(tiles);
-    choices.into_iter().find(|&choice| time(choice) <= least + least / 8).unwrap_or(tiles) * TILE
+    choices.into_iter().find(|&choice| time(choice) <= least + least / 8).unwrap_or(tiles) * VECTORS
 }
 
-/// The largest number of rows of a tile for `m` rows, and its vectors of columns: the fastest of those
+/// The largest number of rows of a tile for several rows `m`, and its vectors of columns: the fastest of those
 /// whose sums fit into the registers.
 const fn tile_size<V: Vector>(m: usize) -> (usize, usize) {
     match (V::REGISTERS, V::LANES, m) {
-        (_, _, 1) => (1, 8),
         // eight rows read the matrix once
         (32, 16, 7 | 8) => (8, 3),
         (32, _, _) => (6, 4),
@@ -123,11 +124,34 @@ impl<T: Stored> Vectorized for Panels<'_, T> {
                     }
                 } else {
                     match vectors {
-                        8 => self.one_row::<V, 8>(panel),
                         3 => self.group::<V, 3>(panel, most_rows),
                         2 => self.group::<V, 2>(panel, most_rows),
                         _ => self.group::<V, 4>(panel, most_rows),
                     }
+                }
+            };
+        }
+    }
+}
+
+/// The panels of a product of one row. In a computation with tiles of other sizes, the compiler would spill the
+/// addresses of the panels.
+struct OneRow<'a, T>(Panels<'a, T>);
+
+impl<T: Stored> Vectorized for OneRow<'_, T> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Self(mut panels) = self;
+        let per_panel = PANEL / V::LANES;
+        let (mut panel, end) = (panels.first, panels.first + panels.count);
+        while panel < end {
+            // SAFETY: the panels are those of the task
+            panel += unsafe {
+                match per_panel {
+                    _ if panel + VECTORS / per_panel <= end => panels.one_row::<V, VECTORS>(panel),
+                    1 => panels.one_row::<V, 1>(panel),
+                    2 => panels.one_row::<V, 2>(panel),
+                    _ => panels.one_row::<V, 4>(panel),
                 }
             };
         }
