@@ -54,6 +54,11 @@ fn decoding_is_measured_whole_in_parts_and_in_bf16() {
     assert!(rows.iter().all(|row| row["first_token"]["median"].as_f64().unwrap() > 0.0));
     let whole = format!("bench decode --preset debug-block --whole --rounds 1 {lengths}");
     assert!(succeeds(dir.path(), &whole).contains("70:30"));
+    // the instruction set is selected by a variable
+    let mut plain = command(dir.path(), &format!("{whole} --out plain"));
+    let plain = plain.env("BLOCK_TRANSFORMER_SIMD", "plain").output().unwrap();
+    assert!(String::from_utf8_lossy(&plain.stdout).contains("flex with plain, weights f32"));
+    assert_eq!(json(&dir.path().join("plain/results.json"))["instruction_set"], "plain");
     let bf16 = format!("{whole} --weights bf16-weights");
     assert!(succeeds(dir.path(), &bf16).contains("weights bf16"));
     fails(dir.path(), &format!("{bf16} --device ndarray"), &["--weights bf16", "ndarray"]);

@@ -31,6 +31,18 @@ fn a_negative_number_names_its_flag() {
 }
 
 #[test]
+fn an_instruction_set_that_the_machine_does_not_have_is_an_error() {
+    const VARIABLE: &str = "BLOCK_TRANSFORMER_SIMD";
+    let dir = tempfile::tempdir().unwrap();
+    let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+    for (value, says) in [("sse", "unknown"), (foreign, "this machine does not have")] {
+        let mut command = command(dir.path(), "plan --preset debug-block");
+        let assignment = format!("{VARIABLE}={value}");
+        fails_as(command.env(VARIABLE, value), 1, &[&assignment, says, "plain"]);
+    }
+}
+
+#[test]
 fn a_temperature_close_to_0_is_greedy() {
     let dir = with_run();
     let text = |flags: &str| {

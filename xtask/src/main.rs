@@ -29,7 +29,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use block_transformer_device::keep_freed_memory;
+use block_transformer_device::{instruction_set, keep_freed_memory};
 use block_transformer_training::is_out_of_memory;
 use burn::tensor::ExecutionError;
 use clap::Parser;
@@ -73,7 +73,11 @@ fn run(cli: Cli) -> ExitCode {
     // The command runs on a thread of the pool, which starts its share of a parallel operation at
     // once. Any other thread would first wake a thread of the pool, and then wait to be woken.
     let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
-    let result = catch_unwind(AssertUnwindSafe(|| rayon::scope(|_| cli.command.run())));
+    let command = || {
+        instruction_set()?;
+        cli.command.run()
+    };
+    let result = catch_unwind(AssertUnwindSafe(|| rayon::scope(|_| command())));
     let result = result.unwrap_or_else(|panic| {
         if is_out_of_memory(&*panic) { Err(anyhow!(OUT_OF_MEMORY)) } else { resume_unwind(panic) }
     });

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use crate::candidate::Candidate;
 use crate::engine::{Measurement, Setup, room};
 use crate::error::BenchError;
-use crate::report::{BenchReport, BenchRow, Spread};
+use crate::report::{BenchReport, BenchRow, Spread, instruction_set_of};
 
 /// The numbers of sequences that are decoded together.
 #[derive(Clone, Debug)]
@@ -79,6 +79,7 @@ impl DecodeBench {
         Ok(BenchReport {
             title: "Decoding".into(),
             device: self.device,
+            instruction_set: instruction_set_of(self.device),
             precision: self.precision,
             peaks: all_peaks,
             rows: contests.iter().filter_map(|contest| contest.row(0)).collect(),

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use block_transformer_cost::Peaks;
-use block_transformer_device::DeviceName;
+use block_transformer_device::{DeviceName, InstructionSet, instruction_set};
 use block_transformer_files::{FileError, write};
 use block_transformer_zoo::Precision;
 use comfy_table::{Table, presets};
@@ -82,6 +82,8 @@ pub struct BenchReport {
     pub title: String,
     /// The device.
     pub device: DeviceName,
+    /// The instruction set of the kernels, if the device is flex.
+    pub instruction_set: Option<&'static str>,
     /// How weights were stored.
     pub precision: Precision,
     /// For each measurement, the higher of the peaks before and after.
@@ -204,8 +206,9 @@ impl BenchReport {
                 format!("{} ({} to {})", number(s.median), number(s.min), number(s.max))
             })
         };
+        let set = self.instruction_set.map_or_else(String::new, |set| format!(" with {set}"));
         format!(
-            "{}, weights {}; peaks measured before and after: matmul {} GFLOP/s, memory {} GB/s",
+            "{}{set}, weights {}; peaks measured before and after: matmul {} GFLOP/s, memory {} GB/s",
             self.device,
             self.precision.matrices(),
             peak(|peaks| peaks.flops),
@@ -223,6 +226,11 @@ impl BenchReport {
          Memory: the growth of the process; predicted memory: weights, caches and activations by \
          formula."
     }
+}
+
+/// Returns the name of the instruction set of the kernels, if `device` is flex.
+pub(crate) fn instruction_set_of(device: DeviceName) -> Option<&'static str> {
+    (device == DeviceName::Flex).then(instruction_set)?.ok().map(InstructionSet::name)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use burn::tensor::Device;
 use crate::error::BenchError;
 use crate::memory::Growth;
 use crate::prompt::token_ids;
-use crate::report::{BenchReport, BenchRow, Spread};
+use crate::report::{BenchReport, BenchRow, Spread, instruction_set_of};
 
 /// Steps that are not counted, because the process allocates its memory in them.
 const WARM_UP: u64 = 2;
@@ -126,7 +126,8 @@ impl SequenceBench {
             StepKind::Training => "Training steps",
         };
         let (title, device) = (title.into(), self.device);
-        Ok(BenchReport { title, device, precision, peaks: all_peaks, rows })
+        let instruction_set = instruction_set_of(device);
+        Ok(BenchReport { title, device, instruction_set, precision, peaks: all_peaks, rows })
     }
 
     fn row(

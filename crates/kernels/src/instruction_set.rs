@@ -67,15 +67,15 @@ impl Display for InstructionSet {
 
 /// The value of `BLOCK_TRANSFORMER_SIMD` is no instruction set of this machine.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{VARIABLE}={value}: {problem}; use {}, or unset {VARIABLE}", available())]
+#[error("{VARIABLE}={value}: {problem}; set it to one of {}, or unset it", names())]
 pub struct InvalidInstructionSet {
     value: String,
     problem: &'static str,
 }
 
-fn available() -> String {
+fn names() -> String {
     let names: Vec<_> = InstructionSet::available().map(InstructionSet::name).collect();
-    names.join(" or ")
+    names.join(", ")
 }
 
 /// The instruction set that the kernels on the processor use: that in the environment variable

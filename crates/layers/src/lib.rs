@@ -43,9 +43,10 @@ pub use scores::score_targets;
 pub use total::total;
 
 pub use block_transformer_kernels::{
-    AdamWStep, Draw, Draws, Indices, TargetScore, adamw, batch_invariant_queries,
-    batch_invariant_rows, choose, chooses, has_adamw, has_graphs, int_tensor, is_cubecl, is_packed,
-    max_of, pack, quantize, refresh_ints, square_sum,
+    AdamWStep, Draw, Draws, Indices, InstructionSet, InvalidInstructionSet, TargetScore, adamw,
+    batch_invariant_queries, batch_invariant_rows, choose, chooses, has_adamw, has_graphs,
+    instruction_set, int_tensor, is_cubecl, is_packed, max_of, pack, quantize, refresh_ints,
+    square_sum,
 };
 
 /// Replaces each logit `x` by `e^((x - max) * scale)`, the softmax weight of the logit before
