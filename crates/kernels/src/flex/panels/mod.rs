@@ -20,8 +20,10 @@ use crate::packed::PANEL;
 const DEPTH: usize = 768;
 /// Bytes of the matrix that a task reads at least.
 const TASK_BYTES: usize = 1 << 18;
-/// Distance in rows of a panel from the loads of a tile to the lines that it prefetches.
-const AHEAD: usize = 32;
+/// Bytes of all panels of a tile between its loads and the lines that it prefetches.
+const AHEAD: usize = 8 << 10;
+/// The least of that distance, in rows of a panel.
+const LEAST_AHEAD: usize = 32;
 /// Vectors of columns in a tile of one row.
 const VECTORS: usize = 8;
 
@@ -231,6 +233,8 @@ impl<T: Stored> Panels<'_, T> {
         let Size { n, k, .. } = self.size;
         let Block { column, start, depth } = block;
         let per_panel = PANEL / V::LANES;
+        let panels = (N / per_panel).max(1);
+        let ahead = (AHEAD / (panels * PANEL * size_of::<T>())).max(LEAST_AHEAD);
         // SAFETY: by the caller's promise; a prefetch is valid for any address
         unsafe {
             let x = self.x.as_ptr().add(row * k + start);
@@ -256,7 +260,7 @@ impl<T: Stored> Panels<'_, T> {
                 for (v, to) in weights.iter_mut().enumerate() {
                     *to = T::load(at[v].add(d * PANEL));
                     if v % per_panel == 0 {
-                        V::prefetch(at[v].wrapping_add((d + AHEAD) * PANEL));
+                        V::prefetch(at[v].wrapping_add((d + ahead) * PANEL));
                     }
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
