@@ -65,3 +65,16 @@ fn products_with_integers_are_those_of_the_rounded_matrix() {
         }
     });
 }
+
+#[test]
+fn tasks_keep_the_threads_busy() {
+    for (k, n, threads) in [(768, 768, 2), (768, 2304, 4), (768, 50_304, 2), (3072, 768, 3)] {
+        for bytes in [k * n, 2 * k * n, 4 * k * n] {
+            let per_task = panels_per_task(n / PANEL, bytes, threads);
+            let rounds = (n / PANEL).div_ceil(per_task).div_ceil(threads);
+            // an eighth more than the share of a thread, and what whole tiles add
+            let share = (n / PANEL).div_ceil(threads * VECTORS) * VECTORS;
+            assert!(rounds * per_task <= share + share / 8, "{k} {n} {bytes}: {per_task}");
+        }
+    }
+}
