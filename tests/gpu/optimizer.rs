@@ -80,7 +80,7 @@ fn steps_of_adamw_equal_those_of_burn_and_can_be_skipped() {
                     correction_1: 1.0 - 0.9_f32.powi(step),
                     correction_2: 1.0 - 0.95_f32.powi(step),
                     epsilon: 1e-5,
-                    decay: (lr * decay) as f32,
+                    keep: (1.0 - lr * decay) as f32,
                     lr: lr as f32,
                 };
                 let before = list(weights.clone());

@@ -225,7 +225,7 @@ pub fn layer_norm(
 
 /// Whether [`adamw`] applies to tensors on `device`.
 pub fn has_adamw(device: &Device) -> bool {
-    cube::serves(device)
+    cube::serves(device) || flex::serves(device)
 }
 
 /// A step of AdamW in one pass: `weights`, first and second moment, which are written in place.
@@ -236,7 +236,10 @@ pub fn adamw<const D: usize>(
     control: &Tensor<1>,
     step: AdamWStep,
 ) -> Option<[Tensor<D>; 3]> {
-    cube::adamw(tensors, gradient, control, step)
+    if cube::serves(&gradient.device()) {
+        return cube::adamw(tensors, gradient, control, step);
+    }
+    flex::adamw(tensors, gradient, control, step)
 }
 
 /// The sum of the squares of all elements of `tensors`, `[1]`, with a launch per eight tensors. `None`

@@ -13,8 +13,10 @@ pub struct AdamWStep {
     pub correction_2: f32,
     /// Added to the root of the second moment.
     pub epsilon: f32,
-    /// The learning rate times the weight decay.
-    pub decay: f32,
+    /// The factor of the weights: 1 minus the learning rate times the weight decay.
+    pub keep: f32,
     /// The learning rate.
     pub lr: f32,
+    /// Whether there are no moments yet.
+    pub is_first: bool,
 }

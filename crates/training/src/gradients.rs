@@ -1,9 +1,10 @@
 //! Gradients of a whole model: sum over micro-batches, norm, scale.
 
-use block_transformer_layers::{has_adamw, square_sum};
+use block_transformer_layers::{is_cubecl, square_sum};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
+use rayon::prelude::*;
 
 /// Adds `more` to `sum`, parameter by parameter. `None` is an empty sum.
 pub(crate) fn add<M: Module>(
@@ -31,9 +32,10 @@ pub(crate) fn sum_of_squares<M: Module>(
     if let Some(sum) = square_sum(&all.tensors) {
         return Some(sum);
     }
-    let mut squares = Squares { gradients, sum: None };
+    let mut squares = Squares { gradients, of_each: Vec::new() };
     model.visit(&mut squares);
-    squares.sum
+    let sums: Vec<Tensor<1>> = squares.of_each.into_par_iter().map(|sum| sum()).collect();
+    sums.into_iter().reduce(|sum, square| sum + square)
 }
 
 /// Multiplies every gradient by `factor`.
@@ -145,7 +147,7 @@ struct All<'a> {
 impl ModuleVisitor for All<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         // elsewhere no kernel takes the rows, and making them could copy
-        if let Some(gradient) = self.gradients.get::<D>(param.id).filter(|x| has_adamw(&x.device()))
+        if let Some(gradient) = self.gradients.get::<D>(param.id).filter(|x| is_cubecl(&x.device()))
         {
             let count = gradient.shape().num_elements();
             self.tensors.push(gradient.reshape([count]));
@@ -155,19 +157,39 @@ impl ModuleVisitor for All<'_> {
 
 struct Squares<'a> {
     gradients: &'a GradientsParams,
-    sum: Option<Tensor<1>>,
+    /// The sum of each parameter. A sum takes one thread, but several parameters go on together.
+    of_each: Vec<Box<dyn FnOnce() -> Tensor<1> + Send>>,
 }
 
 impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            let square = gradient.cast(DType::F32).square().sum();
-            self.sum = Some(match self.sum.take() {
-                Some(sum) => sum + square,
-                None => square,
-            });
+            self.of_each.push(Box::new(move || {
+                let squares = gradient.cast(DType::F32).square();
+                if squares.shape().num_elements() < LARGE {
+                    squares.sum()
+                } else {
+                    in_parts(squares)
+                }
+            }));
         }
     }
+}
+
+/// From this number of elements on, burn-flex sums in an order that depends on its threads, so that two runs
+/// could differ.
+const LARGE: usize = 1 << 22;
+/// Elements of a part of a large sum.
+const PART: usize = 1 << 20;
+
+/// The sum of all elements, in a fixed order.
+fn in_parts<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    let count = x.shape().num_elements();
+    let x = x.reshape([count]);
+    let part = |start: usize| x.clone().narrow(0, start, PART.min(count - start)).sum();
+    let parts: Vec<Tensor<1>> =
+        (0..count).step_by(PART).collect::<Vec<_>>().into_par_iter().map(part).collect();
+    parts.into_iter().reduce(|sum, part| sum + part).expect("there are elements")
 }
 
 struct Scale {

@@ -82,8 +82,9 @@ impl SkippingAdamW {
             correction_1: 1.0 - beta_1.powi(time as i32),
             correction_2: 1.0 - beta_2.powi(time as i32),
             epsilon,
-            decay: (lr * f64::from(weight_decay)) as f32,
+            keep: (1.0 - lr * f64::from(weight_decay)) as f32,
             lr: lr as f32,
+            is_first: time == 1,
         };
         let done = adamw([weights, first, second], gradient, control, step);
         let [weights, first, second] = done.expect("a control is given where the kernel applies");

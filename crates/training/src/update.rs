@@ -107,11 +107,21 @@ pub(crate) fn read_update<M: Module>(
     let result = StepResult::of(&read, n);
     if result.is_finite() {
         let factor = (clip / (result.grad_norm + NORM_EPSILON)).min(1.0) / n;
-        let gradients = match factor {
-            1.0 => sum,
-            _ => gradients::scale(&model, sum, factor),
+        let model = match skip {
+            Some(skip) if has_adamw(&device) => {
+                let control = Tensor::from_data([factor as f32, 0.0], &device);
+                skip.set(Some(Decision::Control(control)));
+                let model = optimizer.step(lr, model, sum);
+                skip.set(None);
+                model
+            }
+            _ if factor == 1.0 => optimizer.step(lr, model, sum),
+            _ => {
+                let sum = gradients::scale(&model, sum, factor);
+                optimizer.step(lr, model, sum)
+            }
         };
-        return (optimizer.step(lr, model, gradients), result);
+        return (model, result);
     }
     let Some(skip) = skip else { return (model, result) };
     skip.set(Some(Decision::Skip(Tensor::from_data([true], &device))));

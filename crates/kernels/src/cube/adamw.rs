@@ -45,7 +45,7 @@ pub(super) fn adamw(
         step.correction_1,
         step.correction_2,
         step.epsilon,
-        step.decay,
+        step.keep,
         step.lr,
         dtype,
     );
@@ -66,7 +66,7 @@ fn adamw_kernel<F: Float>(
     correction_1: f32,
     correction_2: f32,
     epsilon: f32,
-    decay: f32,
+    keep: f32,
     lr: f32,
     #[define(F)] _type: ElemType,
 ) {
@@ -80,7 +80,7 @@ fn adamw_kernel<F: Float>(
     let v = second[i] * F::cast_from(beta_2) + g * g * (one - F::cast_from(beta_2));
     let mean = m / F::cast_from(correction_1);
     let deviation = (v / F::cast_from(correction_2)).sqrt() + F::cast_from(epsilon);
-    let kept = weights[i] * (one - F::cast_from(decay));
+    let kept = weights[i] * F::cast_from(keep);
     first[i] = m;
     second[i] = v;
     weights[i] = kept - mean / deviation * F::cast_from(lr);

@@ -33,7 +33,7 @@ const PADDING: usize = 16;
 
 /// See [`crate::batch_invariant_rows`].
 pub(crate) fn batch_invariant_rows(device: &Device) -> Option<usize> {
-    (!device.is_autodiff() && *device == Device::flex()).then_some(MAX_ROWS)
+    super::serves(device).then_some(MAX_ROWS)
 }
 
 /// See [`crate::linear`].

@@ -3,6 +3,7 @@
 #[macro_use]
 mod simd;
 
+mod adamw;
 mod attention;
 mod gelu;
 mod linear;
@@ -11,9 +12,17 @@ mod panels;
 mod parts;
 mod targets;
 
+use burn::tensor::Device;
+
+pub(crate) use adamw::adamw;
 pub(crate) use attention::{batch_invariant_queries, cached_attention, self_attention};
 pub(crate) use gelu::gelu;
 pub(crate) use linear::{batch_invariant_rows, linear};
 pub(crate) use pack::{pack, quantize};
 pub(crate) use simd::math::exp_differences;
 pub(crate) use targets::score_targets;
+
+/// Whether `device` is burn-flex without autodiff.
+pub(crate) fn serves(device: &Device) -> bool {
+    !device.is_autodiff() && *device == Device::flex()
+}

@@ -16,7 +16,7 @@ use super::view::View;
 
 /// See [`crate::batch_invariant_queries`].
 pub(crate) fn batch_invariant_queries(device: &Device) -> Option<usize> {
-    (!device.is_autodiff() && *device == Device::flex()).then_some(MAX_LOOP_QUERIES)
+    crate::flex::serves(device).then_some(MAX_LOOP_QUERIES)
 }
 
 /// See [`crate::cached_attention`].
