@@ -311,11 +311,13 @@ fn several_prompts_are_continued_as_each_alone() {
     let int8 =
         ["", "--batch 2"].map(|flags| generate(&prompts, &format!("--weights int8 {flags}")));
     assert!(int8[0] == int8[1] && int8[0].contains("=== 3 of 3"), "{}", int8[0]);
+    let cache = ["", "--batch 2"].map(|flags| generate(&prompts, &format!("--cache int8 {flags}")));
+    assert!(cache[0] == cache[1] && cache[0].contains("=== 3 of 3"), "{}", cache[0]);
     let mut refused = vec![
-        ("run --weights int8 --device ndarray", &["--weights int8", "flex"][..]),
+        ("run --cache int8 --device ndarray", &["--cache int8", "flex"][..]),
+        ("run --weights int8 --device ndarray", &["--weights int8", "flex"]),
         ("run --weights bf16 --device ndarray", &["--weights bf16", "flex"][..]),
         ("run --speculate 3 --device ndarray", &["--speculate", "`auto` or `off`"]),
-        ("run --speculate some", &["--speculate", "`off`, `auto` or a number"]),
         ("run --stats nowhere/stats.json", &["--stats", "the folder nowhere does not exist"]),
         ("run --memory 300kB", &["--memory", "300000 bytes", "257 tokens"]),
         ("run --max-tokens 2000000000", &["bytes hold no sequence", "fewer tokens"]),
@@ -326,5 +328,10 @@ fn several_prompts_are_continued_as_each_alone() {
     }
     for (flags, says) in refused {
         fails(dir.path(), &format!("generate --prompt x --checkpoint {flags}"), says);
+    }
+    for number in ["0", "some"] {
+        let line = format!("generate --prompt x --checkpoint run --speculate {number}");
+        let says = ["--speculate", "`off`, `auto` or a number"];
+        fails_as(&mut command(dir.path(), &line), 2, &says);
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use block_transformer_device::{DeviceError, DeviceName};
 use block_transformer_weights::FloatFormat;
 use block_transformer_zoo::Precision;
-use block_transformer_zoo::family::MatrixFormat;
+use block_transformer_zoo::family::{CacheFormat, MatrixFormat};
 use burn::tensor::{DType, Device};
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::{Arg, Command};
@@ -68,23 +68,27 @@ pub(crate) struct StorageFlags {
     /// Storage format of the matrices: f32, bf16 with half the memory traffic, or int8 with a quarter
     #[arg(long, value_name = "FORMAT", value_parser = matrices(), default_value = "f32")]
     weights: MatrixFormat,
-    /// Storage format of keys and values: f32, or bf16 with half the memory
+    /// Storage format of keys and values: f32, bf16 with half the memory, or int8 with about a quarter
     #[arg(long, value_name = "FORMAT", value_parser = stored(), default_value = "f32")]
-    cache: FloatFormat,
+    cache: CacheFormat,
 }
 
 impl StorageFlags {
     /// The precision of a model stored like this.
     pub(crate) fn precision(self) -> Precision {
-        Precision::of(self.weights, self.cache == FloatFormat::Bf16)
+        Precision::of(self.weights, self.cache)
     }
 
     /// Checks that `device` has the formats.
     pub(crate) fn check(self, name: DeviceName, device: &Device) -> Result<()> {
         let cache = self.cache;
         check_weights(self.weights, name, device)?;
+        let has_cache = match cache {
+            CacheFormat::Int8 => name == DeviceName::Flex,
+            float => device.supports_dtype(DType::from(float)),
+        };
         ensure!(
-            device.supports_dtype(DType::from(cache)),
+            has_cache,
             "--cache {cache}: --device {name} has no {cache}; use f32, or --device flex"
         );
         Ok(())
@@ -125,10 +129,11 @@ pub(crate) fn matrices() -> impl TypedValueParser<Value = MatrixFormat> {
 }
 
 /// Parses a format of `--cache`.
-fn stored() -> impl TypedValueParser<Value = FloatFormat> {
-    PossibleValuesParser::new(["f32", "bf16"]).map(|name| match name.as_str() {
-        "f32" => FloatFormat::F32,
-        _ => FloatFormat::Bf16,
+fn stored() -> impl TypedValueParser<Value = CacheFormat> {
+    PossibleValuesParser::new(["f32", "bf16", "int8"]).map(|name| match name.as_str() {
+        "f32" => CacheFormat::F32,
+        "int8" => CacheFormat::Int8,
+        _ => CacheFormat::Bf16,
     })
 }
 

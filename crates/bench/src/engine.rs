@@ -91,7 +91,7 @@ impl Setup<'_> {
         let growth = Growth::start();
         let model = self.candidate.model(self.device)?.with_precision(self.precision).prepared();
         let mut engine =
-            Engine::with_cache(&model, self.limits(), self.precision.values(), self.device)?;
+            Engine::with_cache(&model, self.limits(), self.precision.cache(), self.device)?;
         if !self.graphs {
             engine = engine.with_graphs(false);
         }

@@ -208,9 +208,10 @@ impl BenchReport {
         };
         let set = self.instruction_set.map_or_else(String::new, |set| format!(" with {set}"));
         format!(
-            "{}{set}, weights {}; peaks measured before and after: matmul {} GFLOP/s, memory {} GB/s",
+            "{}{set}, weights {}, caches {}; peaks measured before and after: matmul {} GFLOP/s, memory {} GB/s",
             self.device,
             self.precision.matrices(),
+            self.precision.cache(),
             peak(|peaks| peaks.flops),
             peak(|peaks| peaks.bandwidth)
         )

@@ -186,7 +186,7 @@ impl SequenceBench {
         let mut run: Box<dyn FnMut(u64)> = match self.kind {
             StepKind::Evaluation => {
                 let batch = token_batch(&windows, model.block_length(), device);
-                let model = model.init(0, device).with_precision(precision);
+                let model = model.init(0, device).with_precision(precision).prepared();
                 Box::new(move |_| drop(model.loss(&batch)))
             }
             StepKind::Training => {

@@ -1,6 +1,6 @@
 //! The work of training, and the share of a machine's peak that it uses.
 
-use block_transformer_family::FamilyConfig;
+use block_transformer_family::{CacheFormat, FamilyConfig};
 
 use crate::phases::decode;
 use crate::sizes::Sizes;
@@ -9,7 +9,7 @@ use crate::sizes::Sizes;
 /// forward pass, and twice as many for the gradients. Activations that are computed again do not
 /// count.
 pub fn training_flops<C: FamilyConfig>(config: &C, context: usize) -> f64 {
-    let sizes = Sizes { weights: 4.0, values: 4.0 };
+    let sizes = Sizes { weights: 4.0, values: 4.0, cache: CacheFormat::F32 };
     // a token has the same products as in decoding, after half of the context on average
     3.0 * decode(config, 1, context / 2, sizes).total().flops()
 }

@@ -54,7 +54,7 @@ pub(crate) fn attention(
     let keys = (layers - 1.0) * keys_read.keys + keys_read.finished_keys;
     Cost {
         attention_flops: 4.0 * h * keys,
-        caches: (keys_read.read + batch.positions) * stack.kv_values() as f64 * sizes.values,
+        caches: (keys_read.read + batch.positions) * sizes.cache.bytes(stack) as f64,
         // queries and outputs
         activations: batch.positions * layers * 4.0 * h * sizes.values,
         ..Cost::default()

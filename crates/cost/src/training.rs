@@ -1,6 +1,6 @@
 //! The predicted speed of training on a GPU.
 
-use block_transformer_family::{FamilyConfig, MatrixFormat};
+use block_transformer_family::{CacheFormat, FamilyConfig, MatrixFormat};
 
 use crate::cost::{Cost, Phases};
 use crate::launches::step_launches;
@@ -97,7 +97,7 @@ impl TrainingPrediction {
 /// Returns the phases of a step.
 fn phases<C: FamilyConfig>(config: &C, machine: &Machine, step: TrainingStep) -> Phases {
     let (stacks, tokens) = (config.stacks(), step.tokens());
-    let values = Sizes { weights: F32, values: F32 };
+    let values = Sizes { weights: F32, values: F32, cache: CacheFormat::F32 };
     // a token has the same products as in decoding, after half of the context on average; keys and
     // values are activations
     let forward = decode(config, 1, step.context / 2, values).0;

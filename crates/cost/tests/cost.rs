@@ -6,14 +6,14 @@ use block_transformer_cost::{
     Lengths, Machine, Phases, Prediction, Sizes, Workload, decode, largest_batch, prefill,
     published,
 };
-use block_transformer_family::{Precision, StackShape};
+use block_transformer_family::{CacheFormat, Precision, StackShape};
 use block_transformer_generation::{Engine, Limits, Options, PositionCounts, Work};
 use block_transformer_layers::neox::NeoXConfig;
 use block_transformer_testing::shape;
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 use burn::tensor::Device;
 
-const F32: Sizes = Sizes { weights: 4.0, values: 4.0 };
+const F32: Sizes = Sizes { weights: 4.0, values: 4.0, cache: CacheFormat::F32 };
 
 fn preset(name: &str) -> &'static ModelConfig {
     &block_transformer_zoo::preset(name).unwrap().model

@@ -7,7 +7,7 @@ use block_transformer_cost::{
     Lengths, Machine, Prediction, Sizes, TrainingPrediction, TrainingStep, Workload, decode,
     decode_launches, prefill_launches, step_launches,
 };
-use block_transformer_family::Precision;
+use block_transformer_family::{CacheFormat, Precision};
 use block_transformer_zoo::{FamilyConfig, ModelConfig, preset};
 
 /// Limits are 2% above the counts, and the counted models are narrower or have other heads.
@@ -107,7 +107,13 @@ fn a_training_step_has_three_times_the_flops_of_a_token() {
     assert_eq!((step.tokens(), step.micro_batches()), (524288.0, 32));
     for preset in block_transformer_zoo::presets() {
         let prediction = TrainingPrediction::new(&preset.model, &h100(), step);
-        let token = decode(&preset.model, 1, 1024, Sizes { weights: 4.0, values: 4.0 }).total();
+        let token = decode(
+            &preset.model,
+            1,
+            1024,
+            Sizes { weights: 4.0, values: 4.0, cache: CacheFormat::F32 },
+        )
+        .total();
         let ratio = prediction.token_flops / (3.0 * token.flops());
         assert!((ratio - 1.0).abs() < 1e-9, "{}: {ratio}", preset.name);
         // no prediction exceeds the peak, and launches take time

@@ -4,7 +4,7 @@ use block_transformer_layers::Positions;
 use burn::tensor::{Int, Tensor};
 
 use crate::batch::PaddingMask;
-use crate::precision::FloatFormat;
+use crate::precision::CacheFormat;
 use crate::speculative::SpeculativeDecoding;
 
 /// A model that decodes blocks of several sequences in lockstep, with its KV caches and the block in
@@ -68,7 +68,7 @@ pub struct CacheRoom {
     /// Blocks per sequence.
     pub blocks: usize,
     /// The format of keys and values.
-    pub format: FloatFormat,
+    pub format: CacheFormat,
 }
 
 /// Counts of the work that a decoder has done.

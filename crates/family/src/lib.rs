@@ -20,6 +20,6 @@ pub use decoding::{BlockDecoding, CacheRoom, PositionCounts, Work};
 pub use model::Family;
 pub use module_path::{LinearLayer, ModulePath};
 pub use names::{PublishedNames, rename};
-pub use precision::{FloatFormat, MatrixFormat, ParsePrecisionError, Precision};
+pub use precision::{CacheFormat, FloatFormat, MatrixFormat, ParsePrecisionError, Precision};
 pub use speculative::{BlockRow, SpeculativeDecoding};
 pub use stacks::{Conditioning, EmbedderShape, StackShape, Stacks, TokenDecoderShape};

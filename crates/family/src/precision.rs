@@ -9,6 +9,7 @@ use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::module_path::ModulePath;
+use crate::stacks::StackShape;
 
 /// The formats in which a model is stored. Sums, norms, softmax and losses are f32 in each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,47 +31,66 @@ pub enum Precision {
     Int8Weights,
     /// Like [`Int8Weights`](Self::Int8Weights), with KV caches in bf16.
     Int8WeightsBf16Cache,
+    /// KV caches in integers of 8 bits, with a scale per key and value. For inference on burn-flex, like
+    /// the formats below.
+    Int8Cache,
+    /// Like [`Bf16Weights`](Self::Bf16Weights), with KV caches in integers.
+    Bf16WeightsInt8Cache,
+    /// Like [`Int8Weights`](Self::Int8Weights), with KV caches in integers.
+    Int8,
 }
 
 impl Precision {
     /// Every precision.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::F32,
         Self::Bf16Weights,
         Self::Bf16Cache,
         Self::Bf16,
         Self::Int8Weights,
         Self::Int8WeightsBf16Cache,
+        Self::Int8Cache,
+        Self::Bf16WeightsInt8Cache,
+        Self::Int8,
     ];
 
-    /// The precision with the matrices of linear layers in `matrices`, and KV caches in bf16 if `bf16_cache`.
-    pub fn of(matrices: MatrixFormat, bf16_cache: bool) -> Self {
-        match (matrices, bf16_cache) {
-            (MatrixFormat::F32, false) => Self::F32,
-            (MatrixFormat::F32, true) => Self::Bf16Cache,
-            (MatrixFormat::Bf16, false) => Self::Bf16Weights,
-            (MatrixFormat::Bf16, true) => Self::Bf16,
-            (MatrixFormat::Int8, false) => Self::Int8Weights,
-            (MatrixFormat::Int8, true) => Self::Int8WeightsBf16Cache,
+    /// The precision with the matrices of linear layers in `matrices`, and KV caches in `cache`.
+    pub fn of(matrices: MatrixFormat, cache: CacheFormat) -> Self {
+        match (matrices, cache) {
+            (MatrixFormat::F32, CacheFormat::F32) => Self::F32,
+            (MatrixFormat::F32, CacheFormat::Bf16) => Self::Bf16Cache,
+            (MatrixFormat::F32, CacheFormat::Int8) => Self::Int8Cache,
+            (MatrixFormat::Bf16, CacheFormat::F32) => Self::Bf16Weights,
+            (MatrixFormat::Bf16, CacheFormat::Bf16) => Self::Bf16,
+            (MatrixFormat::Bf16, CacheFormat::Int8) => Self::Bf16WeightsInt8Cache,
+            (MatrixFormat::Int8, CacheFormat::F32) => Self::Int8Weights,
+            (MatrixFormat::Int8, CacheFormat::Bf16) => Self::Int8WeightsBf16Cache,
+            (MatrixFormat::Int8, CacheFormat::Int8) => Self::Int8,
         }
     }
 
     /// The format of the matrices of linear layers.
     pub fn matrices(self) -> MatrixFormat {
         match self {
-            Self::F32 | Self::Bf16Cache => MatrixFormat::F32,
-            Self::Bf16Weights | Self::Bf16 => MatrixFormat::Bf16,
-            Self::Int8Weights | Self::Int8WeightsBf16Cache => MatrixFormat::Int8,
+            Self::F32 | Self::Bf16Cache | Self::Int8Cache => MatrixFormat::F32,
+            Self::Bf16Weights | Self::Bf16 | Self::Bf16WeightsInt8Cache => MatrixFormat::Bf16,
+            Self::Int8Weights | Self::Int8WeightsBf16Cache | Self::Int8 => MatrixFormat::Int8,
         }
     }
 
-    /// The format of KV caches. The cost model takes it for activations too. All parameters besides the
-    /// matrices of linear layers are f32.
-    pub fn values(self) -> FloatFormat {
+    /// The format of KV caches.
+    pub fn cache(self) -> CacheFormat {
         match self {
-            Self::F32 | Self::Bf16Weights | Self::Int8Weights => FloatFormat::F32,
-            Self::Bf16Cache | Self::Bf16 | Self::Int8WeightsBf16Cache => FloatFormat::Bf16,
+            Self::F32 | Self::Bf16Weights | Self::Int8Weights => CacheFormat::F32,
+            Self::Bf16Cache | Self::Bf16 | Self::Int8WeightsBf16Cache => CacheFormat::Bf16,
+            Self::Int8Cache | Self::Bf16WeightsInt8Cache | Self::Int8 => CacheFormat::Int8,
         }
+    }
+
+    /// The format of activations in the cost model. All parameters besides the matrices of linear layers
+    /// are f32.
+    pub fn values(self) -> FloatFormat {
+        self.cache().values()
     }
 }
 
@@ -83,6 +103,9 @@ impl fmt::Display for Precision {
             Self::Bf16 => "bf16",
             Self::Int8Weights => "int8-weights",
             Self::Int8WeightsBf16Cache => "int8-weights-bf16-cache",
+            Self::Int8Cache => "int8-cache",
+            Self::Bf16WeightsInt8Cache => "bf16-weights-int8-cache",
+            Self::Int8 => "int8",
         })
     }
 }
@@ -91,22 +114,16 @@ impl FromStr for Precision {
     type Err = ParsePrecisionError;
 
     fn from_str(text: &str) -> Result<Self, ParsePrecisionError> {
-        match text {
-            "f32" => Ok(Self::F32),
-            "bf16-weights" => Ok(Self::Bf16Weights),
-            "bf16-cache" => Ok(Self::Bf16Cache),
-            "bf16" => Ok(Self::Bf16),
-            "int8-weights" => Ok(Self::Int8Weights),
-            "int8-weights-bf16-cache" => Ok(Self::Int8WeightsBf16Cache),
-            _ => Err(ParsePrecisionError(text.into())),
-        }
+        let named = Self::ALL.into_iter().find(|precision| precision.to_string() == text);
+        named.ok_or_else(|| ParsePrecisionError(text.into()))
     }
 }
 
 /// A text that names no [`Precision`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a precision; use `f32`, `bf16-weights`, `bf16-cache`, `bf16`, `int8-weights` or `int8-weights-bf16-cache`"
+    "`{0}` is not a precision; use one of {known}",
+    known = Precision::ALL.map(|precision| format!("`{precision}`")).join(", ")
 )]
 pub struct ParsePrecisionError(pub String);
 
@@ -149,6 +166,59 @@ impl From<MatrixFormat> for DType {
             MatrixFormat::F32 => Self::F32,
             MatrixFormat::Bf16 => Self::BF16,
             MatrixFormat::Int8 => Self::I8,
+        }
+    }
+}
+
+/// A format of keys and values in a cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheFormat {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// Integers from -127 to 127 with an f32 scale per head of a key or value. For burn-flex.
+    Int8,
+}
+
+impl CacheFormat {
+    /// The format of the activations beside the cache.
+    pub fn values(self) -> FloatFormat {
+        match self {
+            Self::Bf16 => FloatFormat::Bf16,
+            Self::F32 | Self::Int8 => FloatFormat::F32,
+        }
+    }
+
+    /// Bytes of a cached position of `stack` in all layers.
+    pub fn bytes(self, stack: &StackShape) -> usize {
+        match self {
+            // T5 stacks have no caches of integers
+            Self::Int8 if !stack.cross_attention => {
+                stack.kv_values() + 2 * stack.layers * stack.heads * FloatFormat::F32.bytes()
+            }
+            format => stack.kv_values() * format.values().bytes(),
+        }
+    }
+}
+
+impl fmt::Display for CacheFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        })
+    }
+}
+
+impl From<CacheFormat> for DType {
+    fn from(format: CacheFormat) -> Self {
+        match format {
+            CacheFormat::F32 => Self::F32,
+            CacheFormat::Bf16 => Self::BF16,
+            CacheFormat::Int8 => Self::I8,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Decodes many sequences of token ids together.
 
-use block_transformer_family::{Family, FamilyConfig, FloatFormat, Work};
+use block_transformer_family::{CacheFormat, Family, FamilyConfig, Work};
 use block_transformer_layers::batch_invariant_queries;
 use block_transformer_text::EOS;
 use burn::tensor::Device;
@@ -62,21 +62,27 @@ impl Engine {
         limits: Limits,
         device: &Device,
     ) -> Result<Self, GenerationError> {
-        Self::with_cache(model, limits, FloatFormat::F32, device)
+        Self::with_cache(model, limits, CacheFormat::F32, device)
     }
 
     /// Creates an engine like [`new`](Self::new), with KV caches in the format `cache`. burn's ndarray
-    /// backend has f32 only.
+    /// backend has f32 only, and only burn-flex has integers. A T5 token decoder has f32 instead of
+    /// integers.
     ///
     /// # Errors
-    /// The errors of [`new`](Self::new).
+    /// The errors of [`new`](Self::new), and [`GenerationError::IntegerCache`].
     pub fn with_cache<M: Family>(
         model: &M,
         limits: Limits,
-        cache: FloatFormat,
+        cache: CacheFormat,
         device: &Device,
     ) -> Result<Self, GenerationError> {
         limits.check()?;
+        if cache == CacheFormat::Int8
+            && batch_invariant_queries(&device.clone().without_autodiff()).is_none()
+        {
+            return Err(GenerationError::IntegerCache);
+        }
         let config = model.config();
         let runner = Runner::new(model, limits, cache, device);
         Ok(Self {

@@ -50,6 +50,9 @@ pub enum GenerationError {
          T5 token decoder, and devices other than flex, decode without guesses"
     )]
     Speculation,
+    /// A cache of integers on a device without it.
+    #[error("only the device flex has caches of integers; use f32 or bf16")]
+    IntegerCache,
     /// A prompt that cannot be encoded.
     #[error(transparent)]
     Text(#[from] TextError),

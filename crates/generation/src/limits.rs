@@ -1,6 +1,6 @@
 //! The number and length of the sequences of an engine, and the memory that they need.
 
-use block_transformer_family::{FamilyConfig, FloatFormat, Precision, StackShape};
+use block_transformer_family::{CacheFormat, FamilyConfig, Precision, StackShape};
 use block_transformer_layers::chooses;
 use burn::tensor::Device;
 
@@ -21,8 +21,8 @@ pub struct Limits {
 pub struct Storage {
     /// Bytes of all weights.
     pub weight_bytes: u64,
-    /// The format of caches and activations.
-    pub values: FloatFormat,
+    /// The format of caches, and of activations if it is a float format.
+    pub cache: CacheFormat,
     /// Positions of a prompt that are run together.
     pub chunk: usize,
     /// The largest bytes of the attention scores that a prefill holds.
@@ -37,13 +37,13 @@ impl Storage {
     /// Returns the storage of a model on burn-flex with the configuration `config` and weights in
     /// `precision`.
     pub fn of<C: FamilyConfig>(config: &C, precision: Precision) -> Self {
-        Self::new(config.weight_bytes(precision), precision.values())
+        Self::new(config.weight_bytes(precision), precision.cache())
     }
 
     /// Returns the storage of a model on burn-flex with weights of `weight_bytes` bytes, and caches and
-    /// activations in the format `values`.
-    pub fn new(weight_bytes: u64, values: FloatFormat) -> Self {
-        Self { weight_bytes, values, chunk: PREFILL_CHUNK, score_bytes: 0 }
+    /// activations in the format `cache`.
+    pub fn new(weight_bytes: u64, cache: CacheFormat) -> Self {
+        Self { weight_bytes, cache, chunk: PREFILL_CHUNK, score_bytes: 0 }
     }
 
     /// Returns the storage of the same model on `device`.
@@ -91,7 +91,8 @@ impl Limits {
     /// `L` is the block length, `E` the number of embeddings per block, and `r` the expansion
     /// ratio.
     ///
-    /// - Caches, per sequence: `2 * layers * kv_width` values for each of
+    /// - Caches, per sequence: `2 * layers * kv_width` values (and `2 * layers * heads` scales of integers)
+    ///   for each of
     ///   `ceil((max_tokens - 1) / L) * E` positions of the block decoder and `E r + L - 1`
     ///   positions of the token decoder (`L` positions without a prefix). A model without blocks
     ///   has `max_tokens - 1` positions.
@@ -165,21 +166,23 @@ impl SequenceBytes {
         let stacks = config.stacks();
         let (e, layer) = (stacks.embeddings_per_block, layer_values(&stacks.context));
         let positions = blocks.saturating_mul(e);
-        let mut cache = positions.saturating_mul(stacks.context.kv_values());
+        let mut cache = positions.saturating_mul(storage.cache.bytes(&stacks.context));
         let mut step = (e * layer).max(2 * stacks.vocab_size);
         if let Some(token) = &stacks.token {
             let (stack, length) = (&token.stack, stacks.block_length);
             let encoder = if stack.cross_attention { stack.kv_values() } else { 0 };
             let vectors = token.vectors * (stack.width + encoder);
-            cache = cache.saturating_add(token.cached_positions(length) * stack.kv_values());
+            let positions = token.cached_positions(length);
+            cache = cache.saturating_add(positions * storage.cache.bytes(stack));
             step = step.max(token.first_positions() * layer_values(stack) + vectors);
         }
-        let bytes = |count: usize| (count as u64).saturating_mul(storage.values.bytes() as u64);
+        let value = storage.cache.values().bytes() as u64;
+        let bytes = |count: usize| (count as u64).saturating_mul(value);
         let scores = (12 * stacks.context.heads as u64)
             .saturating_mul(storage.chunk.min(positions) as u64)
             .saturating_mul(positions as u64);
         Self {
-            cache: bytes(cache),
+            cache: cache as u64,
             step: bytes(step),
             position: bytes(layer),
             positions: positions as u64,

@@ -3,7 +3,7 @@
 use std::sync::MutexGuard;
 
 use block_transformer_family::{
-    BlockDecoding, CacheRoom, Family, FamilyConfig, FloatFormat, PaddingMask,
+    BlockDecoding, CacheFormat, CacheRoom, Family, FamilyConfig, PaddingMask,
 };
 use block_transformer_layers::{Indices, Positions, chooses, has_graphs, int_tensor};
 use burn::tensor::{Device, Tensor};
@@ -44,7 +44,7 @@ impl Runner {
     pub(crate) fn new<M: Family>(
         model: &M,
         limits: Limits,
-        cache: FloatFormat,
+        cache: CacheFormat,
         device: &Device,
     ) -> Self {
         // under autodiff every step would be recorded

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use block_transformer_family::{Family, FloatFormat};
+use block_transformer_family::{CacheFormat, Family};
 use block_transformer_text::Tokenizer;
 use burn::tensor::Device;
 
@@ -28,7 +28,7 @@ pub struct TextGenerator<'a, M> {
     device: &'a Device,
     max_sequences: usize,
     memory: Option<u64>,
-    cache: FloatFormat,
+    cache: CacheFormat,
     graphs: Option<bool>,
     speculate: Speculate,
 }
@@ -62,7 +62,7 @@ impl<'a, M: Family> TextGenerator<'a, M> {
             device,
             max_sequences: usize::MAX,
             memory: None,
-            cache: FloatFormat::F32,
+            cache: CacheFormat::F32,
             graphs: None,
             speculate: Speculate::Off,
         }
@@ -77,7 +77,7 @@ impl<'a, M: Family> TextGenerator<'a, M> {
     }
 
     /// Stores keys and values in the format `cache`. burn's ndarray backend has f32 only.
-    pub fn with_cache(mut self, cache: FloatFormat) -> Self {
+    pub fn with_cache(mut self, cache: CacheFormat) -> Self {
         self.cache = cache;
         self
     }

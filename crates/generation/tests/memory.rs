@@ -134,6 +134,11 @@ fn caches_are_sized_exactly() {
     // 6 layers of 768, keys and values, f32: 512 blocks, and 2 + 3 positions of the token decoder
     let position = 6 * 768 * 2 * 4;
     assert_eq!(memory("block-170m", 3, 2048).caches, 3 * (512 + 5) * position);
+    // integers with a scale per head of 64
+    let config = &preset("block-170m").unwrap().model;
+    let storage = Storage::of(config, Precision::Int8Cache);
+    let bytes = Limits { max_sequences: 3, max_tokens: 2048 }.memory(config, storage).caches;
+    assert_eq!(bytes, 3 * (512 + 5) * 6 * 2 * 12 * (64 + 4));
     // one more token needs one more block; the last token is never an input
     assert_eq!(memory("block-170m", 3, 2049).caches, 3 * (512 + 5) * position);
     assert_eq!(memory("block-170m", 3, 2050).caches, 3 * (513 + 5) * position);

@@ -114,7 +114,7 @@ pub fn chunked_attention(
 /// # Shapes
 /// - `qkv`: `[rows, time, heads * 3 * head_dim]`
 /// - `hidden`: `[1 or rows, 1, keep, keys]`
-/// - `cache`: keys and values, `[slots, heads, capacity, head_dim]` each
+/// - `cache`: keys and values, `[slots, heads, capacity, head_dim]` each, or an [`integer_cache`]
 /// - output: `[rows, keep, heads * head_dim]`
 ///
 /// # Panics
@@ -199,6 +199,20 @@ pub fn pack(weight: &Tensor<2>) -> Option<Tensor<2>> {
 /// [`pack`].
 pub fn quantize(weight: &Tensor<2>) -> Option<Tensor<2>> {
     flex::quantize(weight)
+}
+
+/// Bytes of the scale of a row of an [`integer_cache`].
+pub const INTEGER_CACHE_SCALE: usize = size_of::<f32>();
+
+/// A cache of keys or values in integers of 8 bits for [`cached_attention`], with the contents of `one` in each
+/// of `slots` slots. Each row of `dim` integers ends with its scale, 4 bytes: the largest absolute value of the
+/// row becomes 127.
+///
+/// # Shapes
+/// - `one`: `[1, heads, capacity, dim]` in f32
+/// - output: `[slots, heads, capacity, dim + 4]`; `None` where no kernel applies
+pub fn integer_cache(one: &Tensor<4>, slots: usize) -> Option<Tensor<4>> {
+    flex::integer_cache(one, slots)
 }
 
 /// Whether `device` multiplies matrices of `format` and sums the products in f32. On such a device, a

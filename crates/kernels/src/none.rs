@@ -129,6 +129,10 @@ pub(crate) fn quantize(_: &Tensor<2>) -> Option<Tensor<2>> {
     None
 }
 
+pub(crate) fn integer_cache(_: &Tensor<4>, _: usize) -> Option<Tensor<4>> {
+    None
+}
+
 pub(crate) fn pack(_: &Tensor<2>) -> Option<Tensor<2>> {
     None
 }

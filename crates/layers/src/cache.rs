@@ -1,6 +1,6 @@
 //! Key/value caches, allocated once and written in place.
 
-use block_transformer_kernels::{Indices, int_tensor};
+use block_transformer_kernels::{INTEGER_CACHE_SCALE, Indices, int_tensor, integer_cache};
 use burn::tensor::{DType, Device, Distribution, IndexingUpdateOp, Tensor};
 
 use crate::attention::{attend, merge_heads, score_scale, split_qkv};
@@ -22,8 +22,18 @@ pub struct KvCache {
 pub type StackCache = Vec<KvCache>;
 
 impl KvCache {
-    /// An empty cache of `[slots, heads, capacity, head_dim]` keys and values in `format`.
+    /// An empty cache of `[slots, heads, capacity, head_dim]` keys and values in `format`: a float format,
+    /// or `DType::I8` for integers with a scale per key and value, which the kernels of burn-flex read.
+    ///
+    /// # Panics
+    /// With integers on another device.
     pub fn new(shape: [usize; 4], format: DType, device: &Device) -> Self {
+        if format == DType::I8 {
+            let [slots, heads, capacity, head_dim] = shape;
+            let one = Tensor::full([1, heads, capacity, head_dim], 0.0, (device, DType::F32));
+            let empty = || integer_cache(&one, slots).expect("burn-flex has caches of integers");
+            return Self { keys: empty(), values: empty() };
+        }
         // burn-flex copies the zeros of `Tensor::zeros`, which temporarily needs twice the memory
         let empty = || Tensor::full(shape, 0.0, (device, format));
         Self { keys: empty(), values: empty() }
@@ -35,6 +45,14 @@ impl KvCache {
         let [slots, heads, capacity, head_dim] = self.keys.dims();
         let (device, normal) = (self.keys.device(), Distribution::Normal(0.0, 1.0));
         let format = self.keys.dtype();
+        if let DType::QFloat(_) = format {
+            let shape = [1, heads, capacity, head_dim - INTEGER_CACHE_SCALE];
+            for cache in [&mut self.keys, &mut self.values] {
+                let random = Tensor::random(shape, normal, &device);
+                *cache = integer_cache(&random, slots).expect("the cache has integers already");
+            }
+            return;
+        }
         for cache in [&mut self.keys, &mut self.values] {
             let random = Tensor::<4>::random([1, heads, capacity, head_dim], normal, &device);
             let random = random.cast(format);
@@ -64,8 +82,9 @@ impl KvCache {
         (at, slots): (&Positions, &Indices),
         keep: usize,
     ) -> Tensor<3> {
-        let [_, time, _] = qkv.dims();
-        let [_, heads, _, head_dim] = self.keys.dims();
+        let [_, time, width] = qkv.dims();
+        let [_, heads, ..] = self.keys.dims();
+        let head_dim = width / heads / 3;
         let device = qkv.device();
         let hidden = || mask.last(keep).hidden(&device);
         if let Some(out) = block_transformer_kernels::cached_attention(

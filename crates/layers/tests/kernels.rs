@@ -142,14 +142,18 @@ fn attention_over_slots_equals_the_composed_layer() {
 }
 
 #[test]
-fn a_cache_in_bf16_gives_nearly_the_outputs_of_one_in_f32() {
+fn narrow_caches_give_nearly_the_outputs_of_one_in_f32() {
     for group in [1, 2] {
-        let [wide, narrow] =
-            [DType::F32, DType::BF16].map(|format| run_cached(group, format, &Device::flex()));
-        let differences = wide.iter().flatten().zip(narrow.iter().flatten());
-        let most = differences.fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
-        // the outputs are normalized; a bf16 value has a relative error of at most 2^-9
-        assert!(most > 1e-5 && most < 0.05, "{most}");
+        let run = |format| run_cached(group, format, &Device::flex());
+        let wide = run(DType::F32);
+        for format in [DType::BF16, DType::I8] {
+            let narrow = run(format);
+            let differences = wide.iter().flatten().zip(narrow.iter().flatten());
+            let most = differences.fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
+            // the outputs are normalized; a bf16 value has a relative error of at most 2^-9, an integer
+            // one of 2^-8 of the largest value of its head
+            assert!(most > 1e-5 && most < 0.05, "{format:?}: {most}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use block_transformer_generation::{Engine, Event, GenerationError, Limits, Options, Sampling};
 use block_transformer_weights::HostTensor;
-use block_transformer_zoo::family::FloatFormat;
+use block_transformer_zoo::family::CacheFormat;
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, PaddingMask, TokenBatch};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -35,7 +35,7 @@ pub(crate) fn compare(
         };
         let (prompts, expected) = (rows(prompt), rows(golden));
         let count = golden.shape[1] - prompt.shape[1];
-        let cache = products.precision().values();
+        let cache = products.precision().cache();
         let cached = greedy_engine(model, &prompts, count, cache, device)
             .and_then(|engine| greedy_ids(engine, &prompts, count))
             .map_err(|source| ParityError::Generation { case: case.name.clone(), source })?;
@@ -65,7 +65,7 @@ pub fn greedy_engine(
     model: &LanguageModel,
     prompts: &[Vec<u32>],
     count: usize,
-    cache: FloatFormat,
+    cache: CacheFormat,
     device: &Device,
 ) -> Result<Engine, GenerationError> {
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use block_transformer_family::{Conditioning, FloatFormat};
+use block_transformer_family::{CacheFormat, Conditioning};
 use block_transformer_layers::t5::T5States;
 use block_transformer_layers::{
     Indices, Places, Positions, StackCache, embed, int_tensor, project,
@@ -79,7 +79,7 @@ impl TokenBlock {
 pub struct TokenCache {
     layers: StackCache,
     rows: usize,
-    format: FloatFormat,
+    format: CacheFormat,
     /// Places by position, for rows that occupy the first slots in order.
     places: HashMap<StepKey, Places>,
 }
@@ -90,11 +90,14 @@ type StepKey = (usize, usize, usize);
 impl TokenDecoder {
     /// Empty caches in `format` for blocks of up to `rows` sequences. They grow when a block has more
     /// rows.
-    pub fn new_cache(&self, rows: usize, format: FloatFormat, device: &Device) -> TokenCache {
+    pub fn new_cache(&self, rows: usize, format: CacheFormat, device: &Device) -> TokenCache {
         let shape = [rows, self.shape.cached_positions(self.block_length)];
         let layers = match &self.tokens {
             TokenStack::NeoX(tokens) => tokens.stack.new_cache(shape, format.into(), device),
-            TokenStack::T5(tokens) => tokens.stack.new_cache(shape, format.into(), device),
+            TokenStack::T5(tokens) => {
+                // burn's operations read these caches
+                tokens.stack.new_cache(shape, format.values().into(), device)
+            }
         };
         TokenCache { layers, rows, format, places: HashMap::new() }
     }

@@ -13,7 +13,7 @@ use block_transformer_evaluation::tasks::{
 use block_transformer_evaluation::{BATCH_TOKENS, EvalError, Scorer};
 use block_transformer_files::write;
 use block_transformer_text::Tokenizer;
-use block_transformer_zoo::family::MatrixFormat;
+use block_transformer_zoo::family::{CacheFormat, MatrixFormat};
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, Precision};
 
 use super::inputs::{of_checkpoint, open_checkpoint};
@@ -86,7 +86,7 @@ impl Args {
         }
         let device = device::open(self.device)?;
         device::check_weights(self.weights, self.device, &device)?;
-        let precision = Precision::of(self.weights, false);
+        let precision = Precision::of(self.weights, CacheFormat::F32);
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
         let flag = || format!("--checkpoint {}", self.checkpoint.display());

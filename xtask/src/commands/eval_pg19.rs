@@ -12,7 +12,7 @@ use block_transformer_evaluation::documents::{
 };
 
 use block_transformer_zoo::Precision;
-use block_transformer_zoo::family::MatrixFormat;
+use block_transformer_zoo::family::{CacheFormat, MatrixFormat};
 
 use super::inputs::{of_checkpoint, warn_of_skipped};
 use super::prepare::with_remedy;
@@ -129,7 +129,7 @@ impl Args {
             books: self.books.clone(),
             limit: self.limit,
             measures: Measures { windows, documents: !self.windows_only, batch },
-            precision: Precision::of(self.weights.unwrap_or_default(), false),
+            precision: Precision::of(self.weights.unwrap_or_default(), CacheFormat::F32),
         })
     }
 

@@ -110,7 +110,7 @@ impl Args {
         let generator =
             TextGenerator::new(&model, tokenizer, &device).with_room(self.batch, memory);
         let mut generator =
-            generator.with_cache(precision.values()).with_speculation(self.speculate);
+            generator.with_cache(precision.cache()).with_speculation(self.speculate);
         if self.no_graph {
             generator = generator.with_graphs(false);
         }

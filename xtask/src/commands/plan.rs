@@ -92,13 +92,13 @@ impl Args {
             }
         }
         say!(
-            "{}: {} TFLOP/s, {} GB/s, {} of memory; weights {}, caches and activations {}\n",
+            "{}: {} TFLOP/s, {} GB/s, {} of memory; weights {}, caches {}\n",
             machine.name,
             number(machine.flops / 1e12),
             number(machine.bandwidth / 1e9),
             size(machine.memory),
             machine.precision.matrices(),
-            machine.precision.values()
+            machine.precision.cache()
         );
         let rows = plans.iter().map(|(preset, plan)| cells(&preset.name, plan));
         say!("{}\n", table(&HEAD, 2, rows).trim_fmt());

@@ -69,7 +69,7 @@ fn compare(
     device: &Device,
 ) -> Result<Vec<Comparison>, CheckError> {
     let config = &model.config();
-    let (vocab, cache) = (config.vocab_size(), products.precision().values());
+    let (vocab, cache) = (config.vocab_size(), products.precision().cache());
     let prompts = PROMPTS.map(|length| -> Vec<u32> {
         (0..length).map(|i| ((i * 7919 + length * 31 + 5) % vocab) as u32).collect()
     });

@@ -2,7 +2,7 @@
 
 use block_transformer_generation::PAD;
 use block_transformer_layers::{Positions, int_tensor};
-use block_transformer_zoo::family::{CacheRoom, FloatFormat};
+use block_transformer_zoo::family::{CacheFormat, CacheRoom};
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, PaddingMask, TokenBatch};
 use burn::tensor::{Device, Tensor};
 
@@ -43,7 +43,7 @@ impl Text<'_> {
     pub(super) fn cached(
         &self,
         model: &LanguageModel,
-        format: FloatFormat,
+        format: CacheFormat,
         device: &Device,
     ) -> Vec<f32> {
         let length = self.block_length;
@@ -115,10 +115,10 @@ mod tests {
             let continuation = [11, 12, 13, 14, 15, 16, 17];
             let uncached = text(&continuation).uncached(&model, &device);
             assert_eq!(uncached.len(), continuation.len() * config.vocab_size());
-            let cached = text(&continuation).cached(&model, FloatFormat::F32, &device);
+            let cached = text(&continuation).cached(&model, CacheFormat::F32, &device);
             assert!(largest_difference(&cached, &uncached) < 1e-5, "{name}");
             let other =
-                text(&[11, 12, 99, 14, 15, 16, 17]).cached(&model, FloatFormat::F32, &device);
+                text(&[11, 12, 99, 14, 15, 16, 17]).cached(&model, CacheFormat::F32, &device);
             assert!(largest_difference(&other, &uncached) > 1e-3, "{name}");
         }
     }

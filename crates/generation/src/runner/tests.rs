@@ -30,7 +30,7 @@ fn decode(model: &LanguageModel, lengths: &[(usize, usize)], device: &Device) ->
     let max_sequences = lengths.len().max(2) - 1;
     let longest = lengths.iter().map(|(prompt, count)| prompt + count).max();
     let limits = Limits { max_sequences, max_tokens: longest.unwrap().max(50) };
-    let mut runner = Runner::new(model, limits, FloatFormat::F32, device);
+    let mut runner = Runner::new(model, limits, CacheFormat::F32, device);
     let mut scheduler = Scheduler::new(model.config().block_length(), max_sequences);
     for &(length, max_tokens) in lengths {
         let (sampling, rng_stream) = (Sampling::at(1.0, 3), 100 * length + max_tokens);

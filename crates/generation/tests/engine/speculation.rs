@@ -1,6 +1,6 @@
 //! Guessed tokens do not change the tokens of a sequence.
 
-use block_transformer_family::{FloatFormat, Precision};
+use block_transformer_family::{CacheFormat, Precision};
 use block_transformer_generation::{
     Engine, GenerationError, Limits, Options, Sampling, SequenceId, Speculate, SpeculationCounts,
 };
@@ -46,7 +46,7 @@ type Decoded = Vec<(Vec<u32>, Option<Finish>)>;
 /// Decodes all prompts, `max_sequences` at a time.
 fn decode(
     model: &LanguageModel,
-    (speculate, max_sequences, cache): (Speculate, usize, FloatFormat),
+    (speculate, max_sequences, cache): (Speculate, usize, CacheFormat),
     prompts: &[Submission],
 ) -> (Decoded, SpeculationCounts) {
     let limits = Limits { max_sequences, max_tokens: 90 };
@@ -64,7 +64,7 @@ fn guesses_do_not_change_tokens() {
     let prompts = repetitive(40, 1);
     for (name, config) in shapes().into_iter().filter(|(name, _)| *name != "cross-attention") {
         let model = &model(&config, &Device::flex());
-        let f32 = FloatFormat::F32;
+        let f32 = CacheFormat::F32;
         let (plain, none) = decode(model, (Speculate::Off, 40, f32), &prompts);
         assert_eq!(none, SpeculationCounts::default());
         for speculate in MODES {
@@ -92,10 +92,12 @@ fn nor_with_prepared_weights_and_narrow_caches() {
         ("prefix", Precision::F32),
         ("prefix", Precision::Bf16Weights),
         ("unequal widths", Precision::Int8WeightsBf16Cache),
+        ("two embeddings", Precision::Int8),
+        ("vanilla", Precision::Int8Cache),
         ("vanilla", Precision::Int8Weights),
     ] {
         let model = &on_flex(name).with_precision(precision).prepared();
-        let cache = precision.values();
+        let cache = precision.cache();
         let (plain, _) = decode(model, (Speculate::Off, 5, cache), &prompts);
         for speculate in MODES {
             for max_sequences in [1, 5] {
@@ -118,7 +120,7 @@ fn random_schedules_with_guesses_give_the_same_tokens() {
         prompts.iter_mut().for_each(|(_, options)| {
             (options.eos, options.max_tokens) = (None, options.max_tokens % 20 + 1);
         });
-        let one = |prompt| decode(&model, (Speculate::Off, 1, FloatFormat::F32), prompt).0;
+        let one = |prompt| decode(&model, (Speculate::Off, 1, CacheFormat::F32), prompt).0;
         let answers: Vec<Vec<u32>> =
             prompts.iter().map(|prompt| one(std::slice::from_ref(prompt)).remove(0).0).collect();
         let limits = Limits { max_sequences: 3, max_tokens: 60 };

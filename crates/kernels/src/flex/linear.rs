@@ -7,7 +7,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Device, Shape, Tensor, bf16};
 use rayon::prelude::*;
 
-use super::pack::integers;
+use super::integers::unwrapped;
 use super::panels::{self, Size};
 use super::parts::{DisjointSlices, contiguous, tensor, values};
 use super::simd::vector::{Stored, Vector, Vectorized, dispatch};
@@ -49,7 +49,7 @@ pub(crate) fn linear(
         return None;
     }
     let weight = match stored {
-        DType::QFloat(_) => integers(weight.clone())?,
+        DType::QFloat(_) => unwrapped(weight.clone())?,
         _ => weight.clone().try_into_primitive::<Flex>().ok()?,
     };
     // making the matrix contiguous would cost more than the product

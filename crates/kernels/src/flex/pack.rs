@@ -1,17 +1,14 @@
 //! Matrices in panels of 16 columns: `[n / 16][k][16]`.
 
-use burn::backend::flex::{FlexQTensor, FlexTensor, Layout};
-use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor, Flex};
-use burn::tensor::quantization::{QuantScheme, QuantStore};
+use burn::backend::Flex;
+use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType, Shape, Tensor, bf16};
 use rayon::prelude::*;
 
+use super::integers::{LARGEST, wrapped};
 use super::parts::DisjointSlices;
 use super::simd::vector::Stored;
 use crate::packed::{PANEL, SCALE_ROWS};
-
-/// The largest absolute value of an integer. -128 is not used, so that a column is symmetric.
-const LARGEST: f32 = 127.0;
 
 /// See [`crate::pack`].
 pub(crate) fn pack(weight: &Tensor<2>) -> Option<Tensor<2>> {
@@ -35,28 +32,7 @@ pub(crate) fn quantize(weight: &Tensor<2>) -> Option<Tensor<2>> {
         DType::BF16 => in_integer_panels(weight.storage::<bf16>(), k, n),
         _ => return None,
     };
-    let panels = panels(Bytes::from_elems(packed), DType::I8, k + SCALE_ROWS, n);
-    // burn's quantized tensors are the only ones of its floats that hold integers; the scale of the whole
-    // tensor that they have is not used, and neither are burn's operations on them
-    let tensor = FlexQTensor::new(
-        panels,
-        QuantScheme::default().with_store(QuantStore::Native),
-        vec![1.0],
-        None,
-    );
-    Some(Tensor::from_dispatch(DispatchTensor::from_backend(BackendTensor::<Flex>::Quantized(
-        tensor,
-    ))))
-}
-
-/// The panels of [`quantize`].
-pub(super) fn integers(weight: Tensor<2>) -> Option<FlexTensor> {
-    let tensor: Result<BackendTensor<Flex>, _> =
-        <DispatchTensor as DispatchKindConversion<Flex>>::try_into_backend(weight.into_dispatch());
-    match tensor.ok()? {
-        BackendTensor::Quantized(tensor) => Some(tensor.tensor().clone()),
-        _ => None,
-    }
+    Some(wrapped(panels(Bytes::from_elems(packed), DType::I8, k + SCALE_ROWS, n)))
 }
 
 /// The matrix in row-major order, if it can be in panels.

@@ -6,6 +6,7 @@ use burn::tensor::{Bool, DType, Device, Shape, Tensor, bf16};
 use half::slice::HalfFloatSliceExt;
 
 use crate::causal_mask::CausalMask;
+use crate::flex::integers::{SCALE_BYTES, narrow, unwrapped, widen, wrapped};
 use crate::flex::parts::{DisjointSlices, contiguous, tensor, values};
 use crate::indices::Indices;
 use crate::rotary::RotaryAngles;
@@ -40,11 +41,18 @@ pub(crate) fn cached_attention(
     assert!(slots.len() == batch && distinct && exist && fit, "rows do not fit the KV cache");
     let format = cache[0].dtype();
     let serves = |cache: &Tensor<4>| !cache.is_autodiff() && cache.dtype() == format;
-    if !matches!(format, DType::F32 | DType::BF16) || !cache.iter().all(|cache| serves(cache)) {
+    if !matches!(format, DType::F32 | DType::BF16 | DType::QFloat(_))
+        || !cache.iter().all(|cache| serves(cache))
+    {
         return None;
     }
-    let stored =
-        |cache: &Tensor<4>| Some(cache.clone().try_into_primitive::<Flex>().ok()?.to_contiguous());
+    let stored = |cache: &Tensor<4>| {
+        let cache = cache.clone();
+        Some(match format {
+            DType::QFloat(_) => unwrapped(cache)?,
+            _ => cache.try_into_primitive::<Flex>().ok()?.to_contiguous(),
+        })
+    };
     let [keys, cached_values] = cache;
     let (mut stored_keys, mut stored_values) = (stored(keys)?, stored(cached_values)?);
     // the cache gives up its references to the tensors, so that they can be written without a copy
@@ -65,16 +73,16 @@ pub(crate) fn cached_attention(
             out.resize(keep * dim, 0.0);
             lse.resize(keep, 0.0);
             let start = mask.start(row);
-            let first = (slots[row] * heads + head) * capacity * dim;
-            let (len, new) = ((start + time) * dim, start * dim);
-            // SAFETY: only the task of this (row, head) uses these elements: no two rows share a slot
-            let (k, v) =
-                unsafe { (all_keys.open(first, len, new, k), all_values.open(first, len, new, v)) };
+            let first = (slots[row] * heads + head) * capacity;
+            let span = Span { first, known: start, new: time, dim };
+            // SAFETY: only the task of this (row, head) uses these positions: no two rows share a slot
+            let (k, v) = unsafe { (all_keys.open(span, k), all_values.open(span, v)) };
+            let new = start * dim;
             shape.load(qkv, (row, head), angles, [q, &mut k[new..], &mut v[new..]]);
             // SAFETY: as above
             unsafe {
-                all_keys.close(first + new, &mut k[new..]);
-                all_values.close(first + new, &mut v[new..]);
+                all_keys.close(span, &mut k[new..]);
+                all_values.close(span, &mut v[new..]);
             }
             let q = &q[(time - keep) * dim..];
             let view = View { q, k, v, mask: &query_mask, row, dim };
@@ -86,10 +94,29 @@ pub(crate) fn cached_attention(
             }
         });
     }
-    *keys = Tensor::from_primitive::<Flex>(stored_keys);
-    *cached_values = Tensor::from_primitive::<Flex>(stored_values);
+    *keys = as_cache(stored_keys);
+    *cached_values = as_cache(stored_values);
     let out = tensor(out, Shape::new([batch, keep, heads * dim]));
     Some(Tensor::from_primitive::<Flex>(out))
+}
+
+fn as_cache(stored: FlexTensor) -> Tensor<4> {
+    match stored.dtype() {
+        DType::I8 => wrapped(stored),
+        _ => Tensor::from_primitive::<Flex>(stored),
+    }
+}
+
+/// The positions of a slot and head in a cache.
+#[derive(Clone, Copy)]
+struct Span {
+    /// The first position, counted over all slots and heads.
+    first: usize,
+    /// Positions that are written already.
+    known: usize,
+    /// Positions after these that are new.
+    new: usize,
+    dim: usize,
 }
 
 /// The elements of a cache in the format in which they are stored.
@@ -97,50 +124,62 @@ pub(crate) fn cached_attention(
 enum CacheSlices<'a> {
     F32(DisjointSlices<'a>),
     Bf16(DisjointSlices<'a, bf16>),
+    I8(DisjointSlices<'a, i8>),
 }
 
 impl<'a> CacheSlices<'a> {
     fn new(stored: &'a mut FlexTensor) -> Self {
         match stored.dtype() {
             DType::BF16 => Self::Bf16(DisjointSlices::new(stored.storage_mut())),
+            DType::I8 => Self::I8(DisjointSlices::new(stored.storage_mut())),
             _ => Self::F32(DisjointSlices::new(stored.storage_mut())),
         }
     }
 
-    /// The `len` elements from `first` on as f32: in place, or for bf16 in `scratch`, where the
-    /// elements from `new` on are not defined.
+    /// The positions of `span` as f32: in place, or for narrower formats in `scratch`, where the new
+    /// positions are not defined.
     ///
     /// # Safety
     /// No other live slice may contain any of them.
-    unsafe fn open<'b>(
-        &'b self,
-        first: usize,
-        len: usize,
-        new: usize,
-        scratch: &'b mut Vec<f32>,
-    ) -> &'b mut [f32] {
+    unsafe fn open<'b>(&'b self, span: Span, scratch: &'b mut Vec<f32>) -> &'b mut [f32] {
+        let Span { first, known, new, dim } = span;
+        if let Self::F32(all) = self {
+            // SAFETY: by the caller's promise, here and below
+            return unsafe { all.slice(first * dim, (known + new) * dim) };
+        }
+        scratch.resize((known + new) * dim, 0.0);
+        let to = &mut scratch[..known * dim];
         match self {
-            // SAFETY: by the caller's promise
-            Self::F32(all) => unsafe { all.slice(first, len) },
+            Self::F32(_) => unreachable!("these are returned above"),
             Self::Bf16(all) => {
-                scratch.resize(len, 0.0);
-                // SAFETY: by the caller's promise
-                let stored = unsafe { all.slice(first, new) };
-                stored.convert_to_f32_slice(&mut scratch[..new]);
-                scratch
+                unsafe { all.slice(first * dim, known * dim) }.convert_to_f32_slice(to);
+            }
+            Self::I8(all) => {
+                let row = dim + SCALE_BYTES;
+                widen(unsafe { all.slice(first * row, known * row) }, dim, to);
             }
         }
+        scratch
     }
 
-    /// Stores `values`, which start at `first`, and rounds them to the stored format.
+    /// Stores `values`, those of the new positions, and rounds them to the stored format.
     ///
     /// # Safety
     /// No live slice but those of [`open`](Self::open) may contain any of them.
-    unsafe fn close(&self, first: usize, values: &mut [f32]) {
-        let Self::Bf16(all) = self else { return };
-        // SAFETY: by the caller's promise
-        let stored = unsafe { all.slice(first, values.len()) };
-        stored.convert_from_f32_slice(values);
-        stored.convert_to_f32_slice(values);
+    unsafe fn close(&self, span: Span, values: &mut [f32]) {
+        let (start, dim) = (span.first + span.known, span.dim);
+        match self {
+            Self::F32(_) => {}
+            Self::Bf16(all) => {
+                // SAFETY: by the caller's promise, here and below
+                let stored = unsafe { all.slice(start * dim, values.len()) };
+                stored.convert_from_f32_slice(values);
+                stored.convert_to_f32_slice(values);
+            }
+            Self::I8(all) => {
+                let row = dim + SCALE_BYTES;
+                narrow(values, dim, unsafe { all.slice(start * row, span.new * row) });
+            }
+        }
     }
 }
