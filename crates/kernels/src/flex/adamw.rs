@@ -30,7 +30,7 @@ pub(crate) fn adamw<const D: usize>(
         all.for_each(|(((w, m), v), g)| update(w, m, v, g, factor, step));
     }
     let done = [weights?, first?, second?];
-    Some(done.map(|tensor| Tensor::from_primitive::<Flex>(tensor)))
+    Some(done.map(Tensor::from_primitive::<Flex>))
 }
 
 /// The tensor as one that owns its elements in order, so that they are written in place.
