@@ -82,6 +82,7 @@ fn steps_of_adamw_equal_those_of_burn_and_can_be_skipped() {
                     epsilon: 1e-5,
                     keep: (1.0 - lr * decay) as f32,
                     lr: lr as f32,
+                    is_first: step == 1,
                 };
                 let before = list(weights.clone());
                 let [first, second] = moments;

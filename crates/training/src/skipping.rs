@@ -171,4 +171,44 @@ mod tests {
         assert_eq!(values(&same), values(&w));
         assert_eq!(values(&state.unwrap().momentum.moment_2), [0.0, 0.0]);
     }
+
+    #[test]
+    fn a_step_in_one_pass_has_the_bits_of_burns() {
+        let device = Device::flex();
+        let constants = Constants { beta_1: 0.9, beta_2: 0.98, epsilon: 1e-8, weight_decay: 0.1 };
+        let burns = AdamWConfig::new()
+            .with_beta_1(constants.beta_1)
+            .with_beta_2(constants.beta_2)
+            .with_epsilon(constants.epsilon)
+            .with_weight_decay(constants.weight_decay)
+            .build();
+        let (adamw, skip) = SkippingAdamW::new(constants);
+        // more than one task, and a remainder of vectors; gradients with zeros of both signs
+        let count = (1 << 16) + 37;
+        let values_of = |step: usize| -> Vec<f32> {
+            let value = |i: usize| ((i * 7919 + step * 31) % 1013) as f32 * 1e-3 - 0.5;
+            (0..count).map(|i| [value(i), 0.0, -0.0][i % 97 / 32 % 3]).collect()
+        };
+        let tensor = |values: Vec<f32>| Tensor::<1>::from_floats(&values[..], &device);
+        let mut weights = tensor(values_of(0));
+        let (mut theirs, mut state, mut their_state) = (weights.clone(), None, None);
+        let bits = |tensor: &Tensor<1>| -> Vec<u32> {
+            values(tensor).into_iter().map(f32::to_bits).collect()
+        };
+        for (step, factor) in [(1, 0.37_f32), (2, 1.0), (3, 1e-3)] {
+            let (lr, gradient) = (0.01 / step as f64, tensor(values_of(step)));
+            let scaled = gradient.clone() * f64::from(factor);
+            (theirs, their_state) = burns.step(lr, theirs, scaled, their_state);
+            skip.set(Some(Decision::Control(tensor(vec![factor, 0.0]))));
+            let kept = weights.clone();
+            (weights, state) = adamw.step(lr, weights, gradient, state);
+            assert_eq!(bits(&weights), bits(&theirs), "step {step}");
+            let [ours, burns] =
+                [&state, &their_state].map(|state| &state.as_ref().unwrap().momentum);
+            assert_eq!(bits(&ours.moment_1), bits(&burns.moment_1), "step {step}");
+            assert_eq!(bits(&ours.moment_2), bits(&burns.moment_2), "step {step}");
+            // another owner of the weights keeps its values
+            assert_ne!(bits(&kept), bits(&weights));
+        }
+    }
 }
