@@ -124,7 +124,7 @@ impl Runner {
             })
             .collect();
         let mut earlier = Vec::new();
-        for NewPrompt { slot, before, ids } in new.iter().cloned() {
+        for NewPrompt { slot, before, ids, left } in new.iter().cloned() {
             let (first, own) = ids.split_at(ids.len() - length);
             last.push(LastBlock {
                 slot,
@@ -132,7 +132,7 @@ impl Runner {
                 ids: own.to_vec(),
             });
             if !first.is_empty() {
-                earlier.push(NewPrompt { slot, before, ids: first.to_vec() });
+                earlier.push(NewPrompt { slot, before, ids: first.to_vec(), left });
             }
         }
         for group in self.groups(&earlier) {

@@ -41,6 +41,8 @@ pub(crate) struct FinishedBlock<'a> {
     /// Blocks before it in the slot.
     pub before: usize,
     pub ids: &'a [u32],
+    /// Tokens that may still be chosen.
+    pub left: usize,
 }
 
 /// A prompt that was just given a slot.
@@ -51,6 +53,8 @@ pub(crate) struct NewPrompt {
     pub before: usize,
     /// At least one.
     pub ids: Vec<u32>,
+    /// Tokens that may still be chosen.
+    pub left: usize,
 }
 
 /// A sequence without a slot.
@@ -252,8 +256,8 @@ impl Scheduler {
             && let Some(slot) = self.free.pop_first()
             && let Some(Waiting { prompt, before, sequence }) = self.waiting.pop_front()
         {
+            new.push(NewPrompt { slot, before, ids: prompt, left: sequence.left });
             self.running.push(Running { slot, ..sequence });
-            new.push(NewPrompt { slot, before, ids: prompt });
         }
         self.running.sort_by_key(|running| running.slot);
         new
@@ -263,8 +267,9 @@ impl Scheduler {
 impl Running {
     /// The block that the sequence has just finished; `None` if it is new.
     fn finished_block(&self) -> Option<FinishedBlock<'_>> {
-        let Self { slot, blocks, block, .. } = self;
-        (!block.is_empty()).then_some(FinishedBlock { slot: *slot, before: *blocks, ids: block })
+        let Self { slot, blocks, block, left, .. } = self;
+        let (slot, before, left) = (*slot, *blocks, *left);
+        (!block.is_empty()).then_some(FinishedBlock { slot, before, ids: block, left })
     }
 
     /// Records the sequence's next token; returns false if the sequence ends.

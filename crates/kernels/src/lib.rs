@@ -215,6 +215,11 @@ pub fn integer_cache(one: &Tensor<4>, slots: usize) -> Option<Tensor<4>> {
     flex::integer_cache(one, slots)
 }
 
+/// An [`integer_cache`] of zeros for `[slots, heads, capacity, dim]` keys or values; `None` where no kernel applies.
+pub fn empty_integer_cache(shape: [usize; 4], device: &Device) -> Option<Tensor<4>> {
+    flex::empty_integer_cache(shape, device)
+}
+
 /// Whether `device` multiplies matrices of `format` and sums the products in f32. On such a device, a
 /// product of an f32 matrix and one of `format` is faster if the f32 matrix is cast to `format`; on
 /// other devices, the matrix of `format` must be cast to f32.

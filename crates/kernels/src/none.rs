@@ -133,6 +133,10 @@ pub(crate) fn integer_cache(_: &Tensor<4>, _: usize) -> Option<Tensor<4>> {
     None
 }
 
+pub(crate) fn empty_integer_cache(_: [usize; 4], _: &Device) -> Option<Tensor<4>> {
+    None
+}
+
 pub(crate) fn pack(_: &Tensor<2>) -> Option<Tensor<2>> {
     None
 }

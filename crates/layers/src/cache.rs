@@ -1,6 +1,8 @@
 //! Key/value caches, allocated once and written in place.
 
-use block_transformer_kernels::{INTEGER_CACHE_SCALE, Indices, int_tensor, integer_cache};
+use block_transformer_kernels::{
+    INTEGER_CACHE_SCALE, Indices, empty_integer_cache, int_tensor, integer_cache,
+};
 use burn::tensor::{DType, Device, Distribution, IndexingUpdateOp, Tensor};
 
 use crate::attention::{attend, merge_heads, score_scale, split_qkv};
@@ -29,9 +31,7 @@ impl KvCache {
     /// With integers on another device.
     pub fn new(shape: [usize; 4], format: DType, device: &Device) -> Self {
         if format == DType::I8 {
-            let [slots, heads, capacity, head_dim] = shape;
-            let one = Tensor::full([1, heads, capacity, head_dim], 0.0, (device, DType::F32));
-            let empty = || integer_cache(&one, slots).expect("burn-flex has caches of integers");
+            let empty = || empty_integer_cache(shape, device).expect("the device is burn-flex");
             return Self { keys: empty(), values: empty() };
         }
         // burn-flex copies the zeros of `Tensor::zeros`, which temporarily needs twice the memory

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use block_transformer_layers::{AdamWStep, adamw};
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
-use burn::tensor::{Bool, Device, Tensor};
+use burn::tensor::{Bool, DType, Device, Tensor};
 
 /// The decision of the device about the next step.
 #[derive(Clone)]
@@ -99,13 +99,19 @@ impl Optimizer for SkippingAdamW {
         &self,
         lr: f64,
         weights: Tensor<D>,
-        gradient: Tensor<D>,
+        mut gradient: Tensor<D>,
         state: Option<AdamWState<D>>,
     ) -> (Tensor<D>, Option<AdamWState<D>>) {
         let skip = match self.skip.get() {
             None => return self.adamw.step(lr, weights, gradient, state),
-            Some(Decision::Control(control)) => {
+            Some(Decision::Control(control)) if weights.dtype() == DType::F32 => {
                 return self.in_one_pass(lr, weights, &gradient, state, &control);
+            }
+            // no kernel takes other formats
+            Some(Decision::Control(control)) => {
+                let factor = control.clone().narrow(0, 0, 1).reshape([1; D]);
+                gradient = gradient.clone() * factor.cast(gradient.dtype());
+                control.narrow(0, 1, 1).greater_scalar(0.0)
             }
             Some(Decision::Skip(skip)) => skip,
         };

@@ -84,6 +84,9 @@ pub struct TokenCache {
     places: HashMap<StepKey, Places>,
 }
 
+/// The largest number of places that a cache keeps.
+const MOST_PLACES: usize = 64;
+
 /// Positions written before a step, rows and new positions per row.
 type StepKey = (usize, usize, usize);
 
@@ -120,6 +123,8 @@ impl TokenDecoder {
         let expanded = self.expand(contexts);
         let ([rows, ..], device) = (expanded.dims(), expanded.device());
         if rows > cache.rows {
+            // the memory of the old cache goes first
+            cache.layers.clear();
             *cache = self.new_cache(rows, cache.format, &device);
         }
         let mut block = TokenBlock {
@@ -194,6 +199,10 @@ impl TokenDecoder {
                 };
                 let places = match at {
                     Positions::Same(written) => {
+                        // guesses have many numbers of rows
+                        if cache.places.len() > MOST_PLACES {
+                            cache.places.clear();
+                        }
                         let places = cache.places.entry((written, rows, time));
                         places.or_insert_with(|| new(at)).clone()
                     }

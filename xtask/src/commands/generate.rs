@@ -150,7 +150,9 @@ impl Args {
         note!("{stats}");
         if let Some(path) = &self.stats {
             let json = serde_json::to_string_pretty(&stats)? + "\n";
-            write(path, json.as_bytes())?;
+            write(path, json.as_bytes()).with_context(|| {
+                format!("--stats {}: give a file in a folder that can be written", path.display())
+            })?;
         }
         Ok(ExitCode::SUCCESS)
     }

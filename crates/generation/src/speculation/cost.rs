@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 const SHARE: f64 = 0.2;
 /// A measurement counts at most this many times the average, since another process may have interrupted it.
 const MOST: f64 = 2.0;
-/// Additional positions that are assumed to double the time of a pass, until they are measured. The assumption is
-/// optimistic for most machines, so that a measurement corrects it.
+/// Additional positions that are assumed to double the time of a pass, until they are measured. On most machines fewer
+/// do, so that guesses are tried, and then measured.
 const DOUBLING: f64 = 16.0;
 /// Measurements after which one that was not repeated is forgotten, so that a wrong one does no lasting harm.
 const FORGOTTEN: u64 = 1000;

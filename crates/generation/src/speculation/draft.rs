@@ -66,7 +66,7 @@ impl Draft {
 
 /// The key of an n-gram.
 fn key(tokens: &[u32]) -> (usize, u64) {
-    // a shift by the largest vocabulary of 16 bits keeps four tokens apart; larger ids may share a key
+    // ids below 65,536 give distinct keys; larger ones can share one
     let hash = tokens.iter().fold(0, |hash: u64, &token| hash.rotate_left(16) ^ u64::from(token));
     (tokens.len(), hash)
 }

@@ -31,14 +31,15 @@ pub enum Speculate {
     /// As many as pay, by the rate of right guesses so far and the measured time of a pass. A step
     /// decodes at least one block of every sequence.
     Auto,
-    /// Up to this many tokens per sequence and step, whenever the last token occurred before.
+    /// Up to this many tokens per sequence and pass, whenever the last token occurred before; fewer when a pass
+    /// would have too many rows.
     Tokens(usize),
 }
 
 /// Counts of an engine that guesses tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpeculationCounts {
-    /// Tokens decoded.
+    /// Tokens decoded, including those that ended a sequence.
     pub tokens: usize,
     /// Passes in which these tokens were chosen, counted once per sequence.
     pub passes: usize,

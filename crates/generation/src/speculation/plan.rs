@@ -11,6 +11,10 @@ const LOWEST_RATE: f64 = 0.25;
 /// The expected gain from which guesses are run when cost decides.
 pub(super) const LEAST_GAIN: f64 = 1.03;
 
+/// Rows of logits that a pass with guesses may have, if there are not more sequences. It bounds the memory that
+/// guesses need.
+const MOST_LOGITS: usize = 32;
+
 /// Sizes of the model and of its caches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SpeculationSizes {
@@ -56,9 +60,19 @@ impl SpeculationSizes {
         blocks * self.block_length + within
     }
 
-    /// Positions of the block decoder and of the token decoder in the first pass of rows that run `runs`
-    /// guessed tokens, and the blocks that are started.
-    fn positions(&self, rows: &[Planned], runs: &[usize]) -> [usize; 2] {
+    /// The largest number of tokens that can be guessed after the token of a block before `place`.
+    pub(super) fn most_again(&self, place: usize) -> usize {
+        (self.block_length - 1 - place).min(self.queries - 1)
+    }
+
+    /// Whether a pass of `rows` sequences may have so many rows of products and of logits.
+    pub(super) fn allows(&self, rows: usize, positions: usize, logits: usize) -> bool {
+        positions <= self.rows && logits <= rows.max(MOST_LOGITS)
+    }
+
+    /// Positions of the block decoder, positions of the token decoder and rows of logits in the first pass of
+    /// rows that run `runs` guessed tokens.
+    fn positions(&self, rows: &[Planned], runs: &[usize]) -> [usize; 3] {
         let l = self.block_length;
         let blocks = |run: &usize| 1 + run / l;
         let finished = rows.iter().zip(runs).filter(|(row, _)| !row.is_new);
@@ -66,7 +80,8 @@ impl SpeculationSizes {
             finished.fold((0, 0), |(n, most), (_, run)| (n + 1, most.max(blocks(run))));
         let started: usize = runs.iter().map(blocks).sum();
         let inside = runs.iter().map(|&run| run.min(l - 1)).max().unwrap_or(0);
-        [count * most * self.per_block, started * (self.first + inside)]
+        let appended = count * most * self.per_block;
+        [appended, started * (self.first + inside), started * (1 + inside)]
     }
 }
 
@@ -84,17 +99,19 @@ impl Speculation {
         }
         // all rows append as many blocks as the row with most guesses
         let room = finished.iter().map(|block| self.sizes.blocks - block.before - 1).min();
-        let finished = finished.iter().map(|block| (block.slot, false));
-        let new = new.iter().map(|prompt| (prompt.slot, true));
+        let finished = finished.iter().map(|block| (block.slot, false, block.left));
+        let new = new.iter().map(|prompt| (prompt.slot, true, prompt.left));
         let mut rows: Vec<Planned> = finished
             .chain(new)
-            .map(|(slot, is_new)| {
-                let most = self.sizes.most(is_new, room.unwrap_or(0));
-                let most = most.min(self.fixed.unwrap_or(AUTO_TOKENS));
-                let guess = self.sequences[&slot].draft.guess(most);
+            .map(|(slot, is_new, left)| {
+                let most = self.sizes.most(is_new, room.unwrap_or(0)).min(self.most());
+                // the last token is never an input
+                let guess = self.sequences.entry(slot).or_default().draft.guess(most.min(left - 1));
                 Planned { slot, is_new, guess, run: 0 }
             })
             .collect();
+        // the others have ended
+        self.sequences.retain(|slot, _| rows.iter().any(|row| row.slot == *slot));
         rows.sort_by_key(|row| row.slot);
         let runs = match self.fixed {
             Some(most) => self.fixed_runs(&rows, most),
@@ -104,6 +121,11 @@ impl Speculation {
             row.run = run;
         }
         rows
+    }
+
+    /// The largest number of guessed tokens of a row in a pass.
+    pub(super) fn most(&self) -> usize {
+        self.fixed.unwrap_or(AUTO_TOKENS)
     }
 
     /// The tokens to run of each row: up to `most`, or fewer if the pass would have too many rows.
@@ -142,19 +164,23 @@ impl Speculation {
 
     /// The probability that a guessed token of the sequence is right.
     pub(super) fn rate(&self, slot: usize, guess: &Guess) -> f64 {
-        self.sequences[&slot].acceptance.rate(guess.matched, &self.all)
+        let sequence = self.sequences.get(&slot);
+        sequence.map_or(0.0, |sequence| sequence.acceptance.rate(guess.matched, &self.all))
     }
 
-    /// Whether no pass has more rows than the bits of a row may depend on.
+    /// Whether the first pass stays within the bounds of rows.
     fn fits(&self, rows: &[Planned], runs: &[usize]) -> bool {
-        runs.iter().all(|&run| run == 0)
-            || self.sizes.positions(rows, runs).into_iter().all(|rows| rows <= self.sizes.rows)
+        let [appended, started, logits] = self.sizes.positions(rows, runs);
+        let allows = |positions| self.sizes.allows(rows.len(), positions, logits);
+        // rows without guesses append as many blocks as those with most
+        let few = appended <= 2 * self.sizes.per_block * rows.len().max(MOST_LOGITS);
+        runs.iter().all(|&run| run == 0) || (few && allows(appended) && allows(started))
     }
 
     /// The expected tokens per second of a step; `None` before passes have been measured.
     fn speed(&self, rows: &[Planned], runs: &[usize], rates: &[f64]) -> Option<f64> {
         let l = self.sizes.block_length;
-        let [appended, started] = self.sizes.positions(rows, runs);
+        let [appended, started, _] = self.sizes.positions(rows, runs);
         let mut time = if appended > 0 { self.appends.predict(appended)? } else { 0.0 };
         time += self.passes.predict(started)?;
         if l > 1 {
@@ -229,6 +255,7 @@ mod tests {
         assert_eq!(long.most(false, 5), 14);
         // each token is a block
         let vanilla = SpeculationSizes { block_length: 1, per_block: 1, first: 1, ..sizes };
+        assert_eq!((long.most_again(1), long.most_again(17)), (15, 2));
         assert_eq!((vanilla.most(true, 5), vanilla.most(false, 5)), (0, 5));
         assert_eq!(vanilla.most(false, 100), 15);
     }

@@ -258,10 +258,13 @@ impl Speculation {
 
     /// Guesses tokens for the rest of each row's block, the same number for all rows.
     fn guess_again(&self, rows: &mut [&mut Progress<'_>]) {
-        let (length, count) = (self.sizes.block_length, rows.len());
+        let count = rows.len();
         let guesses: Vec<Guess> = rows
             .iter()
-            .map(|row| self.sequences[&row.slot].draft.guess(length - 1 - row.place))
+            .map(|row| {
+                let most = self.sizes.most_again(row.place).min(self.most()).min(row.row.left - 1);
+                self.sequences[&row.slot].draft.guess(most)
+            })
             .collect();
         let most = guesses.iter().map(|guess| guess.tokens.len()).min().unwrap_or(0);
         let rate = rows.iter().zip(&guesses).map(|(row, guess)| self.rate(row.slot, guess));
@@ -276,8 +279,8 @@ impl Speculation {
             Some(fixed) => most.min(fixed),
             None => (1..=most).rev().find(pays).unwrap_or(0),
         };
-        let fits = count * (1 + run) <= self.sizes.rows;
-        let run = if fits { run } else { 0 };
+        let positions = count * (1 + run);
+        let run = if self.sizes.allows(count, positions, positions) { run } else { 0 };
         for (row, guess) in rows.iter_mut().zip(guesses) {
             row.guess = guess.tokens[..run].to_vec();
         }

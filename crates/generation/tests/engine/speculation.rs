@@ -1,12 +1,15 @@
 //! Guessed tokens do not change the tokens of a sequence.
 
-use block_transformer_family::{CacheFormat, Precision};
+use block_transformer_family::{
+    BlockRow, CacheFormat, CacheRoom, FamilyConfig, PaddingMask, Precision,
+};
 use block_transformer_generation::{
     Engine, GenerationError, Limits, Options, Sampling, SequenceId, Speculate, SpeculationCounts,
 };
+use block_transformer_layers::{Positions, int_tensor};
 use block_transformer_testing::{DAMAGED, VOCAB, damaged, model, shape, shapes};
 use block_transformer_zoo::{Family, LanguageModel};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -83,6 +86,86 @@ fn guesses_do_not_change_tokens() {
             }
         }
     }
+}
+
+/// The bits of logits.
+fn bits<const D: usize>(logits: Tensor<D>) -> Vec<u32> {
+    logits.into_data().iter::<f32>().map(f32::to_bits).collect()
+}
+
+#[test]
+fn logits_with_guesses_have_the_bits_of_those_one_by_one() {
+    let device = Device::flex();
+    for (name, precision) in [
+        ("prefix", Precision::F32),
+        ("summation", Precision::F32),
+        ("two embeddings", Precision::Int8),
+        ("unequal widths", Precision::Bf16),
+        ("length 1", Precision::F32),
+        ("vanilla", Precision::F32),
+    ] {
+        let model = on_flex(name).with_precision(precision).prepared();
+        let length = model.config().block_length();
+        let decoder = || {
+            let room = CacheRoom { slots: 2, blocks: 8, format: precision.cache() };
+            model.decoder(room, &device)
+        };
+        let at = |start| Positions::Slots { slots: vec![1].into(), starts: vec![start].into() };
+        let ids = |ids: &[u32]| int_tensor(ids.iter().copied(), &device);
+        let text: Vec<u32> = (0..4 * length as u32).map(|i| 5 + i * 7 % 200).collect();
+        // blocks 1 to 3 after block 0: one token at a time
+        let mut plain = decoder();
+        let mut one_by_one = Vec::new();
+        for (i, block) in text.chunks(length).enumerate() {
+            let block_ids = ids(block).reshape([1, 1, length]);
+            let states = plain.append(block_ids, &PaddingMask::full(), &at(i));
+            let Some(next) = text.chunks(length).nth(i + 1) else { break };
+            one_by_one.extend(bits(plain.start(states)));
+            for &id in &next[..length - 1] {
+                one_by_one.extend(bits(plain.decode(&[0], ids(&[id]))));
+            }
+        }
+        // all of them in one pass
+        let mut guessing = decoder();
+        let verifier = guessing.speculative().unwrap();
+        let states = verifier.append_all(ids(&text[..3 * length]).reshape([1, 3, length]), &at(0));
+        let [_, positions, width] = states.dims();
+        let states = states.reshape([3, positions / 3, width]);
+        let guessed = (length > 1).then(|| {
+            let inputs = text[length..].chunks(length).flat_map(|block| &block[..length - 1]);
+            int_tensor(inputs.copied(), &device).reshape([3, length - 1])
+        });
+        assert_eq!(bits(verifier.start_guessed(states.clone(), guessed)), one_by_one, "{name}");
+        if length > 1 {
+            // the second and third place after a wrong guess, in the last two of three rows
+            let wrong = int_tensor([3; 3], &device).reshape([3, 1]);
+            verifier.start_guessed(states, Some(wrong));
+            let rows = [1, 2].map(|row| BlockRow { row, place: 0 });
+            let inputs = [2, 3].map(|block| &text[block * length..][..2]).concat();
+            let logits = verifier.decode_guessed(&rows, ids(&inputs).reshape([2, 2]));
+            let vocab = one_by_one.len() / (3 * length);
+            let expected = [1, 2].map(|row| {
+                let first = (row * length + 1) * vocab;
+                one_by_one[first..first + 2 * vocab].to_vec()
+            });
+            assert_eq!(bits(logits), expected.concat(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn speculation_can_begin_while_sequences_run() {
+    let model = on_flex("prefix");
+    let limits = Limits { max_sequences: 2, max_tokens: 60 };
+    let mut engine = Engine::new(&model, limits, &Device::flex()).unwrap();
+    let options = Options { eos: None, max_tokens: 40, ..Options::default() };
+    let expected =
+        decode(&model, (Speculate::Off, 1, CacheFormat::F32), &[(vec![7; 9], options.clone())]);
+    let id = engine.submit(&[7; 9], &options).unwrap();
+    let first = (0..4).map(|_| engine.step().unwrap().len()).sum::<usize>();
+    let mut engine = engine.with_speculation(Speculate::Tokens(6)).unwrap();
+    let rest = finish(&mut engine).remove(&id).unwrap().0;
+    assert_eq!(rest, expected.0[0].0[first..]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use burn::backend::flex::{FlexQTensor, FlexTensor, Layout};
 use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor, Flex};
 use burn::tensor::quantization::{QuantScheme, QuantStore};
-use burn::tensor::{Bytes, DType, Shape, Tensor};
+use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
 
 use super::parts::{contiguous, values};
 
@@ -44,6 +44,16 @@ pub(crate) fn integer_cache(one: &Tensor<4>, slots: usize) -> Option<Tensor<4>> 
     Some(wrapped(FlexTensor::new(all, layout, DType::I8)))
 }
 
+/// See [`crate::empty_integer_cache`].
+pub(crate) fn empty_integer_cache(shape: [usize; 4], device: &Device) -> Option<Tensor<4>> {
+    let [slots, heads, capacity, dim] = shape;
+    super::serves(device).then(|| {
+        let shape = Shape::new([slots, heads, capacity, dim + SCALE_BYTES]);
+        let zeros = Bytes::from_elems(vec![0_i8; shape.num_elements()]);
+        wrapped(FlexTensor::new(zeros, Layout::contiguous(shape), DType::I8))
+    })
+}
+
 vectorized! {
     /// Widens rows of `dim` integers, each with its scale, to `to`.
     pub(super) fn widen(rows: &[i8], dim: usize, to: &mut [f32]) {
@@ -70,10 +80,10 @@ vectorized! {
                 finite &= x.is_finite();
             }
             let scale = if finite { largest / LARGEST } else { f32::NAN };
-            // a row of zeros stays zero
-            let steps = if scale > 0.0 { scale.recip() } else { 0.0 };
             for (x, integer) in floats.iter_mut().zip(integers) {
-                *integer = (*x * steps).round_ties_even() as i8;
+                // a row of zeros stays zero
+                let steps = if scale > 0.0 { *x / scale } else { 0.0 };
+                *integer = steps.round_ties_even() as i8;
                 *x = f32::from(*integer) * scale;
             }
             for (byte, of_scale) in bytes.iter_mut().zip(scale.to_ne_bytes()) {
@@ -94,7 +104,7 @@ mod tests {
             [1.27, -0.63, 0.0, 0.01, -1.27],
             [0.0; 5],
             [f32::NAN, 1.0, 2.0, 3.0, 4.0],
-            [1e-30, -2e-30, 0.0, 0.0, 1e-30],
+            [1e-37, -2e-37, 0.0, 0.0, 1e-37],
         ];
         for_each_set(|set| {
             let mut rounded = floats.concat();

@@ -44,6 +44,7 @@ pub(crate) fn product<T: Stored>(
 ) -> Vec<f32> {
     let Size { m, n, k } = size;
     assert!(x.len() == m * k && bias.is_none_or(|bias| bias.len() == n));
+    assert!(k > 0 && n >= PANEL, "a matrix without elements");
     assert_eq!(weight.len(), (k + T::SCALE_ROWS) * n);
     let panels = n / PANEL;
     let per_task = panels_per_task(panels, size_of_val(weight), rayon::current_num_threads());
