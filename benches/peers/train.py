@@ -23,7 +23,7 @@ def ours(binary, preset, batch, context, steps):
             sys.exit(f"{binary}: {done.stderr}")
         results = json.loads((Path(out) / "results.json").read_text())
     row = next(row for row in results["rows"] if row["model"] == preset)
-    return batch * context / row["tokens_per_second"]
+    return batch * context / row["rate"]["median"]
 
 
 class Torch:
