@@ -110,9 +110,9 @@ impl Speculation {
                 Planned { slot, is_new, guess, run: 0 }
             })
             .collect();
-        // the others have ended
-        self.sequences.retain(|slot, _| rows.iter().any(|row| row.slot == *slot));
         rows.sort_by_key(|row| row.slot);
+        // the others have ended
+        self.sequences.retain(|slot, _| rows.binary_search_by_key(slot, |row| row.slot).is_ok());
         let runs = match self.fixed {
             Some(most) => self.fixed_runs(&rows, most),
             None => self.paying_runs(&rows),

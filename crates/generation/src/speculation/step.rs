@@ -1,5 +1,6 @@
 //! Runs guesses and chooses tokens from the logits after them.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use block_transformer_family::{BlockDecoding, BlockRow, SpeculativeDecoding};
@@ -96,7 +97,7 @@ impl Speculation {
         if !finished.is_empty() {
             let start = Instant::now();
             let planned = |slot: usize| {
-                let row = rows.iter().position(|row| row.slot == slot);
+                let row = rows.binary_search_by_key(&slot, |row| row.slot);
                 row.expect("every finished block has a planned row")
             };
             let most = finished.iter().map(|block| blocks[planned(block.slot)]).max().unwrap_or(1);
@@ -130,11 +131,13 @@ impl Speculation {
             states.push(state);
         }
         let states = if states.len() == 1 { states.remove(0) } else { Tensor::cat(states, 0) };
+        let of_state: HashMap<(usize, usize), usize> =
+            of_state.into_iter().enumerate().map(|(state, of)| (of, state)).collect();
         let wanted: Vec<usize> = rows
             .iter()
             .zip(&blocks)
             .flat_map(|(row, &blocks)| (0..blocks).map(move |j| (row.slot, j)))
-            .map(|wanted| of_state.iter().position(|of| *of == wanted).expect("it was run"))
+            .map(|wanted| of_state[&wanted])
             .collect();
         let in_order = wanted.iter().enumerate().all(|(i, &state)| i == state);
         let states = if in_order && wanted.len() == of_state.len() {
@@ -276,7 +279,7 @@ impl Speculation {
             time.zip(plain).is_some_and(|(time, plain)| expected * plain > time * LEAST_GAIN)
         };
         let run = match self.fixed {
-            Some(fixed) => most.min(fixed),
+            Some(_) => most,
             None => (1..=most).rev().find(pays).unwrap_or(0),
         };
         let positions = count * (1 + run);
