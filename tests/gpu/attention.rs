@@ -82,7 +82,7 @@ fn cached(group: usize, head_dim: usize, device: &Device) -> Vec<Vec<f32>> {
     for (slots, starts, time, keep) in steps {
         let x = random(&mut rng, [slots.len(), time, config.hidden_size], device);
         let at = Positions::Slots { slots: slots.to_vec().into(), starts: starts.to_vec().into() };
-        let out = stack.append(x, &stack.places(&at, [slots.len(), time], group), keep, &mut cache);
+        let out = stack.append(x, &stack.places(&at, [slots.len(), time], group), Some(keep), &mut cache);
         outputs.push(list(out));
     }
     outputs
@@ -149,7 +149,7 @@ impl Prefill {
                 starts: slots.iter().map(|&slot| starts[slot]).collect(),
             };
             let places = stack.places(&at, shape, group);
-            outputs.push(list(stack.append(x, &places, keep * group, &mut cache)));
+            outputs.push(list(stack.append(x, &places, Some(keep * group), &mut cache)));
             slots.iter().for_each(|&slot| starts[slot] += shape[1]);
         }
         outputs

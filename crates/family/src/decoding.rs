@@ -21,7 +21,8 @@ pub trait BlockDecoding: Send {
     /// - `ids`: `[rows, n, block_length]`
     /// - `is_token`: `[rows, n * block_length]`; padding is allowed at the start of a row's first
     ///   block only
-    /// - `at`: the slot and the first new block of each row, counted in blocks
+    /// - `at`: the slot and the first new block of each row, counted in blocks. For rows of different lengths
+    ///   ([`Positions::Ragged`]), `ids` is `[1, all blocks, block_length]`
     /// - output: the states `[rows, k, width]` after each row's last block
     fn append(&mut self, ids: Tensor<3, Int>, is_token: &PaddingMask, at: &Positions) -> Tensor<3>;
 

@@ -1,7 +1,7 @@
 //! Decodes many sequences of token ids together.
 
 use block_transformer_family::{CacheFormat, Family, FamilyConfig, Work};
-use block_transformer_layers::batch_invariant_queries;
+use block_transformer_layers::is_attention_batch_invariant;
 use block_transformer_text::EOS;
 use burn::tensor::Device;
 
@@ -10,6 +10,7 @@ use crate::error::GenerationError;
 use crate::event::{Event, SequenceId};
 use crate::limits::Limits;
 use crate::options::Options;
+use crate::prompts::prefill_budget;
 use crate::runner::Runner;
 use crate::scheduler::{Scheduler, SchedulerOutput};
 use crate::speculation::{Speculate, Speculation, SpeculationCounts, SpeculationSizes};
@@ -48,6 +49,8 @@ pub struct Engine {
     speculation_sizes: Option<SpeculationSizes>,
     limits: Limits,
     block_length: usize,
+    /// Positions of the context stack per block.
+    per_block: usize,
     vocab_size: usize,
 }
 
@@ -79,14 +82,17 @@ impl Engine {
     ) -> Result<Self, GenerationError> {
         limits.check()?;
         if cache == CacheFormat::Int8
-            && batch_invariant_queries(&device.clone().without_autodiff()).is_none()
+            && !is_attention_batch_invariant(&device.clone().without_autodiff())
         {
             return Err(GenerationError::IntegerCache);
         }
         let config = model.config();
         let runner = Runner::new(model, limits, cache, device);
+        let per_block = config.stacks().embeddings_per_block;
+        let prompts = (prefill_budget(runner.device()) / per_block).max(1);
         Ok(Self {
-            scheduler: Scheduler::new(config.block_length(), limits.max_sequences),
+            scheduler: Scheduler::new(config.block_length(), limits.max_sequences, prompts),
+            per_block,
             speculation: None,
             speculation_sizes: speculation_sizes(&runner, &config, limits),
             runner,
@@ -101,6 +107,15 @@ impl Engine {
     /// can record graphs too. While a graph is captured, no other thread may use the device.
     pub fn with_graphs(mut self, on: bool) -> Self {
         self.runner.set_graphs(on);
+        self
+    }
+
+    /// Limits the delay that prompts cause: while sequences are decoded, a step runs at most `positions` positions
+    /// of prompts (blocks times embeddings per block; tokens of a vanilla model), at least one block. By
+    /// default, these are 256 on a processor and 2048 on a GPU. If no sequence is decoded, a step runs all
+    /// prompts that have a slot.
+    pub fn with_prefill_budget(mut self, positions: usize) -> Self {
+        self.scheduler.set_prompt_blocks(positions / self.per_block);
         self
     }
 
@@ -190,7 +205,7 @@ impl Engine {
         self.scheduler.cancel(id)
     }
 
-    /// Decodes one token of every sequence that has a slot, and returns the events of this step. On a
+    /// Decodes one token of every sequence whose prompt has been run, and returns the events of this step. On a
     /// device that chooses tokens itself (CubeCL), a step decodes a whole block, so that the device is
     /// read once per block; a cancellation takes effect at the next block.
     /// [Guesses](Self::with_speculation) have steps of one or more blocks too.
@@ -202,16 +217,16 @@ impl Engine {
         let mut events = self.scheduler.take_ended();
         if let Some(planned) = self.scheduler.plan() {
             match &planned {
-                SchedulerOutput::Start { finished, new } if self.runner.chooses() => {
-                    let started = self.runner.start_block(finished, new);
+                SchedulerOutput::Start { finished, prompts } if self.runner.chooses() => {
+                    let started = self.runner.start_block(finished, prompts);
                     let (slots, mut samplers) = (self.scheduler.slots(), self.scheduler.samplers());
                     let chosen = self.runner.finish_block(started, slots, &mut samplers)?;
                     self.scheduler.settle_block(&chosen, &mut events);
                 }
-                SchedulerOutput::Start { finished, new } if self.speculation.is_some() => {
+                SchedulerOutput::Start { finished, prompts } if self.speculation.is_some() => {
                     let speculation = self.speculation.as_mut().expect("it was just checked");
-                    let rows = speculation.plan(finished, new);
-                    let pass = speculation.start(&mut self.runner, (finished, new), &rows);
+                    let rows = speculation.plan(finished, prompts);
+                    let pass = speculation.start(&mut self.runner, (finished, prompts), &rows);
                     let chosen =
                         speculation.finish(&mut self.runner, pass, &rows, self.scheduler.rows())?;
                     self.scheduler.settle_runs(chosen, &mut events);
@@ -259,7 +274,7 @@ fn speculation_sizes<C: FamilyConfig>(
     config: &C,
     limits: Limits,
 ) -> Option<SpeculationSizes> {
-    let (rows, queries) = (runner.invariant_rows()?, batch_invariant_queries(runner.device())?);
+    let rows = runner.invariant_rows().filter(|_| is_attention_batch_invariant(runner.device()))?;
     runner.decoding().speculative()?;
     let stacks = config.stacks();
     Some(SpeculationSizes {
@@ -268,7 +283,6 @@ fn speculation_sizes<C: FamilyConfig>(
         first: stacks.token.map_or(1, |token| token.first_positions()),
         blocks: limits.cached_blocks(config),
         rows,
-        queries,
     })
 }
 

@@ -1,107 +1,114 @@
-//! Groups prompts, and cuts them into the blocks that a prefill runs.
+//! Joins blocks of prompts to the batches that a prefill runs.
 
 use block_transformer_family::PaddingMask;
 use block_transformer_layers::{Positions, chooses, int_tensor};
 use block_transformer_text::PAD;
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::scheduler::NewPrompt;
+use crate::scheduler::PromptPiece;
 
-/// The largest number of positions of a prompt that a prefill runs together on a processor. It limits
-/// the memory of long prompts. A group of several prompts does not have more positions than this either.
+/// The largest number of positions of prompts that a prefill runs together on a processor. It limits the
+/// memory of prompts.
 pub const PREFILL_CHUNK: usize = 512;
 
 /// The same on CubeCL devices, which are slower with fewer rows.
 pub const GPU_PREFILL_CHUNK: usize = 2048;
+
+/// Positions of prompts that a step runs on a processor while sequences are running, unless an engine is given
+/// another number. Products reach most of their speed with 128 rows.
+const PREFILL_BUDGET: usize = 256;
 
 /// Returns the largest number of positions that a prefill runs together on `device`.
 pub(crate) fn prefill_chunk(device: &Device) -> usize {
     if chooses(device) { GPU_PREFILL_CHUNK } else { PREFILL_CHUNK }
 }
 
-/// New prompts with the same number of blocks.
-pub(crate) struct Group {
-    pub slots: Vec<usize>,
-    /// Blocks before each prompt in its slot.
-    before: Vec<usize>,
-    /// `[rows, blocks, block_length]`, padded on the left of the first block.
-    ids: Vec<u32>,
-    is_token: Vec<bool>,
-    blocks: usize,
-    block_length: usize,
+/// Returns how many positions of prompts a step runs on `device` while sequences are running.
+pub(crate) fn prefill_budget(device: &Device) -> usize {
+    if chooses(device) { GPU_PREFILL_CHUNK } else { PREFILL_BUDGET }
 }
 
-/// Consecutive blocks of a [`Group`].
-pub(crate) struct Chunk {
-    /// `[rows, n, block_length]`
+/// Distributes `pieces` over batches of at most `most` blocks. Only pieces that are longer than a batch are
+/// split. Pieces of equal length are neighbours.
+pub(crate) fn batches(mut pieces: Vec<PromptPiece>, most: usize) -> Vec<Vec<PromptPiece>> {
+    pieces.sort_by_key(|piece| piece.blocks.len());
+    let mut batches = Vec::new();
+    let mut batch: Vec<PromptPiece> = Vec::new();
+    let mut room = most;
+    for piece in pieces {
+        let mut start = piece.blocks.start;
+        while start < piece.blocks.end {
+            let left = piece.blocks.end - start;
+            if room == 0 || (left > room && left <= most) {
+                batches.push(std::mem::take(&mut batch));
+                room = most;
+            }
+            let end = start + left.min(room);
+            room -= end - start;
+            batch.push(PromptPiece { blocks: start..end, ..piece.clone() });
+            start = end;
+        }
+    }
+    batches.extend((!batch.is_empty()).then_some(batch));
+    batches
+}
+
+/// The inputs of a batch.
+pub(crate) struct Inputs {
+    /// `[rows, n, block_length]`, or `[1, all blocks, block_length]` for pieces of different lengths
     pub ids: Tensor<3, Int>,
     pub is_token: PaddingMask,
-    /// Slot and first block of each row.
+    /// Slot and first block of each piece.
     pub at: Positions,
 }
 
-impl Group {
-    /// Groups `prompts` by their number of blocks. A block has `per_block` positions.
-    ///
-    /// A group of several prompts has at most `most` positions, the number up to which the bits of each
-    /// prompt are the same as without the others, and at most [`prefill_chunk`] positions.
-    pub(crate) fn all(
-        prompts: &[NewPrompt],
-        block_length: usize,
-        per_block: usize,
-        most: Option<usize>,
-        device: &Device,
-    ) -> Vec<Self> {
-        let chunk = prefill_chunk(device);
-        let most = most.map_or(chunk, |most| most.min(chunk));
-        let blocks = |prompt: &&NewPrompt| prompt.ids.len().div_ceil(block_length);
-        let mut by_length: Vec<&NewPrompt> = prompts.iter().collect();
-        by_length.sort_by_key(blocks);
-        by_length
-            .chunk_by(|a, b| blocks(a) == blocks(b))
-            .flat_map(|same| {
-                let rows = most / (blocks(&same[0]) * per_block);
-                same.chunks(rows.max(1)).map(|rows| Self::new(rows, block_length))
-            })
-            .collect()
-    }
-
-    fn new(rows: &[&NewPrompt], block_length: usize) -> Self {
-        let blocks = rows.first().map_or(0, |row| row.ids.len().div_ceil(block_length));
-        let width = blocks * block_length;
+impl Inputs {
+    /// The inputs of `pieces` in blocks of `block_length` tokens.
+    pub(crate) fn new(pieces: &[PromptPiece], block_length: usize, device: &Device) -> Self {
         let (mut ids, mut is_token) = (Vec::new(), Vec::new());
-        for row in rows {
-            let padding = width - row.ids.len();
-            ids.extend(std::iter::repeat_n(PAD, padding).chain(row.ids.iter().copied()));
-            is_token.extend((0..width).map(|i| i >= padding));
+        for PromptPiece { ids: prompt, blocks, total, .. } in pieces {
+            let padding = total * block_length - prompt.len();
+            let at = blocks.start * block_length..blocks.end * block_length;
+            ids.extend(at.clone().map(|i| if i < padding { PAD } else { prompt[i - padding] }));
+            is_token.extend(at.map(|i| i >= padding));
         }
-        Self {
-            slots: rows.iter().map(|row| row.slot).collect(),
-            before: rows.iter().map(|row| row.before).collect(),
-            ids,
-            is_token,
-            blocks,
-            block_length,
-        }
+        let slots = pieces.iter().map(|piece| piece.slot).collect();
+        let starts = pieces.iter().map(|piece| piece.before + piece.blocks.start).collect();
+        let lengths: Vec<usize> = pieces.iter().map(|piece| piece.blocks.len()).collect();
+        let (rows, at) = if lengths.iter().all(|length| *length == lengths[0]) {
+            (pieces.len(), Positions::Slots { slots, starts })
+        } else {
+            (1, Positions::Ragged { slots, starts, lengths: lengths.into() })
+        };
+        let shape = [rows, ids.len() / block_length / rows, block_length];
+        let ids = int_tensor(ids, device).reshape(shape);
+        Self { ids, is_token: PaddingMask::new(is_token), at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths(batches: &[Vec<PromptPiece>]) -> Vec<Vec<(usize, usize)>> {
+        let of = |piece: &PromptPiece| (piece.slot, piece.blocks.len());
+        batches.iter().map(|batch| batch.iter().map(of).collect()).collect()
     }
 
-    /// Returns the group's blocks in order, in chunks of up to [`prefill_chunk`] positions per row.
-    pub(crate) fn chunks(&self, per_block: usize, device: &Device) -> impl Iterator<Item = Chunk> {
-        let most = (prefill_chunk(device) / per_block).max(1);
-        (0..self.blocks).step_by(most).map(move |start| {
-            let n = most.min(self.blocks - start);
-            let shape = [self.slots.len(), n, self.block_length];
-            let (width, l) = (self.blocks * self.block_length, self.block_length);
-            let rows = 0..self.slots.len();
-            let part = |row: usize| row * width + start * l..row * width + (start + n) * l;
-            let ids = rows.clone().flat_map(|row| &self.ids[part(row)]).copied();
-            let is_token = rows.flat_map(|row| &self.is_token[part(row)]).copied().collect();
-            let starts = self.before.iter().map(|before| before + start).collect();
-            Chunk {
-                ids: int_tensor(ids, device).reshape(shape),
-                is_token: PaddingMask::new(is_token),
-                at: Positions::Slots { slots: self.slots.clone().into(), starts },
-            }
-        })
+    #[test]
+    fn batches_are_full_and_split_long_prompts_only() {
+        let prompts = [3, 9, 3, 4, 1].into_iter().enumerate().map(|(slot, total)| PromptPiece {
+            slot,
+            before: 0,
+            ids: vec![1; total].into(),
+            blocks: 0..total,
+            total,
+            left: 1,
+        });
+        let batches = batches(prompts.collect(), 8);
+        let expected = [vec![(4, 1), (0, 3), (2, 3)], vec![(3, 4), (1, 4)], vec![(1, 5)]];
+        assert_eq!(lengths(&batches), expected);
+        let last: Vec<bool> = batches.iter().flatten().map(PromptPiece::is_last).collect();
+        assert_eq!(last, [true, true, true, true, false, true]);
     }
 }

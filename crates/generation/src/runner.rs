@@ -12,11 +12,11 @@ use crate::error::GenerationError;
 use crate::graphs::{BlockGraphs, GraphSizes, LastBlock, SharedDecoding};
 use crate::limits::Limits;
 use crate::on_device::{OnDevice, by_place};
-use crate::prompts::Group;
+use crate::prompts::{Inputs, batches, prefill_chunk};
 use crate::sampling::Sampler;
-use crate::scheduler::{FinishedBlock, NewPrompt, SchedulerOutput};
+use crate::scheduler::{FinishedBlock, PromptPiece, SchedulerOutput};
 
-/// Executes the steps that a scheduler plans. It groups prompts and splits long ones into chunks.
+/// Executes the steps that a scheduler plans. It joins the blocks of prompts to batches.
 /// The arithmetic and the KV caches belong to the decoding state of the model.
 pub(crate) struct Runner {
     decoding: SharedDecoding,
@@ -93,7 +93,7 @@ impl Runner {
     /// Returns the logits `[rows, vocab]` of the next token of every planned row, in slot order.
     pub(crate) fn run(&mut self, planned: &SchedulerOutput<'_>) -> Tensor<2> {
         match planned {
-            SchedulerOutput::Start { finished, new } => self.start(finished, new),
+            SchedulerOutput::Start { finished, prompts } => self.start(finished, prompts),
             SchedulerOutput::Continue { kept, ids } => {
                 self.decoding.get().decode(kept, int_tensor(ids.iter().copied(), &self.device))
             }
@@ -102,16 +102,15 @@ impl Runner {
 
     /// Starts a block of every sequence on a device that chooses its tokens itself.
     ///
-    /// A graph appends the last complete block of each sequence; of new prompts, the blocks before it
-    /// are run here. A prompt that is shorter than a block is padded, which graphs do not know.
+    /// A graph appends the last complete block of each sequence; other blocks of prompts are run here. A prompt that is shorter than a block is padded, which graphs do not know.
     pub(crate) fn start_block(
         &mut self,
         finished: &[FinishedBlock<'_>],
-        new: &[NewPrompt],
+        prompts: &[PromptPiece],
     ) -> Started {
         let length = self.sizes.block_length;
-        if self.graphs.is_none() || new.iter().any(|prompt| prompt.ids.len() < length) {
-            return Started::Logits(Box::new(self.start(finished, new)));
+        if self.graphs.is_none() || prompts.iter().any(|prompt| prompt.ids.len() < length) {
+            return Started::Logits(Box::new(self.start(finished, prompts)));
         }
         // the last block on the device is not that of the next step
         self.on_device.block_of(&[]);
@@ -124,32 +123,32 @@ impl Runner {
             })
             .collect();
         let mut earlier = Vec::new();
-        for NewPrompt { slot, before, ids, left } in new.iter().cloned() {
-            let (first, own) = ids.split_at(ids.len() - length);
-            last.push(LastBlock {
-                slot,
-                before: before + first.len().div_ceil(length),
-                ids: own.to_vec(),
-            });
-            if !first.is_empty() {
-                earlier.push(NewPrompt { slot, before, ids: first.to_vec(), left });
+        for mut piece in prompts.iter().cloned() {
+            if piece.is_last() {
+                piece.blocks.end -= 1;
+                last.push(LastBlock {
+                    slot: piece.slot,
+                    before: piece.before + piece.blocks.end,
+                    ids: piece.ids[piece.ids.len() - length..].to_vec(),
+                });
+            }
+            if !piece.blocks.is_empty() {
+                earlier.push(piece);
             }
         }
-        for group in self.groups(&earlier) {
-            self.prefill(&group);
-        }
+        self.prefill(earlier);
         last.sort_by_key(|block| block.slot);
         Started::Blocks(last)
     }
 
     /// Starts a block of every sequence and returns the logits of its first token.
-    fn start(&mut self, finished: &[FinishedBlock<'_>], new: &[NewPrompt]) -> Tensor<2> {
+    fn start(&mut self, finished: &[FinishedBlock<'_>], prompts: &[PromptPiece]) -> Tensor<2> {
         let mut slots: Vec<usize> = finished.iter().map(|block| block.slot).collect();
         let mut states = Vec::new();
         if !finished.is_empty() {
             states.push(self.append(finished));
         }
-        for (of, last) in self.prefill_all(new) {
+        for (of, last) in self.prefill(prompts.to_vec()) {
             states.push(last);
             slots.extend(of);
         }
@@ -157,36 +156,30 @@ impl Runner {
         self.decoding.get().start(in_slot_order(states, &slots))
     }
 
-    fn groups(&self, prompts: &[NewPrompt]) -> Vec<Group> {
-        let (length, per_block) = (self.sizes.block_length, self.sizes.positions_per_block);
-        Group::all(prompts, length, per_block, self.invariant_rows, &self.device)
-    }
-
     /// The largest number of rows of a product for which the bits of a row do not depend on the others.
     pub(crate) fn invariant_rows(&self) -> Option<usize> {
         self.invariant_rows
     }
 
-    /// Runs new prompts. Returns groups of their slots, with the states `[rows, k, width]` of their last
-    /// blocks.
-    pub(crate) fn prefill_all(&mut self, new: &[NewPrompt]) -> Vec<(Vec<usize>, Tensor<3>)> {
-        self.groups(new)
-            .into_iter()
-            .map(|group| {
-                let states = self.prefill(&group);
-                (group.slots, states)
-            })
-            .collect()
-    }
-
-    /// Runs prompts through the model, which adds them to the caches. Returns the states
-    /// `[rows, k, width]` of their last blocks, where `k` is the number of positions per block.
-    fn prefill(&mut self, prompts: &Group) -> Tensor<3> {
-        let chunks = prompts.chunks(self.sizes.positions_per_block, &self.device);
-        chunks
-            .map(|chunk| self.decoding.get().append(chunk.ids, &chunk.is_token, &chunk.at))
-            .last()
-            .expect("a prompt has a block")
+    /// Runs prompts through the model, which adds them to the caches. Returns the slots of prompts that end,
+    /// with the states `[rows, k, width]` of their last blocks, where `k` is the number of positions per block.
+    pub(crate) fn prefill(&mut self, prompts: Vec<PromptPiece>) -> Vec<(Vec<usize>, Tensor<3>)> {
+        let chunk = prefill_chunk(&self.device);
+        let most = self.invariant_rows.map_or(chunk, |most| most.min(chunk));
+        let mut ends = Vec::new();
+        for batch in batches(prompts, (most / self.sizes.positions_per_block).max(1)) {
+            let Inputs { ids, is_token, at } =
+                Inputs::new(&batch, self.sizes.block_length, &self.device);
+            let states = self.decoding.get().append(ids, &is_token, &at);
+            let last: Vec<usize> = (0..batch.len()).filter(|&row| batch[row].is_last()).collect();
+            let slots: Vec<usize> = last.iter().map(|&row| batch[row].slot).collect();
+            if last.len() == batch.len() {
+                ends.push((slots, states));
+            } else if !last.is_empty() {
+                ends.push((slots, states.select(0, int_tensor(last, &self.device))));
+            }
+        }
+        ends
     }
 
     /// Runs finished blocks through the model, which adds them to the caches. Returns their states

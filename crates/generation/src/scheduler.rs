@@ -1,6 +1,8 @@
 //! Assigns slots to sequences, and plans the work of the model in each step.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::event::{Event, Finish, SequenceId};
 use crate::options::Options;
@@ -10,11 +12,16 @@ use crate::sampling::Sampler;
 /// consists of [`plan`](Self::plan), the work of a runner, and [`settle`](Self::settle).
 ///
 /// All running sequences are at the same place of their blocks. A sequence joins at the start of a
-/// block, and can leave after any token.
+/// block, after its prompt, and can leave after any token. While sequences are running, a step runs a limited
+/// number of blocks of prompts.
 pub(crate) struct Scheduler {
     block_length: usize,
+    /// Blocks of prompts that a step runs while sequences are running.
+    prompt_blocks: usize,
     free: BTreeSet<usize>,
     waiting: VecDeque<Waiting>,
+    /// Sequences with a slot whose prompts have not been run to their end.
+    prefilling: VecDeque<Prefilling>,
     /// In slot order.
     running: Vec<Running>,
     /// Tokens already chosen in the block in progress.
@@ -27,9 +34,9 @@ pub(crate) struct Scheduler {
 /// The work of the model in one step.
 #[derive(Clone, Debug)]
 pub(crate) enum SchedulerOutput<'a> {
-    /// Starts a block of every sequence: of the sequences with `finished` blocks, and of the `new`
-    /// prompts.
-    Start { finished: Vec<FinishedBlock<'a>>, new: Vec<NewPrompt> },
+    /// Runs `prompts`, and starts a block of the sequences with `finished` blocks, and of those whose prompt
+    /// ends.
+    Start { finished: Vec<FinishedBlock<'a>>, prompts: Vec<PromptPiece> },
     /// Continues the block in progress with the rows `kept` of the previous step, which chose `ids`.
     Continue { kept: Vec<usize>, ids: Vec<u32> },
 }
@@ -45,16 +52,33 @@ pub(crate) struct FinishedBlock<'a> {
     pub left: usize,
 }
 
-/// A prompt that was just given a slot.
+/// Consecutive blocks of a prompt. The first block of a prompt is padded on the left.
 #[derive(Clone, Debug)]
-pub(crate) struct NewPrompt {
+pub(crate) struct PromptPiece {
     pub slot: usize,
-    /// Blocks before it in the slot.
+    /// Blocks before the prompt in the slot.
     pub before: usize,
-    /// At least one.
-    pub ids: Vec<u32>,
+    /// The tokens of the whole prompt, at least one.
+    pub ids: Arc<[u32]>,
+    /// Blocks of the prompt.
+    pub blocks: Range<usize>,
+    /// All blocks of the prompt.
+    pub total: usize,
     /// Tokens that may still be chosen.
     pub left: usize,
+}
+
+impl PromptPiece {
+    /// Whether the prompt ends here, so that its sequence starts a block.
+    pub(crate) fn is_last(&self) -> bool {
+        self.blocks.end == self.total
+    }
+}
+
+/// A sequence with a slot, and the part of its prompt that has not been run.
+struct Prefilling {
+    rest: PromptPiece,
+    sequence: Running,
 }
 
 /// A sequence without a slot.
@@ -91,11 +115,15 @@ struct Running {
 }
 
 impl Scheduler {
-    pub(crate) fn new(block_length: usize, slots: usize) -> Self {
+    /// A scheduler for `slots` slots. While sequences are running, a step runs up to `prompt_blocks` blocks of
+    /// prompts.
+    pub(crate) fn new(block_length: usize, slots: usize, prompt_blocks: usize) -> Self {
         Self {
             block_length,
+            prompt_blocks,
             free: (0..slots).collect(),
             waiting: VecDeque::new(),
+            prefilling: VecDeque::new(),
             running: Vec::new(),
             place: 0,
             ended: Vec::new(),
@@ -133,7 +161,7 @@ impl Scheduler {
 
     /// Removes a sequence and frees its slot. Returns false if the sequence has already ended.
     pub(crate) fn cancel(&mut self, id: SequenceId) -> bool {
-        let before = (self.waiting.len(), self.running.len(), self.ended.len());
+        let before = self.live();
         self.waiting.retain(|waiting| waiting.sequence.id != id);
         self.ended.retain(|event| event.id() != id);
         let free = &mut self.free;
@@ -143,16 +171,32 @@ impl Scheduler {
             }
             running.id != id
         });
-        before != (self.waiting.len(), self.running.len(), self.ended.len())
+        self.prefilling.retain(|prefilling| {
+            if prefilling.sequence.id == id {
+                free.insert(prefilling.rest.slot);
+            }
+            prefilling.sequence.id != id
+        });
+        before != self.live()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty() && self.ended.is_empty()
+        self.live() == 0
+    }
+
+    /// Sequences that have not ended, and ends that have not been reported.
+    fn live(&self) -> usize {
+        self.waiting.len() + self.running() + self.ended.len()
+    }
+
+    /// Limits the blocks of prompts that a step runs while sequences are running; at least one.
+    pub(crate) fn set_prompt_blocks(&mut self, blocks: usize) {
+        self.prompt_blocks = blocks.max(1);
     }
 
     /// Sequences with a slot.
     pub(crate) fn running(&self) -> usize {
-        self.running.len()
+        self.prefilling.len() + self.running.len()
     }
 
     /// Sequences without a slot.
@@ -174,9 +218,9 @@ impl Scheduler {
             return Some(SchedulerOutput::Continue { kept, ids });
         }
         self.place = 0;
-        let new = self.admit();
+        let prompts = self.prompts();
         let finished = self.running.iter().filter_map(Running::finished_block).collect();
-        (!self.running.is_empty()).then_some(SchedulerOutput::Start { finished, new })
+        (!self.running.is_empty()).then_some(SchedulerOutput::Start { finished, prompts })
     }
 
     /// The slots of the planned rows.
@@ -249,18 +293,36 @@ impl Scheduler {
         self.place = length;
     }
 
-    /// Gives free slots to waiting sequences, in the order in which they were submitted.
-    fn admit(&mut self) -> Vec<NewPrompt> {
-        let mut new = Vec::new();
+    /// Gives free slots to waiting sequences, in the order in which they were submitted, and returns the
+    /// next blocks of prompts. Sequences whose prompt ends are running then.
+    fn prompts(&mut self) -> Vec<PromptPiece> {
         while !self.waiting.is_empty()
             && let Some(slot) = self.free.pop_first()
             && let Some(Waiting { prompt, before, sequence }) = self.waiting.pop_front()
         {
-            new.push(NewPrompt { slot, before, ids: prompt, left: sequence.left });
-            self.running.push(Running { slot, ..sequence });
+            let (total, left) = (prompt.len().div_ceil(self.block_length), sequence.left);
+            let ids = prompt.into();
+            let rest = PromptPiece { slot, before, ids, blocks: 0..total, total, left };
+            self.prefilling.push_back(Prefilling { rest, sequence: Running { slot, ..sequence } });
+        }
+        // nothing is delayed if no sequence is running
+        let mut room = if self.running.is_empty() { usize::MAX } else { self.prompt_blocks };
+        let mut pieces = Vec::new();
+        while room > 0
+            && let Some(Prefilling { rest, .. }) = self.prefilling.front_mut()
+        {
+            let end = rest.blocks.end.min(rest.blocks.start.saturating_add(room));
+            room -= end - rest.blocks.start;
+            let piece = PromptPiece { blocks: rest.blocks.start..end, ..rest.clone() };
+            rest.blocks.start = end;
+            if piece.is_last() {
+                let ended = self.prefilling.pop_front();
+                self.running.extend(ended.map(|prefilling| prefilling.sequence));
+            }
+            pieces.push(piece);
         }
         self.running.sort_by_key(|running| running.slot);
-        new
+        pieces
     }
 }
 

@@ -18,6 +18,7 @@
 //! [`Indices`]) hold their values on the host and copy them to a device at most once, when a
 //! kernel asks for them; [`TargetScores`] can leave its values on the device.
 
+mod cached_rows;
 mod causal_mask;
 #[cfg(feature = "cube")]
 mod cube;
@@ -36,6 +37,7 @@ mod recompute;
 mod rotary;
 mod scores;
 
+pub use cached_rows::CachedRows;
 pub use causal_mask::CausalMask;
 pub use draws::{Draw, Draws};
 pub use host::max_of;
@@ -106,16 +108,17 @@ pub fn chunked_attention(
 /// Writes the keys and values of new positions to a KV cache in place, then attends over each
 /// row's slot from position 0 to the row's last new position.
 ///
-/// Row `i` occupies slot `slots[i]`, and its new positions start at `mask.start(i)`. The mask has
-/// no key mask. Only the last `keep` new positions of a row are queries. `hidden` returns the mask of
-/// these queries as a tensor, true at keys that a query may not see, or `None` if no key is hidden.
-/// Where the function returns `None`, the cache is unchanged.
+/// The new positions of row `i` start at `mask.start(i)`. The mask has no key mask. `hidden` returns the mask of
+/// the queries as a tensor, true at keys that a query may not see, or `None` if no key is hidden; it is not called
+/// for rows of different lengths. Where the function returns `None`, the cache is unchanged.
 ///
 /// # Shapes
-/// - `qkv`: `[rows, time, heads * 3 * head_dim]`
+/// - `qkv`: `[rows, time, heads * 3 * head_dim]`; for rows of different lengths `[1, all positions, ...]`
+/// - `angles`: like `qkv`
 /// - `hidden`: `[1 or rows, 1, keep, keys]`
 /// - `cache`: keys and values, `[slots, heads, capacity, head_dim]` each, or an [`integer_cache`]
-/// - output: `[rows, keep, heads * head_dim]`
+/// - output: `[rows, keep, heads * head_dim]`; `[1, all positions, ...]` for all positions of rows of different
+///   lengths
 ///
 /// # Panics
 /// When a slot does not exist, the new positions exceed the capacity, or two rows share a slot.
@@ -124,14 +127,13 @@ pub fn cached_attention(
     angles: &RotaryAngles,
     mask: &CausalMask,
     hidden: &dyn Fn() -> Option<Tensor<4, Bool>>,
-    slots: &Indices,
-    keep: usize,
+    rows: CachedRows<'_>,
     cache: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
     let [keys, values] = cache;
     let here = [&mut *keys, &mut *values];
-    flex::cached_attention(qkv, angles, mask, hidden, slots, keep, here)
-        .or_else(|| cube::cached_attention(qkv, angles, mask, hidden, slots, keep, [keys, values]))
+    flex::cached_attention(qkv, angles, mask, hidden, rows, here)
+        .or_else(|| cube::cached_attention(qkv, angles, mask, hidden, rows, [keys, values]))
 }
 
 /// Runs `forward` on `layer`, `x` and `others` so that the backward pass keeps these inputs only, and
@@ -168,10 +170,10 @@ pub fn batch_invariant_rows(device: &Device) -> Option<usize> {
     flex::batch_invariant_rows(device)
 }
 
-/// The largest number of new positions of a sequence for which the bits of each of them in
-/// [`cached_attention`] do not depend on the others; `None` where there is no such guarantee.
-pub fn batch_invariant_queries(device: &Device) -> Option<usize> {
-    flex::batch_invariant_queries(device)
+/// Whether the bits of each query of [`cached_attention`] on `device` depend neither on the other queries nor on
+/// the rows.
+pub fn is_attention_batch_invariant(device: &Device) -> bool {
+    flex::serves(device)
 }
 
 /// `x weight + bias` for a few rows, for which reading the matrix takes most of the time. The bits

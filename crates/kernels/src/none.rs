@@ -7,9 +7,9 @@
 
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
+use crate::cached_rows::CachedRows;
 use crate::causal_mask::CausalMask;
 use crate::draws::Draws;
-use crate::indices::Indices;
 use crate::optimizer::AdamWStep;
 use crate::rotary::RotaryAngles;
 use crate::scores::TargetScores;
@@ -39,18 +39,13 @@ pub(crate) fn cached_attention(
     _: &RotaryAngles,
     _: &CausalMask,
     _: &dyn Fn() -> Option<Tensor<4, Bool>>,
-    _: &Indices,
-    _: usize,
+    _: CachedRows<'_>,
     _: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
     None
 }
 
 pub(crate) fn batch_invariant_rows(_: &Device) -> Option<usize> {
-    None
-}
-
-pub(crate) fn batch_invariant_queries(_: &Device) -> Option<usize> {
     None
 }
 

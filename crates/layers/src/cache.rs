@@ -1,14 +1,13 @@
 //! Key/value caches, allocated once and written in place.
 
 use block_transformer_kernels::{
-    INTEGER_CACHE_SCALE, Indices, empty_integer_cache, int_tensor, integer_cache,
+    CachedRows, INTEGER_CACHE_SCALE, Indices, empty_integer_cache, int_tensor, integer_cache,
 };
 use burn::tensor::{DType, Device, Distribution, IndexingUpdateOp, Tensor};
 
 use crate::attention::{attend, merge_heads, score_scale, split_qkv};
-use crate::mask::AttentionMask;
+use crate::places::{Part, Places};
 use crate::positions::Positions;
-use crate::rotary::Rotary;
 
 /// The keys and values of one attention layer.
 ///
@@ -63,13 +62,13 @@ impl KvCache {
         }
     }
 
-    /// Appends the new positions at `at` to the cache. Then the last `keep` positions of each row
-    /// attend, under `mask`, to the row's positions in the cache.
+    /// Appends the new positions `places` to the cache. Then the last `keep` positions of each row, or all,
+    /// attend to the row's positions in the cache.
     ///
     /// # Shapes
-    /// - `qkv`: the fused projection `[rows, time, heads * 3 * head_dim]`
-    /// - `mask`: for all `time` new positions
-    /// - output: `[rows, keep, heads * head_dim]`
+    /// - `qkv`: the fused projection `[rows, time, heads * 3 * head_dim]`; `[1, all positions, ...]` for rows with
+    ///   lengths of their own
+    /// - output: `[rows, keep, heads * head_dim]`; like `qkv` if all positions attend
     ///
     /// # Panics
     /// When the positions exceed the capacity. The kernel of burn-flex also panics when a slot
@@ -77,31 +76,41 @@ impl KvCache {
     pub(crate) fn attend(
         &mut self,
         qkv: Tensor<3>,
-        rotary: &Rotary,
-        mask: &AttentionMask,
-        (at, slots): (&Positions, &Indices),
-        keep: usize,
+        places: &Places,
+        keep: Option<usize>,
     ) -> Tensor<3> {
         let [_, time, width] = qkv.dims();
-        let [_, heads, ..] = self.keys.dims();
-        let head_dim = width / heads / 3;
+        let Places { at, slots, rotary, mask, parts } = places;
         let device = qkv.device();
-        let hidden = || mask.last(keep).hidden(&device);
+        let kept = keep.unwrap_or(time);
+        let hidden = || mask.last(kept).hidden(&device);
         if let Some(out) = block_transformer_kernels::cached_attention(
             &qkv,
             rotary.angles(),
             mask.causal(),
             &hidden,
-            slots,
-            keep,
+            CachedRows { slots, lengths: at.lengths(), keep },
             [&mut self.keys, &mut self.values],
         ) {
             return out;
         }
+        let [_, heads, ..] = self.keys.dims();
+        if at.lengths().is_some() {
+            let mut first = 0;
+            let attend = |Part { time, places }: &Part| {
+                let (rows, all) = (places.slots.len(), places.slots.len() * time);
+                let qkv = qkv.clone().narrow(1, first, all).reshape([rows, *time, width]);
+                first += all;
+                let out = self.attend(qkv, places, keep);
+                if keep.is_none() { out.reshape([1, all, width / 3]) } else { out }
+            };
+            let parts = parts.iter().map(attend).collect();
+            return Tensor::cat(parts, usize::from(keep.is_none()));
+        }
         let [query, key, value] = split_qkv(qkv, heads, rotary);
         let (keys, values) = self.write(key, value, (at, slots));
-        let query = query.narrow(2, time - keep, keep);
-        merge_heads(attend(query, keys, values, score_scale(head_dim), None, hidden()))
+        let query = query.narrow(2, time - kept, kept);
+        merge_heads(attend(query, keys, values, score_scale(width / heads / 3), None, hidden()))
     }
 
     /// Writes the keys and values of new positions `[rows, heads, time, head_dim]`. Returns the
@@ -116,7 +125,7 @@ impl KvCache {
         (at, slots): (&Positions, &Indices),
     ) -> (Tensor<4>, Tensor<4>) {
         let ([_, _, time, _], [_, _, capacity, _]) = (keys.dims(), self.keys.dims());
-        let end = at.furthest() + time;
+        let end = at.end(time);
         assert!(end <= capacity, "{end} positions exceed a KV cache of {capacity}");
         let (computed, format) = (keys.dtype(), self.keys.dtype());
         put(&mut self.keys, keys.cast(format), at);
@@ -136,6 +145,7 @@ fn put(cache: &mut Tensor<4>, new: Tensor<4>, at: &Positions) {
             return cache.inplace(|cache| cache.slice_assign(span, new));
         }
         Positions::Slots { slots, starts } => (slots, starts),
+        Positions::Ragged { .. } => unreachable!("rows of equal length are written together"),
     };
     assert!(!slots.is_bounded() && !starts.is_bounded(), "no kernel writes at bounded positions");
     let places = slots.iter().zip(starts.iter()).flat_map(|(slot, start)| {
@@ -167,7 +177,7 @@ fn held(cache: &Tensor<4>, slots: &Indices, end: usize) -> Tensor<4> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mask::causal_by_block;
+    use crate::rotary::Rotary;
 
     /// One head of width 1, so that a cache is a table of slots by positions.
     fn row(values: &[f32], rows: usize, device: &Device) -> Tensor<4> {
@@ -221,17 +231,16 @@ mod tests {
     fn attention_over_the_cache_has_the_values_computed_by_hand() {
         // one head of width 2 without rotation, values 1 and 4 with keys that score 0 and ln 2:
         // probabilities 1/3 and 2/3
-        let rotary =
-            Rotary::new(block_transformer_kernels::RotaryTable::new(0, 1e4).angles(vec![0], 1));
+        let table = block_transformer_kernels::RotaryTable::new(0, 1e4);
+        let rotary = |_: &Positions, _| Rotary::new(table.angles(vec![0], 1));
         let ln2 = std::f32::consts::LN_2 * std::f32::consts::SQRT_2;
         #[expect(deprecated, reason = "supported for as long as burn has it")]
         for device in [Device::flex(), Device::ndarray()] {
             let mut cache = KvCache::new([2, 1, 2, 2], DType::F32, &device);
             let mut step = |start: usize, qkv: [f32; 6]| -> Vec<f32> {
                 let at = Positions::Slots { slots: vec![1].into(), starts: vec![start].into() };
-                let mask = causal_by_block(&at, 1, 1, None);
                 let qkv = Tensor::<1>::from_floats(qkv, &device).reshape([1, 1, 6]);
-                let out = cache.attend(qkv, &rotary, &mask, (&at, &at.slots(1)), 1);
+                let out = cache.attend(qkv, &Places::new(at, [1, 1], 1, &rotary), None);
                 out.into_data().iter::<f32>().collect()
             };
             let first = step(0, [9.0, 9.0, 0.0, 5.0, 1.0, 10.0]);

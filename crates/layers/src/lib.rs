@@ -44,8 +44,8 @@ pub use total::total;
 
 pub use block_transformer_kernels::{
     AdamWStep, Draw, Draws, Indices, InstructionSet, InvalidInstructionSet, TargetScore, adamw,
-    batch_invariant_queries, batch_invariant_rows, choose, chooses, has_adamw, has_graphs,
-    instruction_set, int_tensor, is_cubecl, is_packed, max_of, pack, quantize, refresh_ints,
+    batch_invariant_rows, choose, chooses, has_adamw, has_graphs, instruction_set, int_tensor,
+    is_attention_batch_invariant, is_cubecl, is_packed, max_of, pack, quantize, refresh_ints,
     square_sum,
 };
 

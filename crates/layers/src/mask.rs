@@ -87,7 +87,7 @@ pub fn causal_by_block(
     key_mask: Option<Arc<[bool]>>,
 ) -> AttentionMask {
     let key_mask = key_mask.filter(|mask| mask.contains(&false));
-    let keys = at.furthest() + queries;
+    let keys = at.end(queries);
     AttentionMask::new(CausalMask::new(at.starts(), group, key_mask), queries, keys)
 }
 

@@ -257,7 +257,7 @@ impl T5Stack {
     ) -> Tensor<3> {
         let [rows, time, _] = x.dims();
         let slots = at.slots(rows);
-        let bias = self.position_bias(at.furthest(), time, &x.device());
+        let bias = self.position_bias(at.end(0), time, &x.device());
         let hidden = causal_by_block(at, time, 1, None).hidden(&x.device());
         for (i, (block, states)) in self.block.iter().zip(states).enumerate() {
             x = match cache.as_deref_mut() {

@@ -119,7 +119,7 @@ fn run_cached(group: usize, format: DType, device: &Device) -> Vec<Vec<f32>> {
         let x = random(&mut rng, [slots.len(), time, config.hidden_size], device);
         let at = Positions::Slots { slots: slots.to_vec().into(), starts: starts.to_vec().into() };
         let places = stack.places(&at, [slots.len(), time], group);
-        let out = stack.append(x, &places, keep, &mut cache);
+        let out = stack.append(x, &places, Some(keep), &mut cache);
         assert_eq!(out.dims(), [slots.len(), keep, config.hidden_size]);
         outputs.push(list(out));
     }

@@ -1,15 +1,18 @@
 //! Decoding without caches: a bigram model reads the last token only.
 
 use block_transformer_family::{BlockDecoding, Family, PaddingMask, Work};
-use block_transformer_layers::{Positions, project};
+use block_transformer_layers::{Positions, int_tensor, project};
 use burn::tensor::{Int, Tensor};
 
 use crate::model::Bigram;
 
 impl BlockDecoding for Bigram {
-    fn append(&mut self, ids: Tensor<3, Int>, _: &PaddingMask, _: &Positions) -> Tensor<3> {
+    fn append(&mut self, ids: Tensor<3, Int>, _: &PaddingMask, at: &Positions) -> Tensor<3> {
         let [rows, n, _] = ids.dims();
-        self.states(ids.narrow(1, n - 1, 1).reshape([rows, 1]))
+        let last = at.last([rows, n]);
+        let (count, device) = (last.len(), ids.device());
+        let ids = ids.reshape([rows * n]).select(0, int_tensor(last, &device));
+        self.states(ids.reshape([count, 1]))
     }
 
     fn start(&mut self, states: Tensor<3>) -> Tensor<2> {

@@ -39,19 +39,21 @@ impl BlockDecodingState {
 }
 
 impl BlockDecodingState {
-    /// Runs blocks; returns the states of the last `keep` of each row.
+    /// Runs blocks; returns the states of the last `keep` of each row, or of all.
     fn append_keeping(
         &mut self,
         ids: Tensor<3, Int>,
         is_token: &PaddingMask,
         at: &Positions,
-        keep: usize,
+        keep: Option<usize>,
     ) -> Tensor<3> {
         let ([rows, n, _], e) = (ids.dims(), self.model.config.embeddings_per_block());
-        self.work.block.add(rows * n * e, rows * keep * e);
+        let keep = keep.map(|blocks| blocks * e);
+        let finished = keep.map_or(rows * n * e, |keep| at.rows(rows) * keep);
+        self.work.block.add(rows * n * e, finished);
         let embedded = self.model.embed(ids, is_token); // [rows, n * e, d]
         let (stack, at) = (&self.model.block_decoder, at.scaled(e));
-        stack.append(embedded, &stack.places(&at, [rows, n * e], e), keep * e, &mut self.blocks)
+        stack.append(embedded, &stack.places(&at, [rows, n * e], e), keep, &mut self.blocks)
     }
 
     /// Counts the positions of a pass that gives logits `[rows, time, v]` and returns the logits.
@@ -65,7 +67,7 @@ impl BlockDecodingState {
 
 impl BlockDecoding for BlockDecodingState {
     fn append(&mut self, ids: Tensor<3, Int>, is_token: &PaddingMask, at: &Positions) -> Tensor<3> {
-        self.append_keeping(ids, is_token, at, 1)
+        self.append_keeping(ids, is_token, at, Some(1))
     }
 
     fn start(&mut self, states: Tensor<3>) -> Tensor<2> {
@@ -103,8 +105,7 @@ impl BlockDecoding for BlockDecodingState {
 
 impl SpeculativeDecoding for BlockDecodingState {
     fn append_all(&mut self, ids: Tensor<3, Int>, at: &Positions) -> Tensor<3> {
-        let [_, n, _] = ids.dims();
-        self.append_keeping(ids, &PaddingMask::full(), at, n)
+        self.append_keeping(ids, &PaddingMask::full(), at, None)
     }
 
     fn start_guessed(&mut self, states: Tensor<3>, guessed: Option<Tensor<2, Int>>) -> Tensor<3> {

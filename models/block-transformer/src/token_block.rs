@@ -193,10 +193,9 @@ impl TokenDecoder {
         let ([rows, time, _], at) = (inputs.dims(), block.at());
         let hidden = match &self.tokens {
             TokenStack::NeoX(tokens) => {
-                let new = |at: Positions| {
-                    let rotary = self.rotary(tokens, &at.starts(), time);
-                    Places::new(at, [rows, time], 1, rotary)
-                };
+                let rotary =
+                    |at: &Positions, time| self.rotary(tokens, &at.starts(), time);
+                let new = |at: Positions| Places::new(at, [rows, time], 1, &rotary);
                 let places = match at {
                     Positions::Same(written) => {
                         // guesses have many numbers of rows
@@ -206,9 +205,9 @@ impl TokenDecoder {
                         let places = cache.places.entry((written, rows, time));
                         places.or_insert_with(|| new(at)).clone()
                     }
-                    Positions::Slots { .. } => new(at),
+                    at => new(at),
                 };
-                tokens.stack.append(inputs, &places, keep, &mut cache.layers)
+                tokens.stack.append(inputs, &places, Some(keep), &mut cache.layers)
             }
             TokenStack::T5(tokens) => {
                 let hidden =

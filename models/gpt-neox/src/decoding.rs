@@ -26,10 +26,15 @@ impl TokenDecodingState {
 }
 
 impl TokenDecodingState {
-    /// Runs tokens `[rows, n, 1]`; returns the states of the last `keep` of each row.
-    fn append_keeping(&mut self, ids: Tensor<3, Int>, at: &Positions, keep: usize) -> Tensor<3> {
+    /// Runs tokens `[rows, n, 1]`; returns the states of the last `keep` of each row, or of all.
+    fn append_keeping(
+        &mut self,
+        ids: Tensor<3, Int>,
+        at: &Positions,
+        keep: Option<usize>,
+    ) -> Tensor<3> {
         let ([rows, n, _], stack) = (ids.dims(), &self.model.stack);
-        self.work.token.add(rows * n, rows * keep);
+        self.work.token.add(rows * n, keep.map_or(rows * n, |keep| at.rows(rows) * keep));
         let embedded = embed(&self.model.embed_in, ids.reshape([rows, n]));
         stack.append(embedded, &stack.places(at, [rows, n], 1), keep, &mut self.cache)
     }
@@ -37,7 +42,7 @@ impl TokenDecodingState {
 
 impl BlockDecoding for TokenDecodingState {
     fn append(&mut self, ids: Tensor<3, Int>, _: &PaddingMask, at: &Positions) -> Tensor<3> {
-        self.append_keeping(ids, at, 1)
+        self.append_keeping(ids, at, Some(1))
     }
 
     fn start(&mut self, states: Tensor<3>) -> Tensor<2> {
@@ -71,8 +76,7 @@ impl BlockDecoding for TokenDecodingState {
 
 impl SpeculativeDecoding for TokenDecodingState {
     fn append_all(&mut self, ids: Tensor<3, Int>, at: &Positions) -> Tensor<3> {
-        let [_, n, _] = ids.dims();
-        self.append_keeping(ids, at, n)
+        self.append_keeping(ids, at, None)
     }
 
     fn start_guessed(&mut self, states: Tensor<3>, _: Option<Tensor<2, Int>>) -> Tensor<3> {

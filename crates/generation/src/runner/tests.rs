@@ -27,11 +27,22 @@ struct Decoded {
 /// Decodes sequences of these lengths together, except the last one, which starts when another one
 /// has ended. Their tokens are drawn at random and do not depend on the logits.
 fn decode(model: &LanguageModel, lengths: &[(usize, usize)], device: &Device) -> Vec<Decoded> {
+    decode_in_pieces(model, lengths, (usize::MAX, CacheFormat::F32), device)
+}
+
+/// [`decode`] with prompts in pieces of at most `prompt_blocks` blocks while others are decoded.
+fn decode_in_pieces(
+    model: &LanguageModel,
+    lengths: &[(usize, usize)],
+    (prompt_blocks, format): (usize, CacheFormat),
+    device: &Device,
+) -> Vec<Decoded> {
     let max_sequences = lengths.len().max(2) - 1;
     let longest = lengths.iter().map(|(prompt, count)| prompt + count).max();
     let limits = Limits { max_sequences, max_tokens: longest.unwrap().max(50) };
-    let mut runner = Runner::new(model, limits, CacheFormat::F32, device);
-    let mut scheduler = Scheduler::new(model.config().block_length(), max_sequences);
+    let mut runner = Runner::new(model, limits, format, device);
+    let length = model.config().block_length();
+    let mut scheduler = Scheduler::new(length, max_sequences, prompt_blocks);
     for &(length, max_tokens) in lengths {
         let (sampling, rng_stream) = (Sampling::at(1.0, 3), 100 * length + max_tokens);
         let allowed_vocab = Some(250);
@@ -117,6 +128,31 @@ fn a_batch_has_the_bits_of_its_sequences_alone() {
             decode(&prepared, &SEQUENCES, &device).iter().zip(decode(&model, &SEQUENCES, &device))
         {
             assert!(bits(&ours.logits) == bits(&theirs.logits), "{name}, prepared");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_in_pieces_has_the_bits_of_the_whole() {
+    let device = Device::flex();
+    // the last prompt is run while the others are decoded
+    let lengths = [(5, 150), (40, 3), (140, 6)];
+    for (name, config) in shapes() {
+        let model = model(&config, &device).prepared();
+        for format in [CacheFormat::F32, CacheFormat::Bf16, CacheFormat::Int8] {
+            let [whole, ours @ ..] = [usize::MAX, 1, 7].map(|prompt_blocks| {
+                decode_in_pieces(&model, &lengths, (prompt_blocks, format), &device)
+            });
+            for (pieces, ours) in [1, 7].into_iter().zip(ours) {
+                for (ours, whole) in ours.iter().zip(&whole) {
+                    let what = format!("{name}, {format}, pieces of {pieces} blocks");
+                    assert_eq!(ours.tokens, whole.tokens, "{what}");
+                    let bits = |decoded: &Decoded| -> Vec<u32> {
+                        decoded.logits.iter().flatten().map(|logit| logit.to_bits()).collect()
+                    };
+                    assert!(bits(ours) == bits(whole), "{what}");
+                }
+            }
         }
     }
 }

@@ -43,14 +43,14 @@ impl Slots {
     /// Carries out the output of a scheduler and returns the logits of its rows.
     fn run(&mut self, planned: &SchedulerOutput<'_>) -> Vec<Vec<f32>> {
         match planned {
-            SchedulerOutput::Start { finished, new } => self.start(finished, new),
+            SchedulerOutput::Start { finished, prompts } => self.start(finished, prompts),
             SchedulerOutput::Continue { kept, ids } => self.proceed(kept, ids),
         }
         let rows = self.rows.iter();
         rows.map(|(slot, block)| logits(self.tokens[*slot].iter().chain(block).copied())).collect()
     }
 
-    fn start(&mut self, finished: &[FinishedBlock<'_>], new: &[NewPrompt]) {
+    fn start(&mut self, finished: &[FinishedBlock<'_>], prompts: &[PromptPiece]) {
         let mut rows = Vec::new();
         for block in finished {
             let tokens = &mut self.tokens[block.slot];
@@ -59,10 +59,17 @@ impl Slots {
             tokens.extend(block.ids);
             rows.push((block.slot, Vec::new()));
         }
-        for prompt in new {
-            assert!(prompt.before == 0 && !prompt.ids.is_empty());
-            self.tokens[prompt.slot] = padded(&prompt.ids, self.block_length);
-            rows.push((prompt.slot, Vec::new()));
+        for PromptPiece { slot, before, ids, blocks, .. } in prompts {
+            assert!(*before == 0 && !ids.is_empty() && !blocks.is_empty());
+            let (all, tokens) = (padded(ids, self.block_length), &mut self.tokens[*slot]);
+            if blocks.start == 0 {
+                tokens.clear();
+            }
+            assert_eq!(tokens.len(), blocks.start * self.block_length, "blocks lost");
+            tokens.extend(&all[tokens.len()..blocks.end * self.block_length]);
+            if tokens.len() == all.len() {
+                rows.push((*slot, Vec::new()));
+            }
         }
         rows.sort();
         assert!(rows.windows(2).all(|rows| rows[0].0 != rows[1].0), "two rows in one slot");
@@ -148,8 +155,8 @@ struct Sequence {
 }
 
 impl Watched {
-    fn new(slots: usize, block_length: usize) -> Self {
-        let scheduler = Scheduler::new(block_length, slots);
+    fn new(slots: usize, block_length: usize, prompt_blocks: usize) -> Self {
+        let scheduler = Scheduler::new(block_length, slots, prompt_blocks);
         let slots = Slots { block_length, tokens: vec![Vec::new(); slots], rows: Vec::new() };
         Self { scheduler, slots, sequences: HashMap::new(), ids: Vec::new() }
     }
@@ -182,7 +189,12 @@ impl Watched {
 
     fn step(&mut self) {
         let mut events = self.scheduler.take_ended();
+        let (running, limit) = (self.scheduler.running.len(), self.scheduler.prompt_blocks);
         if let Some(planned) = self.scheduler.plan() {
+            if let SchedulerOutput::Start { prompts, .. } = &planned {
+                let blocks: usize = prompts.iter().map(|prompt| prompt.blocks.len()).sum();
+                assert!(running == 0 || blocks <= limit, "running sequences are delayed");
+            }
             let logits = self.slots.run(&planned);
             let samplers = self.scheduler.samplers();
             assert_eq!(logits.len(), samplers.len());
@@ -209,7 +221,7 @@ impl Watched {
                 }
             }
         }
-        // sequences with a slot never pause
+        // running sequences never pause
         for running in &self.scheduler.running {
             assert!(tokens.contains_key(&running.id), "a running sequence got no token");
         }
@@ -227,14 +239,15 @@ proptest! {
     fn no_schedule_leaks_a_slot_or_loses_a_token(
         slots in 1..5_usize,
         block_length in 1..5_usize,
+        prompt_blocks in 1..6_usize,
         schedule in vec(acts(), 1..60),
     ) {
-        let mut watched = Watched::new(slots, block_length);
+        let mut watched = Watched::new(slots, block_length, prompt_blocks);
         for act in schedule {
             watched.act(act);
         }
-        // the others end; in the worst case one after the other, each of them one block late
-        let most = (watched.ids.len() + 1) * (12 + block_length);
+        // the others end; in the worst case one after the other, with a step of each block of their prompts
+        let most = (watched.ids.len() + 1) * (12 + 10 * block_length);
         for _ in 0..most {
             watched.act(Act::Step);
         }

@@ -2,7 +2,7 @@
 
 use super::draft::{Draft, Guess};
 use super::{Sequence, Speculation};
-use crate::scheduler::{FinishedBlock, NewPrompt};
+use crate::scheduler::{FinishedBlock, PromptPiece};
 
 /// The largest number of tokens that are guessed when cost decides.
 const AUTO_TOKENS: usize = 15;
@@ -27,8 +27,6 @@ pub(crate) struct SpeculationSizes {
     pub blocks: usize,
     /// The largest number of rows of a pass whose bits do not depend on each other.
     pub rows: usize,
-    /// The largest number of positions of a sequence in a pass whose bits do not depend on each other.
-    pub queries: usize,
 }
 
 /// A row of a step.
@@ -52,17 +50,13 @@ impl Planned {
 impl SpeculationSizes {
     /// The largest number of tokens that can be guessed for a row that has room for `room` more blocks.
     fn most(&self, is_new: bool, room: usize) -> usize {
-        let within = (self.block_length - 1).min(self.queries.saturating_sub(self.first));
-        if is_new || within < self.block_length - 1 {
-            return within;
-        }
-        let blocks = room.min((self.queries / self.per_block).saturating_sub(1));
-        blocks * self.block_length + within
+        let blocks = if is_new { 0 } else { room };
+        (blocks + 1) * self.block_length - 1
     }
 
     /// The largest number of tokens that can be guessed after the token of a block before `place`.
     pub(super) fn most_again(&self, place: usize) -> usize {
-        (self.block_length - 1 - place).min(self.queries - 1)
+        self.block_length - 1 - place
     }
 
     /// Whether a pass of `rows` sequences may have so many rows of products and of logits.
@@ -90,9 +84,10 @@ impl Speculation {
     pub(crate) fn plan(
         &mut self,
         finished: &[FinishedBlock<'_>],
-        new: &[NewPrompt],
+        prompts: &[PromptPiece],
     ) -> Vec<Planned> {
-        for prompt in new {
+        let new = || prompts.iter().filter(|prompt| prompt.is_last());
+        for prompt in new() {
             let mut draft = Draft::default();
             draft.extend(prompt.ids.iter().copied());
             self.sequences.insert(prompt.slot, Sequence { draft, ..Sequence::default() });
@@ -100,7 +95,7 @@ impl Speculation {
         // all rows append as many blocks as the row with most guesses
         let room = finished.iter().map(|block| self.sizes.blocks - block.before - 1).min();
         let finished = finished.iter().map(|block| (block.slot, false, block.left));
-        let new = new.iter().map(|prompt| (prompt.slot, true, prompt.left));
+        let new = new().map(|prompt| (prompt.slot, true, prompt.left));
         let mut rows: Vec<Planned> = finished
             .chain(new)
             .map(|(slot, is_new, left)| {
@@ -243,20 +238,13 @@ mod tests {
             first: 2,
             blocks: 10,
             rows: 191,
-            queries: 16,
         };
         assert_eq!(sizes.most(true, 9), 3);
         assert_eq!(sizes.most(false, 0), 3);
         assert_eq!(sizes.most(false, 2), 11);
-        // 16 positions are eight blocks, one of which is finished
-        assert_eq!(sizes.most(false, 100), 31);
-        // a block that is longer than the bound
-        let long = SpeculationSizes { block_length: 20, ..sizes };
-        assert_eq!(long.most(false, 5), 14);
         // each token is a block
         let vanilla = SpeculationSizes { block_length: 1, per_block: 1, first: 1, ..sizes };
-        assert_eq!((long.most_again(1), long.most_again(17)), (15, 2));
+        assert_eq!((sizes.most_again(1), sizes.most_again(3)), (2, 0));
         assert_eq!((vanilla.most(true, 5), vanilla.most(false, 5)), (0, 5));
-        assert_eq!(vanilla.most(false, 100), 15);
     }
 }

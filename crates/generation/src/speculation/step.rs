@@ -14,7 +14,7 @@ use super::{Planned, Speculation};
 use crate::choose::LogitRows;
 use crate::error::GenerationError;
 use crate::runner::Runner;
-use crate::scheduler::{FinishedBlock, NewPrompt, Row};
+use crate::scheduler::{FinishedBlock, PromptPiece, Row};
 
 /// A pass that has run the inputs of several rows.
 pub(crate) struct Pass {
@@ -82,11 +82,11 @@ impl Progress<'_> {
 }
 
 impl Speculation {
-    /// Runs the finished blocks, the new prompts and the guesses of the planned `rows`.
+    /// Runs the finished blocks, the prompts and the guesses of the planned `rows`.
     pub(crate) fn start(
         &mut self,
         runner: &mut Runner,
-        (finished, new): (&[FinishedBlock<'_>], &[NewPrompt]),
+        (finished, prompts): (&[FinishedBlock<'_>], &[PromptPiece]),
         rows: &[Planned],
     ) -> Pass {
         let (length, device) = (self.sizes.block_length, runner.device().clone());
@@ -126,7 +126,7 @@ impl Speculation {
                 .extend(finished.iter().flat_map(|block| (0..most).map(move |j| (block.slot, j))));
             self.appends.record(count * positions, start.elapsed().as_secs_f64());
         }
-        for (slots, state) in runner.prefill_all(new) {
+        for (slots, state) in runner.prefill(prompts.to_vec()) {
             of_state.extend(slots.into_iter().map(|slot| (slot, 0)));
             states.push(state);
         }

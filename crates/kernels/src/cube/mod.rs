@@ -28,6 +28,7 @@ use burn::backend::{Dispatch, DispatchDevice};
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use burn_cubecl::cubecl::device::RuntimeId;
 
+use crate::cached_rows::CachedRows;
 use crate::causal_mask::CausalMask;
 use crate::draws::Draws;
 use crate::indices::Indices;
@@ -107,16 +108,17 @@ pub(crate) fn cached_attention(
     angles: &RotaryAngles,
     mask: &CausalMask,
     hidden: &dyn Fn() -> Option<Tensor<4, Bool>>,
-    slots: &Indices,
-    keep: usize,
+    CachedRows { slots, lengths, keep }: CachedRows<'_>,
     cache: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
     let device = qkv.device();
     let [rows, time, _] = qkv.dims();
+    let keep = keep.unwrap_or(time);
     let [_, heads, capacity, _] = cache[0].dims();
     let here = cache.iter().all(|cache| cache.device() == device);
     let is_f32 = qkv.dtype() == DType::F32;
-    if !is_cube(qkv) || device.is_autodiff() || !is_f32 || !here || angles.rotated() == 0 {
+    let equal = lengths.is_none() && angles.rotated() > 0;
+    if !is_cube(qkv) || device.is_autodiff() || !is_f32 || !here || !equal {
         return None;
     }
     let most_keys = (0..rows).map(|row| mask.start(row) + time).max()?;

@@ -16,7 +16,7 @@ mod targets;
 use burn::tensor::Device;
 
 pub(crate) use adamw::adamw;
-pub(crate) use attention::{batch_invariant_queries, cached_attention, self_attention};
+pub(crate) use attention::{cached_attention, self_attention};
 pub(crate) use gelu::gelu;
 pub(crate) use integers::{empty_integer_cache, integer_cache};
 pub(crate) use linear::{batch_invariant_rows, linear};

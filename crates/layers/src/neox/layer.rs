@@ -1,6 +1,5 @@
 //! One GPT-NeoX decoder layer.
 
-use block_transformer_kernels::Indices;
 use burn::module::Module;
 use burn::nn::{LayerNorm, Linear};
 use burn::tensor::Tensor;
@@ -13,19 +12,18 @@ use crate::init::Init;
 use crate::linear::apply;
 use crate::mask::AttentionMask;
 use crate::norm::layer_norm;
-use crate::positions::Positions;
+use crate::places::Places;
 use crate::rotary::Rotary;
 
 /// Standard deviation of every weight matrix at initialisation, as published.
 pub(super) const INIT_STD: f64 = 0.02;
 
-/// The cache of a layer, the places of the new positions in it, and the number of new positions
-/// that are queries.
-pub(super) struct Cached<'a> {
-    pub(super) cache: &'a mut KvCache,
-    pub(super) at: &'a Positions,
-    pub(super) slots: &'a Indices,
-    pub(super) keep: usize,
+/// The positions that a layer runs.
+pub(super) enum Run<'a> {
+    /// Whole sequences.
+    Whole { rotary: &'a Rotary, mask: &'a AttentionMask },
+    /// New positions of a cache. The last `keep` of each row are queries; `None` for all.
+    New { places: &'a Places, cache: &'a mut KvCache, keep: Option<usize> },
 }
 
 /// Self-attention with the fused projection `[head][q, k, v][head_dim]`.
@@ -40,16 +38,12 @@ impl NeoXAttention {
     fn forward(
         &self,
         x: Tensor<3>,
-        rotary: &Rotary,
-        mask: &AttentionMask,
-        cached: Option<Cached<'_>>,
+        run: Run<'_>,
     ) -> Tensor<3> {
         let qkv = apply(&self.query_key_value, x);
-        let out = match cached {
-            Some(Cached { cache, at, slots, keep }) => {
-                cache.attend(qkv, rotary, mask, (at, slots), keep)
-            }
-            None => self.attend(qkv, rotary, mask),
+        let out = match run {
+            Run::Whole { rotary, mask } => self.attend(qkv, rotary, mask),
+            Run::New { places, cache, keep } => cache.attend(qkv, places, keep),
         };
         apply(&self.dense, out)
     }
@@ -123,20 +117,15 @@ impl NeoXLayer {
         }
     }
 
-    /// Runs `[batch, time, hidden]`. With a cache, the output contains the last `keep` positions
-    /// only.
-    pub(super) fn forward(
-        &self,
-        x: Tensor<3>,
-        rotary: &Rotary,
-        mask: &AttentionMask,
-        cached: Option<Cached<'_>>,
-    ) -> Tensor<3> {
+    /// Runs `[batch, time, hidden]`. The output contains the positions that are queries.
+    pub(super) fn forward(&self, x: Tensor<3>, run: Run<'_>) -> Tensor<3> {
         let norm = |layer: &LayerNorm, x| layer_norm(layer, self.norm_epsilon, x);
         let normed = norm(&self.input_layernorm, x.clone());
-        let attended = self.attention.forward(normed, rotary, mask, cached);
-        let ([_, time, _], [_, keep, _]) = (x.dims(), attended.dims());
-        let x = if keep < time { x.narrow(1, time - keep, keep) } else { x };
+        let x = match &run {
+            Run::New { places, keep: Some(keep), .. } => places.last(x, *keep),
+            _ => x,
+        };
+        let attended = self.attention.forward(normed, run);
         if self.parallel {
             let fed = self.mlp.forward(norm(&self.post_attention_layernorm, x.clone()));
             fed + attended + x

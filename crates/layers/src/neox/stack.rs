@@ -6,7 +6,7 @@ use burn::nn::LayerNorm;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::config::NeoXConfig;
-use super::layer::{Cached, INIT_STD, NeoXLayer};
+use super::layer::{INIT_STD, NeoXLayer, Run};
 use crate::cache::{KvCache, StackCache};
 use crate::init::Init;
 use crate::mask::AttentionMask;
@@ -76,11 +76,10 @@ impl NeoXStack {
         chooses(device) && self.rotary.rotated() > 0
     }
 
-    /// The rotation for `time` positions from the start of each row of `at`.
+    /// The rotation for `time` positions from the start of each row of `at`, or for its lengths.
     pub fn rotary(&self, at: &Positions, time: usize) -> Rotary {
-        let starts = at.starts();
-        let rows = starts.len();
-        Rotary::new(self.rotary.angles(starts.runs(time), rows))
+        let rows = if at.lengths().is_some() { 1 } else { at.starts().len() };
+        Rotary::new(self.rotary.angles(at.all(time), rows))
     }
 
     /// The rotation for any positions `[rows][time]`. One row serves all rows of a batch.
@@ -96,7 +95,9 @@ impl NeoXStack {
     pub fn forward(&self, mut x: Tensor<3>, mask: &AttentionMask, rotary: &Rotary) -> Tensor<3> {
         let (mask, rotary) = (mask.clone(), rotary.clone());
         let forward =
-            move |layer: &NeoXLayer, x: Tensor<3>, _| layer.forward(x, &rotary, &mask, None);
+            move |layer: &NeoXLayer, x: Tensor<3>, _| {
+                layer.forward(x, Run::Whole { rotary: &rotary, mask: &mask })
+            };
         for layer in &self.layers {
             x = run_layer(layer, x, Vec::new(), forward.clone());
         }
@@ -106,16 +107,16 @@ impl NeoXStack {
     /// The places of `time` new positions in each of `rows` rows at `at`, which attend to each other
     /// causally by groups of `group` positions.
     pub fn places(&self, at: &Positions, [rows, time]: [usize; 2], group: usize) -> Places {
-        Places::new(at.clone(), [rows, time], group, self.rotary(at, time))
+        Places::new(at.clone(), [rows, time], group, &|at, time| self.rotary(at, time))
     }
 
     /// Runs the new positions `places` and appends them to `cache`. They attend to the cached
-    /// positions of their row, and to each other. Returns the last `keep` positions of each row; for
-    /// earlier positions the last layer computes keys and values only.
+    /// positions of their row, and to each other. Returns the last `keep` positions of each row, or all; for
+    /// other positions the last layer computes keys and values only.
     ///
     /// # Shapes
-    /// - `x`: `[rows, time, hidden]`
-    /// - output: `[rows, keep, hidden]`, after the final norm
+    /// - `x`: `[rows, time, hidden]`; `[1, all positions, hidden]` for rows with lengths of their own
+    /// - output: `[rows, keep, hidden]`, or like `x`, after the final norm
     ///
     /// # Panics
     /// When the positions exceed the capacity of the cache.
@@ -123,14 +124,13 @@ impl NeoXStack {
         &self,
         mut x: Tensor<3>,
         places: &Places,
-        keep: usize,
+        keep: Option<usize>,
         cache: &mut StackCache,
     ) -> Tensor<3> {
-        let ([_, time, _], last) = (x.dims(), self.layers.len() - 1);
-        let Places { at, slots, rotary, mask } = places;
+        let last = self.layers.len() - 1;
         for (i, (layer, cache)) in self.layers.iter().zip(cache).enumerate() {
-            let keep = if i == last { keep } else { time };
-            x = layer.forward(x, rotary, mask, Some(Cached { cache, at, slots, keep }));
+            let keep = keep.filter(|_| i == last);
+            x = layer.forward(x, Run::New { places, cache, keep });
         }
         layer_norm(&self.final_layer_norm, self.norm_epsilon, x)
     }

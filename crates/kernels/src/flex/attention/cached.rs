@@ -1,24 +1,22 @@
 //! Attention over a KV cache, to which the new positions are written in place.
 
+use std::ops::Range;
+
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Bool, DType, Device, Shape, Tensor, bf16};
+use burn::tensor::{Bool, DType, Shape, Tensor, bf16};
 use half::slice::HalfFloatSliceExt;
 
+use crate::cached_rows::CachedRows;
 use crate::causal_mask::CausalMask;
 use crate::flex::integers::{SCALE_BYTES, narrow, unwrapped, widen, wrapped};
 use crate::flex::parts::{DisjointSlices, contiguous, tensor, values};
-use crate::indices::Indices;
 use crate::rotary::RotaryAngles;
 
 use super::head::Heads;
-use super::per_head::{MAX_LOOP_QUERIES, Scratch, for_each_head, forward};
+use super::per_head::{Scratch, for_each_head};
+use super::tiles;
 use super::view::View;
-
-/// See [`crate::batch_invariant_queries`].
-pub(crate) fn batch_invariant_queries(device: &Device) -> Option<usize> {
-    crate::flex::serves(device).then_some(MAX_LOOP_QUERIES)
-}
 
 /// See [`crate::cached_attention`].
 pub(crate) fn cached_attention(
@@ -26,19 +24,20 @@ pub(crate) fn cached_attention(
     angles: &RotaryAngles,
     mask: &CausalMask,
     _: &dyn Fn() -> Option<Tensor<4, Bool>>,
-    slots: &Indices,
-    keep: usize,
+    rows: CachedRows<'_>,
     cache: [&mut Tensor<4>; 2],
 ) -> Option<Tensor<3>> {
-    let [batch, time, width] = qkv.dims();
+    let ([batch, time, width], slots) = (qkv.dims(), rows.slots);
     // first, because another backend may have bounded slots
     let qkv = contiguous(&qkv.clone().try_into_primitive::<Flex>().ok()?)?;
     let [slots_of_cache, heads, capacity, _] = cache[0].dims();
     let dim = width / heads / 3;
     let distinct = slots.iter().enumerate().all(|(i, slot)| !slots[..i].contains(slot));
     let exist = slots.iter().all(|&slot| slot < slots_of_cache);
-    let fit = (0..batch).all(|row| mask.start(row) + time <= capacity);
-    assert!(slots.len() == batch && distinct && exist && fit, "rows do not fit the KV cache");
+    let spans = spans(rows, time);
+    let fit = spans.iter().enumerate().all(|(row, at)| mask.start(row) + at.len() <= capacity);
+    let all = spans.last().map_or(0, |last| last.end) == batch * time;
+    assert!(all && distinct && exist && fit, "rows do not fit the KV cache");
     let format = cache[0].dtype();
     let serves = |cache: &Tensor<4>| !cache.is_autodiff() && cache.dtype() == format;
     if !matches!(format, DType::F32 | DType::BF16 | DType::QFloat(_))
@@ -59,45 +58,72 @@ pub(crate) fn cached_attention(
     let placeholder = Tensor::<4>::zeros([1, 1, 1, 1], &keys.device());
     *keys = placeholder.clone();
     *cached_values = placeholder;
-    let mut out = vec![0.0; batch * keep * heads * dim];
-    let query_mask = mask.after(time - keep);
+    // of each row, the queries and the first of them in the output
+    let kept = |at: &Range<usize>| rows.keep.unwrap_or(at.len());
+    let firsts: Vec<usize> = spans
+        .iter()
+        .scan(0, |end, at| Some(std::mem::replace(end, *end + kept(at))))
+        .collect();
+    let queries: usize = spans.iter().map(kept).sum();
+    let mut out = vec![0.0; queries * heads * dim];
     {
         let all_out = DisjointSlices::new(&mut out);
         let [all_keys, all_values] = [&mut stored_keys, &mut stored_values].map(CacheSlices::new);
         let shape = Heads { batch, time, heads, dim };
-        let longest = (0..batch).map(|row| mask.start(row)).max().unwrap_or(0) + time;
+        let scores = spans.iter().enumerate().map(|(row, at)| at.len() * (mask.start(row) + at.len()));
         let qkv = values(&qkv);
-        for_each_head(shape, longest, |scratch, row, head| {
+        for_each_head(spans.len(), heads, scores.max().unwrap_or(0), |scratch, row, head| {
             let Scratch { q, k, v, out, scores, d_scores: lse, .. } = scratch;
-            q.resize(time * dim, 0.0);
+            let (at, start) = (spans[row].clone(), mask.start(row));
+            let (new, keep) = (at.len(), kept(&at));
+            q.resize(new * dim, 0.0);
             out.resize(keep * dim, 0.0);
             lse.resize(keep, 0.0);
-            let start = mask.start(row);
             let first = (slots[row] * heads + head) * capacity;
-            let span = Span { first, known: start, new: time, dim };
+            let span = Span { first, known: start, new, dim };
             // SAFETY: only the task of this (row, head) uses these positions: no two rows share a slot
             let (k, v) = unsafe { (all_keys.open(span, k), all_values.open(span, v)) };
-            let new = start * dim;
-            shape.load(qkv, (row, head), angles, [q, &mut k[new..], &mut v[new..]]);
+            let known = start * dim;
+            let to = [&mut q[..], &mut k[known..], &mut v[known..]];
+            let angles = |t: usize| match rows.lengths {
+                None => angles.at(row, t),
+                Some(_) => angles.at(0, at.start + t),
+            };
+            shape.load_from(qkv, (at.clone(), head), angles, to);
             // SAFETY: as above
             unsafe {
-                all_keys.close(span, &mut k[new..]);
-                all_values.close(span, &mut v[new..]);
+                all_keys.close(span, &mut k[known..]);
+                all_values.close(span, &mut v[known..]);
             }
-            let q = &q[(time - keep) * dim..];
-            let view = View { q, k, v, mask: &query_mask, row, dim };
-            forward(view, out, lse, scores);
+            let q = &q[(new - keep) * dim..];
+            tiles::forward(View { q, k, v, mask, row, skip: new - keep, dim }, out, lse, scores);
             for (i, from) in out.chunks_exact(dim).enumerate() {
+                let to = ((firsts[row] + i) * heads + head) * dim;
                 // SAFETY: only the task of this (row, head) uses these elements
-                let to = unsafe { all_out.slice(((row * keep + i) * heads + head) * dim, dim) };
-                to.copy_from_slice(from);
+                unsafe { all_out.slice(to, dim) }.copy_from_slice(from);
             }
         });
     }
     *keys = as_cache(stored_keys);
     *cached_values = as_cache(stored_values);
-    let out = tensor(out, Shape::new([batch, keep, heads * dim]));
+    let shape = match (rows.lengths, rows.keep) {
+        (Some(_), None) => [1, queries, heads * dim],
+        _ => [spans.len(), queries / spans.len(), heads * dim],
+    };
+    let out = tensor(out, Shape::new(shape));
     Some(Tensor::from_primitive::<Flex>(out))
+}
+
+/// The positions of each row in the sequence of those of all rows, where rows without a length of their own
+/// have `time` positions.
+fn spans(rows: CachedRows<'_>, time: usize) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let span = |row: usize| {
+        let start = end;
+        end += rows.lengths.map_or(time, |lengths| lengths[row]);
+        start..end
+    };
+    (0..rows.slots.len()).map(span).collect()
 }
 
 fn as_cache(stored: FlexTensor) -> Tensor<4> {

@@ -1,6 +1,8 @@
 //! Reads the queries, keys and values of one head from the fused projection, and writes their
 //! gradients back.
 
+use std::ops::Range;
+
 use crate::flex::parts::DisjointSlices;
 use crate::rotary::RotaryAngles;
 
@@ -29,18 +31,30 @@ impl Heads {
         ((row * self.time + time) * self.heads + head) * self.dim
     }
 
-    /// Reads the rotated and scaled queries, the rotated keys, and the values, `[time, dim]` each.
+    /// Reads the rotated and scaled queries, the rotated keys, and the values of a row, `[time, dim]` each.
     pub(super) fn load(
         &self,
         qkv: &[f32],
         (row, head): (usize, usize),
         angles: &RotaryAngles,
+        to: [&mut [f32]; 3],
+    ) {
+        let first = row * self.time;
+        self.load_from(qkv, (first..first + self.time, head), |t| angles.at(row, t), to);
+    }
+
+    /// [`load`](Self::load) for the positions `at` of all rows, with the angles of each of them.
+    pub(super) fn load_from<'a>(
+        &self,
+        qkv: &[f32],
+        (at, head): (Range<usize>, usize),
+        angles: impl Fn(usize) -> (&'a [f32], &'a [f32]),
         [q, k, v]: [&mut [f32]; 3],
     ) {
         let d = self.dim;
-        for t in 0..self.time {
-            let angles = angles.at(row, t);
-            let from = &qkv[self.qkv_offset(row, t, head)..][..3 * d];
+        for (t, position) in at.enumerate() {
+            let angles = angles(t);
+            let from = &qkv[(position * self.heads + head) * 3 * d..][..3 * d];
             let to = t * d..(t + 1) * d;
             rotate(&from[..d], &mut q[to.clone()], angles, 1.0, self.scale());
             rotate(&from[d..2 * d], &mut k[to.clone()], angles, 1.0, 1.0);

@@ -9,7 +9,8 @@ mod products;
 mod self_attention;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod view;
 
-pub(crate) use cached::{batch_invariant_queries, cached_attention};
+pub(crate) use cached::cached_attention;
 pub(crate) use self_attention::self_attention;

@@ -2,11 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::head::Heads;
 use super::view::View;
-use super::{loops, products};
+use super::{products, tiles};
 
-/// The largest number of queries for which plain loops are faster than matrix products.
+/// The largest number of queries of a row for which the derivative is computed by plain loops, and attention by
+/// [tiles]; with more queries, matrix products are used.
 pub(super) const MAX_LOOP_QUERIES: usize = 16;
 
 /// Buffers of one thread.
@@ -28,21 +28,22 @@ pub(super) struct Scratch {
 /// denominator to `lse`.
 pub(super) fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut Vec<f32>) {
     if view.queries() <= MAX_LOOP_QUERIES {
-        loops::forward(view, out, lse, scores);
+        tiles::forward(view, out, lse, scores);
     } else {
         products::forward(view, out, lse, scores);
     }
 }
 
-/// Calls `f` for every (row, head) in parallel; small items are grouped into one rayon task.
+/// Calls `f` for every (row, head) in parallel. Items with few `scores` are grouped into one rayon task.
 pub(super) fn for_each_head(
-    heads: Heads,
-    keys: usize,
+    rows: usize,
+    heads: usize,
+    scores: usize,
     f: impl Fn(&mut Scratch, usize, usize) + Sync + Send,
 ) {
-    let min_len = (512 / (heads.time * keys.max(1))).max(1);
-    (0..heads.batch * heads.heads)
+    let min_len = (512 / scores.max(1)).max(1);
+    (0..rows * heads)
         .into_par_iter()
         .with_min_len(min_len)
-        .for_each_init(Scratch::default, |scratch, i| f(scratch, i / heads.heads, i % heads.heads));
+        .for_each_init(Scratch::default, |scratch, i| f(scratch, i / heads, i % heads));
 }

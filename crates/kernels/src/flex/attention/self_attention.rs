@@ -90,12 +90,12 @@ impl Call {
         let mut out = vec![0.0; batch * time * heads * dim];
         let mut lse = vec![0.0; batch * heads * time];
         let (all_out, all_lse) = (DisjointSlices::new(&mut out), DisjointSlices::new(&mut lse));
-        for_each_head(self.heads, time, |scratch, row, head| {
+        for_each_head(batch, heads, time * time, |scratch, row, head| {
             scratch.load(self, qkv, row, head);
             // SAFETY: only the task of this (row, head) uses these elements
             let lse = unsafe { all_lse.slice((row * heads + head) * time, time) };
             let Scratch { q, k, v, out, scores, .. } = scratch;
-            let view = View { q, k, v, mask: &self.mask, row, dim };
+            let view = View { q, k, v, mask: &self.mask, row, skip: 0, dim };
             forward(view, out, lse, scores);
             for (i, from) in out.chunks_exact(dim).enumerate() {
                 // SAFETY: only the task of this (row, head) uses these elements
@@ -115,14 +115,14 @@ impl Call {
         let qkv = values(&saved.qkv);
         let mut d_qkv = vec![0.0; qkv.len()];
         let all_d_qkv = DisjointSlices::new(&mut d_qkv);
-        for_each_head(self.heads, time, |scratch, row, head| {
+        for_each_head(batch, heads, time * time, |scratch, row, head| {
             scratch.load(self, qkv, row, head);
             let Scratch { q, k, v, d_q, d_k, d_v, scores, d_scores, .. } = scratch;
             for part in [&mut *d_q, &mut *d_k, &mut *d_v] {
                 part.clear();
                 part.resize(time * dim, 0.0);
             }
-            let view = View { q, k, v, mask: &self.mask, row, dim };
+            let view = View { q, k, v, mask: &self.mask, row, skip: 0, dim };
             let lse = &lse[(row * heads + head) * time..][..time];
             let first = self.heads.out_offset(row, 0, head);
             let (out, d_out) = (&out[first..], &d_out[first..]);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::head::Heads;
 use super::view::{Outputs, View};
-use super::{loops, products};
+use super::{loops, products, tiles};
 use crate::causal_mask::CausalMask;
 use crate::flex::parts::DisjointSlices;
 use crate::instruction_set::forced::for_each_set;
@@ -64,13 +64,13 @@ fn attention_is_that_of_the_formula() {
     let [q, k, v, d_out] = [7919, 104_729, 611, 389].map(|factor| values(TIME * DIM, factor));
     let seen: Arc<[bool]> = (0..TIME).map(|key| key != 2 && key != 17).collect();
     let mask = CausalMask::new(vec![0], 4, Some(seen));
-    let view = View { q: &q, k: &k, v: &v, mask: &mask, row: 0, dim: DIM };
+    let view = View { q: &q, k: &k, v: &v, mask: &mask, row: 0, skip: 0, dim: DIM };
     let expected = reference(view, &d_out);
     for_each_set(|set| {
         for by_products in [false, true] {
             let [mut out, mut d_q, mut d_k, mut d_v] = [(); 4].map(|()| vec![0.0; TIME * DIM]);
             let (mut lse, mut scores) = (vec![0.0; TIME], Vec::new());
-            let forward = if by_products { products::forward } else { loops::forward };
+            let forward = if by_products { products::forward } else { tiles::forward };
             forward(view, &mut out, &mut lse, &mut scores);
             let outputs = Outputs { lse: &lse, out: &out, d_out: &d_out, stride: DIM };
             let gradients = [&mut d_q[..], &mut d_k, &mut d_v];

@@ -17,6 +17,8 @@ pub(super) struct View<'a> {
     pub(super) v: &'a [f32],
     pub(super) mask: &'a CausalMask,
     pub(super) row: usize,
+    /// New positions of the row before the first query.
+    pub(super) skip: usize,
     pub(super) dim: usize,
 }
 
@@ -31,7 +33,7 @@ impl View<'_> {
 
     /// Returns the number of keys that query `i` sees, without regard to the key mask.
     pub(super) fn visible_keys(&self, i: usize) -> usize {
-        self.mask.visible_keys(self.row, i, self.keys())
+        self.mask.visible_keys(self.row, self.skip + i, self.keys())
     }
 
     /// Replaces the scores of padding keys by such a low score that their probability is 0 if the
