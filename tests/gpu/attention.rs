@@ -82,7 +82,8 @@ fn cached(group: usize, head_dim: usize, device: &Device) -> Vec<Vec<f32>> {
     for (slots, starts, time, keep) in steps {
         let x = random(&mut rng, [slots.len(), time, config.hidden_size], device);
         let at = Positions::Slots { slots: slots.to_vec().into(), starts: starts.to_vec().into() };
-        let out = stack.append(x, &stack.places(&at, [slots.len(), time], group), Some(keep), &mut cache);
+        let out =
+            stack.append(x, &stack.places(&at, [slots.len(), time], group), Some(keep), &mut cache);
         outputs.push(list(out));
     }
     outputs

@@ -1,6 +1,6 @@
 //! The kernels on flex against the same layers composed of burn's operations, on ndarray.
 
-use block_transformer_kernels::{CausalMask, RotaryTable};
+use block_transformer_kernels::{CachedRows, CausalMask, RotaryTable};
 use block_transformer_layers::neox::{NeoXConfig, NeoXStack};
 use block_transformer_layers::{Init, Positions, causal_by_block};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -158,6 +158,52 @@ fn narrow_caches_give_nearly_the_outputs_of_one_in_f32() {
 }
 
 #[test]
+fn rows_of_different_lengths_are_those_of_each_alone() {
+    #[expect(deprecated, reason = "supported for as long as burn has it")]
+    let devices = [(Device::flex(), 0.0), (Device::ndarray(), 1e-5)];
+    let (slots, lengths) = ([2, 0, 3, 1], [3, 3, 5, 1]);
+    for ((device, tolerance), group) in
+        devices.into_iter().flat_map(|case| [(case.clone(), 1), (case, 2)])
+    {
+        let config = NeoXConfig::new(HEADS * 16, 2, HEADS);
+        let stack = NeoXStack::new(&config, &Init::new(7, &device));
+        let caches = || stack.new_cache([4, 20], DType::F32, &device);
+        let (mut together, mut alone, mut kept) = (caches(), caches(), caches());
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        // the second step continues the first
+        for step in 0..2 {
+            let starts = lengths.map(|length| step * length * group);
+            let lengths = lengths.map(|length| length * group);
+            let x = random(&mut rng, [1, lengths.iter().sum(), config.hidden_size], &device);
+            let ragged = Positions::Ragged {
+                slots: slots.to_vec().into(),
+                starts: starts.to_vec().into(),
+                lengths: lengths.to_vec().into(),
+            };
+            let places = stack.places(&ragged, [1, x.dims()[1]], group);
+            let all = stack.append(x.clone(), &places, None, &mut together);
+            let last = stack.append(x.clone(), &places, Some(group), &mut kept);
+            assert_eq!((all.dims(), last.dims()), (x.dims(), [4, group, config.hidden_size]));
+            let (mut expected, mut expected_last, mut first) = (Vec::new(), Vec::new(), 0);
+            for ((slot, start), length) in slots.into_iter().zip(starts).zip(lengths) {
+                let at = Positions::Slots { slots: vec![slot].into(), starts: vec![start].into() };
+                let x = x.clone().narrow(1, first, length);
+                first += length;
+                let places = stack.places(&at, [1, length], group);
+                let out = list(stack.append(x, &places, None, &mut alone));
+                expected_last.extend_from_slice(&out[(length - group) * config.hidden_size..]);
+                expected.extend(out);
+            }
+            for (ours, theirs) in [(list(all), expected), (list(last), expected_last)] {
+                assert_eq!(ours.len(), theirs.len());
+                let near = |(a, b): (&f32, &f32)| (a - b).abs() <= tolerance;
+                assert!(ours.iter().zip(&theirs).all(near), "step {step}, group {group}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_cache_on_another_device_is_left_unchanged() {
     #[expect(deprecated, reason = "supported for as long as burn has it")]
     let (flex, ndarray) = (Device::flex(), Device::ndarray());
@@ -169,8 +215,7 @@ fn a_cache_on_another_device_is_left_unchanged() {
         &RotaryTable::new(0, 1e4).angles(vec![0], 1),
         &CausalMask::new(vec![0], 1, None),
         &|| None,
-        &vec![0].into(),
-        1,
+        CachedRows { slots: &vec![0].into(), lengths: None, keep: None },
         [keys, values],
     );
     assert!(out.is_none());

@@ -193,8 +193,7 @@ impl TokenDecoder {
         let ([rows, time, _], at) = (inputs.dims(), block.at());
         let hidden = match &self.tokens {
             TokenStack::NeoX(tokens) => {
-                let rotary =
-                    |at: &Positions, time| self.rotary(tokens, &at.starts(), time);
+                let rotary = |at: &Positions, time| self.rotary(tokens, &at.starts(), time);
                 let new = |at: Positions| Places::new(at, [rows, time], 1, &rotary);
                 let places = match at {
                     Positions::Same(written) => {

@@ -232,13 +232,8 @@ mod tests {
 
     #[test]
     fn guesses_stay_inside_caches_and_bounds() {
-        let sizes = SpeculationSizes {
-            block_length: 4,
-            per_block: 2,
-            first: 2,
-            blocks: 10,
-            rows: 191,
-        };
+        let sizes =
+            SpeculationSizes { block_length: 4, per_block: 2, first: 2, blocks: 10, rows: 191 };
         assert_eq!(sizes.most(true, 9), 3);
         assert_eq!(sizes.most(false, 0), 3);
         assert_eq!(sizes.most(false, 2), 11);

@@ -35,11 +35,7 @@ pub struct NeoXAttention {
 }
 
 impl NeoXAttention {
-    fn forward(
-        &self,
-        x: Tensor<3>,
-        run: Run<'_>,
-    ) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, run: Run<'_>) -> Tensor<3> {
         let qkv = apply(&self.query_key_value, x);
         let out = match run {
             Run::Whole { rotary, mask } => self.attend(qkv, rotary, mask),

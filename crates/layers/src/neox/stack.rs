@@ -94,10 +94,9 @@ impl NeoXStack {
     /// - output: `[batch, time, hidden]`, after the final norm
     pub fn forward(&self, mut x: Tensor<3>, mask: &AttentionMask, rotary: &Rotary) -> Tensor<3> {
         let (mask, rotary) = (mask.clone(), rotary.clone());
-        let forward =
-            move |layer: &NeoXLayer, x: Tensor<3>, _| {
-                layer.forward(x, Run::Whole { rotary: &rotary, mask: &mask })
-            };
+        let forward = move |layer: &NeoXLayer, x: Tensor<3>, _| {
+            layer.forward(x, Run::Whole { rotary: &rotary, mask: &mask })
+        };
         for layer in &self.layers {
             x = run_layer(layer, x, Vec::new(), forward.clone());
         }

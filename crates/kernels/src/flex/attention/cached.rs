@@ -60,17 +60,16 @@ pub(crate) fn cached_attention(
     *cached_values = placeholder;
     // of each row, the queries and the first of them in the output
     let kept = |at: &Range<usize>| rows.keep.unwrap_or(at.len());
-    let firsts: Vec<usize> = spans
-        .iter()
-        .scan(0, |end, at| Some(std::mem::replace(end, *end + kept(at))))
-        .collect();
+    let firsts: Vec<usize> =
+        spans.iter().scan(0, |end, at| Some(std::mem::replace(end, *end + kept(at)))).collect();
     let queries: usize = spans.iter().map(kept).sum();
     let mut out = vec![0.0; queries * heads * dim];
     {
         let all_out = DisjointSlices::new(&mut out);
         let [all_keys, all_values] = [&mut stored_keys, &mut stored_values].map(CacheSlices::new);
         let shape = Heads { batch, time, heads, dim };
-        let scores = spans.iter().enumerate().map(|(row, at)| at.len() * (mask.start(row) + at.len()));
+        let scores =
+            spans.iter().enumerate().map(|(row, at)| at.len() * (mask.start(row) + at.len()));
         let qkv = values(&qkv);
         for_each_head(spans.len(), heads, scores.max().unwrap_or(0), |scratch, row, head| {
             let Scratch { q, k, v, out, scores, d_scores: lse, .. } = scratch;

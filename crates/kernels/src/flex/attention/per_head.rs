@@ -1,12 +1,7 @@
 //! The work of both kinds of attention for each row and head.
 
 use rayon::prelude::*;
-
-use super::view::View;
-use super::{products, tiles};
-
-/// The largest number of queries of a row for which the derivative is computed by plain loops, and attention by
-/// [tiles]; with more queries, matrix products are used.
+/// The largest number of queries for which plain loops compute the derivative faster than matrix products.
 pub(super) const MAX_LOOP_QUERIES: usize = 16;
 
 /// Buffers of one thread.
@@ -22,16 +17,6 @@ pub(super) struct Scratch {
     pub(super) out: Vec<f32>,
     pub(super) scores: Vec<f32>,
     pub(super) d_scores: Vec<f32>,
-}
-
-/// Writes the attention output of each query to `out` (`[queries, dim]`), and the log of its softmax
-/// denominator to `lse`.
-pub(super) fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut Vec<f32>) {
-    if view.queries() <= MAX_LOOP_QUERIES {
-        tiles::forward(view, out, lse, scores);
-    } else {
-        products::forward(view, out, lse, scores);
-    }
 }
 
 /// Calls `f` for every (row, head) in parallel. Items with few `scores` are grouped into one rayon task.

@@ -1,4 +1,4 @@
-//! Attention of many queries, by matrix products. Each product takes a chunk of queries, so that the
+//! The derivative of attention with many queries, by matrix products. Each product takes a chunk of queries, so that the
 //! scores stay in the processor's cache, and only the keys that the chunk sees.
 
 use std::ops::Range;
@@ -6,31 +6,11 @@ use std::ops::Range;
 use gemm::{Parallelism, gemm};
 
 use crate::flex::simd::math::{dot, exp_and_sum};
-use crate::host::max_of;
 
 use super::view::{Outputs, View};
 
 /// Scores per chunk of queries: half a MiB of f32.
 const CHUNK_SCORES: usize = 1 << 17;
-
-/// See [`forward`](super::per_head::forward).
-pub(super) fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut Vec<f32>) {
-    let d = view.dim;
-    for at in query_chunks(&view) {
-        let (start, count) = (at.start, at.len());
-        let keys = view.visible_keys(at.end - 1);
-        scores.resize(count * keys, 0.0);
-        let q = &view.q[start * d..];
-        product([count, keys, d], scores, (keys, 1), 0.0, q, (d, 1), view.k, (1, d));
-        for (i, scores) in scores.chunks_exact_mut(keys).enumerate() {
-            let visible = view.visible_keys(start + i);
-            view.mask_padding(&mut scores[..visible]);
-            lse[start + i] = softmax(scores, visible);
-        }
-        let out = &mut out[start * d..];
-        product([count, d, keys], out, (d, 1), 0.0, scores, (keys, 1), view.v, (d, 1));
-    }
-}
 
 /// Adds the gradients of keys and values to `d_k` and `d_v`, and writes the gradient of the queries to
 /// `d_q`.
@@ -70,22 +50,6 @@ fn query_chunks(view: &View) -> impl Iterator<Item = Range<usize>> + use<> {
     let all = view.queries();
     let count = (CHUNK_SCORES / view.keys()).clamp(16, 64);
     (0..all).step_by(count).map(move |start| start..all.min(start + count))
-}
-
-vectorized! {
-    /// Replaces the first `visible` scores by their softmax and the others by 0. Returns the log of the
-    /// softmax denominator.
-    fn softmax(scores: &mut [f32], visible: usize) -> f32 {
-        let (scores, hidden) = scores.split_at_mut(visible);
-        hidden.fill(0.0);
-        let largest = max_of(scores);
-        let sum = exp_and_sum(scores, largest);
-        let factor = sum.recip();
-        for p in scores {
-            *p *= factor;
-        }
-        largest + sum.ln()
-    }
 }
 
 vectorized! {

@@ -12,9 +12,9 @@ use crate::flex::parts::{DisjointSlices, contiguous, tensor, values};
 use crate::rotary::RotaryAngles;
 
 use super::head::Heads;
-use super::per_head::{MAX_LOOP_QUERIES, Scratch, for_each_head, forward};
+use super::per_head::{MAX_LOOP_QUERIES, Scratch, for_each_head};
 use super::view::{Outputs, View};
-use super::{loops, products};
+use super::{loops, products, tiles};
 
 /// See [`crate::self_attention`].
 pub(crate) fn self_attention(
@@ -96,7 +96,7 @@ impl Call {
             let lse = unsafe { all_lse.slice((row * heads + head) * time, time) };
             let Scratch { q, k, v, out, scores, .. } = scratch;
             let view = View { q, k, v, mask: &self.mask, row, skip: 0, dim };
-            forward(view, out, lse, scores);
+            tiles::forward(view, out, lse, scores);
             for (i, from) in out.chunks_exact(dim).enumerate() {
                 // SAFETY: only the task of this (row, head) uses these elements
                 let to = unsafe { all_out.slice(self.heads.out_offset(row, i, head), dim) };

@@ -1,8 +1,7 @@
 //! Attention by tiles of queries and keys whose sums stay in registers.
 //!
-//! The bits of a query's output do not depend on the other queries of a call: a score is the sum of the
-//! lanes of one chain of multiply-adds over the dimensions, and an output is one chain over the keys in
-//! order.
+//! The bits of a query's output do not depend on the other queries of a call: a score is one chain of
+//! multiply-adds over the dimensions, and an output is one chain over the keys in order.
 
 use std::ops::Range;
 
@@ -14,6 +13,10 @@ use super::view::View;
 
 /// Queries of a tile.
 const QUERIES: usize = 4;
+/// Vectors of keys of a tile.
+const VECTORS: usize = 2;
+/// The largest number of lanes of a vector.
+const MOST_LANES: usize = 16;
 /// Scores that are in memory together: half a MiB of f32.
 const CHUNK_SCORES: usize = 1 << 17;
 
@@ -24,8 +27,13 @@ pub(super) fn forward(view: View, out: &mut [f32], lse: &mut [f32], scores: &mut
     assert!(view.v.len() >= keys * view.dim && out.len() == queries * view.dim);
     assert_eq!(lse.len(), queries);
     let most = (CHUNK_SCORES / keys).clamp(16, 64).min(queries);
-    scores.resize(most * keys, 0.0);
-    dispatch(Forward { view, out, lse, scores, most });
+    // rows of whole vectors
+    let stride = keys.next_multiple_of(MOST_LANES);
+    let vector = MOST_LANES * view.dim;
+    scores.resize(most * stride + (VECTORS + 1) * vector, 0.0);
+    let (scores, keys) = scores.split_at_mut(most * stride);
+    let (turned, last) = keys.split_at_mut(VECTORS * vector);
+    dispatch(Forward { view, out, lse, scores, stride, turned, last, most });
 }
 
 struct Forward<'a> {
@@ -34,8 +42,13 @@ struct Forward<'a> {
     out: &'a mut [f32],
     /// `[queries]`
     lse: &'a mut [f32],
-    /// `[most, keys]`
+    /// `[most, stride]`
     scores: &'a mut [f32],
+    stride: usize,
+    /// Vectors of keys, `[VECTORS, dim, lanes]`
+    turned: &'a mut [f32],
+    /// The last keys, `[lanes, dim]`
+    last: &'a mut [f32],
     /// The largest number of queries whose scores are in memory together.
     most: usize,
 }
@@ -63,45 +76,65 @@ impl Forward<'_> {
     /// The scores of the queries `at` for all keys that the last of them sees.
     #[inline(always)]
     unsafe fn score<V: Vector>(&mut self, at: &Range<usize>) {
-        // SAFETY: by the caller's promise
-        unsafe {
-            match (V::REGISTERS < 32, at.len()) {
-                (_, 1) => self.score_keys::<V, 8>(at),
-                (true, _) => self.score_keys::<V, 2>(at),
-                (false, _) => self.score_keys::<V, 4>(at),
-            }
-        }
-    }
-
-    /// [`score`](Self::score) with tiles of `K` keys.
-    #[inline(always)]
-    unsafe fn score_keys<V: Vector, const K: usize>(&mut self, at: &Range<usize>) {
         let visible = self.view.visible_keys(at.end - 1);
-        for key in (0..visible).step_by(K) {
-            if key + K <= visible {
-                // SAFETY: by the caller's promise, here and below
-                unsafe { self.score_queries::<V, K>(at, key) };
+        let mut key = 0;
+        // SAFETY: by the caller's promise, here and below
+        while key < visible {
+            if key + VECTORS * V::LANES <= visible {
+                key = unsafe { self.score_keys::<V, VECTORS>(at, key) };
             } else {
-                (key..visible).for_each(|key| unsafe { self.score_queries::<V, 1>(at, key) });
+                key = unsafe { self.score_keys::<V, 1>(at, key) };
             }
         }
     }
 
-    /// The scores of the queries `at` for `K` keys from `key` on.
+    /// The scores of the queries `at` for `K` vectors of keys from `key` on. Returns the next key.
     #[inline(always)]
-    unsafe fn score_queries<V: Vector, const K: usize>(&mut self, at: &Range<usize>, key: usize) {
-        for first in at.clone().step_by(QUERIES) {
+    unsafe fn score_keys<V: Vector, const K: usize>(
+        &mut self,
+        at: &Range<usize>,
+        key: usize,
+    ) -> usize {
+        for vector in 0..K {
             // SAFETY: by the caller's promise, here and below
+            unsafe { self.turn_keys::<V>(key + vector * V::LANES, vector) };
+        }
+        for first in at.clone().step_by(QUERIES) {
             if first + QUERIES <= at.end {
                 unsafe { self.dots::<V, QUERIES, K>(first, at.start, key) };
             } else {
                 (first..at.end).for_each(|i| unsafe { self.dots::<V, 1, K>(i, at.start, key) });
             }
         }
+        key + K * V::LANES
     }
 
-    /// The scores of `Q` queries from `query` on for `K` keys from `key` on. The first row of scores
-    /// belongs to the query `start`.
+    /// Writes a vector of keys from `key` on to `turned`, the keys of a dimension side by side.
+    #[inline(always)]
+    unsafe fn turn_keys<V: Vector>(&mut self, key: usize, vector: usize) {
+        let (d, lanes) = (self.view.dim, V::LANES);
+        let keys = &self.view.k[key * d..];
+        let mut from = &keys[..keys.len().min(lanes * d)];
+        if from.len() < lanes * d {
+            // the last keys; the other lanes are not used
+            self.last[..from.len()].copy_from_slice(from);
+            from = &self.last[..lanes * d];
+        }
+        let to = &mut self.turned[vector * d * lanes..][..d * lanes];
+        let whole = d / lanes * lanes;
+        for first in (0..whole).step_by(lanes) {
+            // SAFETY: the square is inside both slices; the instruction set is there by the caller's promise
+            unsafe {
+                V::transpose(from.as_ptr().add(first), d, to.as_mut_ptr().add(first * lanes))
+            };
+        }
+        for i in whole..d {
+            (0..lanes).for_each(|key| to[i * lanes + key] = from[key * d + i]);
+        }
+    }
+
+    /// The scores of `Q` queries from `query` on for the `K` vectors of `turned`, whose first key is `key`. The
+    /// first row of scores belongs to the query `start`.
     #[inline(always)]
     unsafe fn dots<V: Vector, const Q: usize, const K: usize>(
         &mut self,
@@ -109,38 +142,29 @@ impl Forward<'_> {
         start: usize,
         key: usize,
     ) {
-        let (d, keys) = (self.view.dim, self.view.keys());
+        let d = self.view.dim;
         let q = self.view.q[query * d..][..Q * d].as_ptr();
-        let k = self.view.k[key * d..][..K * d].as_ptr();
-        let mut rest = [[0.0; K]; Q];
-        let whole = d / V::LANES * V::LANES;
-        // SAFETY: all reads are inside the `Q` queries and `K` keys; the instruction set is there by the
-        // caller's promise
-        let sums = unsafe {
+        let k = self.turned[..K * d * V::LANES].as_ptr();
+        let to = &mut self.scores[(query - start) * self.stride + key..];
+        assert!(to.len() >= (Q - 1) * self.stride + K * V::LANES);
+        // SAFETY: all reads are inside the `Q` queries and `K` vectors, and the writes inside the rows; the
+        // instruction set is there by the caller's promise
+        unsafe {
             let mut sums = [[V::splat(0.0); K]; Q];
-            for at in (0..whole).step_by(V::LANES) {
-                let k: [V; K] = std::array::from_fn(|j| V::load(k.add(j * d + at)));
+            for at in 0..d {
+                let k: [V; K] = std::array::from_fn(|j| V::load(k.add((j * d + at) * V::LANES)));
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let q = V::load(q.add(i * d + at));
+                    let q = V::splat(*q.add(i * d + at));
                     for (sum, k) in sums.iter_mut().zip(k) {
                         *sum = q.multiply_add(k, *sum);
                     }
                 }
             }
-            for (i, rest) in rest.iter_mut().enumerate() {
-                for (j, rest) in rest.iter_mut().enumerate() {
-                    for at in whole..d {
-                        *rest += *q.add(i * d + at) * *k.add(j * d + at);
-                    }
+            for (i, sums) in sums.iter().enumerate() {
+                let to = to.as_mut_ptr().add(i * self.stride);
+                for (j, sum) in sums.iter().enumerate() {
+                    sum.store(to.add(j * V::LANES));
                 }
-            }
-            sums
-        };
-        for (i, (sums, rest)) in sums.iter().zip(rest).enumerate() {
-            let to = &mut self.scores[(query - start + i) * keys + key..][..K];
-            for ((to, sum), rest) in to.iter_mut().zip(sums).zip(rest) {
-                // SAFETY: as above
-                *to = unsafe { lane_sum(*sum) } + rest;
             }
         }
     }
@@ -148,9 +172,9 @@ impl Forward<'_> {
     /// Replaces the scores of each query by their softmax.
     #[inline(always)]
     fn softmax(&mut self, at: &Range<usize>) {
-        let keys = self.view.keys();
         for i in at.clone() {
-            let scores = &mut self.scores[(i - at.start) * keys..][..self.view.visible_keys(i)];
+            let scores =
+                &mut self.scores[(i - at.start) * self.stride..][..self.view.visible_keys(i)];
             self.view.mask_padding(scores);
             let largest = max_of(scores);
             let sum = exp_and_sum(scores, largest);
@@ -185,7 +209,7 @@ impl Forward<'_> {
         start: usize,
         mut column: usize,
     ) -> usize {
-        let (d, keys) = (self.view.dim, self.view.keys());
+        let (d, stride) = (self.view.dim, self.stride);
         // the keys that all queries see; later queries see more
         let seen = self.view.visible_keys(query);
         while column + C * V::LANES <= d {
@@ -193,12 +217,12 @@ impl Forward<'_> {
             // set is there by the caller's promise
             unsafe {
                 let mut sums = [[V::splat(0.0); C]; Q];
-                let scores = self.scores.as_ptr().add((query - start) * keys);
+                let scores = self.scores.as_ptr().add((query - start) * stride);
                 let v = self.view.v.as_ptr().add(column);
                 for key in 0..seen {
                     let v: [V; C] = std::array::from_fn(|c| V::load(v.add(key * d + c * V::LANES)));
                     for (i, sums) in sums.iter_mut().enumerate() {
-                        let p = V::splat(*scores.add(i * keys + key));
+                        let p = V::splat(*scores.add(i * stride + key));
                         for (sum, v) in sums.iter_mut().zip(v) {
                             *sum = p.multiply_add(v, *sum);
                         }
@@ -206,7 +230,7 @@ impl Forward<'_> {
                 }
                 for (i, sums) in sums.iter_mut().enumerate() {
                     for key in seen..self.view.visible_keys(query + i) {
-                        let p = V::splat(*scores.add(i * keys + key));
+                        let p = V::splat(*scores.add(i * stride + key));
                         for (c, sum) in sums.iter_mut().enumerate() {
                             *sum = p.multiply_add(V::load(v.add(key * d + c * V::LANES)), *sum);
                         }
@@ -225,32 +249,13 @@ impl Forward<'_> {
     /// The weighted sums of the values in the columns from `column` on, which are less than a vector.
     #[inline(always)]
     fn rest(&mut self, queries: Range<usize>, start: usize, column: usize) {
-        let (d, keys) = (self.view.dim, self.view.keys());
+        let d = self.view.dim;
         for i in queries {
-            let scores = &self.scores[(i - start) * keys..][..self.view.visible_keys(i)];
+            let scores = &self.scores[(i - start) * self.stride..][..self.view.visible_keys(i)];
             for column in column..d {
                 let v = self.view.v[column..].iter().step_by(d);
                 self.out[i * d + column] = scores.iter().zip(v).map(|(p, v)| p * v).sum();
             }
         }
     }
-}
-
-/// The sum of the lanes of a vector, by halves.
-///
-/// # Safety
-/// The conditions of [`Vector`] apply.
-#[inline(always)]
-unsafe fn lane_sum<V: Vector>(x: V) -> f32 {
-    let mut lanes = [0.0; 16];
-    // SAFETY: a vector has at most 16 lanes; the instruction set is there by the caller's promise
-    unsafe { x.store(lanes.as_mut_ptr()) };
-    let mut half = V::LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
 }

@@ -35,4 +35,6 @@ macro_rules! vectorized {
 pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 pub(crate) mod vector;

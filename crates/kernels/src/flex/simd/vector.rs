@@ -50,6 +50,16 @@ pub(crate) unsafe trait Vector: Copy {
     }
     /// `self * b + c`
     unsafe fn multiply_add(self, b: Self, c: Self) -> Self;
+    /// Transposes a square of `LANES` rows, `stride` elements apart, to `LANES` rows that follow each other.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                // SAFETY: by the caller's promise
+                unsafe { *to.add(column * Self::LANES + row) = *from.add(row * stride + column) };
+            }
+        }
+    }
 }
 
 /// An element type that a weight matrix may have.
@@ -190,6 +200,7 @@ mod x86 {
 
     use burn::tensor::bf16;
 
+    use super::super::transpose::{transpose_8, transpose_16};
     use super::{Vector, Vectorized};
 
     #[target_feature(enable = "avx512f,avx512vl")]
@@ -212,7 +223,8 @@ mod x86 {
     macro_rules! vector {
         (
             $name:ident, $lanes:literal, $registers:literal,
-            $splat:ident, $load:ident, $store:ident, $fma:ident, $widen:expr, $convert:expr
+            $splat:ident, $load:ident, $store:ident, $fma:ident, $widen:expr, $convert:expr,
+            $transpose:ident
         ) => {
             // SAFETY: every method uses instructions of the set only
             unsafe impl Vector for $name {
@@ -249,6 +261,11 @@ mod x86 {
                 unsafe fn multiply_add(self, b: Self, c: Self) -> Self {
                     Self(unsafe { $fma(self.0, b.0, c.0) })
                 }
+
+                #[inline(always)]
+                unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32) {
+                    unsafe { $transpose(from, stride, to) }
+                }
             }
         };
     }
@@ -264,7 +281,8 @@ mod x86 {
         |from: *const bf16| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(
             _mm256_loadu_si256(from.cast())
         ))),
-        |from: *const i8| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())))
+        |from: *const i8| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))),
+        transpose_16
     );
     vector!(
         Half,
@@ -277,6 +295,7 @@ mod x86 {
         |from: *const bf16| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(
             _mm_loadu_si128(from.cast())
         ))),
-        |from: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())))
+        |from: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))),
+        transpose_8
     );
 }
