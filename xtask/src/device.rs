@@ -67,10 +67,10 @@ pub(crate) fn open(name: DeviceName) -> Result<Device> {
 pub(crate) struct StorageFlags {
     /// Storage format of the matrices: f32, bf16 with half the memory traffic, or int8 with a quarter
     #[arg(long, value_name = "FORMAT", value_parser = matrices(), default_value = "f32")]
-    weights: MatrixFormat,
+    pub(crate) weights: MatrixFormat,
     /// Storage format of keys and values: f32, bf16 with half the memory, or int8 with about a quarter
     #[arg(long, value_name = "FORMAT", value_parser = stored(), default_value = "f32")]
-    cache: CacheFormat,
+    pub(crate) cache: CacheFormat,
 }
 
 impl StorageFlags {
@@ -96,11 +96,7 @@ impl StorageFlags {
 }
 
 /// Checks that `device` multiplies matrices in the format of `--weights`.
-pub(crate) fn check_weights(
-    weights: MatrixFormat,
-    name: DeviceName,
-    device: &Device,
-) -> Result<()> {
+fn check_weights(weights: MatrixFormat, name: DeviceName, device: &Device) -> Result<()> {
     let has_weights = match weights {
         MatrixFormat::Int8 => name == DeviceName::Flex,
         MatrixFormat::Bf16 => name.multiplies_bf16(device),
@@ -129,7 +125,7 @@ pub(crate) fn matrices() -> impl TypedValueParser<Value = MatrixFormat> {
 }
 
 /// Parses a format of `--cache`.
-fn stored() -> impl TypedValueParser<Value = CacheFormat> {
+pub(crate) fn stored() -> impl TypedValueParser<Value = CacheFormat> {
     PossibleValuesParser::new(["f32", "bf16", "int8"]).map(|name| match name.as_str() {
         "f32" => CacheFormat::F32,
         "int8" => CacheFormat::Int8,

@@ -35,6 +35,12 @@ pub enum EvalError {
         /// Ids in the model's vocabulary.
         model: usize,
     },
+    /// KV caches that cannot be used for scores.
+    #[error(
+        "scores through KV caches (--cache) need a model whose token decoder is not a T5 stack, and with int8 \
+         --device flex; leave --cache out"
+    )]
+    Cache,
     /// A continuation without tokens.
     #[error("a continuation without tokens has no log-likelihood")]
     EmptyContinuation,

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use block_transformer_evaluation::{EvalError, Request, Scored, Scorer};
 use block_transformer_generation::{Options, Sampling, generate};
 use block_transformer_testing::{VOCAB, model, prompts_of, shape, shapes};
+use block_transformer_zoo::family::CacheFormat;
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, PaddingMask, TokenBatch};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -57,6 +58,39 @@ fn greedy_generations_are_greedy_and_become_not_greedy_by_one_other_token() {
             assert!(scores.iter().any(|scored| !scored.greedy), "{name}");
         }
     }
+}
+
+#[test]
+fn scores_through_caches_are_those_of_whole_sequences() {
+    let requests: Vec<Request> = (0..20).map(|i| request(i * 7 % 19, 1 + i * 5 % 11)).collect();
+    let mut supported = 0;
+    for (name, config) in shapes() {
+        let scorer = Scorer::new(&model(&config, &Device::flex()));
+        let whole = score(&scorer, &requests);
+        let cached = |format| scorer.clone().with_cache(format);
+        let Ok(exact) = cached(CacheFormat::F32) else {
+            assert!(name.contains("cross"), "{name}");
+            continue;
+        };
+        supported += 1;
+        let most = difference(&whole, &score(&exact, &requests));
+        assert!(most < 1e-4, "{name}: {most}");
+        for (format, least, limit) in
+            [(CacheFormat::Bf16, 1e-7, 0.05), (CacheFormat::Int8, 1e-6, 0.1)]
+        {
+            let most = difference(&whole, &score(&cached(format).unwrap(), &requests));
+            assert!((least..limit).contains(&most), "{name}, {format}: {most}");
+        }
+    }
+    assert!(supported > 5);
+    // more blocks than are run together
+    let (context, continuation) = ([3, 1, 4].repeat(400), [1, 5, 9].repeat(20));
+    let long = [Request { context, continuation }];
+    let vanilla =
+        Scorer::new(&model(&shape("vanilla"), &Device::flex())).with_context(1300).unwrap();
+    let [whole, cached] =
+        [vanilla.clone(), vanilla.with_cache(CacheFormat::F32).unwrap()].map(|s| score(&s, &long));
+    assert!(difference(&whole, &cached) < 1e-4);
 }
 
 #[test]

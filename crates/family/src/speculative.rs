@@ -3,6 +3,8 @@
 use block_transformer_layers::Positions;
 use burn::tensor::{Int, Tensor};
 
+use crate::batch::PaddingMask;
+
 /// A block in progress that goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockRow {
@@ -19,13 +21,18 @@ pub struct BlockRow {
 /// first wrong guess. What a wrong guess wrote to a cache is overwritten later, because a caller appends
 /// and continues at the places of the tokens that it has chosen.
 pub trait SpeculativeDecoding {
-    /// Runs blocks like [`append`](crate::BlockDecoding::append), without padding, and returns the
-    /// states after each of them.
+    /// Runs blocks like [`append`](crate::BlockDecoding::append), and returns the states after each of them.
     ///
     /// # Shapes
     /// - `ids`: `[rows, n, block_length]`
+    /// - `is_token`: `[rows, n * block_length]`
     /// - output: `[rows, n * k, width]`
-    fn append_all(&mut self, ids: Tensor<3, Int>, at: &Positions) -> Tensor<3>;
+    fn append_all(
+        &mut self,
+        ids: Tensor<3, Int>,
+        is_token: &PaddingMask,
+        at: &Positions,
+    ) -> Tensor<3>;
 
     /// Starts a block for each row of `states` like [`start`](crate::BlockDecoding::start), and runs
     /// its first tokens, which are guessed. There may be more rows than slots.

@@ -39,7 +39,7 @@ pub use places::Places;
 pub use positions::Positions;
 pub use recompute::recompute_layers;
 pub use rotary::Rotary;
-pub use scores::score_targets;
+pub use scores::{score_logits, score_targets};
 pub use total::total;
 
 pub use block_transformer_kernels::{

@@ -41,9 +41,7 @@ fn score_chunks(
         .enumerate()
         .map(|(chunk, targets)| {
             let hidden = hidden.clone().narrow(0, chunk * rows, targets.len());
-            let logits = project(hidden, head.clone(), None); // [count, vocab]
-            block_transformer_kernels::score_targets(&logits, targets)
-                .unwrap_or_else(|| composed(logits, targets))
+            scores_of(project(hidden, head.clone(), None), targets)
         })
         .collect();
     let mut scores = Vec::with_capacity(targets.len());
@@ -51,6 +49,26 @@ fn score_chunks(
         scores.extend(chunk.read()?);
     }
     Ok(scores)
+}
+
+/// Scores one target per row of logits like [`score_targets`].
+///
+/// # Shapes
+/// - `logits`: `[rows, vocab]`
+/// - `targets`: `[rows]`, each less than `vocab`
+///
+/// # Errors
+/// When the device failed to compute the scores.
+pub fn score_logits(
+    logits: Tensor<2>,
+    targets: &[u32],
+) -> Result<Vec<TargetScore>, ExecutionError> {
+    scores_of(logits, targets).read()
+}
+
+fn scores_of(logits: Tensor<2>, targets: &[u32]) -> TargetScores {
+    block_transformer_kernels::score_targets(&logits, targets)
+        .unwrap_or_else(|| composed(logits, targets))
 }
 
 fn composed(logits: Tensor<2>, targets: &[u32]) -> TargetScores {

@@ -104,8 +104,13 @@ impl BlockDecoding for BlockDecodingState {
 }
 
 impl SpeculativeDecoding for BlockDecodingState {
-    fn append_all(&mut self, ids: Tensor<3, Int>, at: &Positions) -> Tensor<3> {
-        self.append_keeping(ids, &PaddingMask::full(), at, None)
+    fn append_all(
+        &mut self,
+        ids: Tensor<3, Int>,
+        is_token: &PaddingMask,
+        at: &Positions,
+    ) -> Tensor<3> {
+        self.append_keeping(ids, is_token, at, None)
     }
 
     fn start_guessed(&mut self, states: Tensor<3>, guessed: Option<Tensor<2, Int>>) -> Tensor<3> {

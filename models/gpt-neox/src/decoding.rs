@@ -75,7 +75,7 @@ impl BlockDecoding for TokenDecodingState {
 }
 
 impl SpeculativeDecoding for TokenDecodingState {
-    fn append_all(&mut self, ids: Tensor<3, Int>, at: &Positions) -> Tensor<3> {
+    fn append_all(&mut self, ids: Tensor<3, Int>, _: &PaddingMask, at: &Positions) -> Tensor<3> {
         self.append_keeping(ids, at, None)
     }
 

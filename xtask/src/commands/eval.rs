@@ -13,12 +13,13 @@ use block_transformer_evaluation::tasks::{
 use block_transformer_evaluation::{BATCH_TOKENS, EvalError, Scorer};
 use block_transformer_files::write;
 use block_transformer_text::Tokenizer;
-use block_transformer_zoo::family::{CacheFormat, MatrixFormat};
-use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, Precision};
+use block_transformer_zoo::family::CacheFormat;
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel};
 
 use super::inputs::{of_checkpoint, open_checkpoint};
 use super::prepare::with_remedy;
 use crate::counts::positive;
+use crate::device::StorageFlags;
 use crate::progress::progress;
 use crate::{device, paths};
 
@@ -59,9 +60,8 @@ pub(crate) struct Args {
     /// Folder to write results.json and results.md to
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Storage format of the matrices: f32, bf16, or int8
-    #[arg(long, value_name = "FORMAT", value_parser = device::matrices(), default_value = "f32")]
-    weights: MatrixFormat,
+    #[command(flatten)]
+    storage: StorageFlags,
     /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
@@ -85,8 +85,8 @@ impl Args {
             std::fs::create_dir_all(out).with_context(|| format!("--out {}", out.display()))?;
         }
         let device = device::open(self.device)?;
-        device::check_weights(self.weights, self.device, &device)?;
-        let precision = Precision::of(self.weights, CacheFormat::F32);
+        self.storage.check(self.device, &device)?;
+        let precision = self.storage.precision();
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
         let flag = || format!("--checkpoint {}", self.checkpoint.display());
@@ -96,6 +96,9 @@ impl Args {
         let model = checkpoint.load_model(&device).map_err(of_checkpoint)?;
         let model = model.with_precision(precision).prepared();
         let mut scorer = Scorer::new(&model).with_batch_tokens(self.batch_tokens)?;
+        if precision.cache() != CacheFormat::F32 {
+            scorer = scorer.with_cache(precision.cache())?;
+        }
         // a run may have trained on longer windows than its preset names
         if let Some(context) = self.context.or(checkpoint.state.trained_context) {
             scorer = scorer.with_context(context)?;

@@ -16,6 +16,7 @@ use block_transformer_zoo::family::{CacheFormat, MatrixFormat};
 
 use super::inputs::{of_checkpoint, warn_of_skipped};
 use super::prepare::with_remedy;
+use crate::device::StorageFlags;
 use crate::progress::{TokenMeter, progress};
 use crate::{device, paths};
 
@@ -64,6 +65,9 @@ pub(crate) struct Args {
     /// Storage format of the matrices: f32, bf16, or int8 [default: f32]
     #[arg(long, value_name = "FORMAT", value_parser = device::matrices())]
     weights: Option<MatrixFormat>,
+    /// Storage format of keys and values: f32, or bf16 or int8, which are read through caches [default: f32]
+    #[arg(long, value_name = "FORMAT", value_parser = device::stored())]
+    cache: Option<CacheFormat>,
     /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
@@ -81,7 +85,8 @@ impl Args {
             paths::cache_folder("--data", &self.data)?;
         }
         let device = device::open(self.device)?;
-        device::check_weights(settings.precision.matrices(), self.device, &device)?;
+        let (weights, cache) = (settings.precision.matrices(), settings.precision.cache());
+        StorageFlags { weights, cache }.check(self.device, &device)?;
         let books = match &settings.books {
             Some(path) => Book::list(path).map_err(of_books)?,
             None => self.downloaded()?,
@@ -129,7 +134,10 @@ impl Args {
             books: self.books.clone(),
             limit: self.limit,
             measures: Measures { windows, documents: !self.windows_only, batch },
-            precision: Precision::of(self.weights.unwrap_or_default(), CacheFormat::F32),
+            precision: Precision::of(
+                self.weights.unwrap_or_default(),
+                self.cache.unwrap_or_default(),
+            ),
         })
     }
 
@@ -145,6 +153,7 @@ impl Args {
             ("--stride", self.stride.is_none_or(|n| n == measures.windows.stride)),
             ("--limit", self.limit.is_none() || self.limit == begun.limit),
             ("--weights", self.weights.is_none_or(|format| format == begun.precision.matrices())),
+            ("--cache", self.cache.is_none_or(|format| format == begun.precision.cache())),
             ("--batch", self.batch.is_none_or(|n| n == measures.batch)),
             ("--windows-only", !self.windows_only || !measures.documents),
         ];

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use block_transformer_family::Family;
+use block_transformer_family::{CacheFormat, Family};
 use block_transformer_text::Tokenizer;
 use burn::tensor::Device;
 
@@ -78,7 +78,11 @@ pub fn evaluate(
         }
         let model =
             opened.checkpoint.load_model(device)?.with_precision(settings.precision).prepared();
-        let scorer = BookScorer::new(Scorer::new(&model), settings.measures)?;
+        let mut scorer = Scorer::new(&model);
+        if settings.precision.cache() != CacheFormat::F32 {
+            scorer = scorer.with_cache(settings.precision.cache())?;
+        }
+        let scorer = BookScorer::new(scorer, settings.measures)?;
         for book in &books[rows.len()..] {
             let row = session.book(&opened.info.label, book, &scorer)?;
             session.observer.book(&row);

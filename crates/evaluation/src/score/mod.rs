@@ -1,5 +1,6 @@
 //! Log-likelihoods of continuations.
 
+mod cached;
 mod request;
 mod rolling;
 mod rows;

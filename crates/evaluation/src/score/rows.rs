@@ -1,13 +1,14 @@
 //! The hidden states from which a batch of continuations is predicted.
 
 use block_transformer_family::{Continuations, Family, PaddingMask};
+use block_transformer_layers::int_tensor;
 use block_transformer_text::{EOS, PAD};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 
 use crate::score::request::Request;
 
 /// The tokens of a request that fit the context.
-pub(crate) struct Input<'a> {
+pub(super) struct Input<'a> {
     /// The last tokens of the request's context, at least one.
     pub context: Vec<u32>,
     /// All tokens of the continuation, at least one.
@@ -33,39 +34,62 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Hidden states `[continuation tokens of all inputs, width]`.
+/// Blocks of several inputs.
 ///
 /// A context is padded on the left to end at a block boundary, as in generation. Its continuation
 /// starts a block and is padded on the right.
-pub(crate) fn hidden<M: Family>(
+pub(super) struct Rows {
+    /// Contexts and the blocks of continuations that are read, `[rows, n, block_length]`.
+    pub ids: Vec<u32>,
+    /// The positions of `ids` that hold tokens.
+    pub is_token: Vec<bool>,
+    pub rows: usize,
+    /// Blocks per row.
+    pub n: usize,
+    /// For each block of a continuation, the block of `ids` before it.
+    pub before: Vec<i64>,
+    /// The blocks of continuations, `[count, block_length]`.
+    pub written: Vec<u32>,
+    /// The positions of `written` that are not padding.
+    pub scored: Vec<i64>,
+}
+
+impl Rows {
+    /// The blocks of `inputs`, of `l` tokens each.
+    pub(super) fn new(inputs: &[&Input<'_>], l: usize) -> Self {
+        let rows = inputs.len();
+        let n = inputs.iter().map(|input| input.width(l) / l).max().unwrap_or(0);
+        let mut ids = vec![PAD; rows * n * l];
+        let mut is_token = vec![false; ids.len()];
+        let (mut before, mut written, mut scored) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, Input { context, continuation }) in inputs.iter().enumerate() {
+            let blocks = context.len().div_ceil(l);
+            let start = row * n * l + blocks * l - context.len();
+            // the last block is a target only
+            let read = continuation.len().div_ceil(l) * l - l;
+            for (position, &id) in (start..).zip(context.iter().chain(&continuation[..read])) {
+                ids[position] = id;
+                is_token[position] = true;
+            }
+            for (i, tokens) in continuation.chunks(l).enumerate() {
+                before.push((row * n + blocks + i - 1) as i64);
+                scored.extend((written.len()..written.len() + tokens.len()).map(|at| at as i64));
+                written.extend_from_slice(tokens);
+                written.resize(written.len().next_multiple_of(l), PAD);
+            }
+        }
+        Self { ids, is_token, rows, n, before, written, scored }
+    }
+}
+
+/// Hidden states `[continuation tokens of all inputs, width]`.
+pub(super) fn hidden<M: Family>(
     model: &M,
     l: usize, // block length
     inputs: &[&Input<'_>],
     device: &Device,
 ) -> Tensor<2> {
-    let rows = inputs.len();
-    let n = inputs.iter().map(|input| input.width(l) / l).max().unwrap_or(0); // blocks per row
-    let mut ids = vec![PAD; rows * n * l];
-    let mut is_token = vec![false; ids.len()];
-    // `before` and `written`: for every block of a continuation, the index of the preceding block,
-    // and the tokens of the block itself; `scored`: the positions in `written` that are not padding
-    let (mut before, mut written, mut scored) = (Vec::new(), Vec::new(), Vec::new());
-    for (row, Input { context, continuation }) in inputs.iter().enumerate() {
-        let blocks = context.len().div_ceil(l);
-        let start = row * n * l + blocks * l - context.len();
-        // the last block is a target only
-        let read = continuation.len().div_ceil(l) * l - l;
-        for (position, &id) in (start..).zip(context.iter().chain(&continuation[..read])) {
-            ids[position] = id;
-            is_token[position] = true;
-        }
-        for (i, tokens) in continuation.chunks(l).enumerate() {
-            before.push((row * n + blocks + i - 1) as i64);
-            scored.extend((written.len()..written.len() + tokens.len()).map(|at| at as i64));
-            written.extend_from_slice(tokens);
-            written.resize(written.len().next_multiple_of(l), PAD);
-        }
-    }
+    let Rows { ids, is_token, rows, n, before, written, scored } = Rows::new(inputs, l);
     let count = before.len();
     let ids = ids_tensor(&ids, [rows, n, l], device);
     let written = ids_tensor(&written, [count, l], device);
@@ -75,15 +99,14 @@ pub(crate) fn hidden<M: Family>(
     let hidden = hidden.reshape([count * l, width]);
     match scored.len() == count * l {
         true => hidden,
-        false => {
-            let count = scored.len();
-            let scored = TensorData::new(scored, [count]);
-            hidden.select(0, Tensor::<1, Int>::from_data(scored, device))
-        }
+        false => hidden.select(0, int_tensor(scored, device)),
     }
 }
 
-fn ids_tensor<const D: usize>(ids: &[u32], shape: [usize; D], device: &Device) -> Tensor<D, Int> {
-    let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
-    Tensor::from_data(TensorData::new(ids, shape), device)
+pub(super) fn ids_tensor<const D: usize>(
+    ids: &[u32],
+    shape: [usize; D],
+    device: &Device,
+) -> Tensor<D, Int> {
+    int_tensor(ids.iter().copied(), device).reshape(shape)
 }

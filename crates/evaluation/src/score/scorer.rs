@@ -2,11 +2,12 @@
 
 use std::cmp::Reverse;
 
-use block_transformer_family::{Family, FamilyConfig};
-use block_transformer_layers::{TargetScore, score_targets};
+use block_transformer_family::{CacheFormat, Family, FamilyConfig};
+use block_transformer_layers::{TargetScore, is_attention_batch_invariant, score_targets};
 use burn::tensor::Device;
 
 use crate::error::EvalError;
+use crate::score::cached;
 use crate::score::request::{Request, Scored};
 use crate::score::rows::{Input, hidden};
 
@@ -22,6 +23,8 @@ pub struct Scorer<M: Family> {
     block_length: usize,
     context: usize,
     batch_tokens: usize,
+    /// Through caches in this format; `None` for whole sequences.
+    cache: Option<CacheFormat>,
 }
 
 impl<M: Family> Scorer<M> {
@@ -36,6 +39,7 @@ impl<M: Family> Scorer<M> {
             block_length: config.block_length(),
             context: config.max_position_embeddings(),
             batch_tokens: BATCH_TOKENS,
+            cache: None,
             model,
         }
     }
@@ -62,6 +66,20 @@ impl<M: Family> Scorer<M> {
             0 => Err(EvalError::Zero("batch tokens")),
             _ => Ok(Self { batch_tokens: tokens, ..self }),
         }
+    }
+
+    /// Computes scores by the path of decoding, with KV caches in `cache`, instead of whole sequences. In f32,
+    /// the scores differ by rounding only.
+    ///
+    /// # Errors
+    /// [`EvalError::Cache`] for integers on other devices than burn-flex, and for models with a T5 token
+    /// decoder.
+    pub fn with_cache(self, cache: CacheFormat) -> Result<Self, EvalError> {
+        let stores = cache != CacheFormat::Int8 || is_attention_batch_invariant(&self.device);
+        if !stores || !cached::is_supported(&self.model, &self.device) {
+            return Err(EvalError::Cache);
+        }
+        Ok(Self { cache: Some(cache), ..self })
     }
 
     /// The context in tokens.
@@ -128,11 +146,14 @@ impl<M: Family> Scorer<M> {
     }
 
     fn batch(&self, inputs: &[&Input<'_>]) -> Result<Vec<Scored>, EvalError> {
-        let hidden = hidden(&self.model, self.block_length, inputs, &self.device);
         let targets = inputs.iter().flat_map(|input| input.continuation);
         let targets: Vec<u32> = targets.copied().collect();
-        let scores = score_targets(hidden, self.model.head(), &targets);
-        let scores = scores.map_err(EvalError::Device)?;
+        let (model, l, device) = (&self.model, self.block_length, &self.device);
+        let scores = match self.cache {
+            Some(format) => cached::scores(model, l, inputs, format, device)?,
+            None => score_targets(hidden(model, l, inputs, device), model.head(), &targets)
+                .map_err(EvalError::Device)?,
+        };
         if scores.iter().any(|score| !score.log_prob.is_finite()) {
             return Err(EvalError::NotFinite);
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use block_transformer_family::{BlockDecoding, BlockRow, SpeculativeDecoding};
+use block_transformer_family::{BlockDecoding, BlockRow, PaddingMask, SpeculativeDecoding};
 use block_transformer_layers::{Indices, Positions, int_tensor};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -117,7 +117,7 @@ impl Speculation {
                 let starts = finished.iter().map(|block| block.before).collect();
                 let ids = int_tensor(ids, &device).reshape([finished.len(), most, length]);
                 let at = Positions::Slots { slots, starts };
-                verifier(&mut **runner.decoding()).append_all(ids, &at)
+                verifier(&mut **runner.decoding()).append_all(ids, &PaddingMask::full(), &at)
             };
             let [count, positions, width] = appended.dims();
             let per_block = positions / most;

@@ -128,7 +128,8 @@ fn logits_with_guesses_have_the_bits_of_those_one_by_one() {
         // all of them in one pass
         let mut guessing = decoder();
         let verifier = guessing.speculative().unwrap();
-        let states = verifier.append_all(ids(&text[..3 * length]).reshape([1, 3, length]), &at(0));
+        let three = ids(&text[..3 * length]).reshape([1, 3, length]);
+        let states = verifier.append_all(three, &PaddingMask::full(), &at(0));
         let [_, positions, width] = states.dims();
         let states = states.reshape([3, positions / 3, width]);
         let guessed = (length > 1).then(|| {
