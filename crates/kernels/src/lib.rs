@@ -188,6 +188,22 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
     flex::linear(x, weight, bias)
 }
 
+/// `x weight + bias` on an autodiff device, with its derivative. Values and gradients have the bits of those of
+/// burn's product of two matrices.
+///
+/// # Shapes
+/// - `x`: `[.., d_in]`
+/// - `weight`: `[d_in, d_out]`
+/// - `bias`: `[d_out]`
+/// - output: `[.., d_out]`
+pub fn tracked_linear<const D: usize>(
+    x: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+) -> Option<Tensor<D>> {
+    flex::tracked_linear(x, weight, bias)
+}
+
 /// The matrix `weight` `[d_in, d_out]` in panels of 16 columns, `[d_out / 16 * d_in, 16]`: row after row of
 /// a panel, panel after panel. [`linear`] multiplies by it faster. `None` where no kernel applies, or if
 /// the number of columns is not a multiple of 16.
@@ -241,7 +257,7 @@ pub fn layer_norm(
     beta: &Tensor<1>,
     epsilon: f64,
 ) -> Option<Tensor<2>> {
-    cube::layer_norm(x, gamma, beta, epsilon)
+    flex::layer_norm(x, gamma, beta, epsilon).or_else(|| cube::layer_norm(x, gamma, beta, epsilon))
 }
 
 /// Whether [`adamw`] applies to tensors on `device`.

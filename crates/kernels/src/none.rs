@@ -53,6 +53,14 @@ pub(crate) fn linear(_: &Tensor<2>, _: &Tensor<2>, _: Option<&Tensor<1>>) -> Opt
     None
 }
 
+pub(crate) fn tracked_linear<const D: usize>(
+    _: &Tensor<D>,
+    _: &Tensor<2>,
+    _: Option<&Tensor<1>>,
+) -> Option<Tensor<D>> {
+    None
+}
+
 pub(crate) fn score_targets(_: &Tensor<2>, _: &[u32]) -> Option<TargetScores> {
     None
 }

@@ -6,12 +6,17 @@ mod simd;
 mod adamw;
 mod attention;
 mod gelu;
+#[cfg(test)]
+mod gradient_tests;
 mod integers;
+mod layer_norm;
 mod linear;
+mod matmul;
 mod pack;
 mod panels;
 mod parts;
 mod targets;
+mod tracked_linear;
 
 use burn::tensor::Device;
 
@@ -19,10 +24,12 @@ pub(crate) use adamw::adamw;
 pub(crate) use attention::{cached_attention, self_attention};
 pub(crate) use gelu::gelu;
 pub(crate) use integers::{empty_integer_cache, integer_cache};
+pub(crate) use layer_norm::layer_norm;
 pub(crate) use linear::{batch_invariant_rows, linear};
 pub(crate) use pack::{pack, quantize};
 pub(crate) use simd::math::exp_differences;
 pub(crate) use targets::score_targets;
+pub(crate) use tracked_linear::tracked_linear;
 
 /// Whether `device` is burn-flex without autodiff.
 pub(crate) fn serves(device: &Device) -> bool {

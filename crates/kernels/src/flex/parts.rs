@@ -52,6 +52,11 @@ impl<'a, T: Copy> DisjointSlices<'a, T> {
         self.start
     }
 
+    /// The number of elements.
+    pub(crate) fn len(self) -> usize {
+        self.len
+    }
+
     /// Writes `values` to the elements from `first` on.
     ///
     /// # Safety
