@@ -204,6 +204,25 @@ pub fn tracked_linear<const D: usize>(
     flex::tracked_linear(x, weight, bias)
 }
 
+/// The mean cross-entropy of `softmax(hidden weight)` in nats on an autodiff device, where `weights` is the weight
+/// of each row in the mean. At most `chunk_logits` logits are in memory at a time, but those of at least one row;
+/// their gradient replaces them.
+///
+/// # Shapes
+/// - `hidden`: `[rows, width]`
+/// - `weight`: `[width, vocab]`
+/// - `targets`, `weights`: `[rows]`
+/// - output: `[1]`
+pub fn linear_cross_entropy(
+    hidden: &Tensor<2>,
+    weight: &Tensor<2>,
+    targets: &Tensor<1, Int>,
+    weights: &Tensor<1>,
+    chunk_logits: usize,
+) -> Option<Tensor<1>> {
+    flex::linear_cross_entropy(hidden, weight, targets, weights, chunk_logits)
+}
+
 /// The matrix `weight` `[d_in, d_out]` in panels of 16 columns, `[d_out / 16 * d_in, 16]`: row after row of
 /// a panel, panel after panel. [`linear`] multiplies by it faster. `None` where no kernel applies, or if
 /// the number of columns is not a multiple of 16.

@@ -45,6 +45,17 @@ pub fn linear_cross_entropy(
     // for inference only; the products below need the matrix itself
     let in_panels = vocab != weight.dims()[1];
     let (stored, computed, tracked) = (weight.dtype(), hidden.dtype(), hidden.is_autodiff());
+    if tracked
+        && let Some(loss) = block_transformer_kernels::linear_cross_entropy(
+            &hidden,
+            &weight,
+            &targets,
+            &weights,
+            CHUNK_LOGITS,
+        )
+    {
+        return loss;
+    }
     let narrow = tracked || block_transformer_kernels::multiplies(&hidden.device(), stored);
     let format = if narrow { stored } else { computed };
     let weight = if stored == computed || in_panels { weight } else { weight.cast(computed) };

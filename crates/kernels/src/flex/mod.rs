@@ -5,6 +5,7 @@ mod simd;
 
 mod adamw;
 mod attention;
+mod cross_entropy;
 mod gelu;
 #[cfg(test)]
 mod gradient_tests;
@@ -22,6 +23,7 @@ use burn::tensor::Device;
 
 pub(crate) use adamw::adamw;
 pub(crate) use attention::{cached_attention, self_attention};
+pub(crate) use cross_entropy::linear_cross_entropy;
 pub(crate) use gelu::gelu;
 pub(crate) use integers::{empty_integer_cache, integer_cache};
 pub(crate) use layer_norm::layer_norm;
