@@ -204,6 +204,11 @@ pub fn tracked_linear<const D: usize>(
     flex::tracked_linear(x, weight, bias)
 }
 
+/// The sum of three tensors of one shape on an autodiff device, in this order, with its derivative.
+pub fn tracked_sum<const D: usize>(terms: [&Tensor<D>; 3]) -> Option<Tensor<D>> {
+    flex::tracked_sum(terms)
+}
+
 /// The mean cross-entropy of `softmax(hidden weight)` in nats on an autodiff device, where `weights` is the weight
 /// of each row in the mean. At most `chunk_logits` logits are in memory at a time, but those of at least one row;
 /// their gradient replaces them.

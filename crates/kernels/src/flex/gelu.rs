@@ -6,9 +6,8 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::Tensor;
-use rayon::prelude::*;
 
-use super::parts::{contiguous, tensor, values};
+use super::parts::{contiguous, in_parts, tensor, values};
 use super::simd::math::{erf, exp};
 
 /// Elements per task.
@@ -44,21 +43,18 @@ impl Backward<Flex, 1> for Gelu {
 
 fn forward(x: &FlexTensor) -> FlexTensor {
     let x_values = values(x);
-    let mut out = vec![0.0; x_values.len()];
-    out.par_chunks_mut(TASK)
-        .zip(x_values.par_chunks(TASK))
-        .for_each(|(out, x)| gelu_values(out, x));
+    let out = in_parts(x_values.len(), TASK, |i, out| {
+        gelu_values(out, &x_values[i * TASK..]);
+    });
     tensor(out, x.layout().shape().clone())
 }
 
 fn backward(x: &FlexTensor, d_out: &FlexTensor) -> FlexTensor {
     let d_out = d_out.to_contiguous();
     let (x_values, d_out) = (values(x), values(&d_out));
-    let mut d_x = vec![0.0; x_values.len()];
-    d_x.par_chunks_mut(TASK)
-        .zip(x_values.par_chunks(TASK))
-        .zip(d_out.par_chunks(TASK))
-        .for_each(|((d_x, x), d_out)| gelu_gradient(d_x, x, d_out));
+    let d_x = in_parts(x_values.len(), TASK, |i, d_x| {
+        gelu_gradient(d_x, &x_values[i * TASK..], &d_out[i * TASK..]);
+    });
     tensor(d_x, x.layout().shape().clone())
 }
 

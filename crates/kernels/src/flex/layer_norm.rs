@@ -6,10 +6,9 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Shape, Tensor};
-use rayon::prelude::*;
 
 use super::matmul::add_values;
-use super::parts::{contiguous, tensor, values};
+use super::parts::{DisjointSlices, contiguous, in_parts, tensor, values};
 
 type Tracked = Autodiff<Flex, NoCheckpointing>;
 
@@ -84,29 +83,28 @@ impl Backward<Flex, 3> for LayerNorm {
 /// The output and the statistics of all rows.
 fn forward(x: &[f32], gamma: &[f32], beta: &[f32], epsilon: f32) -> (Vec<f32>, Vec<Statistics>) {
     let width = gamma.len();
-    let mut out = vec![0.0; x.len()];
     let mut statistics = vec![Statistics::default(); x.len() / width];
-    out.par_chunks_mut(TASK_ROWS * width)
-        .zip(x.par_chunks(TASK_ROWS * width))
-        .zip(statistics.par_chunks_mut(TASK_ROWS))
-        .for_each(|((out, x), statistics)| normalize(out, x, gamma, beta, epsilon, statistics));
+    let all = DisjointSlices::new(&mut statistics);
+    let out = in_parts(x.len(), TASK_ROWS * width, |i, out| {
+        // SAFETY: only this task uses the statistics of its rows
+        let statistics = unsafe { all.slice(i * TASK_ROWS, out.len() / width) };
+        normalize(out, &x[i * TASK_ROWS * width..], gamma, beta, epsilon, statistics);
+    });
     (out, statistics)
 }
 
 /// The gradients of `x`, `gamma` and `beta`.
 fn backward(d_out: &[f32], x: &[f32], gamma: &[f32], statistics: &[Statistics]) -> [Vec<f32>; 3] {
     let width = gamma.len();
-    let mut d_x = vec![0.0; x.len()];
     let tasks = statistics.len().div_ceil(TASK_ROWS);
     let mut of_tasks = vec![0.0; tasks * 2 * width];
-    d_x.par_chunks_mut(TASK_ROWS * width)
-        .zip(d_out.par_chunks(TASK_ROWS * width))
-        .zip(x.par_chunks(TASK_ROWS * width))
-        .zip(statistics.par_chunks(TASK_ROWS))
-        .zip(of_tasks.par_chunks_mut(2 * width))
-        .for_each(|((((d_x, d_out), x), statistics), parameters)| {
-            gradients(d_x, d_out, x, gamma, statistics, parameters);
-        });
+    let all = DisjointSlices::new(&mut of_tasks);
+    let d_x = in_parts(x.len(), TASK_ROWS * width, |i, d_x| {
+        let (row, first) = (i * TASK_ROWS, i * TASK_ROWS * width);
+        // SAFETY: only this task uses its gradients of the parameters
+        let parameters = unsafe { all.slice(i * 2 * width, 2 * width) };
+        gradients(d_x, &d_out[first..], &x[first..], gamma, &statistics[row..], parameters);
+    });
     let mut parameters = vec![0.0; 2 * width];
     for of_task in of_tasks.chunks_exact(2 * width) {
         add_values(&mut parameters, of_task);

@@ -16,6 +16,7 @@ mod matmul;
 mod pack;
 mod panels;
 mod parts;
+mod sum;
 mod targets;
 mod tracked_linear;
 
@@ -30,6 +31,7 @@ pub(crate) use layer_norm::layer_norm;
 pub(crate) use linear::{batch_invariant_rows, linear};
 pub(crate) use pack::{pack, quantize};
 pub(crate) use simd::math::exp_differences;
+pub(crate) use sum::tracked_sum;
 pub(crate) use targets::score_targets;
 pub(crate) use tracked_linear::tracked_linear;
 

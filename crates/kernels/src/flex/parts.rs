@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::{Bytes, DType, Shape};
+use rayon::prelude::*;
 
 /// The tensor in row-major order; `None` unless its elements are f32.
 pub(crate) fn contiguous(tensor: &FlexTensor) -> Option<FlexTensor> {
@@ -19,6 +20,31 @@ pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
 /// A tensor that owns `values`.
 pub(crate) fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+}
+
+/// A vector of `len` elements. Tasks write its parts of `size` elements: `write` gets the index of a part and its
+/// elements, which are zero. The threads fill the memory, because one thread alone would take longer than many
+/// computations on it.
+pub(crate) fn in_parts(
+    len: usize,
+    size: usize,
+    write: impl Fn(usize, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let mut all: Vec<f32> = Vec::with_capacity(len);
+    let to = DisjointSlices::spare(&mut all);
+    (0..len.div_ceil(size)).into_par_iter().for_each(|i| {
+        let first = i * size;
+        let count = size.min(len - first);
+        // SAFETY: only this task uses these elements, which exist after they are zero
+        let part = unsafe {
+            to.start().add(first).write_bytes(0, count);
+            to.slice(first, count)
+        };
+        write(i, part);
+    });
+    // SAFETY: the tasks have written all elements
+    unsafe { all.set_len(len) };
+    all
 }
 
 /// A buffer in which each of several tasks writes its own part.
@@ -40,8 +66,8 @@ impl<'a, T: Copy> DisjointSlices<'a, T> {
         Self { start: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
     }
 
-    /// The spare capacity of `buffer`. It is not initialized, so it may only be used with
-    /// [`write`](Self::write).
+    /// The spare capacity of `buffer`. It is not initialized, so elements may only be used with
+    /// [`write`](Self::write) until they are written.
     pub(crate) fn spare(buffer: &'a mut Vec<T>) -> Self {
         let spare = buffer.spare_capacity_mut();
         Self { start: spare.as_mut_ptr().cast(), len: spare.len(), buffer: PhantomData }

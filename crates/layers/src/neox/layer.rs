@@ -124,6 +124,11 @@ impl NeoXLayer {
         let attended = self.attention.forward(normed, run);
         if self.parallel {
             let fed = self.mlp.forward(norm(&self.post_attention_layernorm, x.clone()));
+            if x.is_autodiff()
+                && let Some(sum) = block_transformer_kernels::tracked_sum([&fed, &attended, &x])
+            {
+                return sum;
+            }
             fed + attended + x
         } else {
             let x = attended + x;
