@@ -133,8 +133,7 @@ impl TokenDecoder {
                 let [_, time, _] = inputs.dims();
                 let mask = causal_by_block(&start, time, 1, None);
                 let rotary = self.rotary(tokens, &[0], time);
-                let hidden = tokens.stack.forward(inputs, &mask, &rotary);
-                hidden.narrow(1, self.shape.first_positions() - 1, l)
+                tokens.stack.forward_last(inputs, &mask, &rotary, Some(l))
             }
             TokenStack::T5(tokens) => {
                 let inputs = embed(&tokens.shared, shifted());

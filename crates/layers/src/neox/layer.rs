@@ -18,12 +18,21 @@ use crate::rotary::Rotary;
 /// Standard deviation of every weight matrix at initialisation, as published.
 pub(super) const INIT_STD: f64 = 0.02;
 
-/// The positions that a layer runs.
+/// The positions that a layer runs. Its output has the last `keep` of each row only; `None` for all.
 pub(super) enum Run<'a> {
     /// Whole sequences.
-    Whole { rotary: &'a Rotary, mask: &'a AttentionMask },
-    /// New positions of a cache. The last `keep` of each row are queries; `None` for all.
+    Whole { rotary: &'a Rotary, mask: &'a AttentionMask, keep: Option<usize> },
+    /// New positions of a cache.
     New { places: &'a Places, cache: &'a mut KvCache, keep: Option<usize> },
+}
+
+/// The last `keep` positions of `x` `[batch, time, width]`, or all.
+fn last(x: Tensor<3>, keep: Option<usize>) -> Tensor<3> {
+    let [_, time, _] = x.dims();
+    match keep {
+        Some(keep) if keep < time => x.narrow(1, time - keep, keep),
+        _ => x,
+    }
 }
 
 /// Self-attention with the fused projection `[head][q, k, v][head_dim]`.
@@ -38,7 +47,7 @@ impl NeoXAttention {
     fn forward(&self, x: Tensor<3>, run: Run<'_>) -> Tensor<3> {
         let qkv = apply(&self.query_key_value, x);
         let out = match run {
-            Run::Whole { rotary, mask } => self.attend(qkv, rotary, mask),
+            Run::Whole { rotary, mask, keep } => last(self.attend(qkv, rotary, mask), keep),
             Run::New { places, cache, keep } => cache.attend(qkv, places, keep),
         };
         apply(&self.dense, out)
@@ -113,13 +122,14 @@ impl NeoXLayer {
         }
     }
 
-    /// Runs `[batch, time, hidden]`. The output contains the positions that are queries.
+    /// Runs `[batch, time, hidden]`. The output has the last positions of each row that `run` keeps.
     pub(super) fn forward(&self, x: Tensor<3>, run: Run<'_>) -> Tensor<3> {
         let norm = |layer: &LayerNorm, x| layer_norm(layer, self.norm_epsilon, x);
         let normed = norm(&self.input_layernorm, x.clone());
         let x = match &run {
             Run::New { places, keep: Some(keep), .. } => places.last(x, *keep),
-            _ => x,
+            Run::New { keep: None, .. } => x,
+            Run::Whole { keep, .. } => last(x, *keep),
         };
         let attended = self.attention.forward(normed, run);
         if self.parallel {

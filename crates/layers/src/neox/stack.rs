@@ -92,13 +92,31 @@ impl NeoXStack {
     /// # Shapes
     /// - `x`: `[batch, time, hidden]`
     /// - output: `[batch, time, hidden]`, after the final norm
-    pub fn forward(&self, mut x: Tensor<3>, mask: &AttentionMask, rotary: &Rotary) -> Tensor<3> {
-        let (mask, rotary) = (mask.clone(), rotary.clone());
-        let forward = move |layer: &NeoXLayer, x: Tensor<3>, _| {
-            layer.forward(x, Run::Whole { rotary: &rotary, mask: &mask })
-        };
-        for layer in &self.layers {
-            x = run_layer(layer, x, Vec::new(), forward.clone());
+    pub fn forward(&self, x: Tensor<3>, mask: &AttentionMask, rotary: &Rotary) -> Tensor<3> {
+        self.forward_last(x, mask, rotary, None)
+    }
+
+    /// Runs whole sequences. Returns the last `keep` positions of each, or all; for earlier positions the last
+    /// layer computes keys and values only.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, time, hidden]`
+    /// - output: `[batch, keep, hidden]`, after the final norm
+    pub fn forward_last(
+        &self,
+        mut x: Tensor<3>,
+        mask: &AttentionMask,
+        rotary: &Rotary,
+        keep: Option<usize>,
+    ) -> Tensor<3> {
+        let last = self.layers.len() - 1;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let (mask, rotary) = (mask.clone(), rotary.clone());
+            let keep = keep.filter(|_| i == last);
+            let forward = move |layer: &NeoXLayer, x: Tensor<3>, _| {
+                layer.forward(x, Run::Whole { rotary: &rotary, mask: &mask, keep })
+            };
+            x = run_layer(layer, x, Vec::new(), forward);
         }
         layer_norm(&self.final_layer_norm, self.norm_epsilon, x)
     }
