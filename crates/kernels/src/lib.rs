@@ -64,7 +64,7 @@ use none as flex;
 /// - `ids`: `[count]`, each less than `entries`
 /// - output: `[count, width]`
 pub fn embed(table: &Tensor<2>, ids: &Tensor<1, Int>) -> Option<Tensor<2>> {
-    cube::embed(table, ids)
+    cube::embed(table, ids).or_else(|| flex::embed(table, ids))
 }
 
 /// Self-attention of GPT-NeoX from the fused projection: rotates queries and keys, attends under
@@ -303,10 +303,10 @@ pub fn adamw<const D: usize>(
     flex::adamw(tensors, gradient, control, step)
 }
 
-/// The sum of the squares of all elements of `tensors`, `[1]`, with a launch per eight tensors. `None`
+/// The sum of the squares of all elements of `tensors`, `[1]`, on a GPU with a launch per eight tensors. `None`
 /// without tensors.
 pub fn square_sum(tensors: &[Tensor<1>]) -> Option<Tensor<1>> {
-    cube::square_sum(tensors)
+    cube::square_sum(tensors).or_else(|| flex::square_sum(tensors))
 }
 
 /// Whether `device` computes with CubeCL.

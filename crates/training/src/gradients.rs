@@ -1,6 +1,6 @@
 //! Gradients of a whole model: sum over micro-batches, norm, scale.
 
-use block_transformer_layers::{is_cubecl, square_sum};
+use block_transformer_layers::{has_adamw, square_sum};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
@@ -147,7 +147,7 @@ struct All<'a> {
 impl ModuleVisitor for All<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         // elsewhere no kernel takes the rows, and making them could copy
-        if let Some(gradient) = self.gradients.get::<D>(param.id).filter(|x| is_cubecl(&x.device()))
+        if let Some(gradient) = self.gradients.get::<D>(param.id).filter(|x| has_adamw(&x.device()))
         {
             let count = gradient.shape().num_elements();
             self.tensors.push(gradient.reshape([count]));
