@@ -9,8 +9,8 @@ use block_transformer_family::StackShape;
 /// The set of operations that a device runs, which decides what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holding {
-    /// flex: kernels for self-attention and GELU; burn's operations for norms. Operands of products in
-    /// bf16 are kept in f32. Measured.
+    /// flex: kernels for the layers of GPT-NeoX and the loss; burn's operations for the norms of other layers.
+    /// Operands of products in bf16 are kept in f32. Measured.
     Flex,
     /// CubeCL: kernels for self-attention and layer norm. Operands of products in bf16, and the input of
     /// GELU, are kept in bf16. Measured with a driver that computes nothing.
@@ -83,13 +83,6 @@ impl Layers {
         if self.narrow { products * self.operand() } else { F32 }
     }
 
-    /// Bytes that a norm keeps per position besides its output. burn's norms keep the centered and the
-    /// normalized input and two values per row. The kernel keeps the input, which the layer counts.
-    fn layer_norm(&self) -> f64 {
-        let width = self.shape.width as f64;
-        if self.holding == Holding::Cube { 0.0 } else { (2.0 * width + 2.0) * F32 }
-    }
-
     /// Bytes that the MLP keeps per position between its matrices: the input of GELU, on CubeCL in the
     /// format of operands, and its output, an operand.
     fn gelu(&self) -> f64 {
@@ -101,15 +94,15 @@ impl Layers {
     pub(crate) fn kept(&self) -> f64 {
         let StackShape { width, kv_width, mlp_width, heads, sequential, .. } = self.shape;
         let [h, a, f, heads] = [width, kv_width, mlp_width, heads].map(|size| size as f64);
+        let inputs = if sequential { 2.0 } else { 1.0 };
         match (self.kind, self.holding) {
-            // both norms, the inputs of three products, qkv, the output of attention and its
-            // denominators
+            // the inputs of the norms, with two values per row and norm, their outputs, qkv, the output of
+            // attention and its denominators
             (Kind::NeoX, Holding::Flex) => {
-                let norms = 2.0 * (self.layer_norm() + h * F32);
-                norms + (4.0 * h + heads) * F32 + h * self.copied() + self.gelu()
+                let norms = (inputs + 2.0) * h + 4.0;
+                (norms + 4.0 * h + heads) * F32 + h * self.copied() + self.gelu()
             }
             (Kind::NeoX, Holding::Cube) => {
-                let inputs = if sequential { 2.0 } else { 1.0 };
                 (inputs + 3.0) * h * F32 + 3.0 * h * self.operand() + self.gelu()
             }
             (Kind::Roberta, _) => {
@@ -143,7 +136,8 @@ impl Layers {
     }
 
     /// Bytes per position that the backward pass of a layer needs besides what the layer keeps:
-    /// gradients of the residual stream, and of the MLP before and after its activation.
+    /// gradients of the residual stream, and of the MLP before and after its activation. A sum of the kernel and
+    /// its terms have one gradient.
     pub(crate) fn working(&self) -> f64 {
         let [h, f, heads] =
             [self.shape.width, self.shape.mlp_width, self.shape.heads].map(|size| size as f64);
@@ -151,7 +145,11 @@ impl Layers {
             Kind::NeoX => 0.0,
             Kind::Roberta | Kind::T5 { .. } => 2.0 * heads * self.time,
         };
-        (4.0 * h + 2.0 * f + scores) * F32
+        let streams = match (self.kind, self.holding) {
+            (Kind::NeoX, Holding::Flex) => 2.0,
+            _ => 4.0,
+        };
+        (streams * h + 2.0 * f + scores) * F32
     }
 }
 

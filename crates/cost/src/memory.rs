@@ -8,7 +8,8 @@ use crate::held::{F32, Holding, Kind, Layers};
 
 /// Number of logits that the loss holds at a time.
 const CHUNK_LOGITS: f64 = (1_u64 << 25) as f64;
-/// Tensors of the size of the logits at the peak of the loss: logits, log-softmax and softmax.
+/// Tensors of the size of the logits at the peak of a composed loss: logits, log-softmax and softmax. The kernel
+/// of flex replaces the logits by their gradient.
 const LOGIT_TENSORS: f64 = 3.0;
 /// Copies of the largest parameter during its update.
 const UPDATE_TENSORS: f64 = 5.0;
@@ -95,7 +96,7 @@ impl TrainingMemory {
     /// the activations of the largest layer, and logits. `shape.recompute` and `shape.accumulate` do not
     /// matter.
     pub fn evaluation<C: FamilyConfig>(config: &C, shape: TrainingShape) -> f64 {
-        let bytes = |segment: &ModelPart| segment.alone + segment.logits;
+        let bytes = |segment: &ModelPart| segment.alone + segment.logits_alone;
         let largest = ModelParts::of(config, shape).0.iter().map(bytes).fold(0.0, f64::max);
         config.num_params() as f64 * F32 + largest
     }
@@ -159,8 +160,9 @@ struct ModelPart {
     alone: f64,
     /// More, while the backward pass of this part runs.
     working: f64,
-    /// Logits, while the loss is computed.
+    /// Logits, while the loss is computed, with and without gradients.
     logits: f64,
+    logits_alone: f64,
     /// Gradients of parameters, from the backward pass of this part on.
     gradient: f64,
 }
@@ -244,7 +246,7 @@ impl ModelParts {
     /// Adds the final norm of a stack of `width`.
     fn norm(&mut self, width: f64, positions: f64, shape: TrainingShape) {
         let values = match shape.holding {
-            Holding::Flex => 2.0 * width + 2.0,
+            Holding::Flex => width + 2.0,
             Holding::Cube => width,
         };
         let kept = positions * values * F32;
@@ -294,14 +296,22 @@ impl ModelParts {
         let head = vocab * width * F32;
         let tied = stacks.token.is_some_and(|token| token.tied_head);
         let (hidden, chunk) = (rows * width * F32, (CHUNK_LOGITS / vocab).max(1.0));
-        // of several parts of the logits, the gradients of the parts before are held
-        let before = if rows > chunk { hidden + 2.0 * head } else { 0.0 };
         let copies = if shape.is_narrow() && !tied { 2.0 * head } else { 0.0 };
+        let logits = |rows: f64| rows * vocab * F32;
+        let (working, in_training) = if shape.holding == Holding::Flex && !shape.is_narrow() {
+            // the kernel divides the rows evenly, and holds both gradients with the last part of the logits
+            (hidden + head, logits(rows / (rows / chunk).ceil()))
+        } else {
+            // of several parts of the logits, the gradients of the parts before are held
+            let before = if rows > chunk { hidden + 2.0 * head } else { 0.0 };
+            (before + copies, LOGIT_TENSORS * logits(rows.min(chunk)))
+        };
         self.0.push(ModelPart {
             kept: hidden,
             alone: hidden,
-            working: before + copies,
-            logits: LOGIT_TENSORS * rows.min(chunk) * vocab * F32,
+            working,
+            logits: in_training,
+            logits_alone: LOGIT_TENSORS * logits(rows.min(chunk)),
             gradient: head,
             ..ModelPart::default()
         });
