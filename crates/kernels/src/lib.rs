@@ -189,13 +189,7 @@ pub fn linear(x: &Tensor<2>, weight: &Tensor<2>, bias: Option<&Tensor<1>>) -> Op
 }
 
 /// `x weight + bias` on an autodiff device, with its derivative. Values and gradients have the bits of those of
-/// burn's product of two matrices.
-///
-/// # Shapes
-/// - `x`: `[.., d_in]`
-/// - `weight`: `[d_in, d_out]`
-/// - `bias`: `[d_out]`
-/// - output: `[.., d_out]`
+/// burn's product of two matrices. Shapes: `[.., d_in]`, `[d_in, d_out]`, `[d_out] -> [.., d_out]`.
 pub fn tracked_linear<const D: usize>(
     x: &Tensor<D>,
     weight: &Tensor<2>,
