@@ -31,7 +31,6 @@ use burn_cubecl::cubecl::device::RuntimeId;
 use crate::cached_rows::CachedRows;
 use crate::causal_mask::CausalMask;
 use crate::draws::Draws;
-use crate::indices::Indices;
 use crate::optimizer::AdamWStep;
 use crate::rotary::RotaryAngles;
 use adamw::{ELEMENTS_PER_PART, TENSORS_PER_LAUNCH};

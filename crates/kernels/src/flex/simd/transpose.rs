@@ -29,8 +29,8 @@ pub(super) unsafe fn transpose_8(from: *const f32, stride: usize, to: *mut f32) 
         columns[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd));
         columns[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd));
     }
-    for column in 0..4 {
-        let (a, b) = (quads[0][column], quads[1][column]);
+    let [left, right] = quads;
+    for (column, (a, b)) in left.into_iter().zip(right).enumerate() {
         unsafe {
             _mm256_storeu_ps(to.add(column * 8), _mm256_permute2f128_ps::<0x20>(a, b));
             _mm256_storeu_ps(to.add((column + 4) * 8), _mm256_permute2f128_ps::<0x31>(a, b));
@@ -45,27 +45,25 @@ pub(super) unsafe fn transpose_8(from: *const f32, stride: usize, to: *mut f32) 
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn transpose_16(from: *const f32, stride: usize, to: *mut f32) {
-    // of four rows, column `c` of each quarter at place `c`
+    // by column of each quarter, the quarters of four rows
     let mut quads = [[_mm512_setzero_ps(); 4]; 4];
-    for (quad, columns) in quads.iter_mut().enumerate() {
+    for (quad, first) in (0..16).step_by(4).enumerate() {
         let mut rows = [_mm512_setzero_ps(); 4];
         for (row, to) in rows.iter_mut().enumerate() {
             // SAFETY: by the caller's promise, here and below
-            *to = unsafe { _mm512_loadu_ps(from.add((4 * quad + row) * stride)) };
+            *to = unsafe { _mm512_loadu_ps(from.add((first + row) * stride)) };
         }
         let [a, b, c, d] = rows;
         let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
         let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
-        columns[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
-        columns[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+        quads[0][quad] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+        quads[1][quad] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
         let (ab, cd) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
         let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
-        columns[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
-        columns[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+        quads[2][quad] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+        quads[3][quad] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
     }
-    for column in 0..4 {
-        let (a, b) = (quads[0][column], quads[1][column]);
-        let (c, d) = (quads[2][column], quads[3][column]);
+    for (column, [a, b, c, d]) in quads.into_iter().enumerate() {
         // the quarters 0 and 2, then 1 and 3
         let (ab, cd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d));
         unsafe {
