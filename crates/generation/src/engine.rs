@@ -1,5 +1,7 @@
 //! Decodes many sequences of token ids together.
 
+use std::sync::Arc;
+
 use block_transformer_family::{CacheFormat, Family, FamilyConfig, Work};
 use block_transformer_layers::is_attention_batch_invariant;
 use block_transformer_text::EOS;
@@ -13,7 +15,7 @@ use crate::options::Options;
 use crate::prompts::prefill_budget;
 use crate::runner::Runner;
 use crate::scheduler::{Scheduler, SchedulerOutput};
-use crate::speculation::{Speculate, Speculation, SpeculationCounts, SpeculationSizes};
+use crate::speculation::{NGrams, Speculate, Speculation, SpeculationCounts, SpeculationSizes};
 
 /// Decodes many sequences of token ids together. Sequences can be submitted, finish or be
 /// cancelled at any time.
@@ -133,6 +135,22 @@ impl Engine {
             (None, Speculate::Tokens(1..)) => return Err(GenerationError::Speculation),
             (sizes, speculate) => sizes.and_then(|sizes| Speculation::new(speculate, sizes)),
         };
+        Ok(self)
+    }
+
+    /// Guesses tokens from the n-grams of a corpus too, where more tokens match there than in the sequence. It is
+    /// ignored if nothing is guessed.
+    ///
+    /// # Errors
+    /// [`GenerationError::NGrams`] when the model has no embedding for an id.
+    pub fn with_ngrams(mut self, ngrams: Arc<NGrams>) -> Result<Self, GenerationError> {
+        let (id, vocab) = (ngrams.largest_id(), self.vocab_size);
+        if id as usize >= vocab {
+            return Err(GenerationError::NGrams { id, vocab });
+        }
+        if let Some(speculation) = &mut self.speculation {
+            speculation.set_ngrams(ngrams);
+        }
         Ok(self)
     }
 

@@ -50,6 +50,17 @@ pub enum GenerationError {
          T5 token decoder, and devices other than flex, decode without guesses"
     )]
     Speculation,
+    /// N-grams of another tokenizer.
+    #[error(
+        "n-grams: token id {id} is outside the model's vocabulary of {vocab}; count them with the tokenizer \
+         the model was trained with"
+    )]
+    NGrams {
+        /// The id.
+        id: u32,
+        /// Ids in the model's vocabulary.
+        vocab: usize,
+    },
     /// A cache of integers on a device without it.
     #[error("only the device flex has caches of integers; use f32 or bf16")]
     IntegerCache,

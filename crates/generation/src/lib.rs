@@ -32,7 +32,7 @@ pub use limits::{Limits, Memory, Storage};
 pub use options::Options;
 pub use prompts::{GPU_PREFILL_CHUNK, PREFILL_CHUNK};
 pub use sampling::{Sampler, Sampling};
-pub use speculation::{Speculate, SpeculationCounts};
+pub use speculation::{NGrams, Speculate, SpeculationCounts};
 pub use stop::StopFilter;
 pub use text::{Completion, Completions, SAMPLE_TEMPERATURE, TextGenerator, sample_text};
 pub use text_engine::{TextEngine, TextEvent};

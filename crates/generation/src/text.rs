@@ -14,7 +14,7 @@ use crate::generate::longest;
 use crate::limits::{Limits, Storage};
 use crate::options::Options;
 use crate::sampling::Sampling;
-use crate::speculation::{Speculate, SpeculationCounts};
+use crate::speculation::{NGrams, Speculate, SpeculationCounts};
 use crate::text_engine::{TextEngine, TextEvent};
 
 /// Default sampling temperature of text.
@@ -31,6 +31,7 @@ pub struct TextGenerator<'a, M> {
     cache: CacheFormat,
     graphs: Option<bool>,
     speculate: Speculate,
+    ngrams: Option<Arc<NGrams>>,
 }
 
 /// The continuation of a prompt.
@@ -65,6 +66,7 @@ impl<'a, M: Family> TextGenerator<'a, M> {
             cache: CacheFormat::F32,
             graphs: None,
             speculate: Speculate::Off,
+            ngrams: None,
         }
     }
 
@@ -95,6 +97,12 @@ impl<'a, M: Family> TextGenerator<'a, M> {
         self
     }
 
+    /// Guesses tokens from a corpus too; see [`Engine::with_ngrams`](crate::Engine::with_ngrams).
+    pub fn with_ngrams(mut self, ngrams: impl Into<Arc<NGrams>>) -> Self {
+        self.ngrams = Some(ngrams.into());
+        self
+    }
+
     /// Continues every prompt until `options.eos`, one of the strings in `stop`, or
     /// `options.max_tokens`. `options.allowed_vocab` is replaced by the tokenizer's vocabulary.
     ///
@@ -118,7 +126,10 @@ impl<'a, M: Family> TextGenerator<'a, M> {
             Some(on) => engine.with_graphs(on),
             None => engine,
         };
-        let engine = engine.with_speculation(self.speculate)?;
+        let mut engine = engine.with_speculation(self.speculate)?;
+        if let Some(ngrams) = &self.ngrams {
+            engine = engine.with_ngrams(Arc::clone(ngrams))?;
+        }
         let mut engine = TextEngine::over(engine, Arc::clone(&self.tokenizer))?;
         for (index, prompt) in prompts.iter().enumerate() {
             engine.submit_ids(prompt, &options.for_prompt(index), stop)?;

@@ -19,6 +19,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::inputs::{of_checkpoint, open_checkpoint};
+use super::ngrams;
 use crate::counts::{self, positive};
 use crate::{device, paths};
 
@@ -77,6 +78,9 @@ pub(crate) struct Args {
     /// as pay, or the largest number per step. The text stays the same
     #[arg(long, value_name = "off|auto|N", default_value = "auto", value_parser = speculate)]
     speculate: Speculate,
+    /// Guess from the n-grams of this file too, which `ngrams` wrote
+    #[arg(long, value_name = "FILE")]
+    ngrams: Option<PathBuf>,
     /// Write the speed and the counts of guesses to this file, as JSON
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
@@ -102,6 +106,8 @@ impl Args {
         let precision = self.storage.precision();
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
+        let ngrams =
+            self.ngrams.as_deref().map(|path| ngrams::read(path, &tokenizer)).transpose()?;
         let model = checkpoint
             .load_model(&device)
             .map_err(of_checkpoint)?
@@ -111,6 +117,9 @@ impl Args {
             TextGenerator::new(&model, tokenizer, &device).with_room(self.batch, memory);
         let mut generator =
             generator.with_cache(precision.cache()).with_speculation(self.speculate);
+        if let Some(ngrams) = ngrams {
+            generator = generator.with_ngrams(ngrams);
+        }
         if self.no_graph {
             generator = generator.with_graphs(false);
         }

@@ -11,6 +11,7 @@ mod gpu_tests;
 mod import;
 mod inputs;
 mod memory;
+mod ngrams;
 mod parity;
 mod plan;
 mod plan_training;
@@ -44,6 +45,8 @@ pub(crate) enum Subcommands {
     GpuTests(gpu_tests::Args),
     /// Import published weights into a checkpoint
     Import(import::Args),
+    /// Count the n-grams of a prepared corpus, from which `generate` guesses tokens
+    Ngrams(ngrams::Args),
     /// Compare models with recorded outputs of the published implementation
     Parity(parity::Args),
     /// Predict speed, memory and the largest batch of presets on a machine
@@ -69,6 +72,7 @@ impl Subcommands {
             Self::GpuCheck(args) => args.run(),
             Self::GpuTests(args) => args.run(),
             Self::Import(args) => args.run(),
+            Self::Ngrams(args) => args.run(),
             Self::Parity(args) => args.run(),
             Self::Plan(args) => args.run(),
             Self::Prepare(args) => args.run(),

@@ -1,9 +1,11 @@
 //! How many guessed tokens are right, by the number of tokens that matched before the guess.
 
-/// The classes of matched tokens: 1, 2, 3, 4 to 5, 6 to 8, 9 and more.
-const CLASSES: usize = 6;
+use super::draft::Guess;
+
+/// The classes of matched tokens: 1, 2, 3, 4 to 5, 6 to 8, 9 and more; in a corpus 2 and 3.
+const CLASSES: usize = 8;
 /// The rate of each class before anything is known.
-const PRIOR: [f64; CLASSES] = [0.15, 0.3, 0.4, 0.55, 0.65, 0.8];
+const PRIOR: [f64; CLASSES] = [0.15, 0.3, 0.4, 0.55, 0.65, 0.8, 0.4, 0.5];
 /// The tokens for which the rate of all sequences counts in the rate of one.
 const WEIGHT: f64 = 8.0;
 /// Tokens after which older ones count half.
@@ -18,10 +20,9 @@ pub(crate) struct Acceptance {
 }
 
 impl Acceptance {
-    /// Records a guess with `matched` tokens before it, of which `right` tokens were right; `wrong` says
-    /// whether a wrong token followed.
-    pub(crate) fn record(&mut self, matched: usize, right: usize, wrong: bool) {
-        let Some(class) = class(matched) else { return };
+    /// Records a guess of which `right` tokens were right; `wrong` says whether a wrong token followed.
+    pub(crate) fn record(&mut self, guess: &Guess, right: usize, wrong: bool) {
+        let Some(class) = class(guess) else { return };
         self.right[class] += right as f64;
         self.compared[class] += (right + usize::from(wrong)) as f64;
         if self.compared[class] > MEMORY {
@@ -32,8 +33,8 @@ impl Acceptance {
 
     /// Returns the probability that a guessed token is right if all before it are; `all` has the counts
     /// of all sequences.
-    pub(crate) fn rate(&self, matched: usize, all: &Self) -> f64 {
-        let Some(class) = class(matched) else { return 0.0 };
+    pub(crate) fn rate(&self, guess: &Guess, all: &Self) -> f64 {
+        let Some(class) = class(guess) else { return 0.0 };
         let shared = all.smoothed(class, PRIOR[class]);
         self.smoothed(class, shared)
     }
@@ -43,11 +44,12 @@ impl Acceptance {
     }
 }
 
-/// The class of `matched` tokens; `None` for 0.
-fn class(matched: usize) -> Option<usize> {
-    Some(match matched {
+/// The class of a guess; `None` without a guess.
+fn class(guess: &Guess) -> Option<usize> {
+    Some(match guess.matched {
         0 => return None,
-        1..=3 => matched - 1,
+        matched if guess.from_corpus => matched + 4,
+        matched @ 1..=3 => matched - 1,
         4..=5 => 3,
         6..=8 => 4,
         _ => 5,
@@ -60,22 +62,28 @@ mod tests {
 
     #[test]
     fn a_rate_moves_from_that_of_all_sequences_to_the_own_one() {
+        let guess = |matched| Guess { matched, ..Guess::default() };
+        let (none, two, three, four) = (guess(0), &guess(2), guess(3), guess(4));
         let (mut one, mut all) = (Acceptance::default(), Acceptance::default());
-        assert_eq!(one.rate(0, &all), 0.0);
-        assert!((one.rate(2, &all) - 0.3).abs() < 1e-12);
-        all.record(2, 8, false);
+        assert_eq!(one.rate(&none, &all), 0.0);
+        assert!((one.rate(two, &all) - 0.3).abs() < 1e-12);
+        all.record(two, 8, false);
         // (8 + 8 * 0.3) / 16
-        assert!((one.rate(2, &all) - 0.65).abs() < 1e-12);
+        assert!((one.rate(two, &all) - 0.65).abs() < 1e-12);
         for _ in 0..8 {
-            one.record(2, 0, true);
+            one.record(two, 0, true);
         }
-        assert!((one.rate(2, &all) - 0.325).abs() < 1e-12);
+        assert!((one.rate(two, &all) - 0.325).abs() < 1e-12);
         // other classes are not affected
-        assert!((one.rate(4, &all) - 0.55).abs() < 1e-12);
+        assert!((one.rate(&four, &all) - 0.55).abs() < 1e-12);
+        let corpus = |matched| Guess { from_corpus: true, ..guess(matched) };
+        assert!((one.rate(&corpus(2), &all) - 0.4).abs() < 1e-12);
+        assert!((one.rate(&corpus(3), &all) - 0.5).abs() < 1e-12);
+        assert!((one.rate(&three, &all) - 0.4).abs() < 1e-12);
         // the recent past counts
         for _ in 0..100 {
-            one.record(2, 3, false);
+            one.record(two, 3, false);
         }
-        assert!(one.rate(2, &all) > 0.9);
+        assert!(one.rate(two, &all) > 0.9);
     }
 }

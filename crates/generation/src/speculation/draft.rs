@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::ngrams::NGrams;
+
 /// The longest n-gram that is looked up.
 const LONGEST: usize = 4;
 /// The largest number of tokens before a guess that are compared.
@@ -24,6 +26,8 @@ pub(crate) struct Guess {
     pub tokens: Vec<u32>,
     /// How many tokens before them are equal to the last tokens of the sequence; 0 without a guess.
     pub matched: usize,
+    /// Whether the tokens are from n-grams of a corpus.
+    pub from_corpus: bool,
 }
 
 impl Draft {
@@ -38,8 +42,29 @@ impl Draft {
         }
     }
 
-    /// Guesses the next `most` tokens of the sequence.
-    pub(crate) fn guess(&self, most: usize) -> Guess {
+    /// Guesses the next `most` tokens of the sequence, from the sequence itself or, if more tokens match
+    /// there, from the n-grams of a corpus.
+    pub(crate) fn guess(&self, most: usize, corpus: Option<&NGrams>) -> Guess {
+        let own = self.repeated(most);
+        let from_corpus = corpus.filter(|_| most > 0).and_then(|corpus| {
+            let (first, matched) = corpus.next(&self.tokens)?;
+            (matched > own.matched).then(|| {
+                let mut tokens = self.tokens[self.tokens.len().saturating_sub(3)..].to_vec();
+                let known = tokens.len();
+                tokens.push(first);
+                while tokens.len() < known + most
+                    && let Some((next, _)) = corpus.next(&tokens)
+                {
+                    tokens.push(next);
+                }
+                Guess { tokens: tokens.split_off(known), matched, from_corpus: true }
+            })
+        });
+        from_corpus.unwrap_or(own)
+    }
+
+    /// Guesses the next `most` tokens of the sequence from the sequence itself.
+    fn repeated(&self, most: usize) -> Guess {
         let end = self.tokens.len();
         let found = (1..=LONGEST.min(end)).rev().find_map(|n| {
             let after = *self.after.get(&key(&self.tokens[end - n..]))?;
@@ -53,7 +78,7 @@ impl Draft {
             // a guess that reaches the end of the sequence goes on with itself
             tokens.push(self.tokens.get(i).copied().unwrap_or_else(|| tokens[i - end]));
         }
-        Guess { tokens, matched }
+        Guess { tokens, matched, from_corpus: false }
     }
 
     /// How many tokens before `after` are equal to the last ones.
@@ -78,12 +103,16 @@ mod tests {
     fn guess(tokens: &[u32], most: usize) -> Guess {
         let mut draft = Draft::default();
         draft.extend(tokens.iter().copied());
-        draft.guess(most)
+        draft.guess(most, None)
     }
 
     #[test]
     fn a_guess_continues_the_latest_occurrence_of_the_longest_n_gram() {
-        let guess_of = |tokens: &[u32], matched| Guess { tokens: tokens.to_vec(), matched };
+        let guess_of = |tokens: &[u32], matched| Guess {
+            tokens: tokens.to_vec(),
+            matched,
+            from_corpus: false,
+        };
         for (tokens, most, expected) in [
             (&[][..], 3, guess_of(&[], 0)),
             (&[1, 2, 3], 3, guess_of(&[], 0)),
@@ -100,6 +129,25 @@ mod tests {
         ] {
             assert_eq!(guess(tokens, most), expected, "{tokens:?}");
         }
+    }
+
+    #[test]
+    fn a_corpus_guesses_where_more_tokens_match_there() {
+        let document = [1, 2, 3, 4, 5].repeat(5);
+        let corpus = NGrams::count([&document[..]], 0, 100);
+        let guess = |tokens: &[u32]| {
+            let mut draft = Draft::default();
+            draft.extend(tokens.iter().copied());
+            draft.guess(3, Some(&corpus))
+        };
+        let from_corpus = Guess { tokens: vec![3, 4, 5], matched: 2, from_corpus: true };
+        assert_eq!(guess(&[1, 2]), from_corpus);
+        // one token matches in the sequence, two in the corpus
+        assert_eq!(guess(&[2, 9, 1, 2]), from_corpus);
+        // two tokens match in both
+        let own = Guess { tokens: vec![9, 1, 2], matched: 2, from_corpus: false };
+        assert_eq!(guess(&[1, 2, 9, 1, 2]), own);
+        assert_eq!(guess(&[8, 9]), Guess::default());
     }
 
     #[test]

@@ -11,15 +11,18 @@
 mod acceptance;
 mod cost;
 mod draft;
+mod ngrams;
 mod plan;
 mod step;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use acceptance::Acceptance;
 use cost::Cost;
 use draft::Draft;
 
+pub use ngrams::NGrams;
 pub(crate) use plan::{Planned, SpeculationSizes};
 
 /// How many of the next tokens are guessed.
@@ -66,6 +69,8 @@ pub(crate) struct Speculation {
     /// The largest number of guessed tokens; `None` chooses it by cost.
     fixed: Option<usize>,
     sizes: SpeculationSizes,
+    /// N-grams of a corpus.
+    ngrams: Option<Arc<NGrams>>,
     /// By slot.
     sequences: HashMap<usize, Sequence>,
     all: Acceptance,
@@ -93,12 +98,18 @@ impl Speculation {
         Some(Self {
             fixed,
             sizes,
+            ngrams: None,
             sequences: HashMap::new(),
             all: Acceptance::default(),
             appends: Cost::default(),
             passes: Cost::default(),
             counts: SpeculationCounts::default(),
         })
+    }
+
+    /// Guesses from the n-grams of a corpus too.
+    pub(crate) fn set_ngrams(&mut self, ngrams: Arc<NGrams>) {
+        self.ngrams = Some(ngrams);
     }
 
     /// The counts so far.

@@ -101,7 +101,8 @@ impl Speculation {
             .map(|(slot, is_new, left)| {
                 let most = self.sizes.most(is_new, room.unwrap_or(0)).min(self.most());
                 // the last token is never an input
-                let guess = self.sequences.entry(slot).or_default().draft.guess(most.min(left - 1));
+                let draft = &self.sequences.entry(slot).or_default().draft;
+                let guess = draft.guess(most.min(left - 1), self.ngrams.as_deref());
                 Planned { slot, is_new, guess, run: 0 }
             })
             .collect();
@@ -160,7 +161,7 @@ impl Speculation {
     /// The probability that a guessed token of the sequence is right.
     pub(super) fn rate(&self, slot: usize, guess: &Guess) -> f64 {
         let sequence = self.sequences.get(&slot);
-        sequence.map_or(0.0, |sequence| sequence.acceptance.rate(guess.matched, &self.all))
+        sequence.map_or(0.0, |sequence| sequence.acceptance.rate(guess, &self.all))
     }
 
     /// Whether the first pass stays within the bounds of rows.

@@ -210,7 +210,7 @@ impl Speculation {
             let right = pairs.take_while(|(guessed, token)| Some(**guessed) == **token).count();
             let wrong = right < guess.tokens.len().min(row.tokens.len());
             for of in [&mut self.all, &mut self.sequences.entry(row.slot).or_default().acceptance] {
-                of.record(guess.matched, right, wrong);
+                of.record(guess, right, wrong);
             }
         }
         self.counts.tokens += all.iter().map(|row| row.tokens.len()).sum::<usize>();
@@ -266,7 +266,7 @@ impl Speculation {
             .iter()
             .map(|row| {
                 let most = self.sizes.most_again(row.place).min(self.most()).min(row.row.left - 1);
-                self.sequences[&row.slot].draft.guess(most)
+                self.sequences[&row.slot].draft.guess(most, self.ngrams.as_deref())
             })
             .collect();
         let most = guesses.iter().map(|guess| guess.tokens.len()).min().unwrap_or(0);
