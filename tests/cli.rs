@@ -306,6 +306,13 @@ fn several_prompts_are_continued_as_each_alone() {
         assert_eq!(stats["speculation"].is_null(), speculate == "off", "{stats}");
         assert_eq!(stats["tokens"], 36, "{stats}");
     }
+    succeeds(dir.path(), "prepare --corpus text.txt --byte-level --out prepared");
+    let counted = succeeds(dir.path(), "ngrams --corpus prepared --out ngrams.json");
+    assert!(counted.contains("n-grams of"), "{counted}");
+    assert_eq!(generate(&prompts, "--speculate 9 --ngrams ngrams.json"), together);
+    std::fs::write(dir.path().join("other.json"), r#"{"tokenizer":1,"three":[],"two":[]}"#)
+        .unwrap();
+    fails(dir.path(), "ngrams --corpus run --out other.json", &["--corpus run", "`prepare`"]);
     let bf16 = generate(&["line"], "--weights bf16-weights");
     assert!(!bf16.trim().is_empty() && bf16 == generate(&["line"], "--weights bf16"));
     let int8 =
@@ -319,6 +326,9 @@ fn several_prompts_are_continued_as_each_alone() {
         ("run --weights bf16 --device ndarray", &["--weights bf16", "flex"][..]),
         ("run --speculate 3 --device ndarray", &["--speculate", "`auto` or `off`"]),
         ("run --stats nowhere/stats.json", &["--stats", "the folder nowhere does not exist"]),
+        ("run --ngrams other.json", &["--ngrams other.json", "another tokenizer"]),
+        ("run --ngrams run/train.toml", &["--ngrams run/train.toml", "not a file of n-grams"]),
+        ("run --ngrams nowhere", &["--ngrams nowhere", "write it with `ngrams`"]),
         ("run --memory 300kB", &["--memory", "300000 bytes", "257 tokens"]),
         ("run --max-tokens 2000000000", &["bytes hold no sequence", "fewer tokens"]),
         ("nowhere", &["nowhere"]),

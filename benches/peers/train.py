@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures training steps of this project and of PyTorch with transformers in turn, on a vanilla preset."""
+"""Measures training steps of this project and of PyTorch with transformers in turn."""
 
 import argparse
 import json
@@ -10,8 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from model import Model
-from peers import HERE, processor
+from peers import processor
 
 
 def ours(binary, preset, batch, context, steps):
@@ -26,23 +25,89 @@ def ours(binary, preset, batch, context, steps):
     return batch * context / row["rate"]["median"]
 
 
+def configuration(binary, preset):
+    """Returns the configuration of a preset."""
+    done = subprocess.run([binary, "presets", "--show", preset], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{binary}: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def neox(stack, vocab_size, positions):
+    """Returns the configuration for transformers of a stack of GPT-NeoX layers."""
+    from transformers import GPTNeoXConfig
+
+    keys = ["hidden_size", "num_hidden_layers", "num_attention_heads", "rotary_pct", "rotary_emb_base", "layer_norm_eps"]
+    return GPTNeoXConfig(
+        vocab_size=vocab_size,
+        max_position_embeddings=positions,
+        bos_token_id=None,
+        eos_token_id=None,
+        intermediate_size=4 * stack["hidden_size"],
+        use_parallel_residual=stack["use_parallel_residual"],
+        **{key: stack[key] for key in keys},
+    )
+
+
+def vanilla_loss(config):
+    """Returns a model with random weights, and its loss on token ids `[batch, time]`."""
+    from transformers import GPTNeoXForCausalLM
+
+    model = GPTNeoXForCausalLM(neox(config, config["vocab_size"], config["max_position_embeddings"]))
+    return model, lambda ids: model(ids, labels=ids, use_cache=False).loss
+
+
+def block_loss(config):
+    """The same for a Block Transformer with a lookup embedder and a prefix token decoder."""
+    import torch
+    from transformers import GPTNeoXForCausalLM, GPTNeoXModel
+
+    embedder, context, tokens = (config[key] for key in ("embedder", "block_decoder", "token_decoder"))
+    if embedder["cls"] != "lookup" or tokens.get("decoding_strategy") != "prefix":
+        sys.exit("--preset: PyTorch has vanilla models, and block models with a lookup embedder and a prefix")
+    length, vectors, vocab = config["block_length"], tokens["expansion_ratio"], config["vocab_size"]
+    model = torch.nn.ModuleDict({
+        "embedder": torch.nn.Embedding(vocab, embedder["hidden_size"]),
+        # the block decoder has no token table of its own
+        "block_decoder": GPTNeoXModel(neox(context, 1, config["max_position_embeddings"])),
+        "expansion": torch.nn.Linear(context["hidden_size"], vectors * tokens["hidden_size"]),
+        "token_decoder": GPTNeoXForCausalLM(neox(tokens, vocab, vectors + length)),
+    })
+
+    def loss(ids):
+        batch, time_ = ids.shape
+        blocks = ids.reshape(batch, time_ // length, length)
+        embedded = model["embedder"](blocks[:, :-1]).flatten(2)  # [batch, n - 1, d]
+        states = model["block_decoder"](inputs_embeds=embedded, use_cache=False).last_hidden_state
+        prefix = model["expansion"](states).reshape(-1, vectors, tokens["hidden_size"])
+        targets = blocks[:, 1:].reshape(-1, length)
+        decoder = model["token_decoder"]
+        inputs = torch.cat([prefix, decoder.get_input_embeddings()(targets[:, :-1])], 1)
+        hidden = decoder.gpt_neox(inputs_embeds=inputs, use_cache=False).last_hidden_state[:, vectors - 1 :]
+        logits = decoder.get_output_embeddings()(hidden)
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    return model, loss
+
+
 class Torch:
     """A training step with the recipe of this project: the mean loss, clipping to norm 1, AdamW."""
 
-    def __init__(self, path, threads):
+    def __init__(self, config, threads):
         import torch
         import transformers
 
         torch.set_num_threads(threads)
-        self.torch = torch
-        self.model = transformers.GPTNeoXForCausalLM.from_pretrained(path, dtype=torch.float32).train()
+        self.torch, self.vocab_size = torch, config["vocab_size"]
+        self.model, self.loss = block_loss(config) if "block_length" in config else vanilla_loss(config)
+        self.model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
         self.version = f"PyTorch {torch.__version__}, transformers {transformers.__version__}"
 
     def step(self, batch, context):
-        ids = self.torch.randint(self.model.config.vocab_size, (batch, context))
+        ids = self.torch.randint(self.vocab_size, (batch, context))
         start = time.perf_counter()
-        self.model(ids, labels=ids, use_cache=False).loss.backward()
+        self.loss(ids).backward()
         self.torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -52,7 +117,6 @@ class Torch:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", required=True, help="program of this project")
-    parser.add_argument("--folder", default=HERE.parents[1] / "target/peers", type=Path, help="folder of the models")
     parser.add_argument("--preset", default="vanilla-160m")
     parser.add_argument("--batch", default=1, type=int, help="sequences per step")
     parser.add_argument("--context", default=1024, type=int, help="tokens per sequence")
@@ -61,9 +125,7 @@ def main():
     parser.add_argument("--threads", default=2, type=int, help="threads of PyTorch")
     arguments = parser.parse_args()
     batch, context, steps = arguments.batch, arguments.context, arguments.steps
-    model = Model(arguments.folder, arguments.binary, arguments.preset)
-    model.prepare()
-    torch = Torch(str(model.exported), arguments.threads)
+    torch = Torch(configuration(arguments.binary, arguments.preset), arguments.threads)
     print(f"{arguments.preset}, {batch} x {context} tokens, f32, {processor()}; {torch.version}", flush=True)
     mine, theirs = [], []
     for number in range(1, arguments.rounds + 1):

@@ -1,10 +1,13 @@
 //! Guessed tokens do not change the tokens of a sequence.
 
+use std::sync::Arc;
+
 use block_transformer_family::{
     BlockRow, CacheFormat, CacheRoom, FamilyConfig, PaddingMask, Precision,
 };
 use block_transformer_generation::{
-    Engine, GenerationError, Limits, Options, Sampling, SequenceId, Speculate, SpeculationCounts,
+    Engine, GenerationError, Limits, NGrams, Options, Sampling, SequenceId, Speculate,
+    SpeculationCounts,
 };
 use block_transformer_layers::{Positions, int_tensor};
 use block_transformer_testing::{DAMAGED, VOCAB, damaged, model, shape, shapes};
@@ -85,6 +88,48 @@ fn guesses_do_not_change_tokens() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn nor_do_the_n_grams_of_a_corpus() {
+    let (prompts, f32) = (repetitive(40, 4), CacheFormat::F32);
+    for name in ["prefix", "vanilla"] {
+        let model = &on_flex(name);
+        let (plain, _) = decode(model, (Speculate::Off, 40, f32), &prompts);
+        // what the model writes, so that guesses are right, and other tokens, so that they are wrong
+        let (written, other): (Vec<Vec<u32>>, Vec<Vec<u32>>) = plain
+            .iter()
+            .map(|(tokens, _)| {
+                (
+                    tokens.repeat(4),
+                    vec![tokens[..tokens.len().min(2)].to_vec(), vec![11]].concat().repeat(4),
+                )
+            })
+            .unzip();
+        let ids = written.iter().chain(&other).map(Vec::as_slice);
+        let ngrams = Arc::new(NGrams::count(ids, 0, 1000));
+        assert!(ngrams.len() > 20);
+        for speculate in [Speculate::Auto, Speculate::Tokens(3), Speculate::Tokens(9)] {
+            let limits = Limits { max_sequences: 3, max_tokens: 90 };
+            let engine = Engine::new(model, limits, &Device::flex()).unwrap();
+            let engine = engine.with_speculation(speculate).unwrap();
+            let mut engine = engine.with_ngrams(Arc::clone(&ngrams)).unwrap();
+            let submit = |(prompt, options): &Submission| engine.submit(prompt, options).unwrap();
+            let ids: Vec<SequenceId> = prompts.iter().map(submit).collect();
+            let mut sequences = finish(&mut engine);
+            for (id, plain) in ids.iter().zip(&plain) {
+                assert_eq!(&sequences.remove(id).unwrap(), plain, "{name}, {speculate:?}");
+            }
+            let SpeculationCounts { guessed, right, .. } = engine.speculation().unwrap();
+            assert!(speculate == Speculate::Auto || (right > 0 && right < guessed));
+        }
+        // ids that the model does not have
+        let engine =
+            Engine::new(model, Limits { max_sequences: 1, max_tokens: 9 }, &Device::flex());
+        let foreign = NGrams::count([&[1, 2, VOCAB as u32].repeat(9)[..]], 0, 10);
+        let error = engine.unwrap().with_ngrams(foreign.into()).unwrap_err();
+        assert!(matches!(error, GenerationError::NGrams { .. }), "{error}");
     }
 }
 
