@@ -98,17 +98,13 @@ fn nor_do_the_n_grams_of_a_corpus() {
         let model = &on_flex(name);
         let (plain, _) = decode(model, (Speculate::Off, 40, f32), &prompts);
         // what the model writes, so that guesses are right, and other tokens, so that they are wrong
-        let (written, other): (Vec<Vec<u32>>, Vec<Vec<u32>>) = plain
-            .iter()
-            .map(|(tokens, _)| {
-                (
-                    tokens.repeat(4),
-                    vec![tokens[..tokens.len().min(2)].to_vec(), vec![11]].concat().repeat(4),
-                )
-            })
-            .unzip();
-        let ids = written.iter().chain(&other).map(Vec::as_slice);
-        let ngrams = Arc::new(NGrams::count(ids, 0, 1000));
+        let written = plain.iter().map(|(tokens, _)| tokens.repeat(4));
+        let other = plain.iter().map(|(tokens, _)| {
+            let start = &tokens[..tokens.len().min(2)];
+            [start, &[11]].concat().repeat(4)
+        });
+        let documents: Vec<Vec<u32>> = written.chain(other).collect();
+        let ngrams = Arc::new(NGrams::count(documents.iter().map(Vec::as_slice), 0, 1000));
         assert!(ngrams.len() > 20);
         for speculate in [Speculate::Auto, Speculate::Tokens(3), Speculate::Tokens(9)] {
             let limits = Limits { max_sequences: 3, max_tokens: 90 };
