@@ -329,6 +329,7 @@ fn several_prompts_are_continued_as_each_alone() {
         ("run --ngrams other.json", &["--ngrams other.json", "another tokenizer"]),
         ("run --ngrams run/train.toml", &["--ngrams run/train.toml", "not a file of n-grams"]),
         ("run --ngrams nowhere", &["--ngrams nowhere", "write it with `ngrams`"]),
+        ("run --ngrams ngrams.json --speculate off", &["--ngrams", "nothing is guessed"]),
         ("run --memory 300kB", &["--memory", "300000 bytes", "257 tokens"]),
         ("run --max-tokens 2000000000", &["bytes hold no sequence", "fewer tokens"]),
         ("nowhere", &["nowhere"]),

@@ -37,8 +37,8 @@ pub enum EvalError {
     },
     /// KV caches that cannot be used for scores.
     #[error(
-        "scores through KV caches (--cache) need a model whose token decoder is not a T5 stack, and with int8 \
-         --device flex; leave --cache out"
+        "scores through KV caches need a model whose token decoder is not a T5 stack, and integers need the \
+         device flex; compute them without caches"
     )]
     Cache,
     /// A continuation without tokens.

@@ -69,6 +69,11 @@ impl Precision {
         }
     }
 
+    /// Whether all values are f32.
+    pub fn is_f32(&self) -> bool {
+        *self == Self::F32
+    }
+
     /// The format of the matrices of linear layers.
     pub fn matrices(self) -> MatrixFormat {
         match self {

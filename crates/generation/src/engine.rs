@@ -25,8 +25,9 @@ use crate::speculation::{NGrams, Speculate, Speculation, SpeculationCounts, Spec
 ///
 /// On burn-flex, the tokens of a sequence and the bits of its logits do not depend on the other
 /// sequences, as long as no matrix product has more than [`Family::batch_invariant_rows`] rows (sequences
-/// times prefix vectors); there is no limit for a [prepared](Family::prepared) model. With more rows, and on
-/// other devices, the logits differ by rounding.
+/// times prefix vectors); there is no limit for a [prepared](Family::prepared) model whose matrices all have a
+/// multiple of 16 columns and whose LM head is a matrix of its own. With more rows, and on other devices, the
+/// logits differ by rounding.
 ///
 /// ```no_run
 /// # use burn::tensor::Device;
@@ -49,6 +50,7 @@ pub struct Engine {
     runner: Runner,
     speculation: Option<Speculation>,
     speculation_sizes: Option<SpeculationSizes>,
+    ngrams: Option<Arc<NGrams>>,
     limits: Limits,
     block_length: usize,
     /// Positions of the context stack per block.
@@ -96,6 +98,7 @@ impl Engine {
             scheduler: Scheduler::new(config.block_length(), limits.max_sequences, prompts),
             per_block,
             speculation: None,
+            ngrams: None,
             speculation_sizes: speculation_sizes(&runner, &config, limits),
             runner,
             limits,
@@ -135,10 +138,11 @@ impl Engine {
             (None, Speculate::Tokens(1..)) => return Err(GenerationError::Speculation),
             (sizes, speculate) => sizes.and_then(|sizes| Speculation::new(speculate, sizes)),
         };
+        self.guess_from_ngrams();
         Ok(self)
     }
 
-    /// Guesses tokens from the n-grams of a corpus too, where more tokens match there than in the sequence. It is
+    /// Guesses tokens from the n-grams of a corpus too, where more tokens match there than in the sequence. They are
     /// ignored if nothing is guessed.
     ///
     /// # Errors
@@ -148,10 +152,15 @@ impl Engine {
         if id as usize >= vocab {
             return Err(GenerationError::NGrams { id, vocab });
         }
-        if let Some(speculation) = &mut self.speculation {
-            speculation.set_ngrams(ngrams);
-        }
+        self.ngrams = Some(ngrams);
+        self.guess_from_ngrams();
         Ok(self)
+    }
+
+    fn guess_from_ngrams(&mut self) {
+        if let (Some(speculation), Some(ngrams)) = (&mut self.speculation, &self.ngrams) {
+            speculation.set_ngrams(Arc::clone(ngrams));
+        }
     }
 
     /// Whether guesses can be verified: on burn-flex, for models whose token decoder is not a T5 stack.

@@ -97,7 +97,7 @@ impl Args {
         let model = model.with_precision(precision).prepared();
         let mut scorer = Scorer::new(&model).with_batch_tokens(self.batch_tokens)?;
         if precision.cache() != CacheFormat::F32 {
-            scorer = scorer.with_cache(precision.cache())?;
+            scorer = scorer.with_cache(precision.cache()).context("--cache")?;
         }
         // a run may have trained on longer windows than its preset names
         if let Some(context) = self.context.or(checkpoint.state.trained_context) {

@@ -196,6 +196,7 @@ fn with_flag(error: EvalError) -> Error {
             format!("--checkpoint {}", checkpoint.display())
         }
         EvalError::NoText => "--books".into(),
+        EvalError::Cache => "--cache".into(),
         EvalError::NotBegun(_) => return anyhow!("{error}; leave out --resume"),
         EvalError::AlreadyBegun(_) => return anyhow!("{error} (--resume, --out)"),
         EvalError::NotResumable { .. } => return anyhow!("{error} (--out)"),

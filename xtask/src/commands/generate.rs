@@ -103,6 +103,11 @@ impl Args {
         let prompts = self.prompts()?;
         let device = device::open(self.device)?;
         self.storage.check(self.device, &device)?;
+        let guesses = self.speculate != Speculate::Off && self.device == DeviceName::Flex;
+        anyhow::ensure!(
+            self.ngrams.is_none() || guesses,
+            "--ngrams: nothing is guessed with --speculate off and on devices other than flex; leave it out"
+        );
         let precision = self.storage.precision();
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let tokenizer = checkpoint.tokenizer()?;
@@ -174,6 +179,7 @@ impl Args {
             GenerationError::TopP(_) => "--top-p".into(),
             GenerationError::EmptyStop => "--stop".into(),
             GenerationError::MaxTokens(_) => "--max-tokens".into(),
+            GenerationError::NGrams { .. } => "--ngrams".into(),
             GenerationError::Speculation => "--speculate (use `auto` or `off` here)".into(),
             GenerationError::Memory { .. } => "--memory, --max-tokens".into(),
             GenerationError::Vocabulary { .. } | GenerationError::NotFinite { .. } => {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use block_transformer_family::{CacheFormat, Family};
+use block_transformer_family::{CacheFormat, Conditioning, Family, FamilyConfig};
 use block_transformer_text::Tokenizer;
 use burn::tensor::Device;
 
@@ -92,7 +92,8 @@ pub fn evaluate(
             session.done += book.identity.bytes;
         }
     }
-    let report = PositionReport::new(&begun.checkpoints, &settings.measures, &rows)?;
+    let mut report = PositionReport::new(&begun.checkpoints, &settings.measures, &rows)?;
+    report.precision = settings.precision;
     output::write(&folder, &report)?;
     Ok(report)
 }
@@ -105,7 +106,12 @@ fn check(settings: &DocumentSettings, checkpoints: &OpenCheckpoints) -> Result<(
     if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
         return Err(EvalError::Zero(name));
     }
-    for OpenCheckpoint { info, .. } in &checkpoints.all {
+    for OpenCheckpoint { info, checkpoint, .. } in &checkpoints.all {
+        let token = checkpoint.config.stacks().token;
+        let is_t5 = token.is_some_and(|token| token.conditioning == Conditioning::CrossAttention);
+        if is_t5 && settings.precision.cache() != CacheFormat::F32 {
+            return Err(EvalError::Cache);
+        }
         let block_length = info.block_length;
         if !context.is_multiple_of(block_length) || context <= block_length {
             let checkpoint = info.folder.clone();

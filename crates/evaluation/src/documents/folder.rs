@@ -31,14 +31,9 @@ pub struct DocumentSettings {
     pub limit: Option<usize>,
     /// The measurements.
     pub measures: Measures,
-    /// The format of the weights. [`Precision::F32`] in folders of older versions.
-    #[serde(default, skip_serializing_if = "is_f32")]
+    /// The formats of weights and caches. [`Precision::F32`] in folders of older versions.
+    #[serde(default, skip_serializing_if = "Precision::is_f32")]
     pub precision: Precision,
-}
-
-/// Older versions can read a folder whose weights are f32.
-fn is_f32(precision: &Precision) -> bool {
-    *precision == Precision::F32
 }
 
 /// The input of an evaluation, which can only be resumed with the same input.

@@ -7,6 +7,9 @@ use crate::documents::report::{CheckpointReport, PositionReport};
 /// than a window.
 pub(crate) fn notes(report: &PositionReport) -> Vec<String> {
     let mut notes = Vec::new();
+    if !report.precision.is_f32() {
+        notes.push(format!("Weights and KV caches: {}.", report.precision));
+    }
     let context = report.windows.context;
     for CheckpointReport { info, beyond_trained_context, .. } in &report.checkpoints {
         let CheckpointInfo { label, block_length, trained_context, .. } = info;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use block_transformer_family::BLOCK_FAMILY;
+use block_transformer_family::{BLOCK_FAMILY, Precision};
 use num_integer::lcm;
 use serde::Serialize;
 
@@ -21,6 +21,9 @@ const BOOTSTRAP: Bootstrap = Bootstrap { seed: 19, resamples: 1000 };
 /// Loss by position and over whole books, for several checkpoints.
 #[derive(Clone, Debug, Serialize)]
 pub struct PositionReport {
+    /// The formats of weights and caches; f32 unless it is set.
+    #[serde(skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// The windows.
     pub windows: Windows,
     /// Number of bootstrap samples for the standard errors.
@@ -138,6 +141,7 @@ impl PositionReport {
             ..axis.checkpoint(info, &samples[i], (i != baseline).then(|| &differences[i]))
         };
         Ok(Self {
+            precision: Precision::F32,
             windows,
             resamples: BOOTSTRAP.resamples,
             common_from: axis.common_from,

@@ -94,12 +94,13 @@ fn multiply(out: DisjointSlices<'_>, a: Matrix, b: Matrix, bias: Option<&[f32]>,
     let threads = if m * n * k < SERIAL { 1 } else { rayon::current_num_threads() };
     // `gemm` divides the sum over `k` in the same way for all sizes of parts, so that the bits are the same
     let width = part(n, threads, TILE);
-    let height = part(m, threads / n.div_ceil(width), 1);
-    let columns = n.div_ceil(width);
-    let parts = m.div_ceil(height) * columns;
-    (0..parts).into_par_iter().with_max_len(1).for_each(|i| {
+    let height = part(m, threads / (n / width).max(1), 1);
+    // the last part also takes what is left: `gemm` sums thin parts in another order
+    let (columns, lines) = ((n / width).max(1), (m / height).max(1));
+    (0..lines * columns).into_par_iter().with_max_len(1).for_each(|i| {
         let (row, column) = (i / columns * height, i % columns * width);
-        let (rows, width) = (height.min(m - row), width.min(n - column));
+        let rows = if i / columns + 1 == lines { m - row } else { height };
+        let width = if i % columns + 1 == columns { n - column } else { width };
         // SAFETY: no other task uses this part of the output, which is inside it; the operands are inside
         // theirs by construction
         unsafe {

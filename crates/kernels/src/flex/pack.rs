@@ -73,10 +73,13 @@ pub(super) fn in_integer_panels<T: Stored>(rows: &[T], k: usize, n: usize) -> Ve
             let mut largest = [0.0_f32; PANEL];
             for row in 0..k {
                 for (largest, x) in largest.iter_mut().zip(columns(row)) {
-                    *largest = largest.max(x.to_f32().abs());
+                    // unlike `f32::max`, keeps a NaN, which becomes the scale
+                    let x = x.to_f32().abs();
+                    *largest = if largest.is_nan() || x <= *largest { *largest } else { x };
                 }
             }
-            let scales = largest.map(|largest| largest / LARGEST);
+            // a column with a weight that is not finite has no finite scale, and its sums are NaN
+            let scales = largest.map(|x| if x.is_finite() { x / LARGEST } else { f32::NAN });
             let first = panel * height;
             for row in 0..k {
                 let mut integers = [0; PANEL];

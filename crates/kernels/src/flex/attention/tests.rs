@@ -86,6 +86,45 @@ fn attention_is_that_of_the_formula() {
 }
 
 #[test]
+fn a_query_has_the_same_bits_alone_and_with_others() {
+    // more than a chunk of queries, and tiles of keys and columns of every size
+    const KEYS: usize = 100;
+    for_each_set(|set| {
+        for dim in [1, DIM, 64, 80] {
+            for group in [1, 4] {
+                let [q, k, v] = [7919, 104_729, 611].map(|factor| values(KEYS * dim, factor));
+                let mask = CausalMask::new(vec![0], group, None);
+                let attend = |from: usize, count: usize| {
+                    let q = &q[from * dim..(from + count) * dim];
+                    let view = View { q, k: &k, v: &v, mask: &mask, row: 0, skip: from, dim };
+                    let (mut out, mut lse) = (vec![0.0; count * dim], vec![0.0; count]);
+                    tiles::forward(view, &mut out, &mut lse, &mut Vec::new());
+                    (out, lse)
+                };
+                let (all, all_lse) = attend(0, KEYS);
+                for count in [1, 3, 7] {
+                    for from in (0..KEYS - count).step_by(count) {
+                        let (out, lse) = attend(from, count);
+                        let what = format!("{set}, dim {dim}, group {group}, {count} from {from}");
+                        assert_eq!(out, all[from * dim..(from + count) * dim], "{what}");
+                        assert_eq!(lse, all_lse[from..from + count], "{what}");
+                    }
+                }
+                // the last query sees all keys
+                let last = &q[(KEYS - 1) * dim..];
+                let powers: Vec<f64> = k.chunks_exact(dim).map(|k| dot(last, k).exp()).collect();
+                let mut expected = vec![0.0; dim];
+                let total: f64 = powers.iter().sum();
+                for (p, v) in powers.iter().zip(v.chunks_exact(dim)) {
+                    add(&mut expected, p / total, v);
+                }
+                assert_near(&all[(KEYS - 1) * dim..], &expected, &format!("{set}, dim {dim}"));
+            }
+        }
+    });
+}
+
+#[test]
 fn heads_are_rotated_and_rotated_back() {
     const ROTATED: usize = 14;
     let heads = Heads { batch: 1, time: TIME, heads: 2, dim: DIM };
