@@ -52,11 +52,15 @@ impl Places {
     /// - `x`: `[rows, time, width]`, or `[1, all positions, width]` for rows with lengths of their own
     pub(crate) fn last(&self, x: Tensor<3>, keep: usize) -> Tensor<3> {
         let [_, time, width] = x.dims();
-        let Some(lengths) = self.at.lengths() else {
-            return if keep < time { x.narrow(1, time - keep, keep) } else { x };
-        };
+        let Some(lengths) = self.at.lengths() else { return last(x, keep) };
         let last = self.at.last([1, time]).into_iter().flat_map(|last| last + 1 - keep..=last);
         let last = int_tensor(last, &x.device());
         x.select(1, last).reshape([lengths.len(), keep, width])
     }
+}
+
+/// The last `keep` positions of each row of `x` `[rows, time, width]`.
+pub(crate) fn last(x: Tensor<3>, keep: usize) -> Tensor<3> {
+    let [_, time, _] = x.dims();
+    if keep < time { x.narrow(1, time - keep, keep) } else { x }
 }

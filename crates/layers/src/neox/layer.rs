@@ -12,7 +12,7 @@ use crate::init::Init;
 use crate::linear::apply;
 use crate::mask::AttentionMask;
 use crate::norm::layer_norm;
-use crate::places::Places;
+use crate::places::{Places, last};
 use crate::rotary::Rotary;
 
 /// Standard deviation of every weight matrix at initialisation, as published.
@@ -26,13 +26,9 @@ pub(super) enum Run<'a> {
     New { places: &'a Places, cache: &'a mut KvCache, keep: Option<usize> },
 }
 
-/// The last `keep` positions of `x` `[batch, time, width]`, or all.
-fn last(x: Tensor<3>, keep: Option<usize>) -> Tensor<3> {
-    let [_, time, _] = x.dims();
-    match keep {
-        Some(keep) if keep < time => x.narrow(1, time - keep, keep),
-        _ => x,
-    }
+/// The last `keep` positions of each row of `x` `[batch, time, width]`, or all.
+fn kept(x: Tensor<3>, keep: Option<usize>) -> Tensor<3> {
+    if let Some(keep) = keep { last(x, keep) } else { x }
 }
 
 /// Self-attention with the fused projection `[head][q, k, v][head_dim]`.
@@ -47,7 +43,7 @@ impl NeoXAttention {
     fn forward(&self, x: Tensor<3>, run: Run<'_>) -> Tensor<3> {
         let qkv = apply(&self.query_key_value, x);
         let out = match run {
-            Run::Whole { rotary, mask, keep } => last(self.attend(qkv, rotary, mask), keep),
+            Run::Whole { rotary, mask, keep } => kept(self.attend(qkv, rotary, mask), keep),
             Run::New { places, cache, keep } => cache.attend(qkv, places, keep),
         };
         apply(&self.dense, out)
@@ -129,7 +125,7 @@ impl NeoXLayer {
         let x = match &run {
             Run::New { places, keep: Some(keep), .. } => places.last(x, *keep),
             Run::New { keep: None, .. } => x,
-            Run::Whole { keep, .. } => last(x, *keep),
+            Run::Whole { keep, .. } => kept(x, *keep),
         };
         let attended = self.attention.forward(normed, run);
         if self.parallel {
