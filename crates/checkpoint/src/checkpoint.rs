@@ -43,6 +43,19 @@ impl Checkpoint {
         Snapshot::of(contents).write(dir)
     }
 
+    /// [`write`](Self::write) for a model that is not trained. On a processor, flex or ndarray, the model is not
+    /// copied.
+    ///
+    /// # Errors
+    /// Those of [`write`](Self::write).
+    pub fn write_model(
+        dir: &Path,
+        contents: &Contents<'_>,
+        processor: bool,
+    ) -> Result<(), CheckpointError> {
+        if processor { Snapshot::of_processor(contents) } else { Snapshot::of(contents) }.write(dir)
+    }
+
     /// Opens a checkpoint folder, or the newest undamaged checkpoint of a run folder.
     ///
     /// # Errors

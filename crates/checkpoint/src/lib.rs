@@ -9,6 +9,7 @@ mod checkpoint;
 mod error;
 mod folder;
 mod format;
+mod lineage;
 mod manifest;
 mod mismatch;
 mod snapshot;
@@ -16,6 +17,7 @@ mod state;
 
 pub use checkpoint::Checkpoint;
 pub use error::CheckpointError;
+pub use lineage::Lineage;
 pub use folder::RunFolder;
 pub use snapshot::{Contents, Snapshot};
 pub use state::State;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::lineage::Lineage;
+
 /// burn's version. A test compares it with the version that the workspace pins.
 const BURN: &str = "0.22.1";
 
@@ -31,6 +33,9 @@ pub struct State {
     pub train: Option<Value>,
     /// Identity of the corpus, in the trainer's own form; `None` for imported weights.
     pub corpus: Option<Value>,
+    /// The weights that the run began with, or that were imported; `None` for a run that began with new weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
     /// Versions of the programs that wrote the checkpoint. Writing a checkpoint sets them.
     pub versions: BTreeMap<String, String>,
 }

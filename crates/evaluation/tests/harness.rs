@@ -89,7 +89,7 @@ fn scorer(family: &str, vocab: usize, context: usize) -> Scorer<LanguageModel> {
         let values = vec![0.0; shape.iter().product()];
         tensors.insert(name, HostTensor { shape, values });
     }
-    let (model, _) = block_transformer_weights::load(model, &config, tensors, family).unwrap();
+    let (model, _) = block_transformer_weights::load(model, &config, &tensors, family).unwrap();
     Scorer::new(&model).with_context(context).unwrap()
 }
 

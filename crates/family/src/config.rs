@@ -87,4 +87,6 @@ pub struct Registration {
     pub keys: &'static [(&'static str, &'static [&'static [&'static str]])],
     /// The presets of the family, as TOML.
     pub presets: &'static str,
+    /// The published weights of the family, as TOML; empty if there are none.
+    pub weights: &'static str,
 }

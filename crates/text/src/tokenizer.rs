@@ -45,6 +45,11 @@ pub enum Tokenizer {
 }
 
 impl Tokenizer {
+    /// The text of [`EOS`].
+    pub const EOS_TEXT: &str = EOS_TEXT;
+    /// The text of [`PAD`].
+    pub const PAD_TEXT: &str = PAD_TEXT;
+
     /// Reads a `tokenizer.json` of Hugging Face, or a file that [`save`](Self::save) wrote.
     ///
     /// # Errors

@@ -3,15 +3,19 @@
 use std::path::PathBuf;
 
 use block_transformer_files::FileError;
+use block_transformer_tensor_files::TensorFileError;
 
 /// A weight file that cannot be read, written, or matched to a model.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// The file cannot be read or written.
+    /// The file cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The file is not a safetensors file, or stores a tensor in a format that is not supported.
-    #[error("{path} is not a readable safetensors file: {reason}")]
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(#[from] TensorFileError),
+    /// The tensors do not fit into a safetensors file.
+    #[error("{path} cannot be written as a safetensors file: {reason}")]
     Format {
         /// The file.
         path: PathBuf,

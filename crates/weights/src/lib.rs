@@ -6,11 +6,12 @@
 mod error;
 mod layout;
 mod safetensors_io;
-mod tensor;
 mod visit;
 
 pub use block_transformer_family::{FloatFormat, PublishedNames};
 pub use error::WeightsError;
+pub use block_transformer_tensor_files::{
+    HostTensor, HostTensors, TensorFileError, TensorFiles, TensorSource,
+};
 pub use safetensors_io::{export, import, read_tensors, write_tensors};
-pub use tensor::{HostTensor, HostTensors};
 pub use visit::{Source, cast, load, published_tensors};

@@ -1,8 +1,9 @@
-//! The model families behind one type, and the presets of the paper.
+//! The model families behind one type, the presets of the paper, and published weights.
 
 mod config;
 mod families;
 mod presets;
+mod published;
 
 pub use block_transformer_family as family;
 pub use block_transformer_family::{
@@ -14,3 +15,4 @@ pub use block_transformer_model as block;
 pub use config::{ConfigError, ConfigProblem};
 pub use families::{LanguageModel, ModelConfig};
 pub use presets::{Preset, PresetError, TrainDefaults, preset, presets};
+pub use published::{PublishedWeights, published_weights};

@@ -60,4 +60,5 @@ pub const REGISTRATION: Registration = Registration {
         ),
     ],
     presets: include_str!("../presets.toml"),
+    weights: include_str!("../weights.toml"),
 };

@@ -18,4 +18,5 @@ pub const REGISTRATION: Registration = Registration {
     key: "hidden_size",
     keys: &[("", &[&["vocab_size", "max_position_embeddings"], NeoXConfig::KEYS])],
     presets: include_str!("../presets.toml"),
+    weights: include_str!("../weights.toml"),
 };

@@ -1,38 +1,47 @@
 //! `import`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
-use block_transformer_checkpoint::{Checkpoint, Contents, State};
+use anyhow::{Context, Result, anyhow, ensure};
+use block_transformer_checkpoint::{Checkpoint, Contents, Lineage, State};
 use block_transformer_datasets::TokenizerChoice;
 use block_transformer_device::DeviceName;
+use block_transformer_exchange::{Hub, Located};
 use block_transformer_text::Tokenizer;
-use block_transformer_weights::import;
+use block_transformer_weights::{TensorFiles, load};
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
 
 use super::inputs::preset;
 use super::prepare::check_tokenizer;
+use super::sources::{located, sha256};
 use crate::{device, paths};
 
 /// Arguments of `import`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Published safetensors file (f32, f16 or bf16)
-    #[arg(long, value_name = "FILE")]
-    from: PathBuf,
-    /// Preset with the configuration of the model
-    #[arg(long, conflicts_with = "config", required_unless_present = "config")]
+    /// Name of published weights (`models` lists them); the same as --from
+    #[arg(value_name = "NAME", conflicts_with = "from", required_unless_present = "from")]
+    name: Option<String>,
+    /// Weights file (.safetensors, .bin, .pt, .pth, or an index of several), the folder of one, published weights by
+    /// name, or a repository on the hub of Hugging Face: OWNER/NAME or OWNER/NAME@REVISION
+    #[arg(long, value_name = "FILE|FOLDER|NAME|HUB-ID")]
+    from: Option<String>,
+    /// Use the cache of the hub only
+    #[arg(long)]
+    offline: bool,
+    /// Preset with the configuration of the model [default: the config.json or the training YAML beside the weights]
+    #[arg(long, conflicts_with = "config")]
     preset: Option<String>,
     /// JSON file with the configuration of the model
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Tokenizer of the model [default: tokenizer.json in the folder of --from, else bytes]
+    /// Tokenizer of the model [default: tokenizer.json in the folder of the weights, else bytes]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
-    /// Checkpoint folder to write
+    /// Checkpoint folder to write [default: weights/NAME]
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    out: Option<PathBuf>,
     /// Device to load the weights on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
@@ -41,32 +50,52 @@ pub(crate) struct Args {
 impl Args {
     /// Writes the checkpoint, completely or not at all.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let out = self.out.display();
-        ensure!(!self.out.exists(), "--out {out}: already exists; give another folder");
-        paths::output_folder("--out", &self.out)?;
-        paths::input_file("--from", &self.from, "give a safetensors file")?;
+        let given = self.from.as_deref().or(self.name.as_deref()).context("--from is needed")?;
+        let out = self.out.clone().unwrap_or_else(|| default_out(given));
+        let shown = out.display();
+        ensure!(!out.exists(), "--out {shown}: already exists; give another folder");
+        paths::output_folder("--out", &out)?;
         let choice = self.tokenizer.clone().map(TokenizerChoice::File);
         check_tokenizer("--tokenizer", choice.as_ref())?;
-        let config = self.model()?;
-        let beside = self.from.parent().unwrap_or(Path::new(".")).join("tokenizer.json");
-        let tokenizer = match &self.tokenizer {
-            Some(path) => Tokenizer::load(path).context("--tokenizer")?,
-            None if beside.exists() => Tokenizer::load(&beside)?,
-            None => Tokenizer::Bytes,
+        let chosen = self.chosen()?;
+        let source = located("--from", given, &Hub::from_env(self.offline))?;
+        let config = match chosen {
+            Some(config) => config,
+            None => source.config().context("--from")?.ok_or_else(|| without_config(&source))?,
+        };
+        let tokenizer = match (&self.tokenizer, source.tokenizer()) {
+            (Some(path), _) => Tokenizer::load(path).context("--tokenizer")?,
+            (None, Some(path)) => Tokenizer::load(&path)?,
+            (None, None) => Tokenizer::Bytes,
         };
         let device = device::open(self.device)?;
-        let imported = import(config.init(0, &device), &config, &self.from);
-        let (model, unused) = imported.context("--from")?;
+        let files = TensorFiles::open(&source.weights).context("--from")?;
+        let origin = source.weights.display().to_string();
+        let (model, unused) =
+            load(config.init(0, &device), &config, &files, &origin).context("--from")?;
+        let lineage = Lineage {
+            made_by: "import".into(),
+            source: source.origin.clone(),
+            sha256: sha256(files.paths())?,
+            step: None,
+            tokens: None,
+            validation_loss: None,
+            parent: None,
+        };
+        let state = State { lineage: Some(lineage), ..State::default() };
         let contents = Contents {
             model: &model,
             config: &config,
             tokenizer: &tokenizer,
             optimizer: None,
-            state: &State::default(),
+            state: &state,
             unused: &unused,
         };
-        Checkpoint::write(&self.out, &contents)?;
-        say!("{} parameters in {}", config.num_params(), self.out.display());
+        Checkpoint::write_model(&out, &contents, self.device.is_processor())?;
+        say!("{} parameters of {} in {shown}", config.num_params(), source.origin);
+        if self.tokenizer.is_none() && source.tokenizer().is_none() {
+            say!("note: there is no tokenizer.json beside the weights; the checkpoint has bytes as its tokenizer");
+        }
         if tokenizer.vocab_size() > config.vocab_size() {
             say!(
                 "note: the model has {} token ids and the tokenizer {}; give the tokenizer of the model with \
@@ -78,14 +107,42 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn model(&self) -> Result<ModelConfig> {
+    /// The configuration that a flag gives.
+    fn chosen(&self) -> Result<Option<ModelConfig>> {
         if let Some(name) = &self.preset {
-            return Ok(preset(name)?.model.clone());
+            return Ok(Some(preset(name)?.model.clone()));
         }
-        let path = self.config.as_deref().context("--config FILE or --preset NAME is needed")?;
+        let Some(path) = self.config.as_deref() else { return Ok(None) };
         paths::input_file("--config", path, "give a JSON file with the configuration of a model")?;
         let read = std::fs::read_to_string(path);
         let json = read.with_context(|| format!("--config {}", path.display()))?;
-        Ok(ModelConfig::from_json(&json, &path.display().to_string())?)
+        Ok(Some(ModelConfig::from_json(&json, &path.display().to_string())?))
+    }
+}
+
+/// `weights/` and the last part of the name, without a revision or the ending of a file.
+fn default_out(given: &str) -> PathBuf {
+    let name = given.split('@').next().unwrap_or(given).trim_end_matches('/');
+    let name = name.rsplit('/').next().unwrap_or(name);
+    PathBuf::from("weights").join(name.trim_end_matches(".safetensors"))
+}
+
+fn without_config(source: &Located) -> anyhow::Error {
+    anyhow!(
+        "--from {}: there is no config.json and no training YAML beside the weights; name the configuration of \
+         the model with --preset NAME or --config FILE",
+        source.origin
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_folder_has_the_name_of_the_model() {
+        for given in ["pythia-160m", "EleutherAI/pythia-160m@step1000", "dir/pythia-160m/", "a/pythia-160m.safetensors"] {
+            assert_eq!(default_out(given), PathBuf::from("weights/pythia-160m"), "{given}");
+        }
     }
 }

@@ -11,12 +11,14 @@ mod gpu_tests;
 mod import;
 mod inputs;
 mod memory;
+mod models;
 mod ngrams;
 mod parity;
 mod plan;
 mod plan_training;
 mod prepare;
 mod presets;
+mod sources;
 mod train;
 
 use std::process::ExitCode;
@@ -35,7 +37,7 @@ pub(crate) enum Subcommands {
     Eval(eval::Args),
     /// Measure loss by position and perplexity on long books, for one checkpoint or several
     EvalPg19(eval_pg19::Args),
-    /// Export a checkpoint's weights under the published names, or in burn's format
+    /// Write a checkpoint as a folder for the Python world, or its weights as a file
     Export(export::Args),
     /// Continue texts with a trained model
     Generate(generate::Args),
@@ -43,8 +45,10 @@ pub(crate) enum Subcommands {
     GpuCheck(gpu_check::Args),
     /// Run the tests of the GPU code that need no GPU, in a checkout
     GpuTests(gpu_tests::Args),
-    /// Import published weights into a checkpoint
+    /// Import published weights, by file, folder, name or hub id, into a checkpoint
     Import(import::Args),
+    /// List the published weights that `import` knows by name
+    Models(models::Args),
     /// Count the n-grams of a prepared corpus, from which `generate` guesses tokens
     Ngrams(ngrams::Args),
     /// Compare models with recorded outputs of the published implementation
@@ -72,6 +76,7 @@ impl Subcommands {
             Self::GpuCheck(args) => args.run(),
             Self::GpuTests(args) => args.run(),
             Self::Import(args) => args.run(),
+            Self::Models(args) => args.run(),
             Self::Ngrams(args) => args.run(),
             Self::Parity(args) => args.run(),
             Self::Plan(args) => args.run(),

@@ -1,0 +1,84 @@
+//! A folder with a model for the Python world.
+
+use std::path::Path;
+
+use block_transformer_files::{FileError, NewFolder};
+use block_transformer_text::{EOS, PAD, Tokenizer};
+use block_transformer_weights::{FloatFormat, HostTensors, export};
+use block_transformer_zoo::{LanguageModel, ModelConfig};
+use serde_json::{Value, json};
+
+use crate::card::Card;
+use crate::error::ExchangeError;
+use crate::hugging_face::to_hugging_face;
+
+/// Writes the folder `dir` with weights, configuration, tokenizer and model card. `transformers` loads the folder of
+/// a vanilla model; that of a block model has the published names and this project's configuration. The folder
+/// appears complete or not at all.
+///
+/// # Errors
+/// When the disk is full or not writable.
+pub fn write_folder(
+    dir: &Path,
+    model: &LanguageModel,
+    tokenizer: &Tokenizer,
+    unused: &HostTensors,
+    format: FloatFormat,
+    card: &Card<'_>,
+) -> Result<(), ExchangeError> {
+    let folder = NewFolder::create(dir)?;
+    export(model, card.config, unused, format, &folder.temporary_path("model.safetensors"))?;
+    let text = |name: &str, text: &str| {
+        let written = std::fs::write(folder.temporary_path(name), text);
+        written.map_err(FileError::write(&folder.final_path(name)))
+    };
+    let json = |name: &str, value: &Value| text(name, &format!("{value:#}\n"));
+    match card.config {
+        ModelConfig::Vanilla(config) => {
+            json("config.json", &to_hugging_face(config, torch_name(format)))?;
+            let ids = json!({"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD});
+            json("generation_config.json", &ids)?;
+        }
+        config => text("config.json", &(config.to_json() + "\n"))?,
+    }
+    text("tokenizer.json", &tokenizer.to_json()?)?;
+    if let Tokenizer::HuggingFace(_) = tokenizer {
+        json("tokenizer_config.json", &tokenizer_config(card.config))?;
+        json("special_tokens_map.json", &special_tokens())?;
+    }
+    if let Some((name, bytes)) = &card.picture {
+        let written = std::fs::write(folder.temporary_path(name), bytes);
+        written.map_err(FileError::write(&folder.final_path(name)))?;
+    }
+    text("README.md", &card.to_markdown())?;
+    Ok(folder.commit()?)
+}
+
+/// The name of a format in `torch`.
+fn torch_name(format: FloatFormat) -> &'static str {
+    match format {
+        FloatFormat::F32 => "float32",
+        FloatFormat::F16 => "float16",
+        FloatFormat::Bf16 => "bfloat16",
+    }
+}
+
+fn special_tokens() -> Value {
+    json!({
+        "bos_token": Tokenizer::EOS_TEXT,
+        "eos_token": Tokenizer::EOS_TEXT,
+        "unk_token": Tokenizer::EOS_TEXT,
+        "pad_token": Tokenizer::PAD_TEXT,
+    })
+}
+
+/// The class is the general one, because the rules of the tokenizer are all in `tokenizer.json`.
+fn tokenizer_config(config: &ModelConfig) -> Value {
+    use block_transformer_family::FamilyConfig;
+
+    let mut table = special_tokens();
+    table["tokenizer_class"] = "PreTrainedTokenizerFast".into();
+    table["clean_up_tokenization_spaces"] = false.into();
+    table["model_max_length"] = config.max_position_embeddings().into();
+    table
+}
