@@ -62,11 +62,11 @@ fn a_path_that_cannot_be_used_is_named_with_its_flag_and_a_remedy() {
     std::fs::create_dir_all(path.join("beside/config.json")).unwrap();
     #[cfg(unix)]
     {
-        let _socket = std::os::unix::net::UnixListener::bind(path.join("socket")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(path.join("socket.bin")).unwrap();
         fails(
             path,
-            "export --checkpoint run --out socket",
-            &["--out socket", "not a regular file"],
+            "export --checkpoint run --out socket.bin",
+            &["--out socket.bin", "not a regular file"],
         );
     }
     std::fs::create_dir(path.join("empty")).unwrap();
@@ -87,8 +87,8 @@ fn a_path_that_cannot_be_used_is_named_with_its_flag_and_a_remedy() {
         ("train --corpus text.txt --tokenizer empty", &["--tokenizer empty: is a folder"]),
         ("train --corpus text.txt --tokenizer text.txt", &["text.txt", "give --tokenizer"]),
         ("train --corpus text.txt --config tokenizer.toml", &["tokenizer.toml: tokenizer = empty"]),
-        ("import --preset debug-block --from empty --out i", &["--from empty: is a folder"]),
-        ("import --preset debug-block --from text.txt --out i", &["--from", "safetensors file"]),
+        ("import --preset debug-block --from empty --out i", &["--from", "empty has no weights"]),
+        ("import --preset debug-block --from text.txt --out i", &["--from", ".safetensors"]),
         ("import --config empty --from text.txt --out i", &["--config empty: is a folder"]),
         ("eval-pg19 --checkpoint run --books empty", &["--books empty: ", "folder of .txt files"]),
         ("parity text.txt", &["parity text.txt: is not a folder", "tests/golden"]),
@@ -103,9 +103,9 @@ fn a_path_that_cannot_be_used_is_named_with_its_flag_and_a_remedy() {
         ("eval-pg19 --checkpoint run --books text.txt --out text.txt", &["--out text.txt"]),
         ("eval-pg19 --checkpoint run --books none", &["--books none", "a folder of .txt files"]),
         ("eval-pg19 --checkpoint none --books books", &["--checkpoint none", "a run"]),
-        ("export --checkpoint run --out run", &["--out run", "is a folder"]),
-        ("export --checkpoint run --out beside/w", &["beside/config.json", "is a folder"]),
-        ("export --checkpoint run --out none/w", &["--out none/w", "does not exist"]),
+        ("export --checkpoint run --out run", &["--out run", "already exists"]),
+        ("export --checkpoint run --out beside/w.bin", &["beside/config.json", "is a folder"]),
+        ("export --checkpoint run --out none/w.bin", &["--out none/w.bin", "does not exist"]),
         ("export --checkpoint run --out config.json", &["--out config.json", "another name"]),
         ("export --checkpoint run --out Tokenizer.json", &["--out Tokenizer.json"]),
         ("generate --prompt x --checkpoint none", &["--checkpoint none", "folder of a run"]),

@@ -11,6 +11,7 @@ mod errors;
 mod eval;
 mod eval_pg19;
 mod gpu_check;
+mod import;
 mod kill;
 mod old_run;
 mod own_model;

@@ -17,7 +17,7 @@ mod state;
 
 pub use checkpoint::Checkpoint;
 pub use error::CheckpointError;
-pub use lineage::Lineage;
 pub use folder::RunFolder;
+pub use lineage::Lineage;
 pub use snapshot::{Contents, Snapshot};
 pub use state::State;

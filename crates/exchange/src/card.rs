@@ -61,12 +61,16 @@ impl Card<'_> {
     fn header(&self) -> String {
         let library = if self.is_vanilla() { "library_name: transformers\n" } else { "" };
         let tag = if self.is_vanilla() { "gpt_neox" } else { "block-transformer" };
-        format!("---\n{library}pipeline_tag: text-generation\ntags:\n- {tag}\n---\n\n# {}\n\n", self.name)
+        format!(
+            "---\n{library}pipeline_tag: text-generation\ntags:\n- {tag}\n---\n\n# {}\n\n",
+            self.name
+        )
     }
 
     fn model(&self) -> String {
         let (config, family) = (self.config, self.config.family());
-        let kind = if self.is_vanilla() { "vanilla transformer (GPT-NeoX)" } else { "Block Transformer" };
+        let kind =
+            if self.is_vanilla() { "vanilla transformer (GPT-NeoX)" } else { "Block Transformer" };
         let load = if self.is_vanilla() {
             "`transformers.AutoModelForCausalLM.from_pretrained` loads this folder."
         } else {
@@ -90,7 +94,8 @@ impl Card<'_> {
         let given = name.or(train).and_then(Value::as_str);
         match given {
             Some(name) => format!("## Data\n\nThe last training used the corpus `{name}`.\n\n"),
-            None => "## Data\n\nThe data is not recorded; see the source of the weights below.\n\n".into(),
+            None => "## Data\n\nThe data is not recorded; see the source of the weights below.\n\n"
+                .into(),
         }
     }
 
@@ -106,14 +111,16 @@ impl Card<'_> {
         text.push_str(".\n\n");
         let Some(train) = state.train.as_ref().and_then(Value::as_object) else { return text };
         text.push_str("| setting | value |\n|---|---|\n");
-        for (key, value) in train.iter().filter(|(_, value)| !value.is_object() && !value.is_null()) {
+        for (key, value) in train.iter().filter(|(_, value)| !value.is_object() && !value.is_null())
+        {
             _ = writeln!(text, "| `{key}` | `{}` |", value.to_string().replace('|', "\\|"));
         }
         text + "\n"
     }
 
     fn losses(&self) -> String {
-        let number = |loss: Option<f64>| loss.map_or_else(|| "-".into(), |loss| format!("{loss:.4}"));
+        let number =
+            |loss: Option<f64>| loss.map_or_else(|| "-".into(), |loss| format!("{loss:.4}"));
         let mut text = format!(
             "## Losses\n\nIn nats per token. Training loss of the last step: {}; validation loss: {}",
             number(self.state.train_loss),
@@ -126,7 +133,8 @@ impl Card<'_> {
         if let Some((name, _)) = &self.picture {
             _ = writeln!(text, "![Losses by step]({name})\n");
         }
-        let validated: Vec<_> = self.curve.iter().filter(|point| point.validation.is_some()).collect();
+        let validated: Vec<_> =
+            self.curve.iter().filter(|point| point.validation.is_some()).collect();
         if validated.is_empty() {
             return text;
         }
@@ -144,7 +152,9 @@ impl Card<'_> {
     fn evaluations(&self) -> String {
         match &self.evaluation {
             Some(text) => format!("## Evaluation\n\n{}\n\n", text.trim()),
-            None => "## Evaluation\n\nOnly the losses above were recorded with this model.\n\n".into(),
+            None => {
+                "## Evaluation\n\nOnly the losses above were recorded with this model.\n\n".into()
+            }
         }
     }
 
@@ -163,7 +173,8 @@ impl Card<'_> {
 
     fn making(&self) -> String {
         let mut text = "## How it was made\n\n".to_string();
-        let versions = self.state.versions.iter().map(|(name, version)| format!("{name} {version}"));
+        let versions =
+            self.state.versions.iter().map(|(name, version)| format!("{name} {version}"));
         let versions = versions.collect::<Vec<_>>().join(", ");
         if !versions.is_empty() {
             _ = writeln!(text, "Written by {versions}.\n");
@@ -173,7 +184,10 @@ impl Card<'_> {
         };
         for Lineage { made_by, source, sha256, step, .. } in lineage.chain() {
             let steps = step.map_or_else(String::new, |step| format!(" after {step} steps"));
-            _ = writeln!(text, "- `{made_by}` from `{source}`{steps}, SHA-256 of the weights `{sha256}`");
+            _ = writeln!(
+                text,
+                "- `{made_by}` from `{source}`{steps}, SHA-256 of the weights `{sha256}`"
+            );
         }
         text
     }
@@ -195,8 +209,12 @@ mod tests {
             validation_loss: None,
             parent: None,
         };
-        let lineage =
-            Lineage { made_by: "train".into(), step: Some(7), parent: Some(Box::new(source.clone())), ..source };
+        let lineage = Lineage {
+            made_by: "train".into(),
+            step: Some(7),
+            parent: Some(Box::new(source.clone())),
+            ..source
+        };
         let state = State {
             step: 30,
             tokens: 999,
@@ -206,7 +224,8 @@ mod tests {
             lineage: Some(lineage),
             ..State::default()
         };
-        let point = |step| CurvePoint { step, train: 2.0, validation: (step % 2 == 0).then_some(1.5) };
+        let point =
+            |step| CurvePoint { step, train: 2.0, validation: (step % 2 == 0).then_some(1.5) };
         let card = Card {
             name: "mine",
             config,
@@ -217,9 +236,18 @@ mod tests {
         };
         let text = card.to_markdown();
         for part in [
-            "# mine", "30 steps, 999 tokens", "`books`", "validation loss: 1.2500", "| `lr` | `0.5` |",
-            "![Losses by step](loss.png)", "| 30 | 2.0000 | 1.5000 |", "| lambada | 0.5 |", "padded at the left",
-            "- `train` from `someone/model@abc` after 7 steps", "- `import` from", "arXiv 2406.02657",
+            "# mine",
+            "30 steps, 999 tokens",
+            "`books`",
+            "validation loss: 1.2500",
+            "| `lr` | `0.5` |",
+            "![Losses by step](loss.png)",
+            "| 30 | 2.0000 | 1.5000 |",
+            "| lambada | 0.5 |",
+            "padded at the left",
+            "- `train` from `someone/model@abc` after 7 steps",
+            "- `import` from",
+            "arXiv 2406.02657",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -92,7 +92,9 @@ pub enum ExchangeError {
         cache: PathBuf,
     },
     /// A file differs from what its publisher states.
-    #[error("{path} has the SHA-256 {found}, but {expected} is published; delete the file and fetch it again")]
+    #[error(
+        "{path} has the SHA-256 {found}, but {expected} is published; delete the file and fetch it again"
+    )]
     Digest {
         /// The file.
         path: PathBuf,

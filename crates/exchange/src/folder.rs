@@ -41,7 +41,7 @@ pub fn write_folder(
         }
         config => text("config.json", &(config.to_json() + "\n"))?,
     }
-    text("tokenizer.json", &tokenizer.to_json()?)?;
+    text("tokenizer.json", &with_merges_as_text(tokenizer.to_json()?))?;
     if let Tokenizer::HuggingFace(_) = tokenizer {
         json("tokenizer_config.json", &tokenizer_config(card.config))?;
         json("special_tokens_map.json", &special_tokens())?;
@@ -52,6 +52,22 @@ pub fn write_folder(
     }
     text("README.md", &card.to_markdown())?;
     Ok(folder.commit()?)
+}
+
+/// A tokenizer whose merges have the form "a b", which older versions of `tokenizers` need (0.15, with
+/// `transformers` 4.39.3); newer ones write pairs, and read both. Symbols with blanks must stay pairs.
+fn with_merges_as_text(json: String) -> String {
+    let Ok(mut tokenizer) = serde_json::from_str::<Value>(&json) else { return json };
+    let Some(merges) = tokenizer.pointer_mut("/model/merges").and_then(Value::as_array_mut) else {
+        return json;
+    };
+    let joined = |pair: &Value| {
+        let parts = [pair.get(0)?.as_str()?, pair.get(1)?.as_str()?];
+        (!parts.iter().any(|part| part.contains(' '))).then(|| Value::from(parts.join(" ")))
+    };
+    let Some(texts) = merges.iter().map(joined).collect::<Option<Vec<_>>>() else { return json };
+    *merges = texts;
+    format!("{tokenizer:#}\n")
 }
 
 /// The name of a format in `torch`.
@@ -81,4 +97,27 @@ fn tokenizer_config(config: &ModelConfig) -> Value {
     table["clean_up_tokenization_spaces"] = false.into();
     table["model_max_length"] = config.max_position_embeddings().into();
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merges_become_text_and_the_tokenizer_stays_the_same() {
+        let text = "Round and round the ragged rock\n  the ragged rascal ran.";
+        let tokenizer = Tokenizer::train_bpe([text.repeat(20)].into_iter(), 300).unwrap();
+        let json = with_merges_as_text(tokenizer.to_json().unwrap());
+        let value: Value = serde_json::from_str(&json).unwrap();
+        let merges = value["model"]["merges"].as_array().unwrap();
+        assert!(!merges.is_empty() && merges.iter().all(Value::is_string));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokenizer.json");
+        std::fs::write(&path, json).unwrap();
+        let read = Tokenizer::load(&path).unwrap();
+        assert_eq!(read.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+        assert_eq!(read.to_json().unwrap(), tokenizer.to_json().unwrap());
+        let pairs = r#"{"model": {"merges": [["a b", "c"]]}}"#;
+        assert_eq!(with_merges_as_text(pairs.into()), pairs);
+    }
 }

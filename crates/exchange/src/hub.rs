@@ -50,7 +50,8 @@ impl Hub {
     /// With `offline` or `HF_HUB_OFFLINE=1`, only the cache is used.
     pub fn from_env(offline: bool) -> Self {
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let cache = set("HF_HUB_CACHE").map_or_else(|| Cache::from_env().path().clone(), PathBuf::from);
+        let cache =
+            set("HF_HUB_CACHE").map_or_else(|| Cache::from_env().path().clone(), PathBuf::from);
         let offline = offline || set("HF_HUB_OFFLINE").is_some_and(|value| value != "0");
         let hub = Self::new(&cache, set("HF_ENDPOINT"), offline);
         Self { token: set("HF_TOKEN").or(hub.token), ..hub }
@@ -72,7 +73,8 @@ impl Hub {
         progress: &mut dyn FnMut(Download<'_>),
     ) -> Result<Snapshot, ExchangeError> {
         let repo = Repo::with_revision(id.into(), RepoType::Model, revision.into());
-        let folder = if self.offline { None } else { Some(self.download(id, repo.clone(), progress)?) };
+        let folder =
+            if self.offline { None } else { Some(self.download(id, repo.clone(), progress)?) };
         let cached = || {
             let cached = Cache::new(self.cache.clone()).repo(repo.clone());
             WEIGHTS.iter().find_map(|name| cached.get(name))?.parent().map(Path::to_path_buf)
@@ -117,12 +119,15 @@ impl Hub {
         let progress = RefCell::new(progress);
         let cached = Cache::new(self.cache.clone()).repo(repo);
         let fetch = |name: &str| {
-            let of_commit = |path: &PathBuf| path.parent().is_some_and(|dir| dir.ends_with(&info.sha));
+            let of_commit =
+                |path: &PathBuf| path.parent().is_some_and(|dir| dir.ends_with(&info.sha));
             let path = match cached.get(name).filter(of_commit) {
                 Some(path) => path,
                 None => {
-                    let report = Report { progress: &progress, name: name.into(), done: 0, total: 0 };
-                    api.download_with_progress(name, report).map_err(|error| failed(name, &error))?
+                    let report =
+                        Report { progress: &progress, name: name.into(), done: 0, total: 0 };
+                    api.download_with_progress(name, report)
+                        .map_err(|error| failed(name, &error))?
                 }
             };
             check(&path)?;
@@ -147,13 +152,16 @@ fn shards(index: &Path) -> Result<Vec<String>, ExchangeError> {
     }
     let unreadable = |reason: String| ExchangeError::Unreadable { path: index.into(), reason };
     let text = std::fs::read_to_string(index).map_err(|error| unreadable(error.to_string()))?;
-    let map = serde_json::from_str::<Index>(&text).map_err(|error| unreadable(error.to_string()))?;
+    let map =
+        serde_json::from_str::<Index>(&text).map_err(|error| unreadable(error.to_string()))?;
     let mut names: Vec<String> = map.weight_map.into_values().collect();
     names.sort();
     names.dedup();
     let plain = |name: &String| !name.contains(['/', '\\']) && !name.starts_with('.');
     if let Some(name) = names.iter().find(|name| !plain(name)) {
-        return Err(unreadable(format!("`weight_map` names the file {name:?}, which is not a plain file name")));
+        return Err(unreadable(format!(
+            "`weight_map` names the file {name:?}, which is not a plain file name"
+        )));
     }
     if names.len() > MAX_SHARDS {
         return Err(unreadable(format!("{} files are more than {MAX_SHARDS}", names.len())));
@@ -192,7 +200,11 @@ struct Report<'a, 'b> {
 
 impl Report<'_, '_> {
     fn say(&self) {
-        (self.progress.borrow_mut())(Download { file: &self.name, done: self.done, total: self.total });
+        (self.progress.borrow_mut())(Download {
+            file: &self.name,
+            done: self.done,
+            total: self.total,
+        });
     }
 }
 

@@ -76,7 +76,9 @@ pub fn from_hugging_face(value: &Value, path: &Path) -> Result<GptNeoXConfig, Ex
         }
     }
     let rope = config.rope_parameters.as_ref();
-    if let Some(kind) = rope.and_then(|rope| rope.rope_type.as_ref()).filter(|kind| *kind != "default") {
+    if let Some(kind) =
+        rope.and_then(|rope| rope.rope_type.as_ref()).filter(|kind| *kind != "default")
+    {
         let reason = format!("`{kind}` is not supported; only `default` is");
         return Err(unsupported("rope_parameters.rope_type", reason));
     }
@@ -166,7 +168,8 @@ mod tests {
         let table = newer.as_object_mut().unwrap();
         table.remove("rotary_pct");
         table.remove("rotary_emb_base");
-        let rope = json!({"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5});
+        let rope =
+            json!({"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5});
         table.insert("rope_parameters".into(), rope);
         let config = read(&newer).unwrap();
         assert_eq!((config.stack.rotary_pct, config.stack.rotary_emb_base), (0.5, 5000.0));

@@ -100,7 +100,8 @@ fn weights_of(folder: &Path) -> Result<PathBuf, ExchangeError> {
         return Ok(path);
     }
     let entries = std::fs::read_dir(folder).map_err(FileError::read(folder))?;
-    let mut files = entries.flatten().map(|entry| entry.path()).filter(|path| TensorFiles::has_format(path));
+    let mut files =
+        entries.flatten().map(|entry| entry.path()).filter(|path| TensorFiles::has_format(path));
     match (files.next(), files.next()) {
         (Some(path), None) => Ok(path),
         _ => Err(ExchangeError::NoWeights(folder.into())),
@@ -188,7 +189,11 @@ mod tests {
 
     #[test]
     fn ids_and_revisions_of_the_hub_are_plain() {
-        assert!(is_id("EleutherAI/pythia-1.4b-deduped") && is_revision("step1000") && is_revision("refs/pr/3"));
+        assert!(
+            is_id("EleutherAI/pythia-1.4b-deduped")
+                && is_revision("step1000")
+                && is_revision("refs/pr/3")
+        );
         for id in ["pythia", "a/b/c", "../a", "a/..", "a/b c", "/b", "a/", "https://x/y"] {
             assert!(!is_id(id), "{id}");
         }

@@ -21,7 +21,8 @@ pub fn from_training_yaml(text: &str, path: &Path) -> Result<ModelConfig, Exchan
         reason: error.to_string().lines().next().unwrap_or_default().to_string(),
     })?;
     let reader = Reader { path, yaml: &yaml };
-    let table = if yaml.get("block_decoder").is_some() { reader.block()? } else { reader.vanilla()? };
+    let table =
+        if yaml.get("block_decoder").is_some() { reader.block()? } else { reader.vanilla()? };
     let path = path.display().to_string();
     Ok(ModelConfig::from_json(&table.to_string(), &path)?)
 }
@@ -33,7 +34,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn unsupported(&self, key: &str, reason: impl Into<String>) -> ExchangeError {
-        ExchangeError::Unsupported { path: self.path.into(), key: key.into(), reason: reason.into() }
+        ExchangeError::Unsupported {
+            path: self.path.into(),
+            key: key.into(),
+            reason: reason.into(),
+        }
     }
 
     /// The value of a dotted key; `null` is no value.
@@ -48,7 +53,8 @@ impl Reader<'_> {
     }
 
     fn size(&self, key: &str) -> Result<usize, ExchangeError> {
-        let size = self.get(key).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
+        let size =
+            self.get(key).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok());
         size.ok_or_else(|| self.unsupported(key, "is missing, or is not a whole number"))
     }
 
@@ -103,7 +109,8 @@ impl Reader<'_> {
     fn embedder(&self) -> Result<Value, ExchangeError> {
         let cls = self.text("embedder.cls")?;
         let default = if cls == "lookup" { "concat" } else { "projection_layer" };
-        let method = self.get("embedder.projection_method").and_then(Value::as_str).unwrap_or(default);
+        let method =
+            self.get("embedder.projection_method").and_then(Value::as_str).unwrap_or(default);
         let mut table = match cls {
             "lookup" => {
                 let hidden = self.size("embedder.config.hidden_size")?;
@@ -120,7 +127,9 @@ impl Reader<'_> {
                 }
                 table
             }
-            other => return Err(self.unsupported("embedder.cls", format!("`{other}` is not supported"))),
+            other => {
+                return Err(self.unsupported("embedder.cls", format!("`{other}` is not supported")));
+            }
         };
         table.insert("cls".into(), cls.into());
         table.insert("projection_method".into(), method.into());
@@ -148,7 +157,9 @@ impl Reader<'_> {
                 ])
             }
             other => {
-                return Err(self.unsupported("token_decoder.cls", format!("`{other}` is not supported")));
+                return Err(
+                    self.unsupported("token_decoder.cls", format!("`{other}` is not supported"))
+                );
             }
         };
         table.insert("cls".into(), cls.into());
@@ -168,7 +179,10 @@ impl Reader<'_> {
         let base = self.text("model_name_or_path")?;
         let row = published_weights().iter().find(|row| row.hub.as_deref() == Some(base));
         let row = row.ok_or_else(|| {
-            self.unsupported("model_name_or_path", format!("the shape of `{base}` is not known here"))
+            self.unsupported(
+                "model_name_or_path",
+                format!("the shape of `{base}` is not known here"),
+            )
         })?;
         let ModelConfig::Vanilla(config) = row.model() else {
             return Err(self.unsupported("model_name_or_path", "is not a vanilla model"));
@@ -228,11 +242,16 @@ mod tests {
         let ModelConfig::Block(mut config) = read(cross).unwrap() else { panic!() };
         let expected = &block_transformer_zoo::preset("block-170m-cls-cross").unwrap().model;
         // the preset has a smaller table of positions
-        let block_transformer_zoo::block::EmbedderConfig::RobertaCls(embedder) = &mut config.embedder else { panic!() };
+        let block_transformer_zoo::block::EmbedderConfig::RobertaCls(embedder) =
+            &mut config.embedder
+        else {
+            panic!()
+        };
         assert_eq!(embedder.encoder.max_position_embeddings, ROBERTA_POSITIONS);
         embedder.encoder.max_position_embeddings = 64;
         assert_eq!(&ModelConfig::Block(config), expected);
-        let vanilla = read("model: gpt-neo-x\nmodel_name_or_path: EleutherAI/pythia-160m-deduped\n").unwrap();
+        let vanilla =
+            read("model: gpt-neo-x\nmodel_name_or_path: EleutherAI/pythia-160m-deduped\n").unwrap();
         assert_eq!(vanilla, block_transformer_zoo::preset("vanilla-160m").unwrap().model);
         let changed = "model: gpt-neo-x\nmodel_name_or_path: EleutherAI/pythia-70m-deduped\nmodel_config:\n  \
                        hidden_size: 256\n";
@@ -252,7 +271,8 @@ mod tests {
             ("embedder:", "embedder: [", "not a readable configuration"),
         ] {
             let error = read(&valid.replacen(from, to, 1)).unwrap_err();
-            let text = format!("{error} {:?}", std::error::Error::source(&error).map(ToString::to_string));
+            let text =
+                format!("{error} {:?}", std::error::Error::source(&error).map(ToString::to_string));
             assert!(text.contains("trainer.yaml") && text.contains(expected), "{to}: {text}");
         }
         // an alias that expands to many values

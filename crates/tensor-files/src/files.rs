@@ -68,8 +68,12 @@ impl TensorFiles {
             files.push(file);
             paths.push(shard);
         }
-        if let Some((tensor, file)) = index.weight_map.iter().find(|(t, _)| !places.contains_key(*t)) {
-            return Err(refuse(format!("it lists the tensor {tensor}, which {file} does not have")));
+        if let Some((tensor, file)) =
+            index.weight_map.iter().find(|(t, _)| !places.contains_key(*t))
+        {
+            return Err(refuse(format!(
+                "it lists the tensor {tensor}, which {file} does not have"
+            )));
         }
         Ok(Self { files, places, paths })
     }

@@ -50,7 +50,11 @@ impl Index {
 /// The path of the file `name` beside the index `path`. Only files of the index's own folder are allowed.
 fn shard(path: &Path, name: &str) -> Result<PathBuf, TensorFileError> {
     let refuse = |reason: &str| {
-        TensorFileError::format(path, KIND, format!("`weight_map` names the file {name:?}, {reason}"))
+        TensorFileError::format(
+            path,
+            KIND,
+            format!("`weight_map` names the file {name:?}, {reason}"),
+        )
     };
     let mut parts = Path::new(name).components();
     let (Some(Component::Normal(file)), None) = (parts.next(), parts.next()) else {

@@ -56,10 +56,22 @@ mod tests {
             stored.append(&bytes, &mut values);
             assert_eq!(values, expected, "{stored:?}");
         };
-        check(Stored::F64, given.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect(), &given);
+        check(
+            Stored::F64,
+            given.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect(),
+            &given,
+        );
         check(Stored::F32, given.iter().flat_map(|v: &f32| v.to_le_bytes()).collect(), &given);
-        check(Stored::F16, given.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(), &given);
-        check(Stored::Bf16, given.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(), &given);
+        check(
+            Stored::F16,
+            given.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+            &given,
+        );
+        check(
+            Stored::Bf16,
+            given.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+            &given,
+        );
         check(Stored::I64, [7i64, -2].iter().flat_map(|v| v.to_le_bytes()).collect(), &[7.0, -2.0]);
         check(Stored::I32, [7i32, -2].iter().flat_map(|v| v.to_le_bytes()).collect(), &[7.0, -2.0]);
         check(Stored::U8, vec![0, 255], &[0.0, 255.0]);

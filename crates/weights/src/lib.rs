@@ -9,9 +9,9 @@ mod safetensors_io;
 mod visit;
 
 pub use block_transformer_family::{FloatFormat, PublishedNames};
-pub use error::WeightsError;
 pub use block_transformer_tensor_files::{
     HostTensor, HostTensors, TensorFileError, TensorFiles, TensorSource,
 };
+pub use error::WeightsError;
 pub use safetensors_io::{export, import, read_tensors, write_tensors};
 pub use visit::{Source, cast, load, published_tensors};

@@ -78,12 +78,16 @@ fn write<'a>(
     // the transformers library requires the framework that the file is meant for
     let metadata = [("format".to_string(), "pt".to_string())].into();
     let file = NewFile::create(path)?;
+    let allowed = std::fs::metadata(file.temporary_path()).map_err(FileError::write(path))?;
     safetensors::serialize_to_file(views, Some(metadata), file.temporary_path()).map_err(
         |error| match error {
             SafeTensorError::IoError(source) => FileError::write(path)(source).into(),
             error => WeightsError::Format { path: path.into(), reason: error.to_string() },
         },
     )?;
+    // the writer of safetensors puts a file of its own there, which other users may not read
+    std::fs::set_permissions(file.temporary_path(), allowed.permissions())
+        .map_err(FileError::write(path))?;
     Ok(file.commit()?)
 }
 

@@ -61,11 +61,19 @@ impl Args {
     /// Writes the weights, the configuration and the tokenizer.
     pub(crate) fn run(self) -> Result<ExitCode> {
         let is_file = self.format == Format::Burnpack || self.out.extension().is_some();
-        if is_file { self.check_file()? } else { self.check_folder()? }
+        if is_file {
+            self.check_file()?
+        } else {
+            self.check_folder()?
+        }
         let checkpoint = open_checkpoint(&self.checkpoint)?;
         let device = device::open(self.device)?;
         let model = checkpoint.load_model(&device).map_err(of_checkpoint)?;
-        if is_file { self.write_file(model, &checkpoint)? } else { self.write_folder(&model, &checkpoint)? }
+        if is_file {
+            self.write_file(model, &checkpoint)?
+        } else {
+            self.write_folder(&model, &checkpoint)?
+        }
         say!("{}", self.out.display());
         Ok(ExitCode::SUCCESS)
     }
@@ -88,7 +96,9 @@ impl Args {
             !folder.join("manifest.json").exists(),
             "--out {out}: {shown} is a checkpoint, whose files must stay as they are; write to another folder"
         );
-        for (flag, given) in [("--name", self.name.is_some()), ("--evaluation", self.evaluation.is_some())] {
+        for (flag, given) in
+            [("--name", self.name.is_some()), ("--evaluation", self.evaluation.is_some())]
+        {
             ensure!(!given, "{flag}: only a folder has a model card; give --out a folder");
         }
         Ok(())
@@ -126,7 +136,8 @@ impl Args {
         let named = self.out.file_name().unwrap_or_default().to_string_lossy();
         let run = run_of(&checkpoint.dir);
         let evaluation = self.evaluation.as_ref().map(|path| {
-            std::fs::read_to_string(path).with_context(|| format!("--evaluation {}", path.display()))
+            std::fs::read_to_string(path)
+                .with_context(|| format!("--evaluation {}", path.display()))
         });
         let picture = run.map(|run| run.join("loss.png")).and_then(|path| std::fs::read(path).ok());
         let card = Card {
@@ -152,7 +163,10 @@ fn run_of(checkpoint: &Path) -> Option<&Path> {
 fn curve(run: &Path, step: u64) -> Vec<CurvePoint> {
     let rows = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
     let rows = rows.lines().filter_map(|line| serde_json::from_str::<MetricsRow>(line).ok());
-    let point =
-        |row: MetricsRow| CurvePoint { step: row.step, train: row.loss, validation: row.validation_loss };
+    let point = |row: MetricsRow| CurvePoint {
+        step: row.step,
+        train: row.loss,
+        validation: row.validation_loss,
+    };
     rows.filter(|row| row.step <= step).map(point).collect()
 }

@@ -94,7 +94,9 @@ impl Args {
         Checkpoint::write_model(&out, &contents, self.device.is_processor())?;
         say!("{} parameters of {} in {shown}", config.num_params(), source.origin);
         if self.tokenizer.is_none() && source.tokenizer().is_none() {
-            say!("note: there is no tokenizer.json beside the weights; the checkpoint has bytes as its tokenizer");
+            say!(
+                "note: there is no tokenizer.json beside the weights; the checkpoint has bytes as its tokenizer"
+            );
         }
         if tokenizer.vocab_size() > config.vocab_size() {
             say!(
@@ -141,7 +143,12 @@ mod tests {
 
     #[test]
     fn the_default_folder_has_the_name_of_the_model() {
-        for given in ["pythia-160m", "EleutherAI/pythia-160m@step1000", "dir/pythia-160m/", "a/pythia-160m.safetensors"] {
+        for given in [
+            "pythia-160m",
+            "EleutherAI/pythia-160m@step1000",
+            "dir/pythia-160m/",
+            "a/pythia-160m.safetensors",
+        ] {
             assert_eq!(default_out(given), PathBuf::from("weights/pythia-160m"), "{given}");
         }
     }

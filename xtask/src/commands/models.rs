@@ -19,9 +19,14 @@ impl Args {
         for row in published_weights() {
             let parameters = row.model().num_params();
             let bytes = bytesize::ByteSize((parameters * 4) as u64).display().si().to_string();
-            let from = row.hub.clone().or_else(|| row.folder.as_ref().map(|f| format!("by hand: {f}")));
+            let from =
+                row.hub.clone().or_else(|| row.folder.as_ref().map(|f| format!("by hand: {f}")));
             let licence = row.licence.split(' ').next().unwrap_or_default();
-            say!("{:<20} {parameters:>14} {bytes:>10}  {licence:<14} {}", row.name, from.unwrap_or_default());
+            say!(
+                "{:<20} {parameters:>14} {bytes:>10}  {licence:<14} {}",
+                row.name,
+                from.unwrap_or_default()
+            );
         }
         say!(
             "\n`{program} import NAME` fetches the weights from the hub of Hugging Face and writes a checkpoint. Those \

@@ -7,8 +7,8 @@ use block_transformer_exchange::{ExchangeError, Hub, Located, locate};
 use block_transformer_files::digest;
 use sha2::{Digest, Sha256};
 
-use crate::progress::progress;
 use crate::program;
+use crate::progress::progress;
 
 /// Finds the model that the value of `flag` names, with a progress bar for each file that is fetched.
 pub(super) fn located(flag: &str, given: &str, hub: &Hub) -> Result<Located> {
