@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::{HostTensors, read_tensors};
+use block_transformer_zoo::family::{Lora, with_lora_factors};
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::optim::ModuleOptimizer;
@@ -13,9 +14,12 @@ use burn::tensor::Device;
 
 use crate::error::CheckpointError;
 use crate::folder::RunFolder;
+use crate::lineage::Lineage;
 use crate::manifest::{self, Manifest, read};
 use crate::mismatch::differences;
-use crate::snapshot::{CONFIG, Contents, MODEL, OPTIMIZER, STATE, Snapshot, TOKENIZER, UNUSED};
+use crate::snapshot::{
+    ADAPTERS, CONFIG, Contents, MODEL, OPTIMIZER, STATE, Snapshot, TOKENIZER, UNUSED,
+};
 use crate::state::State;
 
 /// An opened checkpoint.
@@ -75,7 +79,7 @@ impl Checkpoint {
     }
 
     fn open_files(dir: &Path, unread: &[&str]) -> Result<Self, CheckpointError> {
-        if dir.join(manifest::NAME).exists() || dir.join(MODEL).exists() {
+        if [manifest::NAME, MODEL, ADAPTERS].iter().any(|name| dir.join(name).exists()) {
             return Self::open_folder(dir, unread);
         }
         let mut skipped = Vec::new();
@@ -100,8 +104,9 @@ impl Checkpoint {
 
     fn open_folder(dir: &Path, unread: &[&str]) -> Result<Self, CheckpointError> {
         let manifest = Manifest::read(dir)?;
-        manifest.verify(dir, &[MODEL, CONFIG, TOKENIZER, STATE], unread)?;
-        let weights_sha256 = manifest.files[MODEL].sha256.clone();
+        let weights = if manifest.files.contains_key(ADAPTERS) { ADAPTERS } else { MODEL };
+        manifest.verify(dir, &[weights, CONFIG, TOKENIZER, STATE], unread)?;
+        let weights_sha256 = manifest.files[weights].sha256.clone();
         let path = dir.join(CONFIG);
         let config = ModelConfig::from_json(&read(&path)?, &path.display().to_string())?;
         let path = dir.join(STATE);
@@ -110,11 +115,55 @@ impl Checkpoint {
         Ok(Self { dir: dir.into(), config, state, weights_sha256, skipped: Arc::default() })
     }
 
-    /// Loads the model onto `device`.
+    /// Loads the model onto `device`. Adapters are merged into the weights that they belong to.
     ///
     /// # Errors
-    /// When the weights do not fit the configuration.
+    /// When the weights do not fit the configuration, or those that adapters belong to are not where they were.
     pub fn load_model(&self, device: &Device) -> Result<LanguageModel, CheckpointError> {
+        let Some(lora) = &self.state.lora else { return self.load_weights(device) };
+        let model = self.load_adapted(lora, device)?;
+        Ok(model.valid().materialize())
+    }
+
+    /// Loads the model onto `device`. The weights that have adapters are frozen.
+    ///
+    /// # Errors
+    /// Those of [`load_model`](Self::load_model).
+    pub fn load_unmerged(&self, device: &Device) -> Result<LanguageModel, CheckpointError> {
+        match &self.state.lora {
+            Some(lora) => self.load_adapted(lora, device),
+            None => self.load_weights(device),
+        }
+    }
+
+    fn load_adapted(&self, lora: &Lora, device: &Device) -> Result<LanguageModel, CheckpointError> {
+        let path = self.dir.join(ADAPTERS);
+        let lineage = self.state.lineage.as_ref();
+        let lineage = lineage.ok_or_else(|| {
+            CheckpointError::damaged(&self.dir.join(STATE), "the origin of the weights is missing")
+        })?;
+        let base = Self::of_lineage(lineage).map_err(|source| CheckpointError::NoBase {
+            path: path.clone(),
+            source: Box::new(source),
+        })?;
+        let model = lora.attach(base.load_model(device)?, 0, device);
+        let tensors = read_tensors(&path)?.into_iter();
+        let factors = tensors.map(|(name, tensor)| (name, (tensor.shape, tensor.values))).collect();
+        with_lora_factors(model, factors).map_err(|reason| CheckpointError::damaged(&path, reason))
+    }
+
+    /// Opens the checkpoint that `lineage` names, which must still have the same weights.
+    fn of_lineage(lineage: &Lineage) -> Result<Self, CheckpointError> {
+        let base = Self::open_model(Path::new(&lineage.source))?;
+        if base.weights_sha256 == lineage.sha256 {
+            return Ok(base);
+        }
+        let reason =
+            format!("its weights have the SHA-256 {}, not {}", base.weights_sha256, lineage.sha256);
+        Err(CheckpointError::OtherWeights { path: base.dir, reason })
+    }
+
+    fn load_weights(&self, device: &Device) -> Result<LanguageModel, CheckpointError> {
         let path = self.dir.join(MODEL);
         // initial weights are drawn lazily, so they cost nothing here
         let model = self.config.init(0, device);

@@ -39,6 +39,26 @@ pub enum CheckpointError {
         /// The difference.
         reason: String,
     },
+    /// The weights that adapters belong to cannot be used.
+    #[error(
+        "{path} holds adapters; the weights that they belong to cannot be used; put the folder back, or export the \
+             merged model while it is there"
+    )]
+    NoBase {
+        /// The file of the adapters.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Box<CheckpointError>,
+    },
+    /// A checkpoint has other weights than those that were used.
+    #[error("{path}: {reason}")]
+    OtherWeights {
+        /// The checkpoint folder.
+        path: PathBuf,
+        /// The difference.
+        reason: String,
+    },
     /// A newer version of the program wrote the checkpoint.
     #[error(
         "{path}: checkpoint format {found}, but this version reads formats up to {}; use the \

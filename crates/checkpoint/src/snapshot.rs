@@ -4,7 +4,8 @@ use std::path::Path;
 
 use block_transformer_files::{FileError, NewFolder};
 use block_transformer_text::Tokenizer;
-use block_transformer_weights::{FloatFormat, HostTensors, write_tensors};
+use block_transformer_weights::{FloatFormat, HostTensor, HostTensors, write_tensors};
+use block_transformer_zoo::family::lora_factors;
 use block_transformer_zoo::{LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::optim::{ModuleOptimizer, OptimizerRecord};
@@ -21,10 +22,12 @@ pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const STATE: &str = "state.json";
 pub(crate) const UNUSED: &str = "unused.safetensors";
+/// In the place of the model: adapters of the model that the state's lineage names.
+pub(crate) const ADAPTERS: &str = "adapters.safetensors";
 
 /// Contents of a checkpoint that is to be written.
 pub struct Contents<'a> {
-    /// The model.
+    /// The model. Of a model with adapters, only these are written: the state's lineage names the rest.
     pub model: &'a LanguageModel,
     /// The model's configuration.
     pub config: &'a ModelConfig,
@@ -40,6 +43,7 @@ pub struct Contents<'a> {
 
 /// A record, or the file that holds it.
 enum Copied<R> {
+    Adapters(HostTensors),
     Record(R),
     Bytes(Result<Bytes, RecordError>),
 }
@@ -59,7 +63,8 @@ impl Snapshot {
     /// Copies `contents` from any device.
     pub fn of(contents: &Contents<'_>) -> Self {
         let bytes = |optimizer: &ModuleOptimizer| Copied::Bytes(optimizer.to_record().into_bytes());
-        let model = Copied::Bytes(contents.model.clone().into_record().into_bytes());
+        let model = adapters(contents)
+            .unwrap_or_else(|| Copied::Bytes(contents.model.clone().into_record().into_bytes()));
         Self::new(contents, model, contents.optimizer.map(bytes))
     }
 
@@ -68,7 +73,8 @@ impl Snapshot {
     /// the next step overwrites.
     pub fn of_processor(contents: &Contents<'_>) -> Self {
         let record = |optimizer: &ModuleOptimizer| Copied::Record(optimizer.to_record());
-        let model = Copied::Record(contents.model.clone().into_record());
+        let model = adapters(contents)
+            .unwrap_or_else(|| Copied::Record(contents.model.clone().into_record()));
         Self::new(contents, model, contents.optimizer.map(record))
     }
 
@@ -108,13 +114,16 @@ impl Snapshot {
                 Ok(written.map_err(FileError::write(&folder.final_path(name)))?)
             };
         match self.model {
+            Copied::Adapters(tensors) => {
+                write_tensors(&tensors, FloatFormat::F32, &folder.temporary_path(ADAPTERS))?;
+            }
             Copied::Bytes(model) => bytes(MODEL, model)?,
             Copied::Record(model) => {
                 model.save(folder.temporary_path(MODEL)).map_err(unsaved(MODEL))?;
             }
         }
         match self.optimizer {
-            None => {}
+            None | Some(Copied::Adapters(_)) => {}
             Some(Copied::Bytes(optimizer)) => bytes(OPTIMIZER, optimizer)?,
             Some(Copied::Record(optimizer)) => {
                 optimizer.save(folder.temporary_path(OPTIMIZER)).map_err(unsaved(OPTIMIZER))?;
@@ -126,11 +135,20 @@ impl Snapshot {
         text(CONFIG, self.config.to_json())?;
         self.tokenizer.save(&folder.temporary_path(TOKENIZER))?;
         text(STATE, json(&self.state.with_versions(), &folder.final_path(STATE))?)?;
-        let names = [MODEL, OPTIMIZER, UNUSED, CONFIG, TOKENIZER, STATE];
+        let names = [MODEL, ADAPTERS, OPTIMIZER, UNUSED, CONFIG, TOKENIZER, STATE];
         let manifest = Manifest::of(&folder, &names)?;
         text(manifest::NAME, json(&manifest, &folder.final_path(manifest::NAME))?)?;
         Ok(folder.commit()?)
     }
+}
+
+/// The adapters of the model, if it has some.
+fn adapters(contents: &Contents<'_>) -> Option<Copied<ModuleRecord>> {
+    let factors = lora_factors(contents.model);
+    let tensors =
+        factors.into_iter().map(|(path, (shape, values))| (path, HostTensor { shape, values }));
+    let tensors: HostTensors = tensors.collect();
+    (!tensors.is_empty()).then_some(Copied::Adapters(tensors))
 }
 
 /// `value` as JSON for the file `path`.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use block_transformer_zoo::family::Lora;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -36,6 +37,12 @@ pub struct State {
     /// The weights that the run began with, or that were imported; `None` for a run that began with new weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<Lineage>,
+    /// The adapters that the run trains in place of the weights of its origin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
+    /// Validation loss before the first step of a run that began with given weights, in nats per token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_validation_loss: Option<f64>,
     /// Versions of the programs that wrote the checkpoint. Writing a checkpoint sets them.
     pub versions: BTreeMap<String, String>,
 }

@@ -6,6 +6,7 @@
 mod batch;
 mod config;
 mod decoding;
+mod lora;
 mod model;
 mod module_path;
 mod names;
@@ -17,6 +18,7 @@ pub use batch::{Continuations, PaddingMask, TokenBatch, TokenLosses};
 pub use block_transformer_layers::InvalidConfig;
 pub use config::{BLOCK_FAMILY, FamilyConfig, Registration, check_ids};
 pub use decoding::{BlockDecoding, CacheRoom, PositionCounts, Work};
+pub use lora::{Factors, Lora, LoraPart, ParseLoraError, lora_factors, with_lora_factors};
 pub use model::Family;
 pub use module_path::{LinearLayer, ModulePath};
 pub use names::{PublishedNames, rename};

@@ -84,11 +84,12 @@ impl TensorSource for TensorFiles {
         self.places.keys().cloned().collect()
     }
 
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        match &self.files[*self.places.get(name)?] {
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let shape = match &self.files[*self.places.get(name)?] {
             Opened::Safetensors(file) => file.shape(name),
             Opened::Pytorch(file) => file.shape(name),
-        }
+        };
+        shape.map(<[usize]>::to_vec)
     }
 
     fn read(&self, name: &str) -> Result<Option<HostTensor>, TensorFileError> {

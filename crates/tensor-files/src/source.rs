@@ -22,7 +22,7 @@ pub trait TensorSource {
     fn names(&self) -> Vec<String>;
 
     /// The sizes of the axes of a tensor; `None` if there is no tensor of this name.
-    fn shape(&self, name: &str) -> Option<&[usize]>;
+    fn shape(&self, name: &str) -> Option<Vec<usize>>;
 
     /// Reads a tensor as f32; `None` if there is no tensor of this name.
     ///
@@ -45,8 +45,8 @@ impl TensorSource for HostTensors {
         self.keys().cloned().collect()
     }
 
-    fn shape(&self, name: &str) -> Option<&[usize]> {
-        Some(&self.get(name)?.shape)
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        Some(self.get(name)?.shape.clone())
     }
 
     fn read(&self, name: &str) -> Result<Option<HostTensor>, TensorFileError> {

@@ -4,10 +4,30 @@ use std::path::{Path, PathBuf};
 
 use block_transformer_datasets::TokenizerChoice;
 use block_transformer_device::DeviceName;
+use block_transformer_zoo::family::Lora;
 use block_transformer_zoo::{FamilyConfig, ModelConfig, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::uptrain::Uptrain;
+
+/// The text of adapters; empty without them, because TOML has no null.
+mod lora_text {
+    use block_transformer_zoo::family::Lora;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(lora: &Option<Lora>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&lora.as_ref().map(ToString::to_string).unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Lora>, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(D::Error::custom) }
+    }
+}
 
 /// Configuration of a run. As TOML it has every key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +89,16 @@ pub struct TrainConfig {
     pub keep: usize,
     /// Steps between reports of progress.
     pub log_every: u64,
+    /// Checkpoint or run folder whose weights the run begins with. Empty: new weights.
+    pub from: String,
+    /// How a vanilla model in `from` becomes a Block Transformer.
+    pub uptrain: Uptrain,
+    /// Weight of the divergence from the vanilla model in `from`; 0 without distillation.
+    pub distill: f64,
+    /// Rank and parts of adapters, which are trained in place of the weights in `from`. Empty: all weights are
+    /// trained.
+    #[serde(with = "lora_text")]
+    pub lora: Option<Lora>,
     /// Origin of the tokenizer.
     pub tokenizer: TokenizerChoice,
     /// Shape of the model. Its `vocab_size` follows the tokenizer.
@@ -119,6 +149,10 @@ impl TrainConfig {
             checkpoint_every: (train.steps / 5).clamp(1, 1000),
             keep: 3,
             log_every: (train.steps / 60).clamp(1, 10),
+            from: String::new(),
+            uptrain: Uptrain::Off,
+            distill: 0.0,
+            lora: None,
             tokenizer: TokenizerChoice::Bpe(2048),
             model: model.clone(),
         })
@@ -173,6 +207,7 @@ impl TrainConfig {
             ("epsilon", self.epsilon, self.epsilon > 0.0, "above 0"),
             ("weight_decay", self.weight_decay, self.weight_decay >= 0.0, "0 or above"),
             ("clip", self.clip, self.clip > 0.0, "above 0"),
+            ("distill", self.distill, self.distill >= 0.0, "0 or above"),
         ] {
             if !fits || !value.is_finite() {
                 let value =
@@ -195,6 +230,17 @@ impl TrainConfig {
             }
         }
         self.check_replicas(self.all_devices().len())?;
+        if self.uptrain == Uptrain::Off && self.distill > 0.0 {
+            let range = "0 unless a vanilla model becomes a Block Transformer (`uptrain`)";
+            return out_of_range("distill", self.distill.to_string(), range);
+        }
+        if let (true, Some(lora)) =
+            (self.from.is_empty() || self.uptrain != Uptrain::Off, &self.lora)
+        {
+            let range =
+                "empty unless the run begins with given weights (`from`) that keep their shape";
+            return out_of_range("lora", lora.to_string(), range);
+        }
         let other_kind = |device: &&DeviceName| device.name() != self.all_devices()[0].name();
         if let Some(other) = self.all_devices().iter().find(other_kind) {
             let first = self.all_devices()[0];

@@ -8,7 +8,8 @@ use block_transformer_datasets::{DatasetError, Split};
 use block_transformer_device::DeviceName;
 use block_transformer_files::FileError;
 use block_transformer_text::TextError;
-use block_transformer_zoo::{ConfigError, PresetError, family::InvalidConfig};
+use block_transformer_weights::WeightsError;
+use block_transformer_zoo::{ConfigError, ModelConfig, PresetError, family::InvalidConfig};
 use burn::train::TrainingError;
 
 use crate::reduce::ReduceError;
@@ -66,6 +67,51 @@ pub enum TrainError {
          again, or begin another run in another folder"
     )]
     OtherCorpus(PathBuf),
+    /// The weights that a run begins with have another shape than its model.
+    #[error(
+        "{path}: the weights make a model of the shape {}, but the run has {}; leave the model to the weights",
+        model.to_json(),
+        config.to_json()
+    )]
+    OtherShape {
+        /// The checkpoint of the weights.
+        path: PathBuf,
+        /// The shape that the weights make.
+        model: Box<ModelConfig>,
+        /// The shape of the run.
+        config: Box<ModelConfig>,
+    },
+    /// The corpus has another tokenizer than the weights that the run begins with.
+    #[error(
+        "{path}: the weights belong to a tokenizer of {own} ids, and the corpus was tokenized with another one of \
+         {corpus} ids, whose ids mean other texts"
+    )]
+    OtherTokenizer {
+        /// The checkpoint of the weights.
+        path: PathBuf,
+        /// Ids of its tokenizer.
+        own: usize,
+        /// Ids of the corpus's tokenizer.
+        corpus: usize,
+    },
+    /// The weights that become a Block Transformer are not those of a vanilla model.
+    #[error("{0}: only a vanilla model can become a Block Transformer")]
+    NotVanilla(PathBuf),
+    /// The weights that a resumed run needs again are not those that it began with.
+    #[error(
+        "{path}: its weights have the SHA-256 {found}, but the run began with {expected}; put those weights back"
+    )]
+    OtherOrigin {
+        /// The checkpoint of the weights.
+        path: PathBuf,
+        /// The SHA-256 of its weights.
+        found: String,
+        /// The SHA-256 of the weights that the run began with.
+        expected: String,
+    },
+    /// The weights that a run begins with cannot be used.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// The checkpoint holds imported weights.
     #[error("{0}: a run cannot be resumed from imported weights, which have no optimizer state")]
     NoOptimizer(PathBuf),

@@ -8,6 +8,7 @@ use block_transformer_cost::{Mfu, TrainingMemory};
 use block_transformer_datasets::{CorpusInfo, Packing, PreparedCorpus, Split};
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::HostTensors;
+use block_transformer_zoo::family::InvalidConfig;
 use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig, Precision};
 use burn::module::Module;
 use burn::tensor::Device;
@@ -21,6 +22,7 @@ use crate::queue::Queue;
 use crate::reading::ReadPolicy;
 use crate::replicas::Replicas;
 use crate::speed::{RunEvent, Speed};
+use crate::start::Origin;
 use crate::trainer::{Trainer, adamw};
 use crate::writer::Writer;
 
@@ -63,6 +65,24 @@ pub fn model_config(model: &ModelConfig, tokenizer: &Tokenizer) -> Result<ModelC
     let config = model.clone().with_vocab_size(vocab);
     config.check()?;
     Ok(config)
+}
+
+/// The configuration of the model that a run trains: that of the weights that it begins with, or that of its
+/// configuration over the ids of `tokenizer`.
+///
+/// # Errors
+/// When the sizes do not fit together, or the model has fewer ids than the tokenizer.
+pub fn run_model(config: &TrainConfig, tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
+    if config.from.is_empty() {
+        return model_config(&config.model, tokenizer);
+    }
+    config.model.check()?;
+    let (ids, needed) = (config.model.vocab_size(), tokenizer.vocab_size());
+    if needed <= ids {
+        return Ok(config.model.clone());
+    }
+    let reason = format!("{ids} is below the {needed} ids of the tokenizer");
+    Err(InvalidConfig::new("vocab_size", reason).into())
 }
 
 /// Checks that a run can begin, or be resumed, in `config.out`. This is cheap: call it before a
@@ -156,7 +176,7 @@ impl TrainingRun {
         check_folder(config, resume)?;
         check_formats(config, std::iter::once(device).chain(others))?;
         let tokenizer = corpus.tokenizer()?;
-        let model = model_config(&config.model, &tokenizer)?;
+        let model = run_model(config, &tokenizer)?;
         let packing = |split, seed| {
             let documents = corpus.split(split)?;
             Packing::new(documents, model.block_length(), config.context, seed)
@@ -168,26 +188,49 @@ impl TrainingRun {
         let folder = RunFolder::new(&config.out);
         let found = resume && !folder.checkpoints().is_empty();
         let checkpoint = if found { Some(Checkpoint::open(&config.out)?) } else { None };
+        // adapters and a teacher need the origin again when a run is resumed
+        let needs_origin = checkpoint.is_none() || config.lora.is_some() || config.distill > 0.0;
+        let origin = if needs_origin { Origin::open(config)? } else { None };
+        if let Some(origin) = &origin {
+            origin.check_tokenizer(&tokenizer)?;
+        }
         folder.begin(&config.to_toml()?)?;
         let mut state = State {
             trained_context: Some(config.context),
             train: Some(serde_json::to_value(config)?),
             corpus: Some(serde_json::to_value(&corpus.info)?),
+            lineage: origin.as_ref().map(|origin| origin.lineage(config)),
+            lora: config.lora.clone(),
             ..State::default()
         };
         let (mut unused, mut skipped) = (HostTensors::new(), Arc::default());
         let (first, others) = match checkpoint {
             None => {
-                let trainer = |device: &Device| Trainer::new(&model, config, device);
-                (trainer(device), others.iter().map(trainer).collect::<Vec<_>>())
+                let mut trainer = |device: &Device| match &origin {
+                    None => Ok(Trainer::new(&model, config, device)),
+                    Some(origin) => {
+                        let (trainer, left) = origin.trainer(config, device)?;
+                        unused = left;
+                        Ok::<_, TrainError>(trainer)
+                    }
+                };
+                let first = trainer(device)?;
+                (first, others.iter().map(trainer).collect::<Result<Vec<_>, _>>()?)
             }
             Some(checkpoint) => {
+                if let Some(origin) = &origin {
+                    origin.check_same(checkpoint.state.lineage.as_ref())?;
+                }
                 let corpus_then = checkpoint.state.corpus.clone().unwrap_or_default();
                 let corpus_then: Option<CorpusInfo> = serde_json::from_value(corpus_then).ok();
                 if checkpoint.config != model || corpus_then.as_ref() != Some(&corpus.info) {
                     return Err(TrainError::OtherCorpus(checkpoint.dir));
                 }
-                let trainer = |device: &Device| resumed(&checkpoint, config, device);
+                let trainer = |device: &Device| {
+                    let trainer = resumed(&checkpoint, config, device)?;
+                    let teacher = origin.as_ref().map(|origin| origin.teacher(config, device));
+                    Ok::<_, TrainError>(trainer.taught_by(teacher.transpose()?.flatten()))
+                };
                 let first = trainer(device)?;
                 let others = others.iter().map(trainer).collect::<Result<Vec<_>, _>>()?;
                 folder.remove_after(checkpoint.state.step)?;
@@ -312,7 +355,7 @@ impl TrainingRun {
     }
 
     pub(crate) fn into_outcome(self) -> Outcome {
-        let model = self.trainer().model().valid();
+        let model = self.trainer().model().valid().materialize();
         Outcome {
             step: self.state.step,
             interrupted: self.interrupted,
@@ -334,7 +377,7 @@ fn resumed(
     device: &Device,
 ) -> Result<Trainer, TrainError> {
     let device = device.clone().autodiff();
-    let model = checkpoint.load_model(&device)?;
+    let model = checkpoint.load_unmerged(&device)?;
     let (optimizer, skip) = adamw(config);
     let optimizer = checkpoint.load_optimizer(optimizer)?;
     let optimizer = optimizer.ok_or_else(|| TrainError::NoOptimizer(checkpoint.dir.clone()))?;

@@ -43,6 +43,10 @@ impl TrainingRun {
         let interrupter = components.interrupter.clone();
         let mut events = Events::new(&self.config, components);
         let mut stopped_early = false;
+        if self.state.step == 0 && self.state.lineage.is_some() {
+            let begun = self.validate()?;
+            self.state.initial_validation_loss = Some(begun);
+        }
         while self.next_step() <= self.config.steps && !events.should_stop() && !stopped_early {
             stopped_early = self.train_step(&mut events)?;
         }

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::batch::{num_predicted, token_batch};
 use crate::config::TrainConfig;
+use crate::distill::Teacher;
 use crate::gradients;
 use crate::reading::ReadPolicy;
 use crate::reduce::{Reduce, ReduceError};
@@ -36,6 +37,7 @@ pub struct Trainer<M: Family = LanguageModel> {
     clip: f64,
     precision: Precision,
     recompute: bool,
+    teacher: Option<Teacher>,
 }
 
 impl<M: Family> Trainer<M> {
@@ -65,12 +67,18 @@ impl<M: Family> Trainer<M> {
             clip,
             precision,
             recompute,
+            teacher: None,
         }
     }
 
     /// The trainer, whose optimizer skips steps by `skip`.
     pub(crate) fn skipping_by(self, skip: SkipFlag) -> Self {
         Self { skip: Some(skip), ..self }
+    }
+
+    /// The trainer, whose model also learns the distribution of `teacher`.
+    pub(crate) fn taught_by(self, teacher: Option<Teacher>) -> Self {
+        Self { teacher, ..self }
     }
 
     /// The model, on an autodiff device.
@@ -146,7 +154,10 @@ impl<M: Family> Trainer<M> {
             let batch = token_batch(windows, self.block_length, &self.device);
             // gradients pass through the cast to the f32 weights
             let model = self.model().clone().with_precision(self.precision);
-            let loss = recompute_layers(self.recompute, || model.loss(&batch));
+            let loss = recompute_layers(self.recompute, || match &self.teacher {
+                Some(teacher) => teacher.loss(&model, windows, &batch),
+                None => model.loss(&batch),
+            });
             let loss = if weight == 1.0 { loss } else { loss * weight };
             let value = loss.clone().inner();
             losses = Some(match losses {

@@ -105,7 +105,7 @@ pub fn load<M: Module>(
         if left.remove(&name)
             && let Some(given) = source.shape(&name)
         {
-            match wrong_shape(&name, given, &shape) {
+            match wrong_shape(&name, &given, &shape) {
                 Some(reason) => wrong.push(reason),
                 None => unused.extend(source.read(&name)?.map(|tensor| (name, tensor))),
             }
@@ -201,7 +201,7 @@ impl Fill<'_> {
             return None;
         }
         let given = self.source.shape(name)?;
-        if let Some(wrong) = wrong_shape(name, given, expected) {
+        if let Some(wrong) = wrong_shape(name, &given, expected) {
             self.wrong.push(wrong);
             return None;
         }

@@ -1,6 +1,6 @@
 //! `import`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -45,6 +45,21 @@ pub(crate) struct Args {
     /// Device to load the weights on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
+}
+
+/// Imports published weights or a repository of the hub into the folder `out`.
+pub(super) fn published(given: &str, out: &Path) -> Result<()> {
+    let args = Args {
+        name: None,
+        from: Some(given.into()),
+        offline: false,
+        preset: None,
+        config: None,
+        tokenizer: None,
+        out: Some(out.into()),
+        device: DeviceName::Flex,
+    };
+    args.run().map(|_| ())
 }
 
 impl Args {
@@ -123,7 +138,7 @@ impl Args {
 }
 
 /// `weights/` and the last part of the name, without a revision or the ending of a file.
-fn default_out(given: &str) -> PathBuf {
+pub(super) fn default_out(given: &str) -> PathBuf {
     let name = given.split('@').next().unwrap_or(given).trim_end_matches('/');
     let name = name.rsplit('/').next().unwrap_or(name);
     PathBuf::from("weights").join(name.trim_end_matches(".safetensors"))

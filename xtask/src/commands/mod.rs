@@ -20,6 +20,7 @@ mod prepare;
 mod presets;
 mod sources;
 mod train;
+mod uptrain;
 
 use std::process::ExitCode;
 
@@ -61,6 +62,8 @@ pub(crate) enum Subcommands {
     Presets(presets::Args),
     /// Train a model, or resume its training
     Train(Box<train::Args>),
+    /// Make a Block Transformer from a vanilla model, and train it
+    Uptrain(Box<uptrain::Args>),
 }
 
 impl Subcommands {
@@ -83,6 +86,7 @@ impl Subcommands {
             Self::Prepare(args) => args.run(),
             Self::Presets(args) => args.run(),
             Self::Train(args) => args.run(),
+            Self::Uptrain(args) => args.run(),
         }
     }
 }

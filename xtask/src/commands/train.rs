@@ -6,6 +6,7 @@ mod dashboard;
 mod flags;
 mod interrupt;
 mod lines;
+mod origin;
 
 use std::io::stdout;
 use std::path::PathBuf;
@@ -17,7 +18,8 @@ use block_transformer_datasets::{CorpusRequest, PreparedCorpus};
 use block_transformer_generation::{GenerationError, sample_text};
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
-    Outcome, TrainConfig, TrainError, TrainingRun, check_folder, check_formats, model_config,
+    Origin as Given, Outcome, TrainConfig, TrainError, TrainingRun, check_folder, check_formats,
+    run_model,
 };
 use block_transformer_zoo::FamilyConfig;
 use burn::tensor::Device;
@@ -40,7 +42,7 @@ const SAMPLE_TOKENS: usize = 160;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    flags: Flags,
+    pub(super) flags: Flags,
     #[command(flatten)]
     tokenizer: TokenizerArgs,
     /// TOML file with any of the keys that --print-config prints, the `model` table included; flags override it. The
@@ -75,6 +77,11 @@ impl Args {
         let (plain, given_peak) = (self.plain, self.peak_tflops);
         let own_tokenizer = self.tokenizer.choice().is_some();
         let (config, origin, resume) = self.effective()?;
+        let given = if resume {
+            None
+        } else {
+            Given::open(&config).map_err(|error| origin.reword(error))?
+        };
         let in_flags = |error| origin.reword(error);
         if print {
             say!("{}", config.to_toml()?.trim_end());
@@ -108,7 +115,7 @@ impl Args {
         })?;
         say!("{}", summary(&corpus));
         let tokenizer = corpus.tokenizer()?;
-        let model = model_config(&config.model, &tokenizer).map_err(in_flags)?;
+        let model = run_model(&config, &tokenizer).map_err(in_flags)?;
         config.check_memory(&model).map_err(|error| origin.of_memory(error, &config))?;
         if let Some(table) = origin.table_of_model(&config)
             && model.vocab_size() != config.model.vocab_size()
@@ -123,6 +130,9 @@ impl Args {
         let run = TrainingRun::open_on(&config, &corpus, resume, device, others);
         let run = run.map_err(in_flags)?;
         announce(&run, &config);
+        if let Some(given) = &given {
+            origin::announce(given, &config);
+        }
         let run = run.peak(peak(&config, given_peak, device)?);
         warn_of_skipped(run.skipped().iter());
         match (resume, run.step()) {
@@ -140,11 +150,20 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// Whether the command continues a run.
+    pub(super) fn is_resumed(&self) -> bool {
+        let begun = || self.flags.out.as_deref().is_some_and(|out| RunFolder::new(out).is_used());
+        self.resume || self.resume_or_start && begun()
+    }
+
     /// The configuration from preset, file and flags; for a resumed run, from the file of the run
     /// and flags. With it comes whether the run is resumed.
     fn effective(mut self) -> Result<(TrainConfig, Origin, bool)> {
         self.flags.tokenizer = self.tokenizer.choice();
         self.flags.settle_devices();
+        if !self.is_resumed() {
+            origin::settle(&mut self.flags, self.config.as_deref())?;
+        }
         if let Some(path) = &self.config {
             paths::input_file("--config", path, "give a TOML file; --print-config prints one")?;
         }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Error, Result, anyhow};
 use block_transformer_datasets::TokenizerChoice;
 use block_transformer_device::DeviceName;
-use block_transformer_training::{TrainConfig, TrainError};
-use block_transformer_zoo::Precision;
+use block_transformer_training::{TrainConfig, TrainError, Uptrain};
+use block_transformer_zoo::family::Lora;
+use block_transformer_zoo::{ModelConfig, Precision};
 use serde::Serialize;
 
 use crate::commands::prepare::with_flags;
@@ -14,18 +15,18 @@ use crate::counts;
 
 /// Flags that are keys of the configuration. Flags that are not given are left out of the TOML.
 #[derive(clap::Args, Serialize)]
-pub(super) struct Flags {
+pub(in crate::commands) struct Flags {
     /// Preset of the model and its hyper-parameters; the command `presets` lists them [default:
     /// small-block]
     #[arg(long)]
-    preset: Option<String>,
+    pub preset: Option<String>,
     /// Recipe, text file, .jsonl file, folder, Megatron .idx, or prepared folder [default, inside this
     /// project only: dependencies]
     #[arg(long)]
     corpus: Option<String>,
     /// Folder of the run [default: runs/PRESET]
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
     /// Device to compute on [default: flex]
     #[arg(long, value_name = "NAME", value_parser = crate::device::parser())]
     device: Option<DeviceName>,
@@ -98,6 +99,21 @@ pub(super) struct Flags {
     /// Steps between printed lines
     #[arg(long, value_name = "N", help_heading = "Output", value_parser = counts::toml_integer())]
     log_every: Option<u64>,
+    /// Begin with the weights of this checkpoint or run: or, by their names, of published weights or a repository on
+    /// the hub, which are imported first. The model and the tokenizer are those of the weights, whatever the preset;
+    /// the preset gives the other defaults
+    #[arg(long, value_name = "CHECKPOINT|NAME", help_heading = "Given weights")]
+    pub from: Option<String>,
+    /// Freeze the weights of --from and train adapters of this rank: RANK, or RANK:PARTS with the parts, joined by +,
+    /// of stacks, attention, mlp, tables, projections and all [default parts: stacks]
+    #[arg(long, value_name = "RANK[:PARTS]", help_heading = "Given weights")]
+    lora: Option<Lora>,
+    #[arg(skip)]
+    pub uptrain: Option<Uptrain>,
+    #[arg(skip)]
+    pub distill: Option<f64>,
+    #[arg(skip)]
+    pub model: Option<ModelConfig>,
     #[arg(skip)]
     pub tokenizer: Option<TokenizerChoice>,
 }
@@ -229,6 +245,11 @@ impl Origin {
                  prepare the old one again, or begin another run with another --out",
                 path.display()
             ),
+            TrainError::OtherTokenizer { .. } => anyhow!(
+                "{}: {error}; leave --corpus unprepared, so that it is tokenized with the tokenizer of the weights",
+                self.of("from")
+            ),
+            TrainError::NotVanilla(_) => anyhow!("{}: {error}", self.of("from")),
             TrainError::Split { split, source } => {
                 with_flags(source).context(format!("{split} split"))
             }
