@@ -10,6 +10,7 @@ mod dashboard;
 mod errors;
 mod eval;
 mod eval_pg19;
+mod given_weights;
 mod gpu_check;
 mod import;
 mod kill;

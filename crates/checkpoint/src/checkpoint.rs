@@ -39,25 +39,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Writes the checkpoint folder `dir`. The folder appears complete or not at all.
+    /// Writes the checkpoint folder `dir`, one tensor after the other. The folder appears complete or not at all.
     ///
     /// # Errors
     /// When the disk is full or not writable; a checkpoint that was there before is then unchanged.
     pub fn write(dir: &Path, contents: &Contents<'_>) -> Result<(), CheckpointError> {
-        Snapshot::of(contents).write(dir)
-    }
-
-    /// [`write`](Self::write) for a model that is not trained. On a processor, flex or ndarray, the model is not
-    /// copied.
-    ///
-    /// # Errors
-    /// Those of [`write`](Self::write).
-    pub fn write_model(
-        dir: &Path,
-        contents: &Contents<'_>,
-        processor: bool,
-    ) -> Result<(), CheckpointError> {
-        if processor { Snapshot::of_processor(contents) } else { Snapshot::of(contents) }.write(dir)
+        Snapshot::uncopied(contents).write(dir)
     }
 
     /// Opens a checkpoint folder, or the newest undamaged checkpoint of a run folder.

@@ -14,6 +14,7 @@ mod manifest;
 mod mismatch;
 mod snapshot;
 mod state;
+mod streamed;
 
 pub use checkpoint::Checkpoint;
 pub use error::CheckpointError;

@@ -15,6 +15,7 @@ use burn::tensor::Bytes;
 use crate::error::CheckpointError;
 use crate::manifest::{self, Manifest};
 use crate::state::State;
+use crate::streamed;
 
 pub(crate) const MODEL: &str = "model.bpk";
 pub(crate) const OPTIMIZER: &str = "optim.bpk";
@@ -44,6 +45,8 @@ pub struct Contents<'a> {
 /// A record, or the file that holds it.
 enum Copied<R> {
     Adapters(HostTensors),
+    /// The weights themselves, which do not change before they are written.
+    Model(Box<LanguageModel>),
     Record(R),
     Bytes(Result<Bytes, RecordError>),
 }
@@ -76,6 +79,14 @@ impl Snapshot {
         let model = adapters(contents)
             .unwrap_or_else(|| Copied::Record(contents.model.clone().into_record()));
         Self::new(contents, model, contents.optimizer.map(record))
+    }
+
+    /// The contents without a copy of the model, to be written before it changes.
+    pub(crate) fn uncopied(contents: &Contents<'_>) -> Self {
+        let bytes = |optimizer: &ModuleOptimizer| Copied::Bytes(optimizer.to_record().into_bytes());
+        let model = || Copied::Model(Box::new(contents.model.clone()));
+        let model = adapters(contents).unwrap_or_else(model);
+        Self::new(contents, model, contents.optimizer.map(bytes))
     }
 
     fn new(
@@ -117,13 +128,16 @@ impl Snapshot {
             Copied::Adapters(tensors) => {
                 write_tensors(&tensors, FloatFormat::F32, &folder.temporary_path(ADAPTERS))?;
             }
+            Copied::Model(model) => {
+                streamed::save(&*model, &folder.temporary_path(MODEL)).map_err(unsaved(MODEL))?;
+            }
             Copied::Bytes(model) => bytes(MODEL, model)?,
             Copied::Record(model) => {
                 model.save(folder.temporary_path(MODEL)).map_err(unsaved(MODEL))?;
             }
         }
         match self.optimizer {
-            None | Some(Copied::Adapters(_)) => {}
+            None | Some(Copied::Adapters(_) | Copied::Model(_)) => {}
             Some(Copied::Bytes(optimizer)) => bytes(OPTIMIZER, optimizer)?,
             Some(Copied::Record(optimizer)) => {
                 optimizer.save(folder.temporary_path(OPTIMIZER)).map_err(unsaved(OPTIMIZER))?;

@@ -106,7 +106,7 @@ impl Args {
             state: &state,
             unused: &unused,
         };
-        Checkpoint::write_model(&out, &contents, self.device.is_processor())?;
+        Checkpoint::write(&out, &contents)?;
         say!("{} parameters of {} in {shown}", config.num_params(), source.origin);
         if self.tokenizer.is_none() && source.tokenizer().is_none() {
             say!(
