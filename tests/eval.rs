@@ -78,7 +78,10 @@ fn errors_name_their_cause() {
             &format!("--checkpoint fits {data} --tasks helaswag")[..],
             &["helaswag", "`hellaswag`"][..],
         ),
-        (&format!("--checkpoint fits {data} --shots 5"), &["--shots 5", "only 0"]),
+        (
+            &format!("--checkpoint fits {data} --shots 5"),
+            &["--shots", "hellaswag_train.jsonl", "--shots-from"],
+        ),
         (
             &format!("--checkpoint fits {data} --context 8"),
             &["longer than the context of 8", "--context"],

@@ -65,6 +65,10 @@ pub const ARC_EASY: TaskFile = by_hand(
     "extract ARC-Easy-Test.jsonl from the Allen Institute's ARC-V1-Feb2018.zip",
 );
 
+/// SciQ, test.
+pub const SCIQ: TaskFile =
+    by_hand("sciq_test.json", "extract test.json from the Allen Institute's SciQ.zip");
+
 /// WikiText-2, test.
 pub const WIKITEXT: TaskFile = by_hand("wiki.test.raw", "extract it from wikitext-2-raw-v1.zip");
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use block_transformer_checkpoint::CheckpointError;
+use block_transformer_datasets::DatasetError;
 use block_transformer_files::FileError;
 use block_transformer_text::TextError;
 use burn::tensor::ExecutionError;
@@ -79,6 +80,41 @@ pub enum EvalError {
         /// The names of all tasks.
         known: String,
     },
+    /// Two tasks with the same name.
+    #[error("two tasks are called `{0}`; give one of them another name")]
+    SameName(String),
+    /// A document, counted from 1, whose tokens decode to another text.
+    #[error(
+        "the tokens of document {0} do not decode to its text; evaluate with a tokenizer that has an id for \
+         every byte"
+    )]
+    Lossy(usize),
+    /// Samples of needles that cannot be drawn.
+    #[error("{0}")]
+    Needle(String),
+    /// A file of examples that does not exist.
+    #[error(
+        "{path}: there is no file of solved examples of {task}; put the training split of the task there"
+    )]
+    ExamplesFile {
+        /// The name of the task.
+        task: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Too few examples.
+    #[error("{path}: the file has {found} examples, and {needed} are drawn for each item")]
+    Examples {
+        /// The file.
+        path: PathBuf,
+        /// Examples in the file.
+        found: usize,
+        /// Examples that are drawn for each item.
+        needed: usize,
+    },
+    /// Examples before documents.
+    #[error("documents are scored without solved examples")]
+    NoExamples,
     /// A file or folder with invalid content.
     #[error("{place}: {reason}")]
     Content {
@@ -149,6 +185,9 @@ pub enum EvalError {
     /// A file that cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A text that cannot be read.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// A text or tokenizer that cannot be used.
     #[error(transparent)]
     Text(#[from] TextError),

@@ -35,7 +35,7 @@ fn error(task: Task, change: impl FnOnce(String) -> Vec<u8>) -> String {
 fn valid_files_are_read() {
     let dir = files();
     let counts: Vec<usize> = Task::ALL.map(|task| load(dir.path(), task).unwrap()).into();
-    assert_eq!(counts, [5, 4, 4, 5, 2, 4]);
+    assert_eq!(counts, [5, 4, 4, 5, 2, 4, 3]);
     for task in Task::ALL {
         let first = task.load(dir.path(), Some(1)).unwrap();
         assert_eq!(first, task.load(dir.path(), None).unwrap()[..1]);
@@ -77,6 +77,8 @@ fn invalid_items_are_named() {
         (Task::Winogrande, "\"1\"", "\"\"", ":1: the answer must be 1 or 2"),
         (Task::ArcEasy, "Key\": \"C", "Key\": \"D", ":4: answerKey \"D\""),
         (Task::Piqa, "\"a\"", "\"\"", ":4: an option is empty"),
+        (Task::Sciq, "distractor2", "distractor", ".json:9: missing field `distractor2`"),
+        (Task::Sciq, "\"litre\"", "\"\"", "item 2: an option is empty"),
     ] {
         let error = error(task, |text| text.replacen(from, to, 1).into());
         assert!(error.contains(says), "{error}");

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use block_transformer_evaluation::{EvalError, Request, Scored, Scorer};
+use block_transformer_evaluation::{Alignment, EvalError, Request, Scored, Scorer};
 use block_transformer_generation::{Options, Sampling, generate};
 use block_transformer_testing::{VOCAB, model, prompts_of, shape, shapes};
 use block_transformer_zoo::family::CacheFormat;
@@ -169,4 +169,33 @@ fn invalid_requests_are_rejected() {
     assert!(matches!(error(vec![2], vec![2; 9]), EvalError::TooLong { tokens: 9, context: 8 }));
     assert!(matches!(scorer.clone().with_context(0), Err(EvalError::Zero("context"))));
     assert!(score(&scorer, &[]).is_empty());
+}
+
+#[test]
+fn the_published_alignment_does_not_depend_on_the_end_of_the_context() {
+    for (name, config) in shapes() {
+        let l = config.block_length();
+        let usual = Scorer::new(&model(&config, &Device::flex()));
+        let published = usual.clone().with_alignment(Alignment::Published);
+        let ids = prompts_of([23]).remove(0);
+        let split = |at: usize| {
+            let (context, continuation) = ids.split_at(at);
+            [Request { context: context.into(), continuation: continuation.into() }]
+        };
+        let whole = score(&published, &split(1)).remove(0);
+        for at in 1..ids.len() {
+            let found = score(&published, &split(at));
+            let expected =
+                Scored { log_probs: whole.log_probs[at - 1..].into(), ..found[0].clone() };
+            let most = difference(&found, &[expected]);
+            assert!(most < 1e-4, "{name} {at}: {most}");
+            // the padding of both is the same where the context has one token more than whole blocks
+            let most = difference(&found, &score(&usual, &split(at)));
+            assert!((most < 1e-4) == (at % l == 1 % l), "{name} {at}: {most}");
+            if let Ok(cached) = published.clone().with_cache(CacheFormat::F32) {
+                let most = difference(&found, &score(&cached, &split(at)));
+                assert!(most < 1e-4, "{name} {at}, cached: {most}");
+            }
+        }
+    }
 }

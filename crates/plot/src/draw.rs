@@ -12,7 +12,7 @@ use crate::plot::{AxisScale, Corner, Plot, Ribbon, Style};
 
 const WIDTH: u32 = 960;
 const HEIGHT: u32 = 600;
-const FONT: &str = "sans-serif";
+pub(crate) const FONT: &str = "sans-serif";
 const FONT_FILE: &[u8] = include_bytes!("../fonts/Ubuntu-Light.ttf");
 /// Colours that can be told apart in print and by the colour-blind (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
@@ -23,19 +23,37 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
     RGBColor(230, 159, 0),
 ];
-const INK: RGBColor = RGBColor(40, 40, 40);
+pub(crate) const INK: RGBColor = RGBColor(40, 40, 40);
 
 type Drawn<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Returns the plot as an SVG file.
-pub(crate) fn svg(plot: &Plot) -> Drawn<Vec<u8>> {
+/// A picture that can be drawn on any area.
+pub(crate) trait Picture {
+    /// Draws the picture.
+    fn draw_on<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>>;
+}
+
+impl Picture for Plot {
+    fn draw_on<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+        draw_chart(self, area)
+    }
+}
+
+/// Returns the picture as an SVG file.
+pub(crate) fn svg(plot: &impl Picture) -> Drawn<Vec<u8>> {
     let mut text = String::new();
     draw(plot, SVGBackend::with_string(&mut text, (WIDTH, HEIGHT)).into_drawing_area())?;
     Ok(text.into_bytes())
 }
 
-/// Returns the plot as a PNG file.
-pub(crate) fn png(plot: &Plot) -> Drawn<Vec<u8>> {
+/// Returns the picture as a PNG file.
+pub(crate) fn png(plot: &impl Picture) -> Drawn<Vec<u8>> {
     let mut pixels = vec![0; (WIDTH * HEIGHT) as usize * 3];
     draw(plot, BitMapBackend::with_buffer(&mut pixels, (WIDTH, HEIGHT)).into_drawing_area())?;
     let mut file = Vec::new();
@@ -45,7 +63,7 @@ pub(crate) fn png(plot: &Plot) -> Drawn<Vec<u8>> {
     Ok(file)
 }
 
-fn draw<B: DrawingBackend>(plot: &Plot, area: DrawingArea<B, Shift>) -> Drawn<()>
+fn draw<B: DrawingBackend>(plot: &impl Picture, area: DrawingArea<B, Shift>) -> Drawn<()>
 where
     B::ErrorType: 'static,
 {
@@ -54,7 +72,7 @@ where
         // if the font cannot be parsed, drawing text reports it
         let _ = register_font(FONT, FontStyle::Normal, FONT_FILE);
     });
-    draw_chart(plot, &area)?;
+    plot.draw_on(&area)?;
     Ok(area.present()?)
 }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use block_transformer_files::FileError;
 
-use crate::draw;
+use crate::draw::{self, Picture};
+use crate::heat_map::HeatMap;
 use crate::plot::Plot;
 
 /// A plot that could not be written.
@@ -33,19 +34,34 @@ impl Plot {
     /// # Errors
     /// When the extension is neither `svg` nor `png`, or the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), PlotError> {
-        let drawn = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("svg") => draw::svg(self),
-            Some("png") => draw::png(self),
-            _ => return Err(PlotError::Extension(path.into())),
-        };
-        let bytes = drawn.map_err(|source| PlotError::Draw { path: path.into(), source })?;
-        Ok(block_transformer_files::write(path, &bytes)?)
+        write(self, path)
     }
+}
+
+impl HeatMap {
+    /// Writes the heat map to `path`, completely or not at all.
+    ///
+    /// # Errors
+    /// When the extension is neither `svg` nor `png`, or the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), PlotError> {
+        write(self, path)
+    }
+}
+
+fn write(picture: &impl Picture, path: &Path) -> Result<(), PlotError> {
+    let drawn = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("svg") => draw::svg(picture),
+        Some("png") => draw::png(picture),
+        _ => return Err(PlotError::Extension(path.into())),
+    };
+    let bytes = drawn.map_err(|source| PlotError::Draw { path: path.into(), source })?;
+    Ok(block_transformer_files::write(path, &bytes)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::heat_map::HeatPanel;
     use crate::plot::{AxisScale, PlotLine, Ribbon, Style};
 
     fn line(points: Vec<(f64, f64)>, style: Style) -> PlotLine {
@@ -68,6 +84,34 @@ mod tests {
         assert!([1, 2, 4, 64, 1024].iter().all(|x| written(&x.to_string())), "{svg}");
         assert!(!written("200") && !written("1000"));
         assert!(svg.contains("<polygon"));
+    }
+
+    #[test]
+    fn a_heat_map_has_its_values_and_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let panel = |title: &str| HeatPanel {
+            title: title.into(),
+            values: vec![vec![0.0, 1.0], vec![0.25, f64::NAN]],
+        };
+        let map = HeatMap {
+            title: "all".into(),
+            x_ticks: vec!["64".into(), "128".into()],
+            y_ticks: vec!["0 %".into(), "100 %".into()],
+            panels: vec![panel("one"), panel("two")],
+            ..HeatMap::default()
+        };
+        let (svg, png) = (dir.path().join("a.svg"), dir.path().join("a.png"));
+        map.write(&svg).unwrap();
+        map.write(&png).unwrap();
+        let text = std::fs::read_to_string(&svg).unwrap();
+        let count = |of: &str| text.lines().filter(|line| line.trim() == of).count();
+        for (of, times) in
+            [("all", 1), ("two", 1), ("128", 2), ("100 %", 2), ("0.25", 2), ("NaN", 0)]
+        {
+            assert_eq!(count(of), times, "{of}: {text}");
+        }
+        HeatMap::default().write(&png).unwrap();
+        assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
     }
 
     #[test]

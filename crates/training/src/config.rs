@@ -99,6 +99,14 @@ pub struct TrainConfig {
     /// trained.
     #[serde(with = "lora_text")]
     pub lora: Option<Lora>,
+    /// Steps between evaluations; 0 for none.
+    pub eval_every: u64,
+    /// Tasks of an evaluation: names, or TOML files of tasks.
+    pub eval_tasks: Vec<String>,
+    /// First items of each task that are evaluated; 0 for all.
+    pub eval_limit: usize,
+    /// Folder of the tasks' files.
+    pub eval_data: PathBuf,
     /// Origin of the tokenizer.
     pub tokenizer: TokenizerChoice,
     /// Shape of the model. Its `vocab_size` follows the tokenizer.
@@ -153,6 +161,10 @@ impl TrainConfig {
             uptrain: Uptrain::Off,
             distill: 0.0,
             lora: None,
+            eval_every: 0,
+            eval_tasks: Vec::new(),
+            eval_limit: 0,
+            eval_data: Path::new("data").join("eval"),
             tokenizer: TokenizerChoice::Bpe(2048),
             model: model.clone(),
         })
@@ -198,6 +210,15 @@ impl TrainConfig {
             if count == 0 {
                 return out_of_range(key, "0".into(), "at least 1");
             }
+        }
+        match (self.eval_every, self.eval_tasks.is_empty()) {
+            (0, false) => {
+                return out_of_range("eval_every", "0".into(), "at least 1 with eval_tasks");
+            }
+            (every, true) if every > 0 => {
+                return out_of_range("eval_tasks", "[]".into(), "one task or more with eval_every");
+            }
+            _ => {}
         }
         for (key, value, fits, range) in [
             ("lr", self.lr, self.lr > 0.0 && self.lr <= Self::MAX_LR, "above 0 and at most 1e30"),

@@ -12,6 +12,7 @@ use block_transformer_weights::WeightsError;
 use block_transformer_zoo::{ConfigError, ModelConfig, PresetError, family::InvalidConfig};
 use burn::train::TrainingError;
 
+use crate::evaluation::EvaluationError;
 use crate::reduce::ReduceError;
 use crate::update::StepResult;
 
@@ -207,6 +208,18 @@ pub enum TrainError {
         batch: usize,
         /// The largest micro-batch that fits; `None` if not even one sequence does.
         largest: Option<usize>,
+    },
+    /// An evaluation that failed.
+    #[error(
+        "step {step}: the evaluation failed; the newest checkpoint holds the weights after step {saved}"
+    )]
+    Evaluation {
+        /// The step after which it ran.
+        step: u64,
+        /// The last checkpointed step; 0 without a checkpoint.
+        saved: u64,
+        /// The cause.
+        source: EvaluationError,
     },
     /// A replica of a data-parallel run stopped.
     #[error(transparent)]

@@ -17,12 +17,23 @@ const FORMAT: i64 = 1;
 
 /// Keys that a resumed run may change, because its results do not depend on them.
 /// The number of devices changes results in rounding only, as another device does.
-const FREE_ON_RESUME: [&str; 7] =
-    ["out", "checkpoint_every", "keep", "log_every", "device", "devices", "recompute"];
+const FREE_ON_RESUME: [&str; 11] = [
+    "out",
+    "checkpoint_every",
+    "keep",
+    "log_every",
+    "eval_every",
+    "eval_tasks",
+    "eval_limit",
+    "eval_data",
+    "device",
+    "devices",
+    "recompute",
+];
 
 /// The first of them, which a deterministic run may change: the others decide which kernels run, and
 /// thereby the rounding.
-const FREE_IF_DETERMINISTIC: usize = 4;
+const FREE_IF_DETERMINISTIC: usize = 8;
 
 impl TrainConfig {
     /// Starts from the defaults of the preset, overrides them by the file at `path`, and overrides
@@ -182,7 +193,8 @@ fn allowed(key: &str) -> Option<&'static str> {
             "\"bytes\", { bpe = N } to train a BPE with N ids, or { file = \"PATH\" } of a tokenizer.json"
         }
         "precision" => "\"f32\" or \"bf16\"",
-        "out" => "the path of a folder, in quotes",
+        "out" | "eval_data" => "the path of a folder, in quotes",
+        "eval_tasks" => "a list of names in quotes",
         "preset" | "corpus" => "a name in quotes",
         "recompute" | "deterministic" => "true or false",
         _ => return None,

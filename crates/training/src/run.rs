@@ -16,6 +16,7 @@ use burn::tensor::Device;
 use crate::collective::NoCollectives;
 use crate::config::TrainConfig;
 use crate::error::TrainError;
+use crate::evaluation::{EvaluationError, EvaluationScore, Evaluator};
 use crate::events::to_usize;
 use crate::metrics::{Metrics, MetricsRow};
 use crate::queue::Queue;
@@ -134,6 +135,7 @@ pub struct TrainingRun {
     pub(crate) writer: Writer,
     pub(crate) speed: Speed,
     pub(crate) observer: Box<dyn FnMut(&RunEvent)>,
+    pub(crate) evaluator: Option<Evaluator>,
     skipped: Arc<[CheckpointError]>,
     pub(crate) interrupted: bool,
     pub(crate) reading: ReadPolicy,
@@ -245,7 +247,7 @@ impl TrainingRun {
                 (first, others)
             }
         };
-        let metrics = Metrics::open(&folder, state.step)?;
+        let metrics = Metrics::open(&folder, state.step, config.eval_every > 0)?;
         let waits = config.waits_for_checkpoints(&model);
         let writer = Writer::new(folder.clone(), config.keep, state.step, waits);
         Ok(Self {
@@ -262,6 +264,7 @@ impl TrainingRun {
             writer,
             speed: Speed::default(),
             observer: Box::new(|_| ()),
+            evaluator: None,
             skipped,
             interrupted: false,
             reading: ReadPolicy::of(config),
@@ -276,6 +279,17 @@ impl TrainingRun {
     #[must_use]
     pub fn observe(self, observer: impl FnMut(&RunEvent) + 'static) -> Self {
         Self { observer: Box::new(observer), ..self }
+    }
+
+    /// Evaluates the model by `evaluate` every `eval_every` steps, and after the last step. The model is a copy
+    /// without autodiff, and its evaluation changes no bit of the training. The scores are written to the
+    /// metrics of the step.
+    #[must_use]
+    pub fn evaluate(
+        self,
+        evaluate: impl FnMut(&LanguageModel) -> Result<Vec<EvaluationScore>, EvaluationError> + 'static,
+    ) -> Self {
+        Self { evaluator: Some(Evaluator(Box::new(evaluate))), ..self }
     }
 
     /// Reads losses and gradient norms from the device by `reading`, instead of the policy for the

@@ -1,5 +1,6 @@
 //! Training speed of this process, and the progress reports of a run.
 
+use crate::evaluation::EvaluationScore;
 use crate::metrics::MetricsRow;
 use crate::update::StepResult;
 
@@ -25,6 +26,13 @@ pub enum RunEvent {
         step: u64,
         /// Validation loss in nats per token.
         loss: f64,
+    },
+    /// An evaluation.
+    Evaluation {
+        /// The step after which it ran.
+        step: u64,
+        /// The scores.
+        scores: Vec<EvaluationScore>,
     },
 }
 

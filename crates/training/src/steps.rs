@@ -5,10 +5,12 @@ use std::time::Instant;
 use block_transformer_checkpoint::{Contents, Snapshot};
 use block_transformer_datasets::Window;
 use block_transformer_layers::is_cubecl;
+use burn::module::Module;
 use burn::train::TrainingComponents;
 
 use crate::batch::num_tokens;
 use crate::error::TrainError;
+use crate::evaluation::EvaluationScore;
 use crate::events::Events;
 use crate::memory::{self, OutOfMemory};
 use crate::metrics::MetricsRow;
@@ -84,6 +86,7 @@ impl TrainingRun {
         let reads = self.reading.reads_after(step)
             || self.logs(step)
             || self.validates(step)
+            || self.evaluates(step)
             || self.checkpoint_due
             || step.is_multiple_of(config.checkpoint_every);
         if reads { self.read(events) } else { Ok(false) }
@@ -95,6 +98,12 @@ impl TrainingRun {
 
     fn validates(&self, step: u64) -> bool {
         step.is_multiple_of(self.config.validate_every) || step == self.config.steps
+    }
+
+    fn evaluates(&self, step: u64) -> bool {
+        let every = self.config.eval_every;
+        let due = every > 0 && (step.is_multiple_of(every) || step == self.config.steps);
+        due && self.evaluator.is_some()
     }
 
     /// Reads the results of the queued steps and finishes these steps. Returns whether early
@@ -175,6 +184,7 @@ impl TrainingRun {
             skipped,
             mfu,
             device_memory,
+            evaluation: Vec::new(),
         };
         if self.logs(step) && !skipped {
             (self.observer)(&RunEvent::Step(StepProgress {
@@ -186,6 +196,9 @@ impl TrainingRun {
             }));
         }
         row.validation_loss = self.validates(step).then(|| self.validate()).transpose()?;
+        if self.evaluates(step) {
+            row.evaluation = self.evaluate_tasks(step)?;
+        }
         row.seconds = self.state.seconds;
         let lower = |loss: &f64| {
             loss.is_finite() && self.state.best.is_none_or(|(_, lowest)| *loss < lowest)
@@ -235,6 +248,22 @@ impl TrainingRun {
         self.state.validation_loss = Some(loss);
         (self.observer)(&RunEvent::Validation { step: self.state.step, loss });
         Ok(loss)
+    }
+
+    fn evaluate_tasks(&mut self, step: u64) -> Result<Vec<EvaluationScore>, TrainError> {
+        let begun = Instant::now();
+        let Some(mut evaluator) = self.evaluator.take() else { return Ok(Vec::new()) };
+        let model = self.trainer().model().valid();
+        let scores = memory::catch(|| (evaluator.0)(&model));
+        drop(model);
+        self.evaluator = Some(evaluator);
+        let saved = self.writer.saved();
+        let scores = scores
+            .map_err(|OutOfMemory| self.out_of_memory(step))?
+            .map_err(|source| TrainError::Evaluation { step, saved, source })?;
+        self.state.seconds += begun.elapsed().as_secs_f64();
+        (self.observer)(&RunEvent::Evaluation { step, scores: scores.clone() });
+        Ok(scores)
     }
 
     /// Copies the checkpoint of the last step from the device, and begins to write it.

@@ -1,178 +1,202 @@
 //! `cargo xtask eval`
 
+mod checkpoint;
+mod settings;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
 
 use anyhow::{Context, Error, Result, ensure};
 use block_transformer_datasets::task_file;
 use block_transformer_device::DeviceName;
+use block_transformer_evaluation::EvalError;
+use block_transformer_evaluation::needle::{Haystack, NeedleReport};
 use block_transformer_evaluation::tasks::{
-    Item, Task, TaskReport, TimedEvaluation, check_tokenizer, evaluate,
+    Item, Shots, TaskChoice, TaskMetrics, corpus_items, corpus_metrics,
 };
-use block_transformer_evaluation::{BATCH_TOKENS, EvalError, Scorer};
 use block_transformer_files::write;
-use block_transformer_text::Tokenizer;
-use block_transformer_zoo::family::CacheFormat;
-use block_transformer_zoo::{Family, FamilyConfig, LanguageModel};
 
-use super::inputs::{of_checkpoint, open_checkpoint};
-use super::prepare::with_remedy;
-use crate::counts::positive;
+use super::prepare::{with_flags, with_remedy};
 use crate::device::StorageFlags;
 use crate::progress::progress;
 use crate::{device, paths};
+use checkpoint::{Needles, OpenedCheckpoint, Outcome};
+use settings::Settings;
 
 /// Folder of task files if --data is not given.
-const DATA: &str = "data/eval";
+pub(super) const DATA: &str = "data/eval";
 const JSON: &str = "results.json";
-const MARKDOWN: &str = "results.md";
 
 /// Arguments of `eval`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Checkpoint folder, or run folder (its newest checkpoint)
-    #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
-    /// Tasks, separated by commas
-    #[arg(
-        long,
-        value_name = "TASKS",
-        value_delimiter = ',',
-        default_value = "hellaswag,piqa,arc-easy,lambada,wikitext,winogrande"
-    )]
-    tasks: Vec<String>,
-    /// Folder of task files [default: data/eval; missing files are downloaded to it if possible]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Evaluate only the first N items of each task
-    #[arg(long, value_name = "N", value_parser = positive())]
-    limit: Option<usize>,
-    /// Solved examples before each prompt; only 0 is supported
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    shots: usize,
-    /// Tokens of context [default: the context that the model was trained with]
-    #[arg(long, value_name = "N", value_parser = positive())]
-    context: Option<usize>,
-    /// Tokens per batch; scores do not depend on it
-    #[arg(long, value_name = "N", default_value_t = BATCH_TOKENS, value_parser = positive())]
-    batch_tokens: usize,
-    /// Folder to write results.json and results.md to
+    #[command(flatten)]
+    settings: Settings,
+    /// Folder to write results.json and results.md to; with several checkpoints, one folder inside it for each
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    #[command(flatten)]
-    storage: StorageFlags,
+    /// Resume the evaluation in --out
+    #[arg(long, requires = "out")]
+    resume: bool,
     /// Device to compute on
     #[arg(long, value_name = "NAME", value_parser = device::parser(), default_value_t)]
     device: DeviceName,
 }
 
+/// A task with the items that are the same for every checkpoint.
+struct LoadedTask {
+    task: TaskMetrics,
+    items: Arc<[Item]>,
+}
+
 impl Args {
     /// Evaluates the tasks, writes the report after each of them, and prints it as a table.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        ensure!(
-            self.shots == 0,
-            "--shots {}: only 0 is supported; examples come from the tasks' training splits, which \
-             their files here do not include",
-            self.shots
-        );
-        let tasks = self.tasks()?;
+        let settings = match (&self.out, self.resume) {
+            (Some(out), true) => self.settings.resumed(out)?,
+            _ => self.settings,
+        };
+        let (tasks, needle) = settings.tasks()?;
+        let shots = settings.shots(&tasks)?;
+        if let Some(items) = &settings.items {
+            paths::output_file("--items", items)?;
+        }
         if let Some(out) = &self.out {
             let existing = out.join(JSON);
             let shown = existing.display();
-            ensure!(!existing.exists(), "{shown} is already there; give another --out");
+            ensure!(
+                self.resume || !existing.exists(),
+                "{shown} is already there; give another --out, or --resume"
+            );
             paths::output_folder("--out", out)?;
             std::fs::create_dir_all(out).with_context(|| format!("--out {}", out.display()))?;
         }
         let device = device::open(self.device)?;
-        self.storage.check(self.device, &device)?;
-        let precision = self.storage.precision();
-        let checkpoint = open_checkpoint(&self.checkpoint)?;
-        let tokenizer = checkpoint.tokenizer()?;
-        let flag = || format!("--checkpoint {}", self.checkpoint.display());
-        check_tokenizer(&tokenizer, checkpoint.config.vocab_size()).with_context(flag)?;
-        let items: Vec<Vec<Item>> =
-            tasks.iter().map(|&task| self.items(task)).collect::<Result<_>>()?;
-        let model = checkpoint.load_model(&device).map_err(of_checkpoint)?;
-        let model = model.with_precision(precision).prepared();
-        let mut scorer = Scorer::new(&model).with_batch_tokens(self.batch_tokens)?;
-        if precision.cache() != CacheFormat::F32 {
-            scorer = scorer.with_cache(precision.cache()).context("--cache")?;
+        let (weights, cache) = (settings.precision().matrices(), settings.precision().cache());
+        StorageFlags { weights, cache }.check(self.device, &device)?;
+        let opened = OpenedCheckpoint::all(&settings)?;
+        let mut loaded = Vec::new();
+        if let Some(path) = &settings.corpus {
+            let flag = || format!("--corpus {}", path.display());
+            let items = corpus_items(path, settings.limit).with_context(flag)?;
+            loaded.push(LoadedTask { task: corpus_metrics(), items: items.into() });
         }
-        // a run may have trained on longer windows than its preset names
-        if let Some(context) = self.context.or(checkpoint.state.trained_context) {
-            scorer = scorer.with_context(context)?;
+        for task in &tasks {
+            let items = items(task, &settings, &shots)?;
+            loaded.push(LoadedTask { task: task.metrics(), items: items.into() });
         }
-        let mut report = TaskReport {
-            checkpoint: checkpoint.dir.display().to_string(),
-            family: checkpoint.config.family().into(),
-            non_embedding_parameters: checkpoint.config.num_params_non_embedding(),
-            step: checkpoint.state.step,
-            context: scorer.context(),
-            precision,
-            limit: self.limit,
-            shots: self.shots,
-            tasks: Vec::new(),
+        let context = opened.iter().map(OpenedCheckpoint::context).min().unwrap_or(1);
+        let needles = match settings.needle.haystack.as_deref().filter(|_| needle) {
+            None => None,
+            Some(path) => {
+                let haystack = Haystack::read(path);
+                let haystack =
+                    haystack.with_context(|| format!("--haystack {}", path.display()))?;
+                Some(Needles { haystack, settings: settings.needle(context) })
+            }
         };
-        for (&task, items) in tasks.iter().zip(&items) {
-            let timed = timed(task, items, &scorer, &tokenizer)
-                .with_context(|| format!("{}, {}", flag(), task.name()))?;
-            report.tasks.push(timed);
-            if let Some(out) = &self.out {
-                write(&out.join(MARKDOWN), report.to_markdown().as_bytes())?;
-                write(&out.join(JSON), report.to_json().as_bytes())?;
+        let mut records = String::new();
+        let mut grids = Vec::new();
+        let several = opened.len() > 1;
+        // the encoded items of all checkpoints are checked before the first model is loaded
+        let encoded = opened.iter().map(|one| one.encode(&loaded, needles.as_ref()));
+        let encoded = encoded.collect::<Result<Vec<_>>>()?;
+        if let (Some(out), false) = (&self.out, self.resume) {
+            ensure!(
+                !block_transformer_evaluation::tasks::TaskSession::is_begun(out),
+                "--out {}: the folder holds an evaluation already; resume it with --resume, or give another --out",
+                out.display()
+            );
+            settings.record(out)?;
+        }
+        for (one, tasks) in opened.into_iter().zip(encoded) {
+            let out = self.out.as_deref().map(|out| one.folder(out, several));
+            let label = one.label.clone();
+            let before = records.len();
+            let mut save = |text: &str| -> Result<()> {
+                records.truncate(before);
+                records += text;
+                match &settings.items {
+                    Some(path) => Ok(write(path, records.as_bytes())?),
+                    None => Ok(()),
+                }
+            };
+            let outcome = one.evaluate(
+                &settings,
+                &tasks,
+                needles.as_ref(),
+                (out.as_deref(), self.resume),
+                &device,
+                &mut save,
+            )?;
+            let Outcome { report, documents, grid } = outcome;
+            if several {
+                say!("{label}:");
+            }
+            say!("{}", report.table().trim_end());
+            if let Some(documents) = documents {
+                say!("\n{}", documents.trim_end());
+            }
+            grids.extend(grid);
+            if let Some(out) = out {
+                say!(
+                    "{} and {}",
+                    out.join(JSON).display(),
+                    out.join(checkpoint::MARKDOWN).display()
+                );
             }
         }
-        say!("{}", report.table().trim_end());
-        if let Some(out) = &self.out {
-            say!("{} and {}", out.join(JSON).display(), out.join(MARKDOWN).display());
+        if let Some(Needles { settings, .. }) = needles {
+            write_needles(&NeedleReport { settings, checkpoints: grids }, self.out.as_deref())?;
+        }
+        if let Some(items) = &settings.items {
+            say!("items {}", items.display());
         }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    /// The tasks of --tasks, each once.
-    fn tasks(&self) -> Result<Vec<Task>> {
-        let mut tasks = Vec::new();
-        for name in &self.tasks {
-            let task = Task::from_name(name).context("--tasks")?;
-            if !tasks.contains(&task) {
-                tasks.push(task);
-            }
-        }
-        Ok(tasks)
-    }
+/// Prints the results of needles and writes their files.
+fn write_needles(report: &NeedleReport, out: Option<&Path>) -> Result<()> {
+    say!("\n{}", report.markdown().trim_end());
+    let Some(out) = out else { return Ok(()) };
+    let [markdown, csv, svg, png] =
+        ["needle.md", "needle.csv", "needle.svg", "needle.png"].map(|name| out.join(name));
+    write(&markdown, report.markdown().as_bytes())?;
+    write(&csv, report.csv().as_bytes())?;
+    let figure = report.figure();
+    figure.write(&svg)?;
+    figure.write(&png)?;
+    say!("plot {} and {}", svg.display(), png.display());
+    Ok(())
+}
 
-    /// The items of a task, from --data or downloaded.
-    fn items(&self, task: Task) -> Result<Vec<Item>> {
-        if let Some(data) = &self.data {
-            let loaded = task.load(data, self.limit);
-            return loaded.with_context(|| format!("--data {}", data.display()));
-        }
-        let data = Path::new(DATA);
+/// The items of a task, from --data or downloaded.
+fn items(task: &TaskChoice, settings: &Settings, shots: &Shots) -> Result<Vec<Item>> {
+    let data = settings.data.as_deref();
+    let place = data.unwrap_or(Path::new(DATA));
+    if let (TaskChoice::Harness(task), None) = (task, data) {
         for file in task.files() {
-            task_file(file, data, &mut progress(file.name)).map_err(|error| {
+            task_file(file, place, &mut progress(file.name)).map_err(|error| {
                 let remedy = "give --data the folder it is in, or leave out the task";
                 with_remedy(error, &format!("{remedy} {}", task.name()))
             })?;
         }
-        Ok(task.load(data, self.limit)?)
     }
-}
-
-/// Evaluates a task with a progress bar.
-fn timed(
-    task: Task,
-    items: &[Item],
-    scorer: &Scorer<LanguageModel>,
-    tokenizer: &Tokenizer,
-) -> Result<TimedEvaluation> {
-    let start = Instant::now();
-    let evaluation = evaluate(task, items, scorer, tokenizer, &mut progress(task.name()));
-    let evaluation = evaluation.map_err(with_flag)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let (name, items, tokens) = (task.name(), items.len(), evaluation.tokens);
-    note!("{name}: {items} items, {tokens} tokens scored in {seconds:.1} s");
-    Ok(TimedEvaluation { evaluation, seconds })
+    let loaded = task.load(place, settings.limit, shots);
+    loaded.map_err(|error| match (error, data, task) {
+        (error @ EvalError::ExamplesFile { .. }, ..) => {
+            Error::new(error).context("--shots (--shots-from FILE)")
+        }
+        (error @ (EvalError::Examples { .. } | EvalError::NoExamples), ..) => {
+            let name = task.metrics().name;
+            Error::new(error).context(format!("--shots {}, {name}", shots.count))
+        }
+        (error, _, TaskChoice::Own(_)) => Error::new(error).context("--tasks"),
+        (error, Some(data), _) => Error::new(error).context(format!("--data {}", data.display())),
+        (error, None, _) => error.into(),
+    })
 }
 
 /// Adds to an error the flag that remedies it.
@@ -180,6 +204,16 @@ fn with_flag(error: EvalError) -> Error {
     match error {
         EvalError::TooLong { context, .. } => {
             Error::new(error).context(format!("--context {context}"))
+        }
+        EvalError::Dataset(error) => with_flags(error),
+        error @ (EvalError::AlreadyBegun(_) | EvalError::NotBegun(_)) => {
+            anyhow::anyhow!("{error} (--resume, --out)")
+        }
+        error @ EvalError::NotResumable { .. } => anyhow::anyhow!("{error} (--out)"),
+        EvalError::Needle(reason) => {
+            anyhow::anyhow!(
+                "{reason} (--needle-lengths, --needle-depths, --needle-samples, --haystack)"
+            )
         }
         error => error.into(),
     }

@@ -3,6 +3,7 @@
 mod curve;
 #[cfg(feature = "tui")]
 mod dashboard;
+mod evaluation;
 mod flags;
 mod interrupt;
 mod lines;
@@ -129,6 +130,7 @@ impl Args {
         }
         let run = TrainingRun::open_on(&config, &corpus, resume, device, others);
         let run = run.map_err(in_flags)?;
+        let run = evaluation::evaluated(run, &config, &origin, &tokenizer)?;
         announce(&run, &config);
         if let Some(given) = &given {
             origin::announce(given, &config);

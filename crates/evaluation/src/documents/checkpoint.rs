@@ -73,12 +73,9 @@ impl OpenCheckpoints {
                 let first = first.info.folder.clone();
                 return Err(EvalError::Tokenizers { checkpoint: path.clone(), first });
             }
-            let label = label(&checkpoint.dir);
-            let taken = |label: &String| all.iter().any(|other| other.info.label == *label);
-            let numbered = (2..).map(|n| format!("{label} {n}"));
-            let free = std::iter::once(label.clone()).chain(numbered).find(|label| !taken(label));
+            let taken = |label: &str| all.iter().any(|other| other.info.label == label);
             let info = CheckpointInfo {
-                label: free.unwrap_or(label),
+                label: free_label(&checkpoint.dir, taken),
                 folder: checkpoint.dir.clone(),
                 weights: checkpoint.weights_sha256.clone(),
                 family: config.family().into(),
@@ -93,6 +90,14 @@ impl OpenCheckpoints {
         let tokenizer = common.ok_or(EvalError::NoCheckpoints)?;
         Ok(Self { all, tokenizer })
     }
+}
+
+/// The label of the checkpoint in `folder`: the name of its run, with a number if this name is taken.
+pub fn free_label(folder: &Path, taken: impl Fn(&str) -> bool) -> String {
+    let label = label(folder);
+    let numbered = (2..).map(|n| format!("{label} {n}"));
+    let free = std::iter::once(label.clone()).chain(numbered).find(|label| !taken(label));
+    free.unwrap_or(label)
 }
 
 /// The name of the run that wrote the checkpoint in `folder`, or the name of `folder` if the

@@ -66,7 +66,7 @@ pub fn evaluate(
     let mut session = Session {
         folder: &folder,
         tokenizer: &checkpoints.tokenizer,
-        partial: folder.read(PARTIAL)?,
+        partial: folder.files.read(PARTIAL)?,
         done: rows.iter().map(|rows| bytes(&books[..rows.len()])).sum(),
         total: bytes(&books) * checkpoints.all.len() as u64,
         observer,
@@ -87,7 +87,7 @@ pub fn evaluate(
             let row = session.book(&opened.info.label, book, &scorer)?;
             session.observer.book(&row);
             folder.append(&row)?;
-            folder.remove(PARTIAL)?;
+            folder.files.remove(PARTIAL)?;
             rows.push(row);
             session.done += book.identity.bytes;
         }
@@ -164,7 +164,7 @@ impl Session<'_> {
             self.observer.batch(tokens, done, self.total);
             if saved.is_none_or(|saved| saved.elapsed() >= SAVE_EVERY) {
                 row.tally = tally.clone();
-                self.folder.write_json(PARTIAL, &row)?;
+                self.folder.files.write_json(PARTIAL, &row)?;
                 saved = Some(Instant::now());
             }
             Ok(())

@@ -22,7 +22,7 @@ mod totals;
 mod windows;
 
 pub use book::{Book, BookIdentity, BookText};
-pub use checkpoint::{CheckpointInfo, OpenCheckpoint, OpenCheckpoints};
+pub use checkpoint::{CheckpointInfo, OpenCheckpoint, OpenCheckpoints, free_label};
 pub use evaluate::{Observer, evaluate};
 pub use folder::{DocumentSettings, EvaluationFolder};
 pub use measure::{BookRow, BookScorer, Measures, Tally};

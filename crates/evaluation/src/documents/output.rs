@@ -23,10 +23,10 @@ pub(crate) fn write(folder: &EvaluationFolder, report: &PositionReport) -> Resul
         report: &'a PositionReport,
         notes: Vec<String>,
     }
-    folder.write_json("results.json", &Results { report, notes: notes(report) })?;
-    let csv = csv(report).map_err(|e| FileError::write(&folder.file(CSV))(e.into()))?;
-    folder.write(CSV, &csv)?;
-    folder.write("summary.md", report.markdown().as_bytes())
+    folder.files.write_json("results.json", &Results { report, notes: notes(report) })?;
+    let csv = csv(report).map_err(|e| FileError::write(&folder.files.file(CSV))(e.into()))?;
+    folder.files.write(CSV, &csv)?;
+    folder.files.write("summary.md", report.markdown().as_bytes())
 }
 
 /// One row for each checkpoint and position. A position that is not predicted has a count of 0.

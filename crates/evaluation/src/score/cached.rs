@@ -5,6 +5,7 @@ use block_transformer_layers::{Positions, TargetScore, int_tensor, score_logits}
 use burn::tensor::Device;
 
 use crate::error::EvalError;
+use crate::score::alignment::Alignment;
 use crate::score::rows::{Input, Rows, ids_tensor};
 
 /// Blocks that are run together.
@@ -25,11 +26,12 @@ pub(super) fn is_supported<M: Family>(model: &M, device: &Device) -> bool {
 pub(super) fn scores<M: Family>(
     model: &M,
     l: usize, // block length
+    alignment: Alignment,
     inputs: &[&Input<'_>],
     format: CacheFormat,
     device: &Device,
 ) -> Result<Vec<TargetScore>, EvalError> {
-    let Rows { ids, is_token, rows, n, before, written, scored } = Rows::new(inputs, l);
+    let Rows { ids, is_token, rows, n, before, written, scored } = Rows::new(inputs, l, alignment);
     let mut decoding = model.decoder(CacheRoom { slots: rows, blocks: n, format }, device);
     let decoding = decoding.speculative().expect("a scorer with caches has checked this");
     let at_once = (CHUNK / rows).max(1);

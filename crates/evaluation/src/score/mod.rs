@@ -1,11 +1,13 @@
 //! Log-likelihoods of continuations.
 
+mod alignment;
 mod cached;
 mod request;
 mod rolling;
 mod rows;
 mod scorer;
 
-pub use request::{Request, Scored};
+pub use alignment::Alignment;
+pub use request::{Request, Scored, Sum};
 pub use rolling::rolling_windows;
 pub use scorer::{BATCH_TOKENS, Scorer};

@@ -5,6 +5,7 @@ use block_transformer_layers::int_tensor;
 use block_transformer_text::{EOS, PAD};
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::score::alignment::Alignment;
 use crate::score::request::Request;
 
 /// The tokens of a request that fit the context.
@@ -26,57 +27,74 @@ impl<'a> Input<'a> {
         Self { context: all[all.len().saturating_sub(room)..].to_vec(), continuation }
     }
 
-    /// Number of positions that a model reads, including the padding to whole blocks. The last
-    /// block is a target only.
-    pub(super) fn width(&self, block_length: usize) -> usize {
-        let blocks = |tokens: usize| tokens.div_ceil(block_length);
-        (blocks(self.context.len()) + blocks(self.continuation.len()) - 1) * block_length
+    /// The place of the input in blocks of `l` tokens.
+    pub(super) fn place(&self, l: usize, alignment: Alignment) -> Place {
+        let padding = alignment.padding(self.context.len(), l);
+        let target = padding + self.context.len();
+        let end = target + self.continuation.len();
+        Place { padding, target, end, first: target / l, last: (end - 1) / l }
     }
 }
 
-/// Blocks of several inputs.
-///
-/// A context is padded on the left to end at a block boundary, as in generation. Its continuation
-/// starts a block and is padded on the right.
+/// The place of an input in blocks, counted in positions and blocks from the start of its row.
+pub(super) struct Place {
+    /// Positions of padding before the context.
+    padding: usize,
+    /// Position of the first token of the continuation.
+    target: usize,
+    /// Position after the last token of the continuation.
+    end: usize,
+    /// The block of the first token of the continuation, at least 1.
+    first: usize,
+    /// The block of the last token of the continuation. It is a target only, so it is also the number of
+    /// blocks that a model reads.
+    pub last: usize,
+}
+
+/// Blocks of several inputs, which are padded on the left by the [`Alignment`] and on the right to whole
+/// blocks.
 pub(super) struct Rows {
-    /// Contexts and the blocks of continuations that are read, `[rows, n, block_length]`.
+    /// The blocks that are read, `[rows, n, block_length]`.
     pub ids: Vec<u32>,
     /// The positions of `ids` that hold tokens.
     pub is_token: Vec<bool>,
     pub rows: usize,
     /// Blocks per row.
     pub n: usize,
-    /// For each block of a continuation, the block of `ids` before it.
+    /// For each block with a token of a continuation, the block of `ids` before it.
     pub before: Vec<i64>,
-    /// The blocks of continuations, `[count, block_length]`.
+    /// The blocks with tokens of continuations, `[count, block_length]`.
     pub written: Vec<u32>,
-    /// The positions of `written` that are not padding.
+    /// The positions of `written` that hold tokens of continuations.
     pub scored: Vec<i64>,
 }
 
 impl Rows {
     /// The blocks of `inputs`, of `l` tokens each.
-    pub(super) fn new(inputs: &[&Input<'_>], l: usize) -> Self {
+    pub(super) fn new(inputs: &[&Input<'_>], l: usize, alignment: Alignment) -> Self {
         let rows = inputs.len();
-        let n = inputs.iter().map(|input| input.width(l) / l).max().unwrap_or(0);
+        let places: Vec<Place> = inputs.iter().map(|input| input.place(l, alignment)).collect();
+        let n = places.iter().map(|place| place.last).max().unwrap_or(0);
         let mut ids = vec![PAD; rows * n * l];
         let mut is_token = vec![false; ids.len()];
         let (mut before, mut written, mut scored) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, Input { context, continuation }) in inputs.iter().enumerate() {
-            let blocks = context.len().div_ceil(l);
-            let start = row * n * l + blocks * l - context.len();
+        for (row, (Input { context, continuation }, place)) in
+            inputs.iter().zip(&places).enumerate()
+        {
+            let &Place { padding, target, end, first, last } = place;
+            let tokens = || (padding..).zip(context.iter().chain(*continuation));
             // the last block is a target only
-            let read = continuation.len().div_ceil(l) * l - l;
-            for (position, &id) in (start..).zip(context.iter().chain(&continuation[..read])) {
-                ids[position] = id;
-                is_token[position] = true;
+            for (position, &id) in tokens().take_while(|&(position, _)| position < last * l) {
+                ids[row * n * l + position] = id;
+                is_token[row * n * l + position] = true;
             }
-            for (i, tokens) in continuation.chunks(l).enumerate() {
-                before.push((row * n + blocks + i - 1) as i64);
-                scored.extend((written.len()..written.len() + tokens.len()).map(|at| at as i64));
-                written.extend_from_slice(tokens);
-                written.resize(written.len().next_multiple_of(l), PAD);
+            before.extend((first..=last).map(|block| (row * n + block - 1) as i64));
+            let (start, offset) = (first * l, written.len());
+            written.resize(offset + (last + 1) * l - start, PAD);
+            for (position, &id) in tokens().filter(|&(position, _)| position >= start) {
+                written[offset + position - start] = id;
             }
+            scored.extend((target..end).map(|position| (offset + position - start) as i64));
         }
         Self { ids, is_token, rows, n, before, written, scored }
     }
@@ -86,10 +104,11 @@ impl Rows {
 pub(super) fn hidden<M: Family>(
     model: &M,
     l: usize, // block length
+    alignment: Alignment,
     inputs: &[&Input<'_>],
     device: &Device,
 ) -> Tensor<2> {
-    let Rows { ids, is_token, rows, n, before, written, scored } = Rows::new(inputs, l);
+    let Rows { ids, is_token, rows, n, before, written, scored } = Rows::new(inputs, l, alignment);
     let count = before.len();
     let ids = ids_tensor(&ids, [rows, n, l], device);
     let written = ids_tensor(&written, [count, l], device);

@@ -7,6 +7,7 @@ use block_transformer_layers::{TargetScore, is_attention_batch_invariant, score_
 use burn::tensor::Device;
 
 use crate::error::EvalError;
+use crate::score::alignment::Alignment;
 use crate::score::cached;
 use crate::score::request::{Request, Scored};
 use crate::score::rows::{Input, hidden};
@@ -23,6 +24,7 @@ pub struct Scorer<M: Family> {
     block_length: usize,
     context: usize,
     batch_tokens: usize,
+    alignment: Alignment,
     /// Through caches in this format; `None` for whole sequences.
     cache: Option<CacheFormat>,
 }
@@ -39,6 +41,7 @@ impl<M: Family> Scorer<M> {
             block_length: config.block_length(),
             context: config.max_position_embeddings(),
             batch_tokens: BATCH_TOKENS,
+            alignment: Alignment::default(),
             cache: None,
             model,
         }
@@ -82,6 +85,12 @@ impl<M: Family> Scorer<M> {
         Ok(Self { cache: Some(cache), ..self })
     }
 
+    /// Sets the place of contexts and continuations in blocks. It changes nothing for a model without blocks.
+    #[must_use]
+    pub fn with_alignment(self, alignment: Alignment) -> Self {
+        Self { alignment, ..self }
+    }
+
     /// The context in tokens.
     pub fn context(&self) -> usize {
         self.context
@@ -97,9 +106,8 @@ impl<M: Family> Scorer<M> {
     ///
     /// A vanilla model reads the tokens that the EleutherAI harness feeds a Hugging Face model: EOS
     /// for an empty context, and no more than the last `context + 1` tokens of context and
-    /// continuation; the last of these is a target only. A block model reads the same tokens. The
-    /// context of a block model is padded on the left to end at a block boundary, as in generation,
-    /// so that the continuation starts a block.
+    /// continuation; the last of these is a target only. A block model reads the same tokens, in blocks by the
+    /// [`Alignment`].
     ///
     /// # Errors
     /// When a continuation is empty or longer than the context, an id is outside the vocabulary,
@@ -109,27 +117,67 @@ impl<M: Family> Scorer<M> {
         requests: &[Request],
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Vec<Scored>, EvalError> {
+        let mut scored = vec![Scored::default(); requests.len()];
+        let mut done = 0;
+        self.score_batches(requests, 0, &mut |batch| {
+            done += batch.len();
+            batch.into_iter().for_each(|(i, one)| scored[i] = one);
+            progress(done as u64, requests.len() as u64);
+            Ok(())
+        })?;
+        Ok(scored)
+    }
+
+    /// Scores requests batch by batch: `on_batch` gets the scores of each batch with the indices of their
+    /// requests. The batches and their order depend on the requests and the scorer's settings only. The first
+    /// `done` requests in this order are left out. An error of `on_batch` ends the scoring.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score), and when `on_batch` fails.
+    pub fn score_batches(
+        &self,
+        requests: &[Request],
+        done: usize,
+        on_batch: &mut dyn FnMut(Vec<(usize, Scored)>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
         requests.iter().try_for_each(|request| self.check(request))?;
         let inputs: Vec<Input<'_>> =
             requests.iter().map(|request| Input::new(request, self.context)).collect();
-        let width = |&i: &usize| inputs[i].width(self.block_length);
-        // the longest requests come first, so that a batch that is too large for the memory fails
-        // at once
-        let mut order: Vec<usize> = (0..inputs.len()).collect();
-        order.sort_by_key(|i| Reverse(width(i)));
-        let mut scored = vec![Scored::default(); inputs.len()];
-        let mut rest = &order[..];
+        let order = self.order_of(&inputs);
+        let mut rest = &order[done.min(order.len())..];
         while let Some(first) = rest.first() {
-            let fit = (self.batch_tokens / width(first)).clamp(1, rest.len());
+            let fit = (self.batch_tokens / self.width(&inputs[*first])).clamp(1, rest.len());
             let (batch, after) = rest.split_at(fit);
             let rows: Vec<&Input<'_>> = batch.iter().map(|&i| &inputs[i]).collect();
-            for (&i, one) in batch.iter().zip(self.batch(&rows)?) {
-                scored[i] = one;
-            }
+            on_batch(batch.iter().copied().zip(self.batch(&rows)?).collect())?;
             rest = after;
-            progress((inputs.len() - rest.len()) as u64, inputs.len() as u64);
         }
-        Ok(scored)
+        Ok(())
+    }
+
+    /// The order in which [`score_batches`](Self::score_batches) scores requests.
+    ///
+    /// # Errors
+    /// When a request cannot be scored.
+    pub(crate) fn order(&self, requests: &[Request]) -> Result<Vec<usize>, EvalError> {
+        requests.iter().try_for_each(|request| self.check(request))?;
+        let inputs: Vec<Input<'_>> =
+            requests.iter().map(|request| Input::new(request, self.context)).collect();
+        Ok(self.order_of(&inputs))
+    }
+
+    fn order_of(&self, inputs: &[Input<'_>]) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..inputs.len()).collect();
+        // the longest requests come first, so that a batch that is too large for the memory fails
+        // at once
+        order.sort_by_key(|&i| Reverse(self.width(&inputs[i])));
+        order
+    }
+
+    /// Number of positions that the model reads, including the padding to whole blocks. The last block is a
+    /// target only.
+    fn width(&self, input: &Input<'_>) -> usize {
+        input.place(self.block_length, self.alignment).last * self.block_length
     }
 
     fn check(&self, request: &Request) -> Result<(), EvalError> {
@@ -148,10 +196,10 @@ impl<M: Family> Scorer<M> {
     fn batch(&self, inputs: &[&Input<'_>]) -> Result<Vec<Scored>, EvalError> {
         let targets = inputs.iter().flat_map(|input| input.continuation);
         let targets: Vec<u32> = targets.copied().collect();
-        let (model, l, device) = (&self.model, self.block_length, &self.device);
+        let (model, l, at, device) = (&self.model, self.block_length, self.alignment, &self.device);
         let scores = match self.cache {
-            Some(format) => cached::scores(model, l, inputs, format, device)?,
-            None => score_targets(hidden(model, l, inputs, device), model.head(), &targets)
+            Some(format) => cached::scores(model, l, at, inputs, format, device)?,
+            None => score_targets(hidden(model, l, at, inputs, device), model.head(), &targets)
                 .map_err(EvalError::Device)?,
         };
         if scores.iter().any(|score| !score.log_prob.is_finite()) {

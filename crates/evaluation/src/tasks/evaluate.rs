@@ -4,17 +4,32 @@ use block_transformer_family::Family;
 use block_transformer_text::Tokenizer;
 
 use crate::error::EvalError;
-use crate::score::{Request, Scored, Scorer, rolling_windows};
+use crate::score::{Request, Scored, Scorer, Sum, rolling_windows};
 use crate::tasks::encode::encode;
 use crate::tasks::item::{Item, Prompt};
-use crate::tasks::metrics::{ItemScore, Score, scores};
+use crate::tasks::metrics::{ItemScore, Metric, Score, scores};
 use crate::tasks::task::Task;
+
+/// The name of a task, and the metrics that are reported for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskMetrics {
+    /// The name.
+    pub name: String,
+    /// The metrics.
+    pub metrics: Vec<Metric>,
+}
+
+impl From<Task> for TaskMetrics {
+    fn from(task: Task) -> Self {
+        Self { name: task.name().into(), metrics: task.metrics().into() }
+    }
+}
 
 /// The result of evaluating a model on a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evaluation {
     /// The task.
-    pub task: Task,
+    pub task: TaskMetrics,
     /// Scores of each item's continuations.
     pub items: Vec<ItemScore>,
     /// Metrics over all items.
@@ -29,7 +44,7 @@ pub struct Evaluation {
 /// # Errors
 /// When a text cannot be encoded, or [`Scorer::score`] fails.
 pub fn evaluate<M: Family>(
-    task: Task,
+    task: impl Into<TaskMetrics>,
     items: &[Item],
     scorer: &Scorer<M>,
     tokenizer: &Tokenizer,
@@ -90,25 +105,43 @@ impl ItemRequests {
     ///
     /// # Panics
     /// When there are fewer scores than requests.
-    pub fn evaluation(&self, task: Task, items: &[Item], scored: &[Scored]) -> Evaluation {
-        let mut rest = scored;
+    pub fn evaluation(
+        &self,
+        task: impl Into<TaskMetrics>,
+        items: &[Item],
+        scored: &[Scored],
+    ) -> Evaluation {
+        let sums: Vec<Sum> = scored.iter().map(Sum::from).collect();
+        self.evaluation_of_sums(task.into(), items, &sums)
+    }
+
+    /// [`evaluation`](Self::evaluation) from the sums of the scores.
+    pub(crate) fn evaluation_of_sums(
+        &self,
+        task: TaskMetrics,
+        items: &[Item],
+        sums: &[Sum],
+    ) -> Evaluation {
+        let mut rest = sums;
         let one = |(item, &count): (&Item, &usize)| {
             let (own, after) = rest.split_at(count);
             rest = after;
-            let mut log_likelihoods: Vec<f64> = own.iter().map(Scored::sum).collect();
-            let mut greedy: Vec<bool> = own.iter().map(|scored| scored.greedy).collect();
+            let mut log_likelihoods: Vec<f64> = own.iter().map(|sum| sum.log_likelihood).collect();
+            let mut greedy: Vec<bool> = own.iter().map(|sum| sum.greedy).collect();
+            let mut tokens: Vec<usize> = own.iter().map(|sum| sum.tokens).collect();
             if matches!(item, Item::Document { .. }) {
                 log_likelihoods = vec![log_likelihoods.iter().sum()];
                 greedy = vec![!greedy.contains(&false)];
+                tokens = vec![tokens.iter().sum()];
             }
-            ItemScore { log_likelihoods, greedy }
+            ItemScore { log_likelihoods, greedy, tokens }
         };
         let found: Vec<ItemScore> = items.iter().zip(&self.counts).map(one).collect();
         Evaluation {
+            scores: scores(&task.metrics, items, &found),
             task,
-            scores: scores(task.metrics(), items, &found),
             items: found,
-            tokens: scored.iter().map(|scored| scored.log_probs.len()).sum(),
+            tokens: sums.iter().map(|sum| sum.tokens).sum(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Metrics of a task from the log-likelihoods of its items, with the harness's formulas.
 
 use crate::statistics::{Bootstrap, Estimate};
-use crate::tasks::item::{DELIMITER, Item};
+use crate::tasks::item::{DELIMITER, Item, Prompt};
 
-/// A metric of the harness.
+/// A metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
     /// Fraction of items whose most likely option, or greedy continuation, is correct.
@@ -19,10 +19,18 @@ pub enum Metric {
     BytePerplexity,
     /// Negative log-likelihood per byte, in bits.
     BitsPerByte,
+    /// Negative log-likelihood per word, in bits.
+    BitsPerWord,
+    /// Negative log-likelihood per token, in nats; of a question, that of the correct option.
+    Loss,
+    /// `exp` of the negative log-likelihood per token.
+    TokenPerplexity,
+    /// Fraction of questions whose correct option is the greedy continuation.
+    ExactMatch,
 }
 
 impl Metric {
-    /// The harness's name for the metric.
+    /// The name of the metric; the harness's name if the harness has it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Acc => "acc",
@@ -31,12 +39,16 @@ impl Metric {
             Self::WordPerplexity => "word_perplexity",
             Self::BytePerplexity => "byte_perplexity",
             Self::BitsPerByte => "bits_per_byte",
+            Self::BitsPerWord => "bits_per_word",
+            Self::Loss => "loss",
+            Self::TokenPerplexity => "token_perplexity",
+            Self::ExactMatch => "exact_match",
         }
     }
 
     /// Whether a higher value is better.
     pub fn higher_is_better(self) -> bool {
-        matches!(self, Self::Acc | Self::AccNorm)
+        matches!(self, Self::Acc | Self::AccNorm | Self::ExactMatch)
     }
 }
 
@@ -60,6 +72,8 @@ pub struct ItemScore {
     pub log_likelihoods: Vec<f64>,
     /// Whether each continuation is the greedy one.
     pub greedy: Vec<bool>,
+    /// Number of tokens of each continuation.
+    pub tokens: Vec<usize>,
 }
 
 /// The bootstrap over items.
@@ -87,6 +101,14 @@ pub(crate) fn scores(metrics: &[Metric], items: &[Item], found: &[ItemScore]) ->
             Metric::WordPerplexity => exact((-per(&words)).exp()),
             Metric::BytePerplexity => exact((-per(&bytes)).exp()),
             Metric::BitsPerByte => exact(-per(&bytes) / 2_f64.ln()),
+            Metric::BitsPerWord => exact(-per(&words) / 2_f64.ln()),
+            Metric::Loss => loss(items, found),
+            Metric::TokenPerplexity => exact(loss(items, found).value.exp()),
+            Metric::ExactMatch => {
+                let pairs = items.iter().zip(found);
+                let exact = pairs.map(|(item, found)| f64::from(u8::from(is_greedy(item, found))));
+                Estimate::mean(&exact.collect::<Vec<_>>())
+            }
         };
         Score { metric, value, stderr: standard_error }
     };
@@ -97,20 +119,48 @@ fn total(found: &ItemScore) -> f64 {
     found.log_likelihoods.iter().sum()
 }
 
+/// Index of the continuation that should be the most likely one.
+fn gold(item: &Item) -> usize {
+    if let Item::Choice { gold, .. } = item { *gold } else { 0 }
+}
+
+fn is_greedy(item: &Item, found: &ItemScore) -> bool {
+    found.greedy.get(gold(item)).is_some_and(|greedy| *greedy)
+}
+
+/// Negative log-likelihood per token of the correct continuations. Its standard error comes from a bootstrap
+/// over the items.
+fn loss(items: &[Item], found: &[ItemScore]) -> Estimate {
+    let one = |(item, found): (&Item, &ItemScore)| {
+        let gold = gold(item);
+        let [nats, tokens] = match found.log_likelihoods.get(gold).zip(found.tokens.get(gold)) {
+            Some((log_likelihood, &tokens)) => [-log_likelihood, tokens as f64],
+            None => [0.0, 0.0],
+        };
+        (vec![nats], tokens)
+    };
+    let clusters: Vec<_> = items.iter().zip(found).map(one).collect();
+    let nothing = Estimate { value: f64::NAN, standard_error: None };
+    BOOTSTRAP.ratios(&clusters).first().copied().unwrap_or(nothing)
+}
+
 /// 1 if the answer to the item is correct, otherwise 0.
 fn correct(item: &Item, found: &ItemScore, by_length: bool) -> f64 {
     let right = match item {
-        Item::Choice { options, gold } => {
-            let length = |i: usize| match by_length {
-                true => options[i].continuation[DELIMITER.len()..].chars().count() as f64,
-                false => 1.0,
-            };
-            let scores = found.log_likelihoods.iter().enumerate().map(|(i, ll)| ll / length(i));
-            first_largest(scores) == Some(*gold)
-        }
+        Item::Choice { options, gold } => chosen(options, found, by_length) == Some(*gold),
         _ => found.greedy.iter().all(|&greedy| greedy),
     };
     f64::from(u8::from(right))
+}
+
+/// Index of the option that a model chooses; by length, the log-likelihoods are divided by the length of the
+/// option in characters.
+pub(crate) fn chosen(options: &[Prompt], found: &ItemScore, by_length: bool) -> Option<usize> {
+    let length = |i: usize| match by_length {
+        true => options[i].continuation[DELIMITER.len()..].chars().count() as f64,
+        false => 1.0,
+    };
+    first_largest(found.log_likelihoods.iter().enumerate().map(|(i, ll)| ll / length(i)))
 }
 
 /// Index of the largest value; if several values are equal, of the first (`numpy.argmax`).
@@ -136,7 +186,6 @@ fn perplexity(log_likelihoods: &[f64]) -> Estimate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::item::Prompt;
     use crate::tasks::task::Task;
 
     fn choice(options: &[&str], gold: usize) -> Item {
@@ -149,7 +198,8 @@ mod tests {
 
     fn found(log_likelihoods: &[f64]) -> ItemScore {
         let greedy = vec![false; log_likelihoods.len()];
-        ItemScore { log_likelihoods: log_likelihoods.into(), greedy }
+        let tokens = vec![2; log_likelihoods.len()];
+        ItemScore { log_likelihoods: log_likelihoods.into(), greedy, tokens }
     }
 
     #[test]

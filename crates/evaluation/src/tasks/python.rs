@@ -1,7 +1,9 @@
-//! Python's text functions. The scores of the harness depend on their details.
+//! Python's text functions and random numbers. The scores of the harness depend on their details.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
+use rand_mt::Mt;
 use regex::Regex;
 
 /// Returns whether `str.isspace`, `str.strip` and `\s` of Python treat a character as white space.
@@ -40,6 +42,59 @@ pub(crate) fn count_words(text: &str) -> usize {
     SPACES.split(text).count()
 }
 
+/// `random.Random`
+pub(crate) struct Random(Mt);
+
+impl Random {
+    /// `random.Random(seed)`
+    pub(crate) fn new(seed: u32) -> Self {
+        Self(Mt::new_with_key([seed]))
+    }
+
+    /// `sample(range(count), k)`
+    ///
+    /// # Panics
+    /// When `k` is larger than `count`.
+    pub(crate) fn sample(&mut self, count: usize, k: usize) -> Vec<usize> {
+        assert!(k <= count, "a sample is not larger than the population");
+        // the size of a set above which Python draws from a list instead
+        let mut set_size = 21;
+        if k > 5 {
+            let log4 = ((3 * k) as f64).ln() / 4_f64.ln();
+            set_size += 4_usize.pow(log4.ceil() as u32);
+        }
+        let mut drawn = Vec::with_capacity(k);
+        if count <= set_size {
+            let mut pool: Vec<usize> = (0..count).collect();
+            for i in 0..k {
+                let at = self.below(count - i);
+                drawn.push(pool[at]);
+                pool[at] = pool[count - i - 1];
+            }
+        } else {
+            let mut seen = HashSet::new();
+            while drawn.len() < k {
+                let index = self.below(count);
+                if seen.insert(index) {
+                    drawn.push(index);
+                }
+            }
+        }
+        drawn
+    }
+
+    /// `_randbelow(n)`, for `n` from 1 to 2^32 - 1.
+    fn below(&mut self, n: usize) -> usize {
+        let bits = usize::BITS - n.leading_zeros();
+        loop {
+            let value = (self.0.next_u32() >> (32 - bits)) as usize;
+            if value < n {
+                return value;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +107,21 @@ mod tests {
         assert_eq!(strip("\u{1f}\u{a0} a b\n"), "a b");
         let words = [("", 1), ("a", 1), (" a\n\nb ", 4), ("a b", 2), (" ", 2), ("a\u{1c} b", 2)];
         words.iter().for_each(|&(text, count)| assert_eq!(count_words(text), count, "{text:?}"));
+    }
+
+    #[test]
+    fn samples_are_those_of_python() {
+        // r = random.Random(1234); r.sample(range(n), k), one after the other
+        let mut random = Random::new(1234);
+        for (count, expected) in [
+            (10, &[7, 1, 0, 9, 4, 6, 5, 3, 8][..]),
+            (5000, &[1939, 142, 252, 129, 2835, 3966]),
+            (86, &[78, 59, 19, 11, 23, 14]),
+            (85, &[1, 64, 62, 31, 8, 69]),
+            (1, &[0]),
+        ] {
+            assert_eq!(random.sample(count, expected.len()), expected);
+        }
+        assert_eq!([random.0.next_u32(), random.0.next_u32()], [294_502_670, 2_583_265_852]);
     }
 }

@@ -4,9 +4,11 @@ use block_transformer_family::Precision;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::score::Alignment;
 use crate::table;
 use crate::tasks::evaluate::Evaluation;
 use crate::tasks::metrics::Score;
+use crate::tasks::task::Task;
 
 /// Results of a checkpoint on several tasks.
 #[derive(Clone, Debug, Serialize)]
@@ -27,9 +29,16 @@ pub struct TaskReport {
     pub limit: Option<usize>,
     /// Solved examples before each prompt.
     pub shots: usize,
+    /// The place of contexts and continuations in blocks.
+    #[serde(skip_serializing_if = "is_default")]
+    pub alignment: Alignment,
     /// The tasks, in the order of evaluation.
     #[serde(skip)]
     pub tasks: Vec<TimedEvaluation>,
+}
+
+fn is_default(alignment: &Alignment) -> bool {
+    *alignment == Alignment::default()
 }
 
 /// An evaluation with the time it took.
@@ -54,7 +63,7 @@ impl TaskReport {
             }
             entry.insert("tokens".into(), json!(tokens));
             entry.insert("seconds".into(), json!(timed.seconds));
-            (task.name().to_string(), Value::Object(entry))
+            (task.name.clone(), Value::Object(entry))
         };
         let mut report = json!(self);
         report["tasks"] = Value::Object(self.tasks.iter().map(task).collect());
@@ -69,7 +78,7 @@ impl TaskReport {
             for (i, score) in evaluation.scores.iter().enumerate() {
                 let once = |text: String| if i == 0 { text } else { String::new() };
                 rows.push(vec![
-                    once(evaluation.task.name().into()),
+                    once(evaluation.task.name.clone()),
                     score.metric.name().into(),
                     if score.metric.higher_is_better() { "↑" } else { "↓" }.into(),
                     rounded(score.value),
@@ -84,18 +93,33 @@ impl TaskReport {
 
     /// The report as a Markdown document.
     pub fn to_markdown(&self) -> String {
-        let Self { checkpoint, family, step, context, limit, shots, .. } = self;
+        let Self { checkpoint, family, step, context, limit, shots, alignment, .. } = self;
+        let alignment = match alignment {
+            Alignment::Generation => String::new(),
+            Alignment::Published => ", the published alignment of blocks".into(),
+        };
         let parameters = self.non_embedding_parameters;
         let limit = match limit {
             None => "all items".to_string(),
             Some(limit) => format!("the first {limit} items of each task"),
         };
         format!(
-            "# Zero-shot tasks\n\n`{checkpoint}`: {family} model, {parameters} non-embedding \
-             parameters, step {step}; context {context}, {shots} examples, {limit}.\n\n{}\n\
-             Prompts, targets and metrics are those of the EleutherAI evaluation harness 0.4. `±` is \
-             the standard error over items; for a perplexity, it comes from a bootstrap.\n",
-            self.table()
+            "# {}\n\n`{checkpoint}`: {family} model, {parameters} non-embedding \
+             parameters, step {step}; context {context}, {shots} examples{alignment}, {limit}.\n\n{}\n\
+             {}`±` is the standard error over items; for a perplexity or a loss, it comes from a bootstrap.\n",
+            if *shots == 0 { "Zero-shot tasks" } else { "Few-shot tasks" },
+            self.table(),
+            match self
+                .tasks
+                .iter()
+                .any(|timed| Task::from_name(&timed.evaluation.task.name).is_ok())
+            {
+                true => {
+                    "Prompts, targets and metrics of the harness's tasks are those of the EleutherAI \
+                     evaluation harness 0.4. "
+                }
+                false => "",
+            },
         )
     }
 }
@@ -112,12 +136,16 @@ fn rounded(value: f64) -> String {
 mod tests {
     use super::*;
     use crate::tasks::metrics::Metric;
-    use crate::tasks::task::Task;
 
     fn report() -> TaskReport {
         let score = |metric, value, stderr| Score { metric, value, stderr };
         let timed = |task, scores| TimedEvaluation {
-            evaluation: Evaluation { task, items: Vec::new(), scores, tokens: 12 },
+            evaluation: Evaluation {
+                task: Task::into(task),
+                items: Vec::new(),
+                scores,
+                tokens: 12,
+            },
             seconds: 61.2,
         };
         let piqa =
@@ -132,6 +160,7 @@ mod tests {
             precision: Precision::F32,
             limit: Some(20),
             shots: 0,
+            alignment: Alignment::Generation,
             tasks: vec![timed(Task::Piqa, piqa), timed(Task::Wikitext, wikitext)],
         }
     }

@@ -96,6 +96,18 @@ pub(in crate::commands) struct Flags {
     /// Newest checkpoints that are kept besides the best [default: 3]
     #[arg(long, value_name = "K", help_heading = "Output", value_parser = counts::up_to_most())]
     keep: Option<usize>,
+    /// Steps between evaluations on --eval-tasks; their scores are written to the metrics [default: 0, none]
+    #[arg(long, value_name = "N", help_heading = "Output", value_parser = counts::toml_integer())]
+    eval_every: Option<u64>,
+    /// Tasks of these evaluations, separated by commas: names, or TOML files of your own tasks, as for `eval`
+    #[arg(long, value_name = "TASKS", help_heading = "Output", value_delimiter = ',')]
+    eval_tasks: Option<Vec<String>>,
+    /// Evaluate only the first K items of each task [default: 0, all]
+    #[arg(long, value_name = "K", help_heading = "Output")]
+    eval_limit: Option<u32>,
+    /// Folder of task files [default: data/eval; missing files are downloaded to it if possible]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    eval_data: Option<PathBuf>,
     /// Steps between printed lines
     #[arg(long, value_name = "N", help_heading = "Output", value_parser = counts::toml_integer())]
     log_every: Option<u64>,

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use block_transformer_bench::size;
-use block_transformer_training::{MetricsRow, RunEvent, StepProgress};
+use block_transformer_training::{EvaluationScore, MetricsRow, RunEvent, StepProgress};
 use indicatif::FormattedDuration;
 
 use crate::output::written;
@@ -21,6 +21,7 @@ impl<W: Write> Lines<W> {
                 let not_finite = if result.loss.is_finite() { "gradient norm" } else { "loss" };
                 format!("step {step}: skipped, because the {not_finite} is not finite")
             }
+            RunEvent::Evaluation { step, scores } => format!("step {step}: {}", by_task(scores)),
             RunEvent::Validation { step, loss } => {
                 format!("step {step}: validation loss {loss:.4}")
             }
@@ -44,6 +45,15 @@ fn step(progress: &StepProgress) -> String {
         100.0 * *step as f64 / *steps as f64,
         clock(*seconds),
     )
+}
+
+/// The scores of all tasks, such as `lambada acc 0.2500, perplexity 31.2000; piqa acc 0.5100`.
+fn by_task(scores: &[EvaluationScore]) -> String {
+    let tasks = scores.chunk_by(|a, b| a.task == b.task).map(|scores| {
+        let values = scores.iter().map(|score| format!("{} {:.4}", score.metric, score.value));
+        format!("{} {}", scores[0].task, values.collect::<Vec<_>>().join(", "))
+    });
+    tasks.collect::<Vec<_>>().join("; ")
 }
 
 fn clock(seconds: f64) -> FormattedDuration {
