@@ -165,10 +165,21 @@ fn load(task: Task) -> Vec<Item> {
     task.load(&reference("made-up"), None).unwrap()
 }
 
+/// The tasks whose results `make.py` has recorded. The prompts of SciQ, which it can record too, are compared with
+/// written ones in the module of the task.
+const RECORDED: [Task; 6] = [
+    Task::HellaSwag,
+    Task::Piqa,
+    Task::ArcEasy,
+    Task::Lambada,
+    Task::Wikitext,
+    Task::Winogrande,
+];
+
 #[test]
 fn prompts_are_those_of_the_harness() {
     let made_up: MadeUp = read("made-up.json");
-    for task in Task::ALL {
+    for task in RECORDED {
         let pair = |prompt: &Prompt| vec![prompt.context.clone(), prompt.continuation.clone()];
         let texts: Vec<Vec<Vec<String>>> = load(task)
             .iter()
@@ -189,7 +200,7 @@ fn log_likelihoods_and_scores_are_those_of_the_harness() {
         let scorer = scorer(family, made_up.vocab, made_up.context);
         for batch_tokens in [BATCH_TOKENS, 300] {
             let scorer = scorer.clone().with_batch_tokens(batch_tokens).unwrap();
-            for task in Task::ALL {
+            for task in RECORDED {
                 let found = made_up.tasks[task.name()].family(family);
                 let items = load(task);
                 let mut calls = Vec::new();
@@ -228,7 +239,7 @@ fn mistakes_are_noticed() {
     let made_up: MadeUp = read("made-up.json");
     for family in FAMILIES {
         let scorer = scorer(family, made_up.vocab, made_up.context);
-        for task in Task::ALL {
+        for task in RECORDED {
             let items = load(task);
             let right = ItemRequests::new(&items, &Tokenizer::Bytes, scorer.context()).unwrap();
             let found = made_up.tasks[task.name()].family(family);
@@ -260,7 +271,7 @@ fn real_items_score_as_in_the_harness() {
         return;
     };
     let tokenizer = Tokenizer::load(&tokenizer).unwrap();
-    for task in Task::ALL {
+    for task in RECORDED {
         let real: Real = read(&format!("{}.json", task.name()));
         for family in FAMILIES {
             let found = real.recorded.family(family);

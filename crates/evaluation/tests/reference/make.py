@@ -187,6 +187,7 @@ TASKS = {
     "lambada": ("lambada/lambada_openai.yaml", "test"),
     "wikitext": ("wikitext/wikitext.yaml", "test"),
     "winogrande": ("winogrande/default.yaml", "validation"),
+    "sciq": ("sciq/sciq.yaml", "test"),
 }
 
 
@@ -205,6 +206,8 @@ def rows(task, data):
         return read("lambada_test.jsonl")
     if task == "winogrande":
         return read("winogrande_xl_dev.jsonl")
+    if task == "sciq":
+        return json.loads((data / "sciq_test.json").read_text(encoding="utf-8"))
     # as EleutherAI/wikitext_document_level: a page ends where the next title stands
     pages, page = [], []
     for line in (data / "wiki.test.raw").read_text(encoding="utf-8").split("\n"):
