@@ -167,14 +167,8 @@ fn load(task: Task) -> Vec<Item> {
 
 /// The tasks whose results `make.py` has recorded. The prompts of SciQ, which it can record too, are compared with
 /// written ones in the module of the task.
-const RECORDED: [Task; 6] = [
-    Task::HellaSwag,
-    Task::Piqa,
-    Task::ArcEasy,
-    Task::Lambada,
-    Task::Wikitext,
-    Task::Winogrande,
-];
+const RECORDED: [Task; 6] =
+    [Task::HellaSwag, Task::Piqa, Task::ArcEasy, Task::Lambada, Task::Wikitext, Task::Winogrande];
 
 #[test]
 fn prompts_are_those_of_the_harness() {

@@ -12,9 +12,11 @@ use block_transformer_weights::WeightsError;
 use block_transformer_zoo::{ConfigError, ModelConfig, PresetError, family::InvalidConfig};
 use burn::train::TrainingError;
 
-use crate::evaluation::EvaluationError;
 use crate::reduce::ReduceError;
 use crate::update::StepResult;
+
+/// The error of an evaluation of the model while it trains.
+pub type EvaluationError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A run that cannot start or cannot continue.
 #[derive(Debug, thiserror::Error)]

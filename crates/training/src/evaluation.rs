@@ -1,37 +1,37 @@
 //! Evaluation of the model while it trains.
 
-use std::error::Error;
-use std::fmt;
+use std::time::Instant;
 
-use block_transformer_zoo::LanguageModel;
-use serde::{Deserialize, Serialize};
+use burn::module::Module;
 
-use crate::metrics::null_is_nan;
+use crate::error::TrainError;
+use crate::memory::{self, OutOfMemory};
+use crate::row::EvaluationScore;
+use crate::run::TrainingRun;
+use crate::speed::RunEvent;
 
-/// The value of a metric for a task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EvaluationScore {
-    /// The task.
-    pub task: String,
-    /// The metric.
-    pub metric: String,
-    /// The value. `null` in JSON is a value that is not finite.
-    #[serde(deserialize_with = "null_is_nan")]
-    pub value: f64,
-    /// The standard error of the value, if it is known.
-    pub stderr: Option<f64>,
-}
+impl TrainingRun {
+    /// Whether the model is evaluated after step `step`, counted from 1.
+    pub(crate) fn evaluates(&self, step: u64) -> bool {
+        let every = self.config.eval_every;
+        let due = every > 0 && (step.is_multiple_of(every) || step == self.config.steps);
+        due && self.evaluator.is_some()
+    }
 
-/// The error of an evaluation.
-pub type EvaluationError = Box<dyn Error + Send + Sync>;
-
-/// Scores a model, which is not on an autodiff device.
-pub(crate) struct Evaluator(
-    pub Box<dyn FnMut(&LanguageModel) -> Result<Vec<EvaluationScore>, EvaluationError>>,
-);
-
-impl fmt::Debug for Evaluator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Evaluator")
+    /// Evaluates the model after step `step`.
+    pub(crate) fn evaluate_tasks(&mut self, step: u64) -> Result<Vec<EvaluationScore>, TrainError> {
+        let begun = Instant::now();
+        let Some(mut evaluator) = self.evaluator.take() else { return Ok(Vec::new()) };
+        let model = self.trainer().model().valid();
+        let scores = memory::catch(|| evaluator(&model));
+        drop(model);
+        self.evaluator = Some(evaluator);
+        let saved = self.writer.saved();
+        let scores = scores
+            .map_err(|OutOfMemory| self.out_of_memory(step))?
+            .map_err(|source| TrainError::Evaluation { step, saved, source })?;
+        self.state.seconds += begun.elapsed().as_secs_f64();
+        (self.observer)(&RunEvent::Evaluation { step, scores: scores.clone() });
+        Ok(scores)
     }
 }

@@ -7,53 +7,14 @@ use std::path::PathBuf;
 
 use block_transformer_checkpoint::RunFolder;
 use block_transformer_files::FileError;
-use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::evaluation::EvaluationScore;
+use crate::row::{EvaluationScore, MetricsRow};
 use crate::tensorboard;
-
-/// The metrics of one step.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MetricsRow {
-    /// The step, counted from 1.
-    pub step: u64,
-    /// Training loss before the step, in nats per token. `null` in JSON is a loss that is not finite.
-    #[serde(deserialize_with = "null_is_nan")]
-    pub loss: f64,
-    /// Learning rate.
-    pub lr: f64,
-    /// Global norm of the gradient before clipping. `null` in JSON is a norm that is not finite.
-    #[serde(deserialize_with = "null_is_nan")]
-    pub grad_norm: f64,
-    /// Tokens trained on so far, padding not counted.
-    pub tokens: u64,
-    /// Seconds of computation so far.
-    pub seconds: f64,
-    /// Validation loss after the step, if it was measured, in nats per token.
-    pub validation_loss: Option<f64>,
-    /// Whether the step changed nothing, because its loss or gradient norm was not finite.
-    #[serde(default)]
-    pub skipped: bool,
-    /// Share of the peak that the arithmetic of the model used, from 0 to 1; `None` if the peak is not
-    /// known.
-    #[serde(default)]
-    pub mfu: Option<f64>,
-    /// Bytes of the first device's memory in use; `None` if they are not known.
-    #[serde(default)]
-    pub device_memory: Option<u64>,
-    /// The scores of the model after the step, if it was evaluated.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub evaluation: Vec<EvaluationScore>,
-}
 
 const HEADER: &str =
     "step,loss,lr,grad_norm,tokens,seconds,validation_loss,skipped,mfu,device_memory\n";
 
 const EVALUATIONS_HEADER: &str = "step,task,metric,value,stderr\n";
-
-pub(crate) fn null_is_nan<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(value)?.unwrap_or(f64::NAN))
-}
 
 type Encode = fn(&[MetricsRow]) -> io::Result<Vec<u8>>;
 

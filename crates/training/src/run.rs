@@ -15,13 +15,13 @@ use burn::tensor::Device;
 
 use crate::collective::NoCollectives;
 use crate::config::TrainConfig;
-use crate::error::TrainError;
-use crate::evaluation::{EvaluationError, EvaluationScore, Evaluator};
+use crate::error::{EvaluationError, TrainError};
 use crate::events::to_usize;
-use crate::metrics::{Metrics, MetricsRow};
+use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::reading::ReadPolicy;
 use crate::replicas::Replicas;
+use crate::row::{EvaluationScore, MetricsRow};
 use crate::speed::{RunEvent, Speed};
 use crate::start::Origin;
 use crate::trainer::{Trainer, adamw};
@@ -120,6 +120,9 @@ pub fn check_formats<'a>(
     Err(TrainError::OutOfRange { key: "precision", value: "bf16".into(), range })
 }
 
+/// Scores a model that is not on an autodiff device.
+type Evaluate = dyn FnMut(&LanguageModel) -> Result<Vec<EvaluationScore>, EvaluationError>;
+
 /// A run that is ready to train.
 pub struct TrainingRun {
     pub(crate) config: TrainConfig,
@@ -135,7 +138,7 @@ pub struct TrainingRun {
     pub(crate) writer: Writer,
     pub(crate) speed: Speed,
     pub(crate) observer: Box<dyn FnMut(&RunEvent)>,
-    pub(crate) evaluator: Option<Evaluator>,
+    pub(crate) evaluator: Option<Box<Evaluate>>,
     skipped: Arc<[CheckpointError]>,
     pub(crate) interrupted: bool,
     pub(crate) reading: ReadPolicy,
@@ -289,7 +292,7 @@ impl TrainingRun {
         self,
         evaluate: impl FnMut(&LanguageModel) -> Result<Vec<EvaluationScore>, EvaluationError> + 'static,
     ) -> Self {
-        Self { evaluator: Some(Evaluator(Box::new(evaluate))), ..self }
+        Self { evaluator: Some(Box::new(evaluate)), ..self }
     }
 
     /// Reads losses and gradient norms from the device by `reading`, instead of the policy for the

@@ -1,7 +1,6 @@
 //! Training speed of this process, and the progress reports of a run.
 
-use crate::evaluation::EvaluationScore;
-use crate::metrics::MetricsRow;
+use crate::row::{EvaluationScore, MetricsRow};
 use crate::update::StepResult;
 
 /// Number of first steps of a process that are not part of its speed, because memory is allocated

@@ -5,16 +5,14 @@ use std::time::Instant;
 use block_transformer_checkpoint::{Contents, Snapshot};
 use block_transformer_datasets::Window;
 use block_transformer_layers::is_cubecl;
-use burn::module::Module;
 use burn::train::TrainingComponents;
 
 use crate::batch::num_tokens;
 use crate::error::TrainError;
-use crate::evaluation::EvaluationScore;
 use crate::events::Events;
 use crate::memory::{self, OutOfMemory};
-use crate::metrics::MetricsRow;
 use crate::queue::{Queue, QueuedStep};
+use crate::row::MetricsRow;
 use crate::run::TrainingRun;
 use crate::schedule::Schedule;
 use crate::speed::{RunEvent, StepProgress};
@@ -100,12 +98,6 @@ impl TrainingRun {
         step.is_multiple_of(self.config.validate_every) || step == self.config.steps
     }
 
-    fn evaluates(&self, step: u64) -> bool {
-        let every = self.config.eval_every;
-        let due = every > 0 && (step.is_multiple_of(every) || step == self.config.steps);
-        due && self.evaluator.is_some()
-    }
-
     /// Reads the results of the queued steps and finishes these steps. Returns whether early
     /// stopping ends the run.
     fn read(&mut self, events: &mut Events<'_>) -> Result<bool, TrainError> {
@@ -131,7 +123,7 @@ impl TrainingRun {
     }
 
     /// The error of a step, counted from 1, for which a device has too little memory.
-    fn out_of_memory(&self, step: u64) -> TrainError {
+    pub(crate) fn out_of_memory(&self, step: u64) -> TrainError {
         TrainError::OutOfMemory {
             step,
             batch: self.config.batch,
@@ -248,22 +240,6 @@ impl TrainingRun {
         self.state.validation_loss = Some(loss);
         (self.observer)(&RunEvent::Validation { step: self.state.step, loss });
         Ok(loss)
-    }
-
-    fn evaluate_tasks(&mut self, step: u64) -> Result<Vec<EvaluationScore>, TrainError> {
-        let begun = Instant::now();
-        let Some(mut evaluator) = self.evaluator.take() else { return Ok(Vec::new()) };
-        let model = self.trainer().model().valid();
-        let scores = memory::catch(|| (evaluator.0)(&model));
-        drop(model);
-        self.evaluator = Some(evaluator);
-        let saved = self.writer.saved();
-        let scores = scores
-            .map_err(|OutOfMemory| self.out_of_memory(step))?
-            .map_err(|source| TrainError::Evaluation { step, saved, source })?;
-        self.state.seconds += begun.elapsed().as_secs_f64();
-        (self.observer)(&RunEvent::Evaluation { step, scores: scores.clone() });
-        Ok(scores)
     }
 
     /// Copies the checkpoint of the last step from the device, and begins to write it.

@@ -8,7 +8,7 @@
 
 use std::io;
 
-use crate::metrics::MetricsRow;
+use crate::row::MetricsRow;
 
 /// The name of the file: TensorBoard reads the files whose names contain `tfevents`.
 pub(crate) const FILE: &str = "events.out.tfevents.0.metrics";
@@ -116,7 +116,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::EvaluationScore;
+    use crate::row::EvaluationScore;
 
     /// A field of a message: its number, and its bytes.
     type Field<'a> = (u64, &'a [u8]);
@@ -150,8 +150,10 @@ mod tests {
     fn records(mut file: &[u8]) -> Vec<&[u8]> {
         let mut all = Vec::new();
         let masked = |bytes: &[u8]| {
-            let crc = crc32c::crc32c(bytes);
-            ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8).to_le_bytes()
+            // in u64, where a rotation is a multiplication
+            let turned = u64::from(crc32c::crc32c(bytes)) << 17;
+            let turned = (turned >> 32 | turned & 0xffff_ffff) + 0xa282_ead8;
+            (turned as u32).to_le_bytes()
         };
         while !file.is_empty() {
             let length =

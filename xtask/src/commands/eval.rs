@@ -104,7 +104,7 @@ impl Args {
         let encoded = encoded.collect::<Result<Vec<_>>>()?;
         if let (Some(out), false) = (&self.out, self.resume) {
             ensure!(
-                !block_transformer_evaluation::tasks::TaskSession::is_begun(out),
+                !Settings::is_recorded(out),
                 "--out {}: the folder holds an evaluation already; resume it with --resume, or give another --out",
                 out.display()
             );

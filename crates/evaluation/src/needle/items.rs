@@ -19,8 +19,8 @@ const MAX_HAYSTACK: usize = 4 << 20;
 const JITTER: usize = 10;
 /// The smallest number of a needle, which has seven digits.
 const FIRST_NUMBER: u32 = 1_000_000;
-/// The largest number of items.
-const MAX_ITEMS: usize = 1 << 20;
+/// The largest number of tokens of all prompts, which are held in memory.
+const MAX_TOKENS: usize = 1 << 27;
 
 /// Cities whose number is asked for.
 const CITIES: [&str; 32] = [
@@ -55,9 +55,11 @@ pub struct NeedleSettings {
 }
 
 impl NeedleSettings {
-    /// Number of items.
-    fn count(&self) -> usize {
-        self.lengths.len().saturating_mul(self.depths.len()).saturating_mul(self.samples)
+    /// Tokens of text in the prompts of all options.
+    fn tokens(&self) -> usize {
+        let lengths = self.lengths.iter().fold(0_usize, |sum, length| sum.saturating_add(*length));
+        let of_one = lengths.saturating_mul(self.depths.len()).saturating_mul(self.samples);
+        of_one.saturating_mul(self.options)
     }
 
     fn check(&self) -> Result<(), EvalError> {
@@ -76,10 +78,13 @@ impl NeedleSettings {
                 "a depth is from 0 to 100 percent, not {depth}"
             )));
         }
-        if self.options > 100 || self.count() > MAX_ITEMS {
-            let reason =
-                format!("at most 100 options and {MAX_ITEMS} samples are drawn; draw fewer");
-            return Err(EvalError::Needle(reason));
+        let tokens = self.tokens();
+        if self.options > 100 || tokens > MAX_TOKENS {
+            return Err(EvalError::Needle(format!(
+                "the samples have {} options and {tokens} tokens in all prompts, and the limits are 100 and \
+                 {MAX_TOKENS}; draw fewer",
+                self.options
+            )));
         }
         Ok(())
     }
@@ -121,7 +126,7 @@ impl Haystack {
     ) -> Result<Vec<Item>, EvalError> {
         settings.check()?;
         let ids = tokenizer.encode(&self.0)?;
-        let mut items = Vec::with_capacity(settings.count());
+        let mut items = Vec::new();
         for &length in &settings.lengths {
             for &depth in &settings.depths {
                 let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);

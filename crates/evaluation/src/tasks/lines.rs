@@ -21,6 +21,12 @@ pub(crate) fn read<T>(
     limit: usize,
     mut parse: impl FnMut(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, EvalError> {
+    if !std::fs::metadata(path).map_err(FileError::read(path))?.is_file() {
+        return Err(EvalError::content(
+            path,
+            "not a regular file; give a file with one item per line",
+        ));
+    }
     let mut file = BufReader::new(File::open(path).map_err(FileError::read(path))?);
     let (mut items, mut number, mut bytes) = (Vec::new(), 0, Vec::new());
     while items.len() < limit {

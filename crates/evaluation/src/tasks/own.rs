@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 
 use crate::error::EvalError;
+use crate::tasks::corpus::CORPUS;
 use crate::tasks::evaluate::TaskMetrics;
 use crate::tasks::item::{Item, Prompt, question};
 use crate::tasks::lines::read_json;
@@ -15,6 +16,8 @@ use crate::tasks::metrics::Metric;
 use crate::tasks::shots::Examples;
 use crate::tasks::template::{Template, field, plain};
 
+/// The name of the task of [`needle`](crate::needle), which depends on this module.
+const NEEDLE: &str = "needle";
 /// The largest size of a file of tasks in bytes.
 const MAX_FILE: u64 = 1 << 20;
 /// The largest number of options of a question.
@@ -100,7 +103,11 @@ impl OwnTask {
     /// # Errors
     /// When the file cannot be read, or a task is invalid; the error names the line.
     pub fn read(path: &Path) -> Result<Vec<Self>, EvalError> {
-        let size = std::fs::metadata(path).map_err(FileError::read(path))?.len();
+        let meta = std::fs::metadata(path).map_err(FileError::read(path))?;
+        if !meta.is_file() {
+            return Err(EvalError::content(path, "not a regular file; give a TOML file of tasks"));
+        }
+        let size = meta.len();
         if size > MAX_FILE {
             let reason =
                 format!("a file of tasks has at most {MAX_FILE} bytes, and this one has {size}");
@@ -142,6 +149,10 @@ impl OwnTask {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.is_empty() || name.len() > 80 || !name.chars().all(fits) {
             let reason = "a name has 1 to 80 letters, digits, hyphens, underscores and dots".into();
+            return Err((Some(toml.name.span().start), reason));
+        }
+        if [CORPUS, NEEDLE].contains(&name.as_str()) {
+            let reason = format!("`{name}` is the name of another evaluation; choose another name");
             return Err((Some(toml.name.span().start), reason));
         }
         let without = |key: &str, given: bool, kind: &str| match given {

@@ -104,6 +104,7 @@ impl OpenedCheckpoint {
             let encoded =
                 EncodedTask::new(task.clone(), items.clone(), &self.tokenizer, self.context);
             let encoded = encoded.map_err(with_flag).with_context(flag)?;
+            encoded.check(self.context).map_err(with_flag).with_context(flag)?;
             if name == CORPUS {
                 encoded.check_documents(&self.tokenizer).map_err(with_flag).with_context(flag)?;
             }

@@ -158,6 +158,11 @@ impl Settings {
         Ok(keys)
     }
 
+    /// Whether `out` holds the record of an evaluation.
+    pub(super) fn is_recorded(out: &Path) -> bool {
+        out.join(FILE).exists()
+    }
+
     /// Records the settings in `out`.
     pub(super) fn record(&self, out: &Path) -> Result<()> {
         let stored = Stored { settings: self.clone(), precision: self.precision() };
