@@ -41,7 +41,8 @@ impl Picture for HeatMap {
         area: &DrawingArea<B, Shift>,
     ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
         area.fill(&WHITE)?;
-        let area = area.titled(&self.title, (FONT, 24).into_font().color(&INK))?;
+        let area =
+            area.margin(10, 0, 0, 0).titled(&self.title, (FONT, 24).into_font().color(&INK))?;
         let panels = area.split_evenly((1, self.panels.len().max(1)));
         for (i, (panel, area)) in self.panels.iter().zip(&panels).enumerate() {
             let area = area.titled(&panel.title, (FONT, 18).into_font().color(&INK))?;
