@@ -62,6 +62,18 @@ fn a_text_has_a_loss_as_a_whole_and_by_document() {
         rows[2][1] * rows[2][4],
     );
     assert!(printed.contains("bits_per_word") && printed.lines().count() > 10, "{printed}");
+    // `eval-pg19` scores whole books in the same windows
+    std::fs::create_dir(dir.join("books")).unwrap();
+    for (name, document) in ["a.txt", "b.txt"].iter().zip(documents) {
+        std::fs::write(dir.join("books").join(name), document.repeat(60)).unwrap();
+    }
+    let context = "--checkpoint block --context 512";
+    succeeds(dir, &format!("eval {context} --corpus books --out texts"));
+    succeeds(dir, &format!("eval-pg19 {context} --books books --out books-out"));
+    let books = json(&dir.join("books-out/results.json"))["checkpoints"][0]["documents"].clone();
+    let (texts, loss) = (task(dir, "texts", "corpus"), &books["loss"]["value"]);
+    assert_eq!(texts["tokens"], books["tokens"]);
+    close(texts["loss"].as_f64().unwrap(), loss.as_f64().unwrap());
     fails(dir, "eval --checkpoint block --corpus none.txt", &["--corpus none.txt"]);
     std::fs::write(dir.join("blank.txt"), " \n").unwrap();
     fails(

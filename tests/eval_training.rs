@@ -50,5 +50,7 @@ fn a_run_writes_the_scores_that_eval_finds_for_its_checkpoints() {
         ("--eval-every 2 --eval-tasks piqa --eval-data .", &["piqa", "--eval-data"]),
     ] {
         fails(dir, &format!("{TINY} --steps 2 --out none {flags}"), says);
+        // the run has not begun
+        assert!(!dir.join("none").exists());
     }
 }

@@ -32,6 +32,7 @@ use super::prepare::{
     CORPUS_NEEDED, TokenizerArgs, check_tokenizer, default_corpus, is_prepared, prepared, summary,
 };
 use crate::{device, paths};
+use evaluation::Evaluations;
 use flags::{Flags, Origin};
 use interrupt::{INTERRUPTED, interrupter_of_signals};
 use lines::Lines;
@@ -95,6 +96,7 @@ impl Args {
         let smallest = config.model.clone().with_vocab_size(1);
         config.check_memory(&smallest).map_err(|error| origin.of_memory(error, &config))?;
         ensure!(!config.corpus.is_empty(), CORPUS_NEEDED);
+        evaluation::choices(&config, &origin)?;
         let devices = config.all_devices().iter().map(|&name| device::open(name));
         let devices = devices.collect::<Result<Vec<Device>>>()?;
         check_formats(&config, devices.iter()).map_err(in_flags)?;
@@ -128,9 +130,13 @@ impl Args {
                 model.vocab_size()
             );
         }
+        let evaluations = Evaluations::load(&config, &origin, &tokenizer)?;
         let run = TrainingRun::open_on(&config, &corpus, resume, device, others);
         let run = run.map_err(in_flags)?;
-        let run = evaluation::evaluated(run, &config, &origin, &tokenizer)?;
+        let run = match evaluations {
+            Some(evaluations) => evaluations.of(run),
+            None => run,
+        };
         announce(&run, &config);
         if let Some(given) = &given {
             origin::announce(given, &config);
