@@ -112,6 +112,9 @@ pub enum EvalError {
         /// Examples that are drawn for each item.
         needed: usize,
     },
+    /// Examples that are too long together.
+    #[error("the examples of all prompts have more than 1 GiB; use fewer examples or fewer items")]
+    ManyExamples,
     /// Examples before documents.
     #[error("documents are scored without solved examples")]
     NoExamples,

@@ -189,7 +189,10 @@ fn items(task: &TaskChoice, settings: &Settings, shots: &Shots) -> Result<Vec<It
         (error @ EvalError::ExamplesFile { .. }, ..) => {
             Error::new(error).context("--shots (--shots-from FILE)")
         }
-        (error @ (EvalError::Examples { .. } | EvalError::NoExamples), ..) => {
+        (
+            error @ (EvalError::Examples { .. } | EvalError::NoExamples | EvalError::ManyExamples),
+            ..,
+        ) => {
             let name = task.metrics().name;
             Error::new(error).context(format!("--shots {}, {name}", shots.count))
         }

@@ -34,7 +34,7 @@ pub(crate) enum Subcommands {
     Bench(bench::Args),
     /// Find out which devices of this machine can be used, and what is missing for the others
     Doctor(doctor::Args),
-    /// Score a checkpoint on zero-shot tasks
+    /// Score checkpoints on tasks and texts
     Eval(eval::Args),
     /// Measure loss by position and perplexity on long books, for one checkpoint or several
     EvalPg19(eval_pg19::Args),

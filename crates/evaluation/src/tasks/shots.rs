@@ -8,6 +8,8 @@ use crate::tasks::python::Random;
 
 /// The harness's seed of the examples (`fewshot_random_seed`). Each task starts with it.
 const SEED: u32 = 1234;
+/// The largest size in bytes of the examples of all prompts, which are held in memory.
+const MAX_TEXT: usize = 1 << 30;
 /// Separates examples, and the last example from the prompt (the harness's `fewshot_delimiter`).
 const BETWEEN: &str = "\n\n";
 
@@ -28,8 +30,13 @@ impl Examples {
     /// Puts `count` examples before the prompt of each item.
     ///
     /// # Errors
-    /// When the pool has too few examples, or an item is a document.
+    /// When the pool has too few examples, the examples have more than 1 GiB, or an item is a document.
     pub(crate) fn put_before(&self, items: &mut [Item], count: usize) -> Result<(), EvalError> {
+        self.put_within(items, count, MAX_TEXT)
+    }
+
+    /// [`put_before`](Self::put_before), with at most `most` bytes of examples.
+    fn put_within(&self, items: &mut [Item], count: usize, most: usize) -> Result<(), EvalError> {
         let drawn = count + usize::from(self.one_more);
         if drawn > self.pool.len() {
             return Err(EvalError::Examples {
@@ -38,7 +45,7 @@ impl Examples {
                 needed: drawn,
             });
         }
-        let mut random = Random::new(SEED);
+        let (mut random, mut bytes) = (Random::new(SEED), 0);
         for item in items {
             let drawn = random.sample(self.pool.len(), drawn);
             let others = drawn
@@ -46,6 +53,11 @@ impl Examples {
                 .map(|i| &self.pool[i])
                 .filter(|other| !self.one_more || *other != item);
             let examples: String = others.take(count).map(solved).collect();
+            let prompts = if let Item::Choice { options, .. } = item { options.len() } else { 1 };
+            bytes += prompts * examples.len();
+            if bytes > most {
+                return Err(EvalError::ManyExamples);
+            }
             let before = |prompt: &mut Prompt| prompt.context.insert_str(0, &examples);
             match item {
                 Item::Choice { options, .. } => options.iter_mut().for_each(before),
@@ -133,5 +145,16 @@ mod tests {
         assert!(error.contains("pool.jsonl") && error.contains('2'), "{error}");
         let document = Item::Document { text: "a".into(), words: 1, bytes: 1 };
         assert!(matches!(examples.put_before(&mut [document], 1), Err(EvalError::NoExamples)));
+    }
+
+    #[test]
+    fn examples_that_do_not_fit_into_the_memory_are_an_error() {
+        let pool = (0..2).map(choice).collect();
+        let examples = Examples { pool, file: PathBuf::new(), one_more: false };
+        let items: Vec<Item> = (2..9).map(choice).collect();
+        let put = |most| examples.put_within(&mut items.clone(), 2, most);
+        // seven items with two options and two examples of 27 bytes each
+        put(7 * 2 * 2 * 27).unwrap();
+        assert!(matches!(put(7 * 2 * 2 * 27 - 1), Err(EvalError::ManyExamples)));
     }
 }

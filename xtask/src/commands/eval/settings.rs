@@ -28,8 +28,8 @@ pub(super) struct Settings {
     /// Checkpoint folder, or run folder (its newest checkpoint); give several to compare them
     #[arg(long, value_name = "DIR", required_unless_present = "resume")]
     pub checkpoint: Vec<PathBuf>,
-    /// Tasks, separated by commas: names, `needle`, or TOML files of your own tasks [default: hellaswag,piqa,arc-easy,
-    /// lambada,wikitext,winogrande; with --corpus none]
+    /// Tasks, separated by commas: names, `needle`, or TOML files of your own tasks [default, without --corpus:
+    /// hellaswag,piqa,arc-easy,lambada,wikitext,winogrande]
     #[arg(long, value_name = "TASKS", value_delimiter = ',')]
     pub tasks: Vec<String>,
     /// Measure the loss on a text, by document too: a text file, a .jsonl file, or a folder of such files
@@ -73,27 +73,29 @@ pub(super) struct Settings {
     pub needle: NeedleFlags,
 }
 
+/// The heading of the flags of the task `needle`.
+const NEEDLE_FLAGS: &str = "Needle in a haystack (--tasks needle)";
+
 /// The flags of the task `needle`.
 #[derive(clap::Args, Clone, Default, Serialize, Deserialize)]
-#[command(next_help_heading = "Needle in a haystack (--tasks needle)")]
 pub(super) struct NeedleFlags {
     /// Text that the needles are hidden in: a text file, a .jsonl file, or a folder of such files
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, help_heading = NEEDLE_FLAGS, value_name = "PATH")]
     pub haystack: Option<PathBuf>,
     /// Tokens of text, separated by commas [default: 1/8, 1/4, 1/2 and 3/4 of the smallest context]
-    #[arg(long, value_name = "TOKENS", value_delimiter = ',', value_parser = positive())]
+    #[arg(long, help_heading = NEEDLE_FLAGS, value_name = "TOKENS", value_delimiter = ',', value_parser = positive())]
     pub needle_lengths: Vec<usize>,
     /// Places of the needle in percent of the text [default: 0,10,20,...,100]
-    #[arg(long, value_name = "PERCENT", value_delimiter = ',')]
+    #[arg(long, help_heading = NEEDLE_FLAGS, value_name = "PERCENT", value_delimiter = ',')]
     pub needle_depths: Vec<usize>,
     /// Samples of each length and depth [default: 10]
-    #[arg(long, value_name = "N", value_parser = positive())]
+    #[arg(long, help_heading = NEEDLE_FLAGS, value_name = "N", value_parser = positive())]
     pub needle_samples: Option<usize>,
     /// Numbers among which the model chooses [default: 4]
-    #[arg(long, value_name = "N", value_parser = positive())]
+    #[arg(long, help_heading = NEEDLE_FLAGS, value_name = "N", value_parser = positive())]
     pub needle_options: Option<usize>,
     /// Seed of the samples [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = NEEDLE_FLAGS, value_name = "N")]
     pub needle_seed: Option<u64>,
 }
 
