@@ -31,6 +31,32 @@ pub enum DatasetError {
         /// The check that failed.
         reason: String,
     },
+    /// A document is larger than the limit.
+    #[error("{place}: more than {limit} bytes, the limit of a document")]
+    LongDocument {
+        /// The path of the file, and the line or the number of the document.
+        place: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A Parquet file has no column of the given name.
+    #[error("{path}: there is no column `{column}`; the columns are {columns}")]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// The name that was given.
+        column: String,
+        /// The names of all columns, separated by commas.
+        columns: String,
+    },
+    /// A pattern of file names is invalid or matches nothing.
+    #[error("{pattern}: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// The reason.
+        reason: String,
+    },
     /// A file of a prepared corpus is damaged, or belongs to another preparation.
     #[error("{path}: {reason}; prepare the corpus again")]
     DamagedCorpus {

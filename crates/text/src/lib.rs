@@ -1,5 +1,6 @@
 //! Text to token ids and back: tokenizers, and decoding one id at a time.
 
+mod divide;
 mod error;
 mod stream;
 mod tokenizer;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use block_transformer_files::FileError;
+use rayon::prelude::*;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
@@ -10,6 +11,7 @@ use tokenizers::{
     Tokenizer as HfTokenizer, TokenizerImpl,
 };
 
+use crate::divide::{PIECE, divides, pieces};
 use crate::error::TextError;
 
 /// The end-of-text id. It ends every document and also serves as the first token of a text.
@@ -114,29 +116,49 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         match self {
             Self::Bytes => Ok(text.bytes().map(|byte| u32::from(byte) + 2).collect()),
-            Self::HuggingFace(tokenizer) => {
+            Self::HuggingFace(_) => {
                 check_whitespace(text)?;
+                self.encode_checked(text)
+            }
+        }
+    }
+
+    /// [`encode`](Self::encode) without the check of whitespace.
+    fn encode_checked(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        match self {
+            Self::Bytes => self.encode(text),
+            Self::HuggingFace(tokenizer) => {
                 let encoding = tokenizer.encode_fast(text, false).map_err(TextError::Tokenizer)?;
                 Ok(encoding.get_ids().to_vec())
             }
         }
     }
 
-    /// Returns the ids of each text; the texts are encoded in parallel.
+    /// Returns the ids of each text; the texts are encoded in parallel. Most tokenizers can encode
+    /// the parts of a long text in parallel as well, with the same ids.
     ///
     /// # Errors
     /// Those of [`encode`](Self::encode).
     pub fn encode_batch(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, TextError> {
-        match self {
-            Self::Bytes => texts.iter().map(|text| self.encode(text)).collect(),
+        let piece = match self {
+            Self::Bytes => PIECE,
             Self::HuggingFace(tokenizer) => {
-                texts.iter().try_for_each(|text| check_whitespace(text))?;
-                let inputs: Vec<&str> = texts.iter().map(String::as_str).collect();
-                let encodings = tokenizer.encode_batch_fast(inputs, false);
-                let encodings = encodings.map_err(TextError::Tokenizer)?;
-                Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+                let checks = texts.par_iter().map(|text| check_whitespace(text));
+                if let Some(failed) = checks.find_first(Result::is_err) {
+                    failed?;
+                }
+                if divides(tokenizer) { PIECE } else { usize::MAX }
             }
-        }
+        };
+        let divided: Vec<Vec<&str>> = texts.iter().map(|text| pieces(text, piece)).collect();
+        let encoded = divided.par_iter().flatten().map(|piece| self.encode_checked(piece));
+        let mut encoded = encoded.collect::<Result<Vec<_>, _>>()?.into_iter();
+        let join = |pieces: &Vec<&str>| {
+            let mut ids = encoded.next().unwrap_or_default();
+            encoded.by_ref().take(pieces.len().saturating_sub(1)).for_each(|more| ids.extend(more));
+            ids
+        };
+        Ok(divided.iter().map(join).collect())
     }
 
     /// Returns the text of `ids`. Special and unknown ids are skipped, and bytes that are not UTF-8

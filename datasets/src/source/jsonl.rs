@@ -1,90 +1,116 @@
 //! Documents of a JSONL file.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::fmt;
+use std::io::{BufRead, Read};
+use std::path::PathBuf;
 
 use block_transformer_files::FileError;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 
+use super::ReadOptions;
+use super::input::Input;
 use super::text::utf8;
 use crate::error::DatasetError;
 
-#[derive(serde::Deserialize)]
-struct JsonLine {
-    text: String,
+/// Reads the text of each line: the value of the key `options.text_key`. It is empty for a blank
+/// line.
+pub(super) struct JsonlReader {
+    path: PathBuf,
+    input: Input,
+    options: ReadOptions,
+    /// Lines read.
+    lines: u64,
+    /// Bytes read.
+    offset: u64,
+    done: bool,
 }
 
-/// The largest number of bytes in a line. A line is held in memory.
-const MAX_LINE: u64 = 1 << 30;
+impl JsonlReader {
+    pub(super) fn new(path: PathBuf, input: Input, options: ReadOptions) -> Self {
+        Self { path, input, options, lines: 0, offset: 0, done: false }
+    }
 
-/// Reads the `text` of each line; it is empty for a blank line.
-pub(super) fn texts(
-    path: &Path,
-    reader: BufReader<File>,
-) -> impl Iterator<Item = Result<String, DatasetError>> {
-    let mut offset = 0;
-    lines(reader, MAX_LINE).enumerate().map(move |(index, bytes)| {
-        let bytes = bytes.map_err(FileError::read(path))?.ok_or_else(|| {
-            let place = format!("{}:{}", path.display(), index + 1);
-            let reason = "the line is longer than 1 GiB; give one document per line".into();
-            DatasetError::InvalidFile { place, reason }
-        })?;
-        let start = offset;
-        offset += bytes.len() + 1;
-        let line = utf8(path, start, bytes)?;
-        if line.trim().is_empty() {
-            return Ok(String::new());
+    fn read(&mut self) -> Result<Option<String>, DatasetError> {
+        let (mut bytes, limit) = (Vec::new(), self.options.max_document);
+        // one byte more than the limit, to notice a longer line without reading it
+        let read = self.input.by_ref().take(limit.saturating_add(1)).read_until(b'\n', &mut bytes);
+        let read = read.map_err(FileError::read(&self.path))? as u64;
+        if read == 0 {
+            return Ok(None);
         }
-        let json = serde_json::from_str(&line);
-        let JsonLine { text } = json.map_err(|e| {
+        self.lines += 1;
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+        }
+        let place = format!("{}:{}", self.path.display(), self.lines);
+        if bytes.len() as u64 > limit {
+            return Err(DatasetError::LongDocument { place, limit });
+        }
+        let line = utf8(&self.path, self.offset, bytes)?;
+        self.offset += read;
+        if line.trim().is_empty() {
+            return Ok(Some(String::new()));
+        }
+        self.text(&line).map(Some).map_err(|e| {
             // the message ends with a position; its line is always 1, because each line is parsed
             // alone
             let message = e.to_string();
             let cause = message.split(" at line ").next().unwrap_or_default();
-            let place = format!("{}:{}", path.display(), index + 1);
-            let need = "each line must be an object with a \"text\"";
+            let key = &self.options.text_key;
+            let need = format!("each line must be an object with a \"{key}\"");
             let reason = format!("column {}: {cause}; {need}", e.column());
             DatasetError::InvalidFile { place, reason }
-        })?;
+        })
+    }
+
+    fn text(&self, line: &str) -> Result<String, serde_json::Error> {
+        let mut json = serde_json::Deserializer::from_str(line);
+        let text = TextOf(&self.options.text_key).deserialize(&mut json)?;
+        json.end()?;
         Ok(text)
-    })
+    }
 }
 
-/// The lines without their ends. A line of more than `most` bytes is `None`; it is the last one, and so is an error.
-fn lines(mut reader: impl BufRead, most: u64) -> impl Iterator<Item = io::Result<Option<Vec<u8>>>> {
-    let mut done = false;
-    std::iter::from_fn(move || {
-        let mut bytes = Vec::new();
-        let read = (!done).then(|| reader.by_ref().take(most + 1).read_until(b'\n', &mut bytes))?;
-        let is_long = bytes.len() as u64 > most && !bytes.ends_with(b"\n");
-        done = is_long || read.is_err();
-        match read {
-            Ok(0) => None,
-            Ok(_) if is_long => Some(Ok(None)),
-            Ok(_) => {
-                bytes.pop_if(|byte| *byte == b'\n');
-                Some(Ok(Some(bytes)))
-            }
-            Err(error) => Some(Err(error)),
+impl Iterator for JsonlReader {
+    type Item = Result<String, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
         }
-    })
+        let text = self.read().transpose();
+        self.done = !matches!(text, Some(Ok(_)));
+        text
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Deserializes an object to the string under one of its keys.
+struct TextOf<'a>(&'a str);
 
-    #[test]
-    fn lines_end_at_the_first_that_is_too_long() {
-        let read = |text: &str, most| {
-            lines(text.as_bytes(), most)
-                .map(|line| line.unwrap().map(|line| String::from_utf8(line).unwrap()))
-                .collect::<Vec<_>>()
-        };
-        let line = |text: &str| Some(text.to_string());
-        assert_eq!(read("ab\n\nabc", 3), [line("ab"), line(""), line("abc")]);
-        assert_eq!(read("abc\n", 3), [line("abc")]);
-        assert_eq!(read("ab\nabcd\nc\n", 3), [line("ab"), None]);
-        assert!(read("", 3).is_empty());
+impl<'de> DeserializeSeed<'de> for TextOf<'_> {
+    type Value = String;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<String, D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for TextOf<'_> {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
+        let mut text = None;
+        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            if key != self.0 {
+                map.next_value::<IgnoredAny>()?;
+            } else if text.replace(map.next_value()?).is_some() {
+                return Err(A::Error::custom(format!("duplicate field `{}`", self.0)));
+            }
+        }
+        text.ok_or_else(|| A::Error::custom(format!("missing field `{}`", self.0)))
     }
 }

@@ -1,12 +1,15 @@
 //! Documents of a text file.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::io::{BufRead, Cursor, Read};
+use std::path::{Path, PathBuf};
 
 use block_transformer_files::FileError;
 
+use super::input::Input;
 use crate::error::DatasetError;
+
+/// Text files up to this size, in bytes, are divided at separators only.
+const LARGE_FILE: u64 = 4 << 20;
 
 /// The minimum size, in bytes, at which a large file is divided at a blank line.
 const MIN_PART: usize = 1 << 20;
@@ -23,9 +26,9 @@ pub(super) const MAX_DOCUMENT: usize = MAX_PART + MIN_PART;
 const SEPARATOR: &[u8] = b"<|endoftext|>";
 
 /// Converts `bytes`, which start at byte `offset` of `path`, to text.
-pub(super) fn utf8(path: &Path, offset: usize, bytes: Vec<u8>) -> Result<String, DatasetError> {
+pub(super) fn utf8(path: &Path, offset: u64, bytes: Vec<u8>) -> Result<String, DatasetError> {
     String::from_utf8(bytes).map_err(|e| {
-        let byte = offset + e.utf8_error().valid_up_to();
+        let byte = offset + e.utf8_error().valid_up_to() as u64;
         let reason = format!("invalid UTF-8 at byte {byte}; convert the file to UTF-8");
         DatasetError::invalid(path, reason)
     })
@@ -33,24 +36,52 @@ pub(super) fn utf8(path: &Path, offset: usize, bytes: Vec<u8>) -> Result<String,
 
 /// Reads a text file and divides it into documents, so that a large file does not have to fit into
 /// memory as a whole.
-pub(super) struct TextReader<'a> {
-    path: &'a Path,
-    reader: BufReader<File>,
+pub(super) struct TextReader {
+    path: PathBuf,
+    reader: Input,
     /// Whether the file is also divided at places without a separator.
     large: bool,
+    /// The largest document in bytes.
+    max_document: u64,
     /// Bytes already read that belong to the next document.
     carry: Vec<u8>,
     /// Byte at which the next document starts.
-    offset: usize,
+    offset: u64,
     /// Whether the next byte to read starts a line.
     at_line_start: bool,
     done: bool,
 }
 
-impl<'a> TextReader<'a> {
-    pub(super) fn new(path: &'a Path, reader: BufReader<File>, large: bool) -> Self {
+impl TextReader {
+    /// `size` is the size of the text in bytes; `None` if it is not known.
+    pub(super) fn new(
+        path: PathBuf,
+        mut reader: Input,
+        size: Option<u64>,
+        max_document: u64,
+    ) -> Result<Self, DatasetError> {
+        let large = match size {
+            Some(size) => size > LARGE_FILE,
+            None => {
+                let mut start = Vec::new();
+                let read = reader.by_ref().take(LARGE_FILE + 1).read_to_end(&mut start);
+                read.map_err(FileError::read(&path))?;
+                let large = start.len() as u64 > LARGE_FILE;
+                reader = Box::new(Cursor::new(start).chain(reader));
+                large
+            }
+        };
         let carry = Vec::new();
-        Self { path, reader, large, carry, offset: 0, at_line_start: true, done: false }
+        Ok(Self {
+            path,
+            reader,
+            large,
+            max_document,
+            carry,
+            offset: 0,
+            at_line_start: true,
+            done: false,
+        })
     }
 
     /// Reads the next document.
@@ -62,7 +93,7 @@ impl<'a> TextReader<'a> {
             let before = bytes.len();
             // at most one line, or a part of a very long line
             let read = self.reader.by_ref().take(MIN_PART as u64).read_until(b'\n', &mut bytes);
-            let read = read.map_err(FileError::read(self.path))?;
+            let read = read.map_err(FileError::read(&self.path))?;
             consumed += read;
             if read == 0 {
                 self.done = true;
@@ -84,8 +115,12 @@ impl<'a> TextReader<'a> {
                 break;
             }
         }
-        self.offset += consumed - self.carry.len();
-        utf8(self.path, start, bytes)
+        if bytes.len() as u64 > self.max_document {
+            let place = format!("{}: the document at byte {start}", self.path.display());
+            return Err(DatasetError::LongDocument { place, limit: self.max_document });
+        }
+        self.offset += (consumed - self.carry.len()) as u64;
+        utf8(&self.path, start, bytes)
     }
 }
 
@@ -97,7 +132,7 @@ fn cut(bytes: &[u8]) -> usize {
     whitespace.or_else(|| bytes.iter().rposition(starts_character)).unwrap_or(bytes.len())
 }
 
-impl Iterator for TextReader<'_> {
+impl Iterator for TextReader {
     type Item = Result<String, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
