@@ -11,12 +11,13 @@ use crate::documents::Documents;
 use crate::error::DatasetError;
 use crate::megatron::MegatronFile;
 use crate::megatron_split::MegatronSplit;
+use crate::packing::{Order, Packing};
+use crate::shards::{INDEX, ShardIndex, ShardedDocuments, write_json};
 use crate::split::Split;
 use crate::token_file::TokenFile;
 
 const INFO: &str = "corpus.json";
 const TOKENIZER: &str = "tokenizer.json";
-const OTHER_TOKENIZER: &str = "the file belongs to another tokenizer than the corpus";
 
 /// Sizes of one split of a prepared corpus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,16 @@ pub struct CorpusInfo {
     /// The Megatron pair that holds the ids; `None` if they are in the token files of the folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub megatron: Option<MegatronPair>,
+    /// Whether the ids are in several token files, which `index.json` lists.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sharded: bool,
+    /// How the order of windows is found. Prepared folders without it are older.
+    #[serde(default, skip_serializing_if = "is_listed")]
+    pub order: Order,
+}
+
+fn is_listed(order: &Order) -> bool {
+    *order == Order::Listed
 }
 
 /// The Megatron pair that holds the ids of a prepared corpus.
@@ -59,7 +70,7 @@ pub struct MegatronPair {
 }
 
 /// A prepared folder: `tokenizer.json`, `corpus.json`, and `train.tok` and `validation.tok` unless
-/// the ids are in a Megatron pair.
+/// the ids are in a Megatron pair. A large corpus has more token files and an `index.json`.
 #[derive(Clone, Debug)]
 pub struct PreparedCorpus {
     /// The folder.
@@ -106,10 +117,7 @@ impl PreparedCorpus {
         info: CorpusInfo,
     ) -> Result<Self, DatasetError> {
         tokenizer.save(&dir.join(TOKENIZER))?;
-        let path = dir.join(INFO);
-        let json = serde_json::to_string_pretty(&info);
-        let json = json.map_err(|e| FileError::write(&path)(e.into()))?;
-        block_transformer_files::write(&path, (json + "\n").as_bytes())?;
+        write_json(&dir.join(INFO), &info)?;
         Ok(Self { dir: dir.into(), info })
     }
 
@@ -121,7 +129,8 @@ impl PreparedCorpus {
         let path = self.dir.join(TOKENIZER);
         let tokenizer = Tokenizer::load(&path)?;
         if tokenizer.fingerprint()? != self.info.tokenizer {
-            return Err(DatasetError::damaged(&path, OTHER_TOKENIZER));
+            let reason = "it is another tokenizer than that of the corpus";
+            return Err(DatasetError::damaged(&path, reason));
         }
         Ok(tokenizer)
     }
@@ -141,12 +150,16 @@ impl PreparedCorpus {
                 let pair = Arc::new(MegatronFile::open(path)?);
                 (path.clone(), Arc::new(MegatronSplit::new(pair, *validation, split)))
             }
+            None if self.info.sharded => {
+                let index = ShardIndex::read(&self.dir)?;
+                let tokenizer = self.info.tokenizer;
+                let shards = ShardedDocuments::open(&self.dir, &index, split, tokenizer)?;
+                (self.dir.join(INDEX), Arc::new(shards))
+            }
             None => {
                 let path = Self::token_file(&self.dir, split);
                 let file = TokenFile::open(&path)?;
-                if file.tokenizer_fingerprint() != self.info.tokenizer {
-                    return Err(DatasetError::damaged(&path, OTHER_TOKENIZER));
-                }
+                file.check_tokenizer(&path, self.info.tokenizer)?;
                 (path, Arc::new(file))
             }
         };
@@ -162,5 +175,20 @@ impl PreparedCorpus {
             return Err(DatasetError::damaged(&path, reason));
         }
         Ok(documents)
+    }
+
+    /// Packs the documents of a split into windows, in the order of the corpus; see
+    /// [`Packing::new`].
+    ///
+    /// # Errors
+    /// Those of [`split`](Self::split) and [`Packing::new`].
+    pub fn packing(
+        &self,
+        split: Split,
+        block_length: usize,
+        context: usize,
+        seed: Option<u64>,
+    ) -> Result<Packing, DatasetError> {
+        Packing::ordered(self.split(split)?, block_length, context, seed, self.info.order)
     }
 }

@@ -1,13 +1,17 @@
 //! Sizes and token frequencies of a corpus, counted while it is prepared.
 
 use block_transformer_text::EOS;
+use serde::{Deserialize, Serialize};
 
 use crate::corpus::{CorpusInfo, MegatronPair, SplitInfo};
 use crate::documents::Documents;
 use crate::error::DatasetError;
+use crate::packing::Order;
 use crate::split::Split;
 
 /// The counts of the documents so far.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct DocumentCounts {
     /// The sizes of the splits, in the order of [`Split::ALL`].
     sizes: [SplitInfo; 2],
@@ -21,7 +25,7 @@ impl DocumentCounts {
         Self { sizes: Default::default(), frequencies: vec![0; vocab_size] }
     }
 
-    /// DocumentCounts a document of `bytes` bytes, with its EOS.
+    /// Counts a document of `bytes` bytes, with its EOS.
     pub(crate) fn add(&mut self, split: Split, ids: &[u32], bytes: usize) {
         let size = &mut self.sizes[split as usize];
         size.documents += 1;
@@ -30,6 +34,16 @@ impl DocumentCounts {
         if split == Split::Train {
             ids.iter().chain(&[EOS]).for_each(|&id| self.frequencies[id as usize] += 1);
         }
+    }
+
+    /// The ids that are counted are below this.
+    pub(crate) fn vocab_size(&self) -> usize {
+        self.frequencies.len()
+    }
+
+    /// The sizes of a split.
+    pub(crate) fn size(&self, split: Split) -> &SplitInfo {
+        &self.sizes[split as usize]
     }
 
     /// Checks that each split of the corpus called `name` has tokens.
@@ -51,7 +65,8 @@ impl DocumentCounts {
     ) -> CorpusInfo {
         let frequency_loss = self.loss(held_out);
         let [train, validation] = self.sizes;
-        CorpusInfo { name: name.into(), tokenizer, train, validation, frequency_loss, megatron }
+        let (name, sharded, order) = (name.into(), false, Order::Listed);
+        CorpusInfo { name, tokenizer, train, validation, frequency_loss, megatron, sharded, order }
     }
 
     /// Returns the mean negative log-likelihood of `documents` with their EOS, in nats per token,

@@ -65,6 +65,25 @@ pub enum DatasetError {
         /// The check that failed.
         reason: String,
     },
+    /// The folder holds an unfinished preparation of something else.
+    #[error(
+        "{dir} holds an unfinished preparation that cannot be continued: {reason}; delete the folder, \
+         or give another one"
+    )]
+    OtherPreparation {
+        /// The folder.
+        dir: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// The tokens per shard are too few for the corpus.
+    #[error("more than {most} shards of {tokens} tokens each; use larger shards")]
+    TooManyShards {
+        /// The most shards.
+        most: usize,
+        /// Tokens per shard.
+        tokens: u64,
+    },
     /// A document contains an id that the tokenizer does not have.
     #[error(
         "{path}: document {document} has the id {id}, but the tokenizer has {vocab_size} ids; use \

@@ -19,6 +19,8 @@ mod documents;
 #[cfg(feature = "download")]
 mod download;
 mod error;
+#[cfg(feature = "download")]
+mod folder_lock;
 mod megatron;
 mod megatron_split;
 mod packing;
@@ -29,6 +31,7 @@ mod prepare_corpus;
 mod prepare_megatron;
 #[cfg(feature = "download")]
 mod recipes;
+mod shards;
 mod source;
 mod split;
 pub mod tasks;
@@ -40,12 +43,12 @@ pub use corpus::{CorpusInfo, MegatronPair, PreparedCorpus, SplitInfo};
 pub use dependencies::inside_project;
 pub use documents::Documents;
 pub use error::DatasetError;
-pub use packing::{Packing, Window};
-pub use prepare::prepare;
+pub use packing::{Order, Packing, Window};
+pub use prepare::{Preparation, Progress, SHARD_TOKENS, prepare};
 #[cfg(feature = "download")]
 pub use prepare_corpus::{CorpusRequest, prepare_corpus};
 #[cfg(feature = "download")]
 pub use recipes::{resolve, task_file};
-pub use source::DocumentSource;
+pub use source::{DocumentSource, ReadOptions};
 pub use split::Split;
 pub use tokenizer_choice::TokenizerChoice;

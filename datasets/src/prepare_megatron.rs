@@ -6,13 +6,17 @@ use std::sync::Arc;
 use block_transformer_files::FileError;
 use block_transformer_text::Tokenizer;
 
-use crate::corpus::{MegatronPair, PreparedCorpus};
+use crate::corpus::{CorpusInfo, MegatronPair, PreparedCorpus};
 use crate::counts::DocumentCounts;
 use crate::documents::Documents;
 use crate::error::DatasetError;
 use crate::megatron::MegatronFile;
 use crate::megatron_split::MegatronSplit;
+use crate::packing::Order;
 use crate::split::{Split, VALIDATION_SHARE};
+
+/// Documents up to which the order of an epoch is a list: 100 MB of memory.
+const MOST_LISTED: usize = 1 << 22;
 
 /// Makes `dir` a prepared corpus of the pair at `path`. The ids must belong to `tokenizer`. Reads
 /// all ids once, to count them and to check that the tokenizer has them. Calls `progress` with the
@@ -50,6 +54,8 @@ pub(crate) fn prepare_megatron(
     counts.check(&name)?;
     let megatron = Some(MegatronPair { path, validation: VALIDATION_SHARE });
     let info = counts.info(&name, tokenizer.fingerprint()?, &splits[1], megatron);
+    let order = if pair.len() > MOST_LISTED { Order::Streamed } else { Order::Listed };
+    let info = CorpusInfo { order, ..info };
     PreparedCorpus::begin(dir)?;
     PreparedCorpus::create(dir, tokenizer, info)
 }

@@ -7,7 +7,7 @@ use block_transformer_files::nearest;
 use crate::dependencies::{MAX_BYTES, dependencies};
 use crate::download::{Download, fetch};
 use crate::error::DatasetError;
-use crate::source::DocumentSource;
+use crate::source::{DocumentSource, is_pattern};
 use crate::tasks::{TaskFile, TaskSource};
 
 const PG19_TEST: &str = include_str!("../recipes/pg19_test.txt");
@@ -27,7 +27,7 @@ const PG19_TEST_URL: &str = "https://storage.googleapis.com/deepmind-gutenberg/t
 const PG19_TRAIN: &str = "copy the 28,602 books, about 11 GB, with `gcloud storage cp -r \
      gs://deepmind-gutenberg/train DIR`, and use DIR as the corpus";
 
-/// Returns the documents of `corpus`, which is an existing path or the name of a recipe. The files
+/// Returns the documents of `corpus`, which is an existing path, a pattern, or the name of a recipe. The files
 /// of a recipe are downloaded to the folder `cache`. Calls `progress` with the number of bytes of a
 /// file that were received, and the total.
 ///
@@ -57,6 +57,7 @@ pub fn resolve(
             Ok(DocumentSource::from_files(PG19_TEST.lines().map(book).collect::<Result<_, _>>()?))
         }
         "pg19-train" => Err(DatasetError::ByHand { name: corpus.into(), instructions: PG19_TRAIN }),
+        _ if is_pattern(corpus) => DocumentSource::open_all(&[corpus]),
         // a name with a separator or an extension is treated as a path
         _ if path.components().count() > 1 || path.extension().is_some() => {
             DocumentSource::open(path)

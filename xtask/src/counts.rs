@@ -28,3 +28,8 @@ pub(crate) fn toml_integer() -> RangedU64ValueParser<u64> {
 pub(crate) fn memory(text: &str) -> Result<ByteSize, String> {
     text.parse().map_err(|_| "must be an amount of memory above 0, such as 16GiB or 500MB".into())
 }
+
+/// Parses a number of tokens per shard.
+pub(crate) fn shard_tokens() -> RangedU64ValueParser<u64> {
+    RangedU64ValueParser::new().range(1..=1 << 40)
+}

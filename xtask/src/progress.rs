@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use block_transformer_datasets::Progress;
 use block_transformer_evaluation::documents::{BookRow, Observer};
 use indicatif::{HumanDuration, ProgressBar, ProgressFinish, ProgressStyle};
 
@@ -25,6 +26,64 @@ pub(crate) fn progress(name: &str) -> impl FnMut(u64, u64) + use<> {
         if let Some(bar) = &bar {
             bar.set_length(total);
             bar.set_position(done);
+        }
+    }
+}
+
+/// Shows the tokens per second of a preparation and the time left, as a progress bar on a terminal and as
+/// lines elsewhere.
+pub(crate) struct PrepareMeter {
+    bar: Option<ProgressBar>,
+    /// The time and the amount done when tokenizing began; earlier work was that of a killed process.
+    since: Option<(Instant, u64)>,
+    tokens: u64,
+    line: Instant,
+}
+
+impl PrepareMeter {
+    /// Creates a meter at 0.
+    pub(crate) fn new() -> Self {
+        let bar = bar("{bar:40} {percent:>3}% {msg}");
+        Self { bar, since: None, tokens: 0, line: Instant::now() }
+    }
+
+    /// Shows `at`.
+    pub(crate) fn show(&mut self, at: Progress) {
+        if at.tokens == 0 {
+            self.since = Some((Instant::now(), at.done));
+            if at.continued > 0 {
+                note!("continuing after {} documents", at.continued);
+            }
+        }
+        self.tokens = at.tokens;
+        if let Some(bar) = &self.bar {
+            bar.set_length(at.total);
+            bar.set_position(at.done);
+        }
+        let Some((since, from)) = self.since.filter(|_| at.tokens > 0) else { return };
+        let elapsed = since.elapsed();
+        let ratio = (at.total - at.done) as f64 / (at.done - from).max(1) as f64;
+        let left = HumanDuration(elapsed.mul_f64(ratio));
+        let rate = at.tokens as f64 / elapsed.as_secs_f64();
+        let state = format!("{rate:.0} tokens/s, {left} left");
+        match &self.bar {
+            Some(bar) => bar.set_message(state),
+            None if self.line.elapsed() >= LINE_EVERY => {
+                self.line = Instant::now();
+                note!("{:5.1}% {state}", 100.0 * at.done as f64 / at.total as f64);
+            }
+            None => {}
+        }
+    }
+
+    /// Clears the bar and prints the speed, if anything was tokenized.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if let (Some((since, _)), 1..) = (self.since, self.tokens) {
+            let (tokens, seconds) = (self.tokens, since.elapsed().as_secs_f64());
+            note!("{tokens} tokens in {seconds:.1} s, {:.0} tokens/s", tokens as f64 / seconds);
         }
     }
 }

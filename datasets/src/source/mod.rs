@@ -17,6 +17,8 @@ use parquet::ParquetReader;
 use text::{TextReader, utf8};
 
 pub(crate) use input::BytesRead;
+#[cfg(feature = "download")]
+pub(crate) use listing::is_pattern;
 
 /// How documents are read from files.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -42,8 +42,9 @@ impl Header {
         bytes
     }
 
-    /// Decodes and checks the header at the start of `file`; the error says what is wrong.
-    pub(super) fn decode(file: &[u8]) -> Result<Self, String> {
+    /// Decodes and checks the header at the start of `file`, which has `size` bytes; the error says
+    /// what is wrong.
+    pub(super) fn decode(file: &[u8], size: u64) -> Result<Self, String> {
         if file.len() < SIZE || !file.starts_with(MAGIC) {
             return Err("not a token file".into());
         }
@@ -68,7 +69,7 @@ impl Header {
         if header.width != 2 && header.width != 4 {
             return Err(format!("ids of {} bytes", header.width));
         }
-        if header.file_size() != Some(file.len() as u64) {
+        if header.file_size() != Some(size) {
             return Err("the file is cut short or too long".into());
         }
         Ok(header)

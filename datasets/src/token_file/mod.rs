@@ -8,9 +8,12 @@
 mod header;
 mod writer;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 
+use block_transformer_files::FileError;
 use memmap2::Mmap;
 
 use crate::documents::{Documents, append_ids, map};
@@ -18,6 +21,9 @@ use crate::error::DatasetError;
 use header::{Header, SIZE};
 
 pub(crate) use writer::TokenFileWriter;
+
+/// Bytes of ids that are verified together; a multiple of the width of an id.
+const VERIFIED: usize = 1 << 20;
 
 /// An open token file.
 #[derive(Debug)]
@@ -38,14 +44,20 @@ impl TokenFile {
     pub(crate) fn open(path: &Path) -> Result<Self, DatasetError> {
         let map = map(path)?;
         let damaged = |reason: &str| DatasetError::damaged(path, reason);
-        let header = Header::decode(&map).map_err(|reason| damaged(&reason))?;
+        let header = Header::decode(&map, map.len() as u64).map_err(|reason| damaged(&reason))?;
         let width = header.width as usize;
         let ids_end = SIZE + width * header.tokens as usize;
+        // The ids are read from the file, not from the map: the pages of a map that were read count
+        // as memory of the process.
+        let (ids_checksum, largest) = verified(path, &header).map_err(FileError::read(path))?;
         let file = Self { map, header, width, ends_at: ids_end.next_multiple_of(8) };
-        let (ids, ends) = (&file.map[SIZE..ids_end], &file.map[file.ends_at..]);
-        let checksums = (crc32fast::hash(ids), crc32fast::hash(ends));
+        let ends = &file.map[file.ends_at..];
+        let checksums = (ids_checksum, crc32fast::hash(ends));
         if checksums != (header.ids_checksum, header.ends_checksum) {
             return Err(damaged("checksums differ: its bytes have changed"));
+        }
+        if largest.is_some_and(|id| id >= header.vocab_size) {
+            return Err(damaged("it has an id that is not in its vocabulary"));
         }
         // even in a file with valid checksums, no document may extend beyond the ids
         let (ends, _) = ends.as_chunks();
@@ -63,10 +75,48 @@ impl TokenFile {
         end.first_chunk().map_or(0, |end| u64::from_le_bytes(*end) as usize)
     }
 
-    /// The fingerprint of the tokenizer that produced the ids.
-    pub(crate) fn tokenizer_fingerprint(&self) -> u32 {
-        self.header.tokenizer
+    /// Checks that the ids were produced by the tokenizer with the given fingerprint. `path` is the
+    /// path of the file.
+    pub(crate) fn check_tokenizer(
+        &self,
+        path: &Path,
+        fingerprint: u32,
+    ) -> Result<(), DatasetError> {
+        if self.header.tokenizer == fingerprint {
+            return Ok(());
+        }
+        Err(DatasetError::damaged(path, "the file belongs to another tokenizer than the corpus"))
     }
+
+    /// Tells the operating system that documents will be read in no order, so that it reads no more
+    /// than is needed.
+    pub(crate) fn read_at_random(&self) {
+        // without the advice, reading is slower, but the same
+        #[cfg(unix)]
+        let _ = self.map.advise(memmap2::Advice::Random);
+    }
+}
+
+/// Reads all ids once. Returns their CRC-32 and the largest of them.
+fn verified(path: &Path, header: &Header) -> io::Result<(u32, Option<u32>)> {
+    let mut file = File::open(path)?;
+    io::copy(&mut file.by_ref().take(SIZE as u64), &mut io::sink())?;
+    let mut left = u64::from(header.width) * header.tokens;
+    let (mut checksum, mut largest) = (crc32fast::Hasher::new(), None);
+    let mut buffer = vec![0; VERIFIED];
+    while left > 0 {
+        let some = &mut buffer[..left.min(VERIFIED as u64) as usize];
+        file.read_exact(some)?;
+        checksum.update(some);
+        let most = if header.width == 2 {
+            some.as_chunks().0.iter().map(|id| u32::from(u16::from_le_bytes(*id))).max()
+        } else {
+            some.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).max()
+        };
+        largest = largest.max(most);
+        left -= some.len() as u64;
+    }
+    Ok((checksum.finalize(), largest))
 }
 
 impl Documents for TokenFile {

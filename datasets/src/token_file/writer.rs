@@ -60,11 +60,11 @@ impl TokenFileWriter {
         Ok(())
     }
 
-    /// Completes the file and gives it its name.
+    /// Completes the file and gives it its name. Returns its size in bytes.
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(crate) fn finish(mut self) -> Result<(), DatasetError> {
+    pub(crate) fn finish(mut self) -> Result<u64, DatasetError> {
         let ends: Vec<u8> = self.ends.iter().flat_map(|end| end.to_le_bytes()).collect();
         let written = SIZE as u64 + u64::from(self.header.width) * self.header.tokens;
         let padding = (written.next_multiple_of(8) - written) as usize;
@@ -81,6 +81,7 @@ impl TokenFileWriter {
             self.file.write_all(&header.encode())
         };
         write().map_err(FileError::write(&self.path))?;
-        Ok(self.file.commit()?)
+        self.file.commit()?;
+        Ok(written.next_multiple_of(8) + ends.len() as u64)
     }
 }

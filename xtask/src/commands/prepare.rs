@@ -5,12 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use block_transformer_datasets::{
-    CorpusRequest, DatasetError, PreparedCorpus, TokenizerChoice, inside_project, prepare_corpus,
+    CorpusRequest, DatasetError, PreparedCorpus, ReadOptions, SHARD_TOKENS, TokenizerChoice,
+    inside_project, prepare_corpus,
 };
 use block_transformer_text::TextError;
+use bytesize::ByteSize;
 
-use crate::paths;
-use crate::progress::progress;
+use crate::progress::PrepareMeter;
+use crate::{counts, paths};
 
 /// The error of a missing corpus outside this project.
 pub(super) const CORPUS_NEEDED: &str = "--corpus: needed outside the project's own folder; give a text file, \
@@ -19,10 +21,20 @@ pub(super) const CORPUS_NEEDED: &str = "--corpus: needed outside the project's o
 /// Arguments of `prepare`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Recipe, text file, .jsonl file, folder, or Megatron .idx/.bin pair [default in this project:
+    /// Recipe, folder, Megatron .idx/.bin pair, or files of text, .jsonl or .parquet: paths or patterns
+    /// such as 'pile/*.jsonl.zst'; text and .jsonl can end with .gz or .zst [default in this project:
     /// dependencies]
-    #[arg(long)]
-    corpus: Option<String>,
+    #[arg(long, num_args = 1..)]
+    corpus: Vec<String>,
+    /// Key of the text in the lines of .jsonl files, and column of .parquet files
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    text_key: String,
+    /// Largest document; in .jsonl also the longest line
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = counts::memory)]
+    max_document: ByteSize,
+    /// Tokens per token file of a large corpus
+    #[arg(long, value_name = "N", default_value_t = SHARD_TOKENS, value_parser = counts::shard_tokens())]
+    shard_tokens: u64,
     #[command(flatten)]
     tokenizer: TokenizerArgs,
     /// Folder to write [default: data/NAME-HASH; an existing one is used again]
@@ -70,9 +82,17 @@ impl Args {
         } else {
             paths::cache_folder("--data", &self.data)?;
         }
-        let corpus = self.corpus.or_else(default_corpus).context(CORPUS_NEEDED)?;
+        let mut corpus = self.corpus;
+        if corpus.is_empty() {
+            corpus.push(default_corpus().context(CORPUS_NEEDED)?);
+        }
         let corpus = prepared(&CorpusRequest {
             corpus: &corpus,
+            options: &ReadOptions {
+                text_key: self.text_key,
+                max_document: self.max_document.as_u64(),
+            },
+            shard_tokens: self.shard_tokens,
             tokenizer: &tokenizer,
             data: &self.data,
             out: self.out.as_deref(),
@@ -106,15 +126,16 @@ pub(super) fn summary(corpus: &PreparedCorpus) -> String {
 
 /// Prepares a corpus, with progress on stderr.
 pub(super) fn prepared(request: &CorpusRequest<'_>) -> Result<PreparedCorpus> {
-    let mut draw = progress("");
+    let mut meter = PrepareMeter::new();
     let mut announced = false;
-    let corpus = prepare_corpus(request, &mut |done, total| {
+    let corpus = prepare_corpus(request, &mut |at| {
         if !announced {
-            note!("preparing {}", request.corpus);
+            note!("preparing {}", request.corpus.join(", "));
             announced = true;
         }
-        draw(done, total);
+        meter.show(at);
     });
+    meter.finish();
     corpus.map_err(with_flags)
 }
 
@@ -140,6 +161,11 @@ pub(crate) fn with_flags(error: DatasetError) -> Error {
         DatasetError::UnknownRecipe { .. } => "give --corpus one of them, or a path",
         DatasetError::Download { .. } => "give --corpus a path of your own",
         DatasetError::Checksum { .. } | DatasetError::ByHand { .. } => "give its path to --corpus",
+        DatasetError::LongDocument { .. } => "raise --max-document, or shorten the document",
+        DatasetError::NoColumn { .. } => "give --text-key one of them",
+        DatasetError::Pattern { .. } => "give --corpus another path or pattern",
+        DatasetError::OtherPreparation { .. } => "--out names another folder",
+        DatasetError::TooManyShards { .. } => "raise --shard-tokens",
         DatasetError::NoFile(_) => "give --corpus a folder that contains text files",
         DatasetError::NotAFile(_) => "give --corpus a text file or a folder",
         DatasetError::CargoMetadata { .. }

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use block_transformer_checkpoint::RunFolder;
-use block_transformer_datasets::{CorpusRequest, PreparedCorpus};
+use block_transformer_datasets::{CorpusRequest, PreparedCorpus, ReadOptions, SHARD_TOKENS};
 use block_transformer_generation::{GenerationError, sample_text};
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
@@ -111,7 +111,9 @@ impl Args {
             paths::cache_folder("--data", &data)?;
         }
         let corpus = prepared(&CorpusRequest {
-            corpus: &config.corpus,
+            corpus: std::slice::from_ref(&config.corpus),
+            options: &ReadOptions::default(),
+            shard_tokens: SHARD_TOKENS,
             tokenizer: &config.tokenizer,
             data: &data,
             out: None,

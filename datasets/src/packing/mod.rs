@@ -1,15 +1,22 @@
 //! Packing of documents into training windows. The tokens of window `i` depend only on the
 //! documents, the seed and `i`, so that training can resume at any step.
 
+mod layout;
+mod listed;
+mod permutation;
+mod streamed;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use block_transformer_text::{EOS, PAD};
-use rand::{RngExt, SeedableRng, seq::SliceRandom};
-use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use crate::documents::Documents;
 use crate::error::DatasetError;
+use layout::{Layout, Shape};
+
+pub use layout::Order;
 
 /// One training sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,27 +39,20 @@ pub struct Packing {
     block_length: usize,
     context: usize,
     seed: Option<u64>,
+    order: Order,
     windows_per_epoch: u64,
     layout: Arc<Mutex<CachedLayout>>,
 }
 
 /// The number and the layout of the epoch that was used last.
-type CachedLayout = Option<(u64, Arc<WindowLayout>)>;
-
-/// The layout of the stream in one epoch.
-struct WindowLayout {
-    /// The documents in stream order, each with the length of its padding on the left.
-    order: Vec<(usize, usize)>,
-    /// For each document of `order`, the position after its end in the stream.
-    ends: Vec<usize>,
-    /// The windows in the order in which they are used. An empty list means the order of the
-    /// stream.
-    visits: Vec<u32>,
-}
+type CachedLayout = Option<(u64, Arc<Layout>)>;
 
 impl Packing {
     /// Packs `documents` into windows of `context` tokens. Without a `seed`, documents and windows
     /// keep their order and there is no padding on the left. Validation uses this.
+    ///
+    /// The order is [`Order::Listed`]. [`PreparedCorpus::packing`](crate::PreparedCorpus::packing)
+    /// chooses the order of the corpus.
     ///
     /// # Errors
     /// If `context` is not a positive multiple of `block_length`, or the documents do not fill one
@@ -63,23 +63,35 @@ impl Packing {
         context: usize,
         seed: Option<u64>,
     ) -> Result<Self, DatasetError> {
+        Self::ordered(documents, block_length, context, seed, Order::Listed)
+    }
+
+    /// [`new`](Self::new) with the given order.
+    pub(crate) fn ordered(
+        documents: Arc<dyn Documents>,
+        block_length: usize,
+        context: usize,
+        seed: Option<u64>,
+        order: Order,
+    ) -> Result<Self, DatasetError> {
         if context == 0 || !context.is_multiple_of(block_length) {
             return Err(DatasetError::Context { context, block_length });
         }
         // the length of the stream without the padding on the left, because that padding differs
         // between epochs
         let tokens: usize = (0..documents.len())
+            .into_par_iter()
             .map(|i| (documents.document_len(i) + 1).next_multiple_of(block_length))
             .sum();
         let windows_per_epoch = (tokens / context) as u64;
         if windows_per_epoch == 0 {
             return Err(DatasetError::LessThanOneWindow { tokens, context });
         }
-        if windows_per_epoch > u64::from(u32::MAX) {
+        if order == Order::Listed && windows_per_epoch > u64::from(u32::MAX) {
             return Err(DatasetError::TooManyWindows(context));
         }
         let layout = Arc::default();
-        Ok(Self { documents, block_length, context, seed, windows_per_epoch, layout })
+        Ok(Self { documents, block_length, context, seed, order, windows_per_epoch, layout })
     }
 
     /// The number of windows per epoch.
@@ -91,19 +103,18 @@ impl Packing {
     pub fn window(&self, index: u64) -> Window {
         let layout = self.layout(index / self.windows_per_epoch);
         let visit = (index % self.windows_per_epoch) as usize;
-        let start = layout.visits.get(visit).map_or(visit, |&w| w as usize) * self.context;
+        let start = layout.window(visit) * self.context;
         let mut window = Window {
             ids: Vec::with_capacity(self.context),
             is_token: Vec::with_capacity(self.context),
         };
-        let mut place = layout.ends.partition_point(|&end| end <= start);
-        while window.ids.len() < self.context && place < layout.order.len() {
-            let first = if place == 0 { 0 } else { layout.ends[place - 1] };
-            let (document, left) = layout.order[place];
-            let from = (start + window.ids.len()) - first;
-            let until = (layout.ends[place] - first).min(from + self.context - window.ids.len());
-            self.append(document, left, from..until, &mut window);
-            place += 1;
+        let documents = &*self.documents;
+        let mut place = layout.place(documents, start);
+        while let Some(at) = place.filter(|_| window.ids.len() < self.context) {
+            let from = (start + window.ids.len()) - at.first;
+            let until = (at.end - at.first).min(from + self.context - window.ids.len());
+            self.append(at.document, at.left, from..until, &mut window);
+            place = layout.after(documents, at);
         }
         window
     }
@@ -139,39 +150,20 @@ impl Packing {
         (first..first + batch as u64).map(|i| self.window(i)).collect()
     }
 
-    fn layout(&self, epoch: u64) -> Arc<WindowLayout> {
+    fn layout(&self, epoch: u64) -> Arc<Layout> {
         let mut cached = self.layout.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &*cached {
             Some((number, layout)) if *number == epoch => layout.clone(),
             _ => {
-                let layout = Arc::new(self.lay_out(epoch));
+                let &Self { block_length, seed, windows_per_epoch: windows, .. } = self;
+                // the layout before is not needed while the new one is made
+                *cached = None;
+                let shape = Shape { block_length, seed, windows };
+                let layout = Arc::new(Layout::new(self.order, &*self.documents, shape, epoch));
                 *cached = Some((epoch, layout.clone()));
                 layout
             }
         }
-    }
-
-    fn lay_out(&self, epoch: u64) -> WindowLayout {
-        let block_length = self.block_length;
-        let mut order: Vec<(usize, usize)> = (0..self.documents.len()).map(|i| (i, 0)).collect();
-        let mut visits = Vec::new();
-        if let Some(seed) = self.seed {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(epoch);
-            order.shuffle(&mut rng);
-            // a draw from a single value would still advance the generator
-            if block_length > 1 {
-                order.iter_mut().for_each(|(_, left)| *left = rng.random_range(0..block_length));
-            }
-            visits = (0..self.windows_per_epoch as u32).collect();
-            visits.shuffle(&mut rng);
-        }
-        let ends = order.iter().scan(0, |end, &(document, left)| {
-            let length = left + self.documents.document_len(document) + 1;
-            *end += length.next_multiple_of(block_length);
-            Some(*end)
-        });
-        WindowLayout { ends: ends.collect(), order, visits }
     }
 }
 
@@ -215,6 +207,18 @@ mod tests {
         Packing::new(docs(lengths), length, context, seed).unwrap()
     }
 
+    fn streamed(lengths: &[usize], length: usize, context: usize, seed: Option<u64>) -> Packing {
+        Packing::ordered(docs(lengths), length, context, seed, Order::Streamed).unwrap()
+    }
+
+    /// The documents in stream order, each with the length of its padding on the left.
+    fn order(packing: &Packing, epoch: u64) -> Vec<(usize, usize)> {
+        let (layout, documents) = (packing.layout(epoch), &*packing.documents);
+        let first = layout.place(documents, 0);
+        let places = std::iter::successors(first, |place| layout.after(documents, *place));
+        places.map(|place| (place.document, place.left)).collect()
+    }
+
     #[test]
     fn vanilla_validation_is_the_documents_in_order() {
         let packing = pack(&[3, 2], 1, 7, None);
@@ -237,7 +241,8 @@ mod tests {
         /// in the stream, documents start at block boundaries and padding is marked.
         #[test]
         fn windows_are_the_parts_of_the_stream(
-            lengths in prop::collection::vec(0_usize..30, 1..12),
+            lengths in prop::collection::vec(0_usize..30, 1..200),
+            streams: bool,
             length in 1_usize..6,
             blocks in 1_usize..5,
             seed: Option<u64>,
@@ -246,14 +251,15 @@ mod tests {
             let context = length * blocks;
             let least: usize = lengths.iter().map(|n| (n + 1).next_multiple_of(length)).sum();
             prop_assume!(least >= context);
-            let packing = pack(&lengths, length, context, seed);
+            let make = if streams { streamed } else { pack };
+            let packing = make(&lengths, length, context, seed);
             prop_assert_eq!(packing.windows_per_epoch as usize, least / context);
-            let order = &packing.layout(number).order;
+            let order = order(&packing, number);
             let mut documents: Vec<usize> = order.iter().map(|&(d, _)| d).collect();
             documents.sort_unstable();
             prop_assert_eq!(documents, (0..lengths.len()).collect::<Vec<_>>());
             let (mut ids, mut is_token) = (Vec::new(), Vec::new());
-            for &(d, left) in order {
+            for (d, left) in order {
                 prop_assert!(left < length && (seed.is_some() || left == 0));
                 prop_assert_eq!(ids.len() % length, 0);
                 ids.extend(vec![PAD; left]);
@@ -283,12 +289,14 @@ mod tests {
         fn windows_are_a_function_of_seed_and_index(
             lengths in prop::collection::vec(0_usize..40, 1..10),
             seed: u64,
+            streams: bool,
             asked in prop::collection::vec(0_u64..60, 1..20),
         ) {
             prop_assume!(lengths.iter().map(|n| (n + 1).next_multiple_of(4)).sum::<usize>() >= 8);
-            let used = pack(&lengths, 4, 8, Some(seed));
+            let make = if streams { streamed } else { pack };
+            let used = make(&lengths, 4, 8, Some(seed));
             for &index in &asked {
-                let fresh = pack(&lengths, 4, 8, Some(seed));
+                let fresh = make(&lengths, 4, 8, Some(seed));
                 prop_assert_eq!(used.window(index), fresh.window(index));
             }
         }
@@ -296,13 +304,36 @@ mod tests {
 
     #[test]
     fn epochs_and_seeds_differ() {
-        let packing = pack(&[40; 12], 4, 8, Some(1));
-        let epoch = |packing: &Packing, e: u64| -> Vec<_> {
-            (0..packing.windows_per_epoch)
-                .map(|i| packing.window(e * packing.windows_per_epoch + i).ids)
-                .collect()
+        for make in [pack, streamed] {
+            let packing = make(&[40; 12], 4, 8, Some(1));
+            let epoch = |packing: &Packing, e: u64| -> Vec<_> {
+                (0..packing.windows_per_epoch)
+                    .map(|i| packing.window(e * packing.windows_per_epoch + i).ids)
+                    .collect()
+            };
+            assert_ne!(epoch(&packing, 0), epoch(&packing, 1));
+            assert_ne!(epoch(&packing, 0), epoch(&make(&[40; 12], 4, 8, Some(2)), 0));
+        }
+    }
+
+    #[test]
+    fn without_a_seed_both_orders_are_the_same() {
+        let lengths: Vec<usize> = (0..300).map(|i| i * 7 % 50).collect();
+        let (listed, streamed) = (pack(&lengths, 3, 12, None), streamed(&lengths, 3, 12, None));
+        let all = listed.windows_per_epoch as usize;
+        assert_eq!(listed.batch(0, all), streamed.batch(0, all));
+    }
+
+    /// Runs that were begun before a change must be resumable after it.
+    #[test]
+    fn the_orders_do_not_change() {
+        let lengths: Vec<usize> = (0..100).map(|i| i * 13 % 40).collect();
+        let hash = |packing: &Packing| {
+            let windows = packing.batch(0, 3 * packing.windows_per_epoch as usize);
+            let ids = windows.iter().flat_map(|window| &window.ids);
+            crc32fast::hash(&ids.flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>())
         };
-        assert_ne!(epoch(&packing, 0), epoch(&packing, 1));
-        assert_ne!(epoch(&packing, 0), epoch(&pack(&[40; 12], 4, 8, Some(2)), 0));
+        assert_eq!(hash(&pack(&lengths, 4, 16, Some(3))), 3_399_292_734);
+        assert_eq!(hash(&streamed(&lengths, 4, 16, Some(3))), 2_838_553_131);
     }
 }

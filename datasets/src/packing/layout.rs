@@ -1,0 +1,82 @@
+//! The layout of the stream in one epoch.
+
+use serde::{Deserialize, Serialize};
+
+use super::listed::Listed;
+use super::streamed::Streamed;
+use crate::documents::Documents;
+
+/// How the order of documents and windows in an epoch is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// From shuffled lists: 24 bytes of memory per document and 4 per window.
+    #[default]
+    Listed,
+    /// From pseudorandom permutations that are computed number by number: 8 bytes of memory per 64
+    /// documents.
+    Streamed,
+}
+
+/// Sizes of a layout.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) block_length: usize,
+    pub(super) seed: Option<u64>,
+    /// Windows per epoch.
+    pub(super) windows: u64,
+}
+
+/// A document in the stream.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// Its number in the order of the stream.
+    pub(super) index: usize,
+    /// Its number in the corpus.
+    pub(super) document: usize,
+    /// The length of its padding on the left.
+    pub(super) left: usize,
+    /// The position of its first element, which can be padding.
+    pub(super) first: usize,
+    /// The position after its last element.
+    pub(super) end: usize,
+}
+
+/// The layout of the stream in one epoch.
+pub(super) enum Layout {
+    Listed(Listed),
+    Streamed(Streamed),
+}
+
+impl Layout {
+    pub(super) fn new(order: Order, documents: &dyn Documents, shape: Shape, epoch: u64) -> Self {
+        match order {
+            Order::Listed => Self::Listed(Listed::new(documents, shape, epoch)),
+            Order::Streamed => Self::Streamed(Streamed::new(documents, shape, epoch)),
+        }
+    }
+
+    /// The window that is used at `visit`.
+    pub(super) fn window(&self, visit: usize) -> usize {
+        match self {
+            Self::Listed(layout) => layout.window(visit),
+            Self::Streamed(layout) => layout.window(visit),
+        }
+    }
+
+    /// The document at `position` of the stream; `None` after the last one.
+    pub(super) fn place(&self, documents: &dyn Documents, position: usize) -> Option<Place> {
+        match self {
+            Self::Listed(layout) => layout.place(position),
+            Self::Streamed(layout) => layout.place(documents, position),
+        }
+    }
+
+    /// The document after `place`; `None` after the last one.
+    pub(super) fn after(&self, documents: &dyn Documents, place: Place) -> Option<Place> {
+        match self {
+            Self::Listed(layout) => layout.place_at(place.index + 1),
+            Self::Streamed(layout) => layout.place_at(documents, place.index + 1, place.end),
+        }
+    }
+}
