@@ -111,6 +111,24 @@ pub enum DatasetError {
     #[error("{0} holds token ids, not text: its tokenizer file must be given")]
     TokenizerFileNeeded(PathBuf),
 
+    /// A source of a mixture cannot be used.
+    #[error("{dir}: {reason}")]
+    Share {
+        /// The folder of the source.
+        dir: PathBuf,
+        /// The reason.
+        reason: String,
+    },
+    /// Two sources of a mixture have different tokenizers.
+    #[error(
+        "{first} and {other} have different tokenizers; prepare them again with the same tokenizer"
+    )]
+    OtherTokenizer {
+        /// The folder of the first source.
+        first: PathBuf,
+        /// The folder of the other one.
+        other: PathBuf,
+    },
     /// The window size does not fit the block length.
     #[error(
         "a window of {context} tokens is not a positive multiple of the block length {block_length}"

@@ -23,6 +23,7 @@ mod error;
 mod folder_lock;
 mod megatron;
 mod megatron_split;
+mod mixture;
 mod packing;
 mod prepare;
 #[cfg(feature = "download")]
@@ -32,6 +33,7 @@ mod prepare_megatron;
 #[cfg(feature = "download")]
 mod recipes;
 mod shards;
+mod share;
 mod source;
 mod split;
 pub mod tasks;
@@ -43,12 +45,14 @@ pub use corpus::{CorpusInfo, MegatronPair, PreparedCorpus, SplitInfo};
 pub use dependencies::inside_project;
 pub use documents::Documents;
 pub use error::DatasetError;
+pub use mixture::{MixedWindows, Mixture};
 pub use packing::{Order, Packing, Window};
 pub use prepare::{Preparation, Progress, SHARD_TOKENS, prepare};
 #[cfg(feature = "download")]
 pub use prepare_corpus::{CorpusRequest, prepare_corpus};
 #[cfg(feature = "download")]
 pub use recipes::{resolve, task_file};
+pub use share::Share;
 pub use source::{DocumentSource, ReadOptions};
 pub use split::Split;
 pub use tokenizer_choice::TokenizerChoice;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use block_transformer_datasets::TokenizerChoice;
+use block_transformer_datasets::{Share, TokenizerChoice};
 use block_transformer_device::DeviceName;
 use block_transformer_zoo::family::Lora;
 use block_transformer_zoo::{FamilyConfig, ModelConfig, Precision};
@@ -35,8 +35,10 @@ mod lora_text {
 pub struct TrainConfig {
     /// Preset with the defaults of the other keys.
     pub preset: String,
-    /// Recipe or path of the corpus. A preset does not set it.
+    /// Recipe or path of the corpus; empty if there is a mixture. A preset does not set it.
     pub corpus: String,
+    /// Prepared corpora to mix in place of one corpus, with their weights. A preset does not set it.
+    pub mixture: Vec<Share>,
     /// Folder of the run.
     pub out: PathBuf,
     /// Device to compute on, unless `devices` names several.
@@ -133,6 +135,7 @@ impl TrainConfig {
         Ok(Self {
             preset: preset.into(),
             corpus: String::new(),
+            mixture: Vec::new(),
             out: Path::new("runs").join(preset),
             device: DeviceName::Flex,
             devices: Vec::new(),
@@ -219,6 +222,10 @@ impl TrainConfig {
                 return out_of_range("eval_tasks", "[]".into(), "one task or more with eval_every");
             }
             _ => {}
+        }
+        if let (false, Some(share)) = (self.corpus.is_empty(), self.mixture.first()) {
+            let range = "left out if there is a `corpus`";
+            return out_of_range("mixture", share.to_string(), range);
         }
         for (key, value, fits, range) in [
             ("lr", self.lr, self.lr > 0.0 && self.lr <= Self::MAX_LR, "above 0 and at most 1e30"),

@@ -196,6 +196,9 @@ fn allowed(key: &str) -> Option<&'static str> {
         "out" | "eval_data" => "the path of a folder, in quotes",
         "eval_tasks" => "a list of names in quotes",
         "preset" | "corpus" => "a name in quotes",
+        "mixture" => {
+            "a list of prepared folders with weights, such as [\"books=0.7\", \"code=0.3\"]"
+        }
         "recompute" | "deterministic" => "true or false",
         _ => return None,
     })
@@ -292,6 +295,7 @@ mod tests {
             ("precision = \"half\"", &["c.toml:1: precision: \"half\"", "\"f32\" or \"bf16\""]),
             ("\ntokenizer = 3", &["c.toml:2: tokenizer: 3", "\"bytes\"", "bpe = N"]),
             ("tokenizer = \"byte\"", &["c.toml:1: tokenizer: \"byte\"", "file = "]),
+            ("mixture = [\"a\"]", &["c.toml:1: mixture: [\"a\"]", "books=0.7"]),
             ("out = 3", &["c.toml:1: out: 3", "folder"]),
             ("recompute = 1", &["c.toml:1: recompute: 1", "true or false"]),
             ("devices = \"flex\"", &["c.toml:1: devices", "string \"flex\", expected a list"]),

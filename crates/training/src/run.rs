@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use block_transformer_checkpoint::{Checkpoint, CheckpointError, RunFolder, State};
 use block_transformer_cost::{Mfu, TrainingMemory};
-use block_transformer_datasets::{CorpusInfo, Packing, PreparedCorpus, Split};
+use block_transformer_datasets::{CorpusInfo, DatasetError, MixedWindows, Mixture, Split};
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::HostTensors;
 use block_transformer_zoo::family::InvalidConfig;
@@ -130,8 +130,10 @@ pub struct TrainingRun {
     pub(crate) model: ModelConfig,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) unused: HostTensors,
-    pub(crate) train: Packing,
-    pub(crate) validation: Packing,
+    pub(crate) train: MixedWindows,
+    pub(crate) validation: MixedWindows,
+    /// The names of the corpora of a mixture.
+    pub(crate) sources: Vec<String>,
     pub(crate) replicas: Replicas,
     pub(crate) metrics: Metrics,
     pub(crate) state: State,
@@ -149,7 +151,7 @@ pub struct TrainingRun {
 }
 
 impl TrainingRun {
-    /// Prepares to train `config` on `corpus`, in the folder `config.out`. With `resume`, the run
+    /// Prepares to train `config` on `corpus`, a prepared corpus or a mixture of several, in the folder `config.out`. With `resume`, the run
     /// in this folder continues from its newest checkpoint.
     ///
     /// # Errors
@@ -157,7 +159,7 @@ impl TrainingRun {
     /// cannot be read or written.
     pub fn open(
         config: &TrainConfig,
-        corpus: &PreparedCorpus,
+        corpus: impl Into<Mixture>,
         resume: bool,
         device: &Device,
     ) -> Result<Self, TrainError> {
@@ -171,7 +173,7 @@ impl TrainingRun {
     /// As [`open`](Self::open), and when a step has too few sequences for the devices.
     pub fn open_on(
         config: &TrainConfig,
-        corpus: &PreparedCorpus,
+        corpus: impl Into<Mixture>,
         resume: bool,
         device: &Device,
         others: &[Device],
@@ -180,12 +182,17 @@ impl TrainingRun {
         config.check_replicas(1 + others.len())?;
         check_folder(config, resume)?;
         check_formats(config, std::iter::once(device).chain(others))?;
-        let tokenizer = corpus.tokenizer()?;
+        let corpus: Mixture = corpus.into();
+        let tokenizer = corpus.first().tokenizer()?;
         let model = run_model(config, &tokenizer)?;
         let packing = |split, seed| {
-            let documents = corpus.split(split)?;
-            Packing::new(documents, model.block_length(), config.context, seed)
-                .map_err(|source| TrainError::Split { split, source })
+            let windows = corpus.windows(split, model.block_length(), config.context, seed);
+            windows.map_err(|source| match source {
+                source @ DatasetError::LessThanOneWindow { .. } => {
+                    TrainError::Split { split, source }
+                }
+                source => source.into(),
+            })
         };
         let train = packing(Split::Train, Some(config.seed))?;
         let validation = packing(Split::Validation, None)?;
@@ -203,7 +210,7 @@ impl TrainingRun {
         let mut state = State {
             trained_context: Some(config.context),
             train: Some(serde_json::to_value(config)?),
-            corpus: Some(serde_json::to_value(&corpus.info)?),
+            corpus: Some(data_of(&corpus)?),
             lineage: origin.as_ref().map(|origin| origin.lineage(config)),
             lora: config.lora.clone(),
             ..State::default()
@@ -226,9 +233,8 @@ impl TrainingRun {
                 if let Some(origin) = &origin {
                     origin.check_same(checkpoint.state.lineage.as_ref())?;
                 }
-                let corpus_then = checkpoint.state.corpus.clone().unwrap_or_default();
-                let corpus_then: Option<CorpusInfo> = serde_json::from_value(corpus_then).ok();
-                if checkpoint.config != model || corpus_then.as_ref() != Some(&corpus.info) {
+                let data_then = checkpoint.state.corpus.clone().unwrap_or_default();
+                if checkpoint.config != model || !is_same_data(data_then, &corpus) {
                     return Err(TrainError::OtherCorpus(checkpoint.dir));
                 }
                 let trainer = |device: &Device| {
@@ -261,6 +267,7 @@ impl TrainingRun {
             unused,
             train,
             validation,
+            sources: corpus.infos().iter().map(|info| info.name.clone()).collect(),
             replicas: Replicas::new(first, others, config.all_devices()),
             metrics,
             state,
@@ -363,7 +370,7 @@ impl TrainingRun {
         self.model.block_length()
     }
 
-    pub(crate) fn packings(&self) -> (&Packing, &Packing) {
+    pub(crate) fn windows_of_splits(&self) -> (&MixedWindows, &MixedWindows) {
         (&self.train, &self.validation)
     }
 
@@ -386,6 +393,25 @@ impl TrainingRun {
             model,
         }
     }
+}
+
+/// The description of the data in a checkpoint: that of the corpus, or those of the corpora of a
+/// mixture. The configuration has the weights.
+fn data_of(mixture: &Mixture) -> Result<serde_json::Value, serde_json::Error> {
+    match &mixture.infos()[..] {
+        [corpus] => serde_json::to_value(corpus),
+        corpora => serde_json::to_value(corpora),
+    }
+}
+
+/// Returns whether a checkpoint with the description `then` was trained on `mixture`.
+fn is_same_data(then: serde_json::Value, mixture: &Mixture) -> bool {
+    let then: Vec<CorpusInfo> = if then.is_array() {
+        serde_json::from_value(then).unwrap_or_default()
+    } else {
+        serde_json::from_value(then).into_iter().collect()
+    };
+    then.iter().eq(mixture.infos())
 }
 
 fn resumed(

@@ -23,8 +23,11 @@ pub enum RunEvent {
     Validation {
         /// The step after which it ran.
         step: u64,
-        /// Validation loss in nats per token.
+        /// Validation loss in nats per token; of a mixture, the mean of the losses of its corpora by
+        /// their weights.
         loss: f64,
+        /// The name and the loss of each corpus of a mixture; empty without a mixture.
+        sources: Vec<(String, f64)>,
     },
     /// An evaluation.
     Evaluation {

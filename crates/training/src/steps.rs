@@ -234,11 +234,23 @@ impl TrainingRun {
     fn validate(&mut self) -> Result<f64, TrainError> {
         let begun = Instant::now();
         let (windows, batch) = (self.config.validation_windows, self.config.batch);
-        let loss = memory::catch(|| self.trainer().validate(&self.validation, windows, batch))
-            .map_err(|OutOfMemory| self.out_of_memory(self.state.step))?;
+        let weights = self.validation.weights();
+        // each corpus has its share of the windows, and at least one
+        let losses = memory::catch(|| {
+            let sources = self.validation.packings().iter().zip(weights);
+            let share = |weight: f64| ((windows as f64 * weight).round() as u64).max(1);
+            let loss = |(packing, &weight)| self.trainer().validate(packing, share(weight), batch);
+            sources.map(loss).collect::<Vec<f64>>()
+        })
+        .map_err(|OutOfMemory| self.out_of_memory(self.state.step))?;
+        let loss = losses.iter().zip(weights).map(|(loss, weight)| loss * weight).sum();
         self.state.seconds += begun.elapsed().as_secs_f64();
         self.state.validation_loss = Some(loss);
-        (self.observer)(&RunEvent::Validation { step: self.state.step, loss });
+        let sources = match &self.sources[..] {
+            [_] => Vec::new(),
+            names => names.iter().cloned().zip(losses).collect(),
+        };
+        (self.observer)(&RunEvent::Validation { step: self.state.step, loss, sources });
         Ok(loss)
     }
 

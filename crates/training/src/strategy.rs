@@ -60,11 +60,12 @@ impl TrainingRun {
         customize: impl FnOnce(SupervisedTraining<Learned>) -> SupervisedTraining<Learned>,
     ) -> Result<Outcome, TrainError> {
         let config = self.config();
-        let loader = |packing: &block_transformer_datasets::Packing| -> Arc<dyn DataLoader<_>> {
-            let batcher = WindowBatcher { block_length: self.block_length() };
-            DataLoaderBuilder::new(batcher).batch_size(config.batch).build(packing.clone())
-        };
-        let (train, validation) = self.packings();
+        let loader =
+            |windows: &block_transformer_datasets::MixedWindows| -> Arc<dyn DataLoader<_>> {
+                let batcher = WindowBatcher { block_length: self.block_length() };
+                DataLoaderBuilder::new(batcher).batch_size(config.batch).build(windows.clone())
+            };
+        let (train, validation) = self.windows_of_splits();
         let training = SupervisedTraining::new(&config.out, loader(train), loader(validation))
             .with_application_logger(None)
             .with_metric_logger(LastValues::default())

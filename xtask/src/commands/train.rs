@@ -3,6 +3,7 @@
 mod curve;
 #[cfg(feature = "tui")]
 mod dashboard;
+mod data;
 mod evaluation;
 mod flags;
 mod interrupt;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use block_transformer_checkpoint::RunFolder;
-use block_transformer_datasets::{CorpusRequest, PreparedCorpus, ReadOptions, SHARD_TOKENS};
+use block_transformer_datasets::{CorpusRequest, Mixture, ReadOptions, SHARD_TOKENS, Share};
 use block_transformer_generation::{GenerationError, sample_text};
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
@@ -29,9 +30,10 @@ use burn::train::Interrupter;
 use super::inputs::warn_of_skipped;
 use super::memory::{Peak, announce, peak};
 use super::prepare::{
-    CORPUS_NEEDED, TokenizerArgs, check_tokenizer, default_corpus, is_prepared, prepared, summary,
+    CORPUS_NEEDED, TokenizerArgs, check_tokenizer, default_corpus, is_prepared, prepared,
 };
 use crate::{device, paths};
+use data::Data;
 use evaluation::Evaluations;
 use flags::{Flags, Origin};
 use interrupt::{INTERRUPTED, interrupter_of_signals};
@@ -67,18 +69,20 @@ pub(crate) struct Args {
     /// Print plain lines instead of the dashboard, even on a terminal
     #[arg(long)]
     plain: bool,
-    /// Folder of prepared corpora and downloads
-    #[arg(long, value_name = "DIR", default_value = "data")]
-    data: PathBuf,
+    /// Prepared folder with its weight, such as books=0.7, in a mixture in place of --corpus; give it once per
+    /// folder. Or: folder of prepared corpora and downloads [default: data]
+    #[arg(long, value_name = "DIR=WEIGHT")]
+    data: Vec<String>,
 }
 
 impl Args {
     /// Trains. The exit code is 130 if the run was interrupted.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let (data, print) = (self.data.clone(), self.print_config);
+        let print = self.print_config;
         let (plain, given_peak) = (self.plain, self.peak_tflops);
         let own_tokenizer = self.tokenizer.choice().is_some();
-        let (config, origin, resume) = self.effective()?;
+        let Data { cache, shares } = Data::parse(&self.data)?;
+        let (config, origin, resume) = self.effective(shares)?;
         let given = if resume {
             None
         } else {
@@ -95,31 +99,36 @@ impl Args {
         // with the smallest vocabulary, because that of the tokenizer is not known yet
         let smallest = config.model.clone().with_vocab_size(1);
         config.check_memory(&smallest).map_err(|error| origin.of_memory(error, &config))?;
-        ensure!(!config.corpus.is_empty(), CORPUS_NEEDED);
+        ensure!(!(config.corpus.is_empty() && config.mixture.is_empty()), CORPUS_NEEDED);
         evaluation::choices(&config, &origin)?;
         let devices = config.all_devices().iter().map(|&name| device::open(name));
         let devices = devices.collect::<Result<Vec<Device>>>()?;
         check_formats(&config, devices.iter()).map_err(in_flags)?;
         let (device, others) = devices.split_first().context("no device")?;
+        let is_prepared = !config.mixture.is_empty() || is_prepared(&config.corpus);
         ensure!(
-            !(own_tokenizer && is_prepared(&config.corpus)),
-            "--corpus {}: a prepared corpus has its tokenizer; leave out the flag that chooses one",
-            config.corpus
+            !(own_tokenizer && is_prepared),
+            "{}: a prepared corpus has its tokenizer; leave out the flag that chooses one",
+            data::shown(&config)
         );
-        if !is_prepared(&config.corpus) {
+        if !is_prepared {
             check_tokenizer(&origin.of("tokenizer"), Some(&config.tokenizer))?;
-            paths::cache_folder("--data", &data)?;
+            paths::cache_folder("--data", &cache)?;
         }
-        let corpus = prepared(&CorpusRequest {
-            corpus: std::slice::from_ref(&config.corpus),
-            options: &ReadOptions::default(),
-            shard_tokens: SHARD_TOKENS,
-            tokenizer: &config.tokenizer,
-            data: &data,
-            out: None,
-        })?;
-        say!("{}", summary(&corpus));
-        let tokenizer = corpus.tokenizer()?;
+        let corpus = if config.mixture.is_empty() {
+            Mixture::from(&prepared(&CorpusRequest {
+                corpus: std::slice::from_ref(&config.corpus),
+                options: &ReadOptions::default(),
+                shard_tokens: SHARD_TOKENS,
+                tokenizer: &config.tokenizer,
+                data: &cache,
+                out: None,
+            })?)
+        } else {
+            data::open(&config.mixture, &origin.of("mixture"))?
+        };
+        data::say_summary(&corpus);
+        let tokenizer = corpus.first().tokenizer()?;
         let model = run_model(&config, &tokenizer).map_err(in_flags)?;
         config.check_memory(&model).map_err(|error| origin.of_memory(error, &config))?;
         if let Some(table) = origin.table_of_model(&config)
@@ -133,7 +142,7 @@ impl Args {
             );
         }
         let evaluations = Evaluations::load(&config, &origin, &tokenizer)?;
-        let run = TrainingRun::open_on(&config, &corpus, resume, device, others);
+        let run = TrainingRun::open_on(&config, corpus.clone(), resume, device, others);
         let run = run.map_err(in_flags)?;
         let run = match evaluations {
             Some(evaluations) => evaluations.of(run),
@@ -168,8 +177,9 @@ impl Args {
 
     /// The configuration from preset, file and flags; for a resumed run, from the file of the run
     /// and flags. With it comes whether the run is resumed.
-    fn effective(mut self) -> Result<(TrainConfig, Origin, bool)> {
+    fn effective(mut self, shares: Vec<Share>) -> Result<(TrainConfig, Origin, bool)> {
         self.flags.tokenizer = self.tokenizer.choice();
+        self.flags.settle_data(shares)?;
         self.flags.settle_devices();
         if !self.is_resumed() {
             origin::settle(&mut self.flags, self.config.as_deref())?;
@@ -191,7 +201,7 @@ impl Args {
             config =
                 TrainConfig { out: config.out, ..begun.map_err(|error| origin.reword(error))? };
         }
-        if config.corpus.is_empty() {
+        if config.corpus.is_empty() && config.mixture.is_empty() {
             config.corpus = default_corpus().unwrap_or_default();
         }
         Ok((config, origin, resume))
@@ -211,13 +221,14 @@ fn launch(run: TrainingRun, interrupter: Interrupter, plain: bool) -> Result<Out
 }
 
 /// Prints the result of the run and draws its loss curve.
-fn report(config: &TrainConfig, corpus: &PreparedCorpus, outcome: &Outcome) -> Result<()> {
+fn report(config: &TrainConfig, corpus: &Mixture, outcome: &Outcome) -> Result<()> {
+    let frequency_loss = data::frequency_loss(corpus);
     let number = |loss: Option<f64>| loss.map_or_else(|| "-".into(), |loss| format!("{loss:.4}"));
     say!(
         "training loss {} (mean of the last 20 steps), validation loss {}, token frequencies alone {:.4}",
         number(outcome.train_loss),
         number(outcome.validation_loss),
-        corpus.info.frequency_loss,
+        frequency_loss,
     );
     if let Some((step, loss)) = outcome.best {
         say!("best validation loss {loss:.4} after step {step}");
@@ -231,8 +242,9 @@ fn report(config: &TrainConfig, corpus: &PreparedCorpus, outcome: &Outcome) -> R
     }
     say!("checkpoint {}", outcome.checkpoint.display());
     let [svg, png] = ["loss.svg", "loss.png"].map(|name| config.out.join(name));
-    let title = format!("{} on {}", config.preset, corpus.info.name);
-    let plot = curve::plot(&title, &outcome.metrics, corpus.info.frequency_loss);
+    let names: Vec<&str> = corpus.infos().iter().map(|info| &*info.name).collect();
+    let title = format!("{} on {}", config.preset, names.join(" + "));
+    let plot = curve::plot(&title, &outcome.metrics, frequency_loss);
     plot.write(&svg)?;
     plot.write(&png)?;
     say!("loss curve {} and {}", svg.display(), png.display());

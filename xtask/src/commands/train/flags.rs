@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Error, Result, anyhow};
-use block_transformer_datasets::TokenizerChoice;
+use anyhow::{Error, Result, anyhow, bail};
+use block_transformer_datasets::{Share, TokenizerChoice};
 use block_transformer_device::DeviceName;
 use block_transformer_training::{TrainConfig, TrainError, Uptrain};
 use block_transformer_zoo::family::Lora;
@@ -126,11 +126,27 @@ pub(in crate::commands) struct Flags {
     pub distill: Option<f64>,
     #[arg(skip)]
     pub model: Option<ModelConfig>,
+    /// Set together with `corpus`: one of them replaces the other.
+    #[arg(skip)]
+    pub mixture: Option<Vec<Share>>,
     #[arg(skip)]
     pub tokenizer: Option<TokenizerChoice>,
 }
 
 impl Flags {
+    /// Lets a given `--corpus` replace the mixture of a configuration file, and `shares` its corpus.
+    pub(super) fn settle_data(&mut self, shares: Vec<Share>) -> Result<()> {
+        if let (Some(corpus), Some(share)) = (&self.corpus, shares.first()) {
+            bail!("--data {share}: --corpus {corpus} is given as well; give one of them");
+        }
+        if self.corpus.is_some() {
+            self.mixture = Some(Vec::new());
+        } else if !shares.is_empty() {
+            (self.corpus, self.mixture) = (Some(String::new()), Some(shares));
+        }
+        Ok(())
+    }
+
     /// Lets a given `--device` replace the devices of a configuration file.
     pub(super) fn settle_devices(&mut self) {
         if self.device.is_some() {
@@ -276,5 +292,8 @@ impl Origin {
 }
 
 fn flag(key: &str) -> String {
-    format!("--{}", key.replace('_', "-"))
+    match key {
+        "mixture" => "--data".into(),
+        _ => format!("--{}", key.replace('_', "-")),
+    }
 }

@@ -22,8 +22,14 @@ impl<W: Write> Lines<W> {
                 format!("step {step}: skipped, because the {not_finite} is not finite")
             }
             RunEvent::Evaluation { step, scores } => format!("step {step}: {}", by_task(scores)),
-            RunEvent::Validation { step, loss } => {
-                format!("step {step}: validation loss {loss:.4}")
+            RunEvent::Validation { step, loss, sources } => {
+                let sources: Vec<_> =
+                    sources.iter().map(|(name, loss)| format!("{name} {loss:.4}")).collect();
+                let sources = match &sources[..] {
+                    [] => String::new(),
+                    sources => format!(" ({})", sources.join(", ")),
+                };
+                format!("step {step}: validation loss {loss:.4}{sources}")
             }
         };
         written(writeln!(self.0, "{line}").and_then(|()| self.0.flush()));
