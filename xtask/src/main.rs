@@ -29,6 +29,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 
 use anyhow::anyhow;
+use block_transformer_datasets::is_caught_as_damage;
 use block_transformer_device::{instruction_set, keep_freed_memory};
 use block_transformer_training::is_out_of_memory;
 use burn::tensor::ExecutionError;
@@ -58,11 +59,12 @@ fn main() -> ExitCode {
 const OUT_OF_MEMORY: &str = "the device has too little memory; use fewer sequences at a time, shorter ones, a \
     smaller model, or bf16 for --weights and --cache";
 
-/// Keeps quiet about the panics of a device without memory, which [`run`] or the training turns into errors.
+/// Keeps quiet about the panics of a device without memory, which [`run`] or the training turns into errors, and
+/// about those of damaged files.
 fn hide_caught_panics() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !is_out_of_memory(panic.payload()) {
+        if !is_out_of_memory(panic.payload()) && !is_caught_as_damage() {
             hook(panic);
         }
     }));

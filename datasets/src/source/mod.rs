@@ -1,5 +1,6 @@
 //! Reading the documents of a corpus, one at a time.
 
+mod caught;
 mod input;
 mod jsonl;
 mod listing;
@@ -16,6 +17,7 @@ use jsonl::JsonlReader;
 use parquet::ParquetReader;
 use text::{TextReader, utf8};
 
+pub use caught::is_caught_as_damage;
 pub(crate) use input::BytesRead;
 #[cfg(feature = "download")]
 pub(crate) use listing::is_pattern;
@@ -176,75 +178,7 @@ impl DocumentSource {
 type Texts = Box<dyn Iterator<Item = Result<String, DatasetError>> + Send>;
 
 #[cfg(test)]
-mod tests {
-    use super::text::MAX_DOCUMENT;
-    use super::*;
+mod tests;
 
-    fn read(name: &str, content: &[u8]) -> Result<Vec<String>, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        let source = DocumentSource::open(dir.path()).unwrap();
-        source.documents().collect::<Result<_, _>>().map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn text_files_split_at_separators_and_keep_every_byte() {
-        let docs = read("a.txt", b"one\n\ntwo\n<|endoftext|>\nthree").unwrap();
-        assert_eq!(docs, ["one\n\ntwo\n", "three"]);
-        let long = "word word word word\n\n".repeat(200_000);
-        let docs = read("a.txt", long.as_bytes()).unwrap();
-        assert_eq!(docs.len(), 5);
-        assert_eq!(docs.concat(), long);
-    }
-
-    #[test]
-    fn errors_name_the_line_or_the_byte() {
-        let docs = read("a.jsonl", b"{\"text\": \"x\"}\n\n{\"text\": \"y\"}\n").unwrap();
-        assert_eq!(docs, ["x", "y"]);
-        let cases: [(&str, &[u8], &str); 3] = [
-            ("a.jsonl", b"{\"text\": \"x\"}\n{\"txt\": 1}\n", "a.jsonl:2: column"),
-            ("a.jsonl", b"{\"text\": \"x\"}\n{\"text\": \"\xFF\"}\n", "invalid UTF-8 at byte 24"),
-            ("b.txt", b"abc\xFFdef", "b.txt: invalid UTF-8 at byte 3"),
-        ];
-        for (name, content, expected) in cases {
-            let error = read(name, content).unwrap_err();
-            assert!(error.contains(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn only_large_files_are_divided_without_separators() {
-        for word in ["wörd ", "日本語"] {
-            let long = word.repeat((9 << 20) / word.len());
-            let docs = read("a.txt", long.as_bytes()).unwrap();
-            assert!(docs.len() >= 2 && docs.iter().all(|doc| doc.len() <= MAX_DOCUMENT));
-            assert_eq!(docs.concat(), long);
-        }
-        let small = "line\n\n".repeat(500_000);
-        assert_eq!(read("a.txt", small.as_bytes()).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn each_of_the_given_files_is_one_document() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.txt");
-        let text = "one\n<|endoftext|>\ntwo\n\n".repeat(300_000);
-        std::fs::write(&path, &text).unwrap();
-        let source = DocumentSource::from_files(vec![path.clone(), path]);
-        let docs: Vec<_> = source.documents().collect::<Result<_, _>>().unwrap();
-        assert_eq!(docs, [text.clone(), text]);
-    }
-
-    #[test]
-    fn folders_are_read_in_order_without_hidden_files() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("b/.git")).unwrap();
-        for (name, text) in [("c.txt", "3"), ("b/x.txt", "2"), ("a.txt", "1"), ("b/.git/y", "no")] {
-            std::fs::write(dir.path().join(name), text).unwrap();
-        }
-        let source = DocumentSource::open(dir.path()).unwrap();
-        let docs: Vec<_> = source.documents().collect::<Result<_, _>>().unwrap();
-        assert_eq!(docs, ["1", "2", "3"]);
-    }
-}
+#[cfg(test)]
+mod hostile_tests;

@@ -13,6 +13,7 @@ use block_transformer_files::FileError;
 use bytes::Bytes;
 
 use super::ReadOptions;
+use super::caught::caught;
 use super::input::BytesRead;
 use super::text::utf8;
 use crate::error::DatasetError;
@@ -23,8 +24,11 @@ const VALUES: usize = 32;
 /// Bytes of a page besides its longest document.
 const PAGE: u64 = 64 << 20;
 
-/// Bytes of the largest footer.
-const MAX_FOOTER: u64 = 256 << 20;
+/// Bytes of the largest description of the columns and row groups of a file.
+const MAX_METADATA: u64 = 256 << 20;
+
+/// Bytes at the end of a file: the length of the description, and `PAR1`.
+const FOOTER: u64 = 8;
 
 /// Reads the documents of a Parquet file, without those that are null.
 pub(super) struct ParquetReader {
@@ -53,7 +57,7 @@ impl ParquetReader {
     ) -> Result<Self, DatasetError> {
         let file = File::open(&path).map_err(FileError::read(&path))?;
         let page = options.max_document.saturating_add(PAGE);
-        let file = SerializedFileReader::new(Chunks { file, page });
+        let file = caught(|| SerializedFileReader::new(Chunks { file, page }));
         let file = file.map_err(|e| unreadable(&path, &e))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let column = schema.columns().iter().position(|c| c.path().string() == options.text_key);
@@ -86,7 +90,8 @@ impl ParquetReader {
 
     fn read(&mut self) -> Result<Option<String>, DatasetError> {
         while self.values.is_empty() {
-            if !self.decode().map_err(|e| unreadable(&self.path, &e))? {
+            let decoded = caught(|| self.decode());
+            if !decoded.map_err(|e| unreadable(&self.path, &e))? {
                 return Ok(None);
             }
         }
@@ -168,8 +173,11 @@ impl Length for Chunks {
 impl ChunkReader for Chunks {
     type T = BufReader<File>;
 
-    /// The reader asks in this way only for headers of pages.
+    /// The reader asks in this way for headers of pages, and for the last bytes of the file.
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        if start == self.len().saturating_sub(FOOTER) {
+            return self.file.get_read(start);
+        }
         let mut header = Vec::new();
         self.file.get_read(start)?.take(HEADER).read_to_end(&mut header)?;
         let too_large = page_sizes(&header)?.into_iter().find(|&size| size > self.page);
@@ -183,7 +191,7 @@ impl ChunkReader for Chunks {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        let limit = self.page.max(MAX_FOOTER);
+        let limit = self.page.max(MAX_METADATA).min(self.len().saturating_sub(start));
         if length as u64 > limit {
             let reason = format!("a part at byte {start} has {length} bytes; the limit is {limit}");
             return Err(ParquetError::General(reason));
