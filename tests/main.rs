@@ -7,6 +7,7 @@ mod bench;
 mod cli;
 #[cfg(all(unix, feature = "tui", feature = "flex"))]
 mod dashboard;
+mod data;
 mod errors;
 mod eval;
 mod eval_pg19;

@@ -55,33 +55,53 @@ impl DocumentCounts {
         }
     }
 
-    /// Describes the corpus, which has the validation documents `held_out`.
+    /// Describes the corpus. `frequency_loss` is that of all validation documents.
     pub(crate) fn info(
         self,
         name: &str,
         tokenizer: u32,
-        held_out: &dyn Documents,
+        frequency_loss: &FrequencyLoss,
         megatron: Option<MegatronPair>,
     ) -> CorpusInfo {
-        let frequency_loss = self.loss(held_out);
+        let frequency_loss = frequency_loss.mean();
         let [train, validation] = self.sizes;
         let (name, sharded, order) = (name.into(), false, Order::Listed);
         CorpusInfo { name, tokenizer, train, validation, frequency_loss, megatron, sharded, order }
     }
+}
 
-    /// Returns the mean negative log-likelihood of `documents` with their EOS, in nats per token,
-    /// if only the token frequencies are known. Each count is increased by one.
-    fn loss(&self, documents: &dyn Documents) -> f64 {
-        let counts = &self.frequencies;
+/// The negative log-likelihood of documents if only the token frequencies of the training documents
+/// are known. Each count is increased by one.
+pub(crate) struct FrequencyLoss {
+    /// The loss of each id, in nats.
+    losses: Vec<f64>,
+    sum: f64,
+    tokens: u64,
+}
+
+impl FrequencyLoss {
+    /// A sum over no documents with the frequencies of `counts`.
+    pub(crate) fn new(counts: &DocumentCounts) -> Self {
+        let counts = &counts.frequencies;
         let total: u64 = counts.iter().sum::<u64>() + counts.len() as u64;
-        let loss = |id: u32| -(((counts[id as usize] + 1) as f64) / total as f64).ln();
-        let (mut sum, mut tokens, mut ids) = (0.0, 0_u64, Vec::new());
+        let loss = |&count: &u64| -(((count + 1) as f64) / total as f64).ln();
+        Self { losses: counts.iter().map(loss).collect(), sum: 0.0, tokens: 0 }
+    }
+
+    /// Adds `documents` with their EOS.
+    pub(crate) fn add(&mut self, documents: &dyn Documents) {
+        let loss = |id: u32| self.losses[id as usize];
+        let mut ids = Vec::new();
         for index in 0..documents.len() {
             ids.clear();
             documents.read(index, 0..documents.document_len(index), &mut ids);
-            sum += ids.iter().map(|&id| loss(id)).sum::<f64>() + loss(EOS);
-            tokens += ids.len() as u64 + 1;
+            self.sum += ids.iter().map(|&id| loss(id)).sum::<f64>() + loss(EOS);
+            self.tokens += ids.len() as u64 + 1;
         }
-        sum / tokens as f64
+    }
+
+    /// The mean, in nats per token.
+    fn mean(&self) -> f64 {
+        self.sum / self.tokens as f64
     }
 }

@@ -7,7 +7,7 @@ use block_transformer_files::FileError;
 use block_transformer_text::Tokenizer;
 
 use crate::corpus::{CorpusInfo, MegatronPair, PreparedCorpus};
-use crate::counts::DocumentCounts;
+use crate::counts::{DocumentCounts, FrequencyLoss};
 use crate::documents::Documents;
 use crate::error::DatasetError;
 use crate::megatron::MegatronFile;
@@ -53,7 +53,9 @@ pub(crate) fn prepare_megatron(
     }
     counts.check(&name)?;
     let megatron = Some(MegatronPair { path, validation: VALIDATION_SHARE });
-    let info = counts.info(&name, tokenizer.fingerprint()?, &splits[1], megatron);
+    let mut loss = FrequencyLoss::new(&counts);
+    loss.add(&splits[1]);
+    let info = counts.info(&name, tokenizer.fingerprint()?, &loss, megatron);
     let order = if pair.len() > MOST_LISTED { Order::Streamed } else { Order::Listed };
     let info = CorpusInfo { order, ..info };
     PreparedCorpus::begin(dir)?;

@@ -2,6 +2,7 @@
 
 use block_transformer_checkpoint::CheckpointError;
 use block_transformer_cost::Workload;
+use block_transformer_datasets::DatasetError;
 use block_transformer_device::DeviceName;
 use block_transformer_generation::GenerationError;
 use block_transformer_training::TrainError;
@@ -10,6 +11,17 @@ use burn::tensor::ExecutionError;
 /// A benchmark that cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
+    /// A corpus cannot be read or prepared.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The tokenizer is not one of the `tokenizers` library.
+    #[error(
+        "the tokenizer of one id per byte is not one of the `tokenizers` library; use a tokenizer.json"
+    )]
+    NoLibrary,
+    /// Threads cannot be started.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
     /// The continuation is too short to be timed in parts.
     #[error(
         "{workload}: a continuation of fewer than {least} tokens is too short to be timed in parts; \

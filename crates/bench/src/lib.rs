@@ -14,6 +14,7 @@ mod memory;
 mod prompt;
 mod report;
 mod sequences;
+mod tokenizing;
 
 pub use candidate::Candidate;
 pub use decode::{Batches, DecodeBench};
@@ -22,3 +23,4 @@ pub use figures::{draw, ratios};
 pub use format::{number, size, table};
 pub use report::{BenchReport, BenchRow, Spread};
 pub use sequences::{SequenceBench, StepKind};
+pub use tokenizing::{TokenizingBench, TokenizingRow, tokenizing_table};

@@ -5,17 +5,16 @@ mod journal;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use block_transformer_files::FileError;
 use block_transformer_text::Tokenizer;
 
 use crate::corpus::{CorpusInfo, PreparedCorpus};
-use crate::documents::Documents;
+use crate::counts::FrequencyLoss;
 use crate::error::DatasetError;
 use crate::packing::Order;
-use crate::shards::{INDEX, ShardedDocuments};
+use crate::shards::INDEX;
 use crate::source::{BytesRead, DocumentSource};
 use crate::split::Split;
 use crate::token_file::TokenFile;
@@ -146,14 +145,16 @@ impl Preparation<'_> {
         let names = |split| index.of(split).iter().map(|shard| &*shard.file);
         // the layout without an index, with one token file per split
         let is_one = Split::ALL.into_iter().all(|split| names(split).eq([&*shard_name(split, 0)]));
-        let held_out: Arc<dyn Documents> = if is_one {
-            Arc::new(TokenFile::open(&PreparedCorpus::token_file(dir, Split::Validation))?)
-        } else {
+        if !is_one {
             index.write(dir)?;
-            Arc::new(ShardedDocuments::open(dir, &index, Split::Validation, tokenizer)?)
-        };
+        }
+        let mut loss = FrequencyLoss::new(&counts);
+        // one at a time, because what was read of an open file counts as memory of the process
+        for name in names(Split::Validation) {
+            loss.add(&TokenFile::open(&dir.join(name))?);
+        }
         let order = if is_one { Order::Listed } else { Order::Streamed };
-        let info = counts.info(self.name, tokenizer, &*held_out, None);
+        let info = counts.info(self.name, tokenizer, &loss, None);
         let info = CorpusInfo { sharded: !is_one, order, ..info };
         let corpus = PreparedCorpus::create(dir, self.tokenizer, info)?;
         remove(&dir.join(JOURNAL))?;

@@ -2,6 +2,7 @@
 
 mod decode;
 mod output;
+mod prepare;
 mod sequences;
 
 use std::process::ExitCode;
@@ -23,6 +24,9 @@ enum What {
     Decode(Box<decode::Args>),
     /// The loss of whole sequences, without gradients
     Eval(sequences::Args),
+    /// Tokens per second of `prepare` by the number of threads, beside the batch encoding of the `tokenizers`
+    /// library
+    Prepare(prepare::Args),
     /// Whole training steps: forward pass, backward pass, clipping, AdamW
     Train(sequences::Args),
 }
@@ -33,6 +37,7 @@ impl Args {
         match self.what {
             What::Decode(args) => args.run(),
             What::Eval(args) => args.run(StepKind::Evaluation),
+            What::Prepare(args) => args.run(),
             What::Train(args) => args.run(StepKind::Training),
         }
     }
