@@ -1,6 +1,6 @@
 //! Division of long texts into pieces whose ids, one after the other, are the ids of the text.
 
-use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer};
+use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer};
 
 /// Bytes after which a text is divided. The work for a piece is large compared to that of a task,
 /// and a text of a few MiB still has pieces for all cores.
@@ -8,23 +8,28 @@ pub(crate) const PIECE: usize = 128 << 10;
 
 /// Returns whether the ids of a text are those of its [`pieces`].
 ///
-/// A piece ends with a line end that has other characters than whitespace on both sides. The
-/// splitting rule of GPT-2, which the pre-tokenizer `ByteLevel` applies, makes such a line end a part
-/// of its own, whether the text ends there or not. NFC joins no character with a line end or with
-/// the ASCII character after it. Added tokens are found before the text is split, so that none may
-/// contain a line end or swallow the whitespace before itself.
+/// A piece ends after a line end, or before a blank, that has other characters than whitespace on
+/// both sides. The splitting rule of GPT-2, which the pre-tokenizer `ByteLevel` applies, makes such a
+/// line end a part of its own, and such a blank the start of a part. NFC joins no character with a
+/// line end or a blank, nor with the ASCII character after it. Added tokens are found before the text
+/// is split, so that none may extend over such a place or swallow whitespace beside itself.
 pub(crate) fn divides(tokenizer: &HfTokenizer) -> bool {
     let splits = match tokenizer.get_pre_tokenizer() {
         Some(PreTokenizerWrapper::ByteLevel(rule)) => rule.use_regex && !rule.add_prefix_space,
         _ => false,
     };
     let keeps = matches!(tokenizer.get_normalizer(), None | Some(NormalizerWrapper::NFC(_)));
+    let is_safe = |token: &AddedToken| {
+        let is_blank = token.content.chars().all(|c| c == ' ');
+        let has_whitespace = token.content.contains(char::is_whitespace);
+        !token.lstrip && !token.rstrip && (is_blank || !has_whitespace)
+    };
     let added = tokenizer.get_added_vocabulary().get_added_tokens_decoder();
-    splits && keeps && added.values().all(|token| !token.lstrip && !token.content.contains('\n'))
+    splits && keeps && added.values().all(is_safe)
 }
 
-/// Divides `text` into pieces of at least `size` bytes, each to the next line end between two
-/// characters that are not whitespace; the last piece is shorter. An empty text is one piece.
+/// Divides `text` into pieces of at least `size` bytes, each up to the next place where a text can be
+/// divided; the last piece is shorter. An empty text is one piece.
 pub(crate) fn pieces(text: &str, size: usize) -> Vec<&str> {
     let (mut pieces, mut rest) = (Vec::with_capacity(1 + text.len() / size), text);
     while let Some(at) = end_of_piece(rest, size) {
@@ -38,19 +43,20 @@ pub(crate) fn pieces(text: &str, size: usize) -> Vec<&str> {
     pieces
 }
 
-/// The byte after the first possible end of a piece that has at least `size` bytes.
+/// The first possible end of a piece that has at least `size` bytes.
 fn end_of_piece(text: &str, size: usize) -> Option<usize> {
     let bytes = text.as_bytes();
-    let mut from = size.max(1);
-    while let Some(found) = bytes.get(from..)?.iter().position(|&byte| byte == b'\n') {
-        let end = from + found;
-        let before = text[..end].chars().next_back().is_some_and(|c| !c.is_whitespace());
-        if before && bytes.get(end + 1).is_some_and(u8::is_ascii_graphic) {
-            return Some(end + 1);
-        }
-        from = end + 1;
-    }
-    None
+    let from = size.max(1);
+    let mut places = bytes.get(from..)?.windows(2).zip(from..);
+    places.find_map(|(two, at)| {
+        let end = match two[0] {
+            b'\n' => at + 1,
+            b' ' => at,
+            _ => return None,
+        };
+        let before = || text[..at].chars().next_back().is_some_and(|c| !c.is_whitespace());
+        (two[1].is_ascii_graphic() && before()).then_some(end)
+    })
 }
 
 #[cfg(test)]
@@ -59,7 +65,6 @@ mod tests {
     use crate::tokenizer::Tokenizer;
     use proptest::prelude::*;
     use std::sync::LazyLock;
-    use tokenizers::AddedToken;
 
     static BPE: LazyLock<HfTokenizer> = LazyLock::new(|| {
         let texts =
@@ -70,7 +75,7 @@ mod tests {
             unreachable!()
         };
         tokenizer.with_normalizer(Some(tokenizers::normalizers::unicode::NFC));
-        let added = [AddedToken::from("  ", false), AddedToken::from("end", false).rstrip(true)];
+        let added = [AddedToken::from("  ", false), AddedToken::from("end", false)];
         tokenizer.add_tokens(&added);
         *tokenizer
     });
@@ -116,14 +121,23 @@ mod tests {
             t.add_tokens(&[AddedToken::from("x", false).lstrip(true)]);
         }));
         assert!(!change(|t| {
-            t.add_tokens(&[AddedToken::from("a\nb", false)]);
+            t.add_tokens(&[AddedToken::from("x", false).rstrip(true)]);
         }));
+        for content in ["a\nb", "a b", " a", "\n", "\t"] {
+            let mut tokenizer = BPE.clone();
+            tokenizer.add_tokens(&[AddedToken::from(content, false)]);
+            assert!(!divides(&tokenizer), "{content:?}");
+        }
     }
 
     #[test]
     fn long_texts_have_pieces_for_all_cores() {
-        let text = "a line of text\n".repeat(100_000);
-        assert_eq!(pieces(&text, PIECE).len(), text.len().div_ceil(PIECE + 15));
+        for (text, longest) in [("a line of text\n", 8), ("line\n\n\n end ", 15), ("words ", 8)] {
+            let text = text.repeat(100_000);
+            let pieces = pieces(&text, PIECE);
+            assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.len() <= PIECE + longest));
+            assert_eq!(pieces.concat(), text);
+        }
         assert_eq!(pieces(&"x".repeat(1 << 20), PIECE).len(), 1);
         assert_eq!(pieces("", 5), [""]);
     }
