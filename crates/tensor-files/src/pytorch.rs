@@ -33,9 +33,9 @@ impl PytorchFile {
         if reader.is_empty() {
             return Err(TensorFileError::format(path, KIND, "it contains no tensor"));
         }
-        let prefix = WRAPPERS.map(|key| format!("{key}.")).into_iter();
+        let mut prefixes = WRAPPERS.map(|key| format!("{key}.")).into_iter();
         let all = |prefix: &String| reader.tensors().keys().all(|name| name.starts_with(prefix));
-        let prefix = prefix.filter(all).next().unwrap_or_default();
+        let prefix = prefixes.find(all).unwrap_or_default();
         Ok(Self { path: path.into(), reader, prefix })
     }
 

@@ -58,7 +58,7 @@ fn a_family_outside_the_registry_is_exported_and_imported() {
     let [model, other] = [1, 2].map(|seed| Bigram::init(&CONFIG, seed, &device));
     let tensors = published_tensors(&model, &CONFIG, Source::Values);
     assert_eq!(tensors.keys().collect::<Vec<_>>(), ["head.weight", "table.weight"]);
-    let (other, unused) = load(other, &CONFIG, tensors.clone(), "a test").unwrap();
+    let (other, unused) = load(other, &CONFIG, &tensors, "a test").unwrap();
     assert!(unused.is_empty());
     assert_eq!(published_tensors(&other, &CONFIG, Source::Values), tensors);
 }

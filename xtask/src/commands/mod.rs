@@ -1,6 +1,7 @@
 //! One module per command.
 
 mod bench;
+mod curves;
 mod doctor;
 mod eval;
 mod eval_pg19;
@@ -32,6 +33,8 @@ use clap::Subcommand;
 pub(crate) enum Subcommands {
     /// Measure the speed and memory of decoding, losses and training steps
     Bench(bench::Args),
+    /// Draw the validation losses of several runs into one picture
+    Curves(curves::Args),
     /// Find out which devices of this machine can be used, and what is missing for the others
     Doctor(doctor::Args),
     /// Score checkpoints on tasks and texts
@@ -71,6 +74,7 @@ impl Subcommands {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
             Self::Bench(args) => args.run(),
+            Self::Curves(args) => args.run(),
             Self::Doctor(args) => args.run(),
             Self::Eval(args) => args.run(),
             Self::EvalPg19(args) => args.run(),
