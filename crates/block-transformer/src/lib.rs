@@ -17,6 +17,7 @@
 //! | [`layers`] | the layers of the models | |
 //! | `training` | `Trainer` for single steps, `TrainingRun` for a whole run | `train` |
 //! | `evaluation` | scores of tasks and of long documents | `evaluate` |
+//! | `exchange` | published weights by name, the hub, configurations and folders of `transformers` | `exchange` |
 //! | `datasets` | corpora, token files, training windows | `datasets` |
 //!
 //! The folder `examples` shows how to generate from a checkpoint, compute logits and the loss, decode
@@ -37,6 +38,8 @@ pub use block_transformer_zoo as zoo;
 pub use block_transformer_datasets as datasets;
 #[cfg(feature = "evaluate")]
 pub use block_transformer_evaluation as evaluation;
+#[cfg(feature = "exchange")]
+pub use block_transformer_exchange as exchange;
 #[cfg(feature = "train")]
 pub use block_transformer_training as training;
 

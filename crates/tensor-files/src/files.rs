@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::TensorFileError;
 use crate::index::Index;
+#[cfg(feature = "pytorch")]
 use crate::pytorch::PytorchFile;
 use crate::safetensors::SafetensorsFile;
 use crate::source::{HostTensor, TensorSource};
@@ -21,6 +22,7 @@ pub struct TensorFiles {
 #[derive(Debug)]
 enum Opened {
     Safetensors(SafetensorsFile),
+    #[cfg(feature = "pytorch")]
     Pytorch(PytorchFile),
 }
 
@@ -87,6 +89,7 @@ impl TensorSource for TensorFiles {
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         let shape = match &self.files[*self.places.get(name)?] {
             Opened::Safetensors(file) => file.shape(name),
+            #[cfg(feature = "pytorch")]
             Opened::Pytorch(file) => file.shape(name),
         };
         shape.map(<[usize]>::to_vec)
@@ -96,6 +99,7 @@ impl TensorSource for TensorFiles {
         let Some(&place) = self.places.get(name) else { return Ok(None) };
         match &self.files[place] {
             Opened::Safetensors(file) => file.read(name),
+            #[cfg(feature = "pytorch")]
             Opened::Pytorch(file) => file.read(name),
         }
     }
@@ -108,7 +112,14 @@ impl Opened {
             return SafetensorsFile::open(path).map(Self::Safetensors);
         }
         if [".bin", ".pt", ".pth"].iter().any(|ending| name.ends_with(ending)) {
+            #[cfg(feature = "pytorch")]
             return PytorchFile::open(path).map(Self::Pytorch);
+            #[cfg(not(feature = "pytorch"))]
+            return Err(TensorFileError::format(
+                path,
+                "PyTorch file",
+                "this build does not read PyTorch files: its feature `pytorch` is off",
+            ));
         }
         Err(TensorFileError::UnknownFormat(path.into()))
     }
@@ -116,6 +127,7 @@ impl Opened {
     fn names(&self) -> Vec<String> {
         match self {
             Self::Safetensors(file) => file.names(),
+            #[cfg(feature = "pytorch")]
             Self::Pytorch(file) => file.names(),
         }
     }

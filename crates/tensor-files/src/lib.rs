@@ -11,6 +11,7 @@
 mod error;
 mod files;
 mod index;
+#[cfg(feature = "pytorch")]
 mod pytorch;
 mod safetensors;
 mod source;

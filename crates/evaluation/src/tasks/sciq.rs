@@ -103,7 +103,7 @@ mod tests {
         let path = dir.path().join("sciq");
         for (text, says) in [
             (
-                ONE.replace("support", "suport").replace('\n', " "),
+                ONE.replace("support", "evidence").replace('\n', " "),
                 "sciq:1: missing field `support`",
             ),
             (format!("[\n{ONE},\n{{}}]"), "sciq:4: missing field"),
