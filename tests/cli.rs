@@ -320,6 +320,8 @@ fn several_prompts_are_continued_as_each_alone() {
     assert!(int8[0] == int8[1] && int8[0].contains("=== 3 of 3"), "{}", int8[0]);
     let cache = ["", "--batch 2"].map(|flags| generate(&prompts, &format!("--cache int8 {flags}")));
     assert!(cache[0] == cache[1] && cache[0].contains("=== 3 of 3"), "{}", cache[0]);
+    let large = std::fs::File::create(dir.path().join("large.json")).unwrap();
+    large.set_len(8 << 30).unwrap();
     let mut refused = vec![
         ("run --cache int8 --device ndarray", &["--cache int8", "flex"][..]),
         ("run --weights int8 --device ndarray", &["--weights int8", "flex"]),
@@ -329,6 +331,10 @@ fn several_prompts_are_continued_as_each_alone() {
         ("run --ngrams other.json", &["--ngrams other.json", "another tokenizer"]),
         ("run --ngrams run/train.toml", &["--ngrams run/train.toml", "not a file of n-grams"]),
         ("run --ngrams nowhere", &["--ngrams nowhere", "write it with `ngrams`"]),
+        (
+            "run --ngrams large.json",
+            &["--ngrams large.json", "8589934592 bytes", "at most 268435456"],
+        ),
         ("run --ngrams ngrams.json --speculate off", &["--ngrams", "nothing is guessed"]),
         ("run --memory 300kB", &["--memory", "300000 bytes", "257 tokens"]),
         ("run --max-tokens 2000000000", &["bytes hold no sequence", "fewer tokens"]),

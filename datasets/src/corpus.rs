@@ -12,12 +12,15 @@ use crate::error::DatasetError;
 use crate::megatron::MegatronFile;
 use crate::megatron_split::MegatronSplit;
 use crate::packing::{Order, Packing};
-use crate::shards::{INDEX, ShardIndex, ShardedDocuments, write_json};
+use crate::shards::{INDEX, ShardIndex, ShardedDocuments, read_json, write_json};
 use crate::split::Split;
 use crate::token_file::TokenFile;
 
 const INFO: &str = "corpus.json";
 const TOKENIZER: &str = "tokenizer.json";
+
+/// The largest `corpus.json` in bytes.
+const MAX_INFO: u64 = 4 << 20;
 
 /// Sizes of one split of a prepared corpus.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +72,25 @@ pub struct MegatronPair {
     pub validation: f64,
 }
 
+impl MegatronPair {
+    /// Opens the documents of a split.
+    ///
+    /// # Errors
+    /// If a file of the pair cannot be read or has another format, the index refers to bytes or
+    /// sequences that do not exist, or the share is not above 0 and at most 1.
+    pub fn split(&self, split: Split) -> Result<Arc<dyn Documents>, DatasetError> {
+        if !(self.validation > 0.0 && self.validation <= 1.0) {
+            let reason = format!(
+                "the share {} for validation, from {INFO}, is not above 0 and at most 1",
+                self.validation
+            );
+            return Err(DatasetError::damaged(&self.path, reason));
+        }
+        let pair = Arc::new(MegatronFile::open(&self.path)?);
+        Ok(Arc::new(MegatronSplit::new(pair, self.validation, split)))
+    }
+}
+
 /// A prepared folder: `tokenizer.json`, `corpus.json`, and `train.tok` and `validation.tok` unless
 /// the ids are in a Megatron pair. A large corpus has more token files and an `index.json`.
 #[derive(Clone, Debug)]
@@ -91,10 +113,7 @@ impl PreparedCorpus {
     /// If its `corpus.json` cannot be read.
     pub fn open(dir: &Path) -> Result<Self, DatasetError> {
         let path = dir.join(INFO);
-        let json = std::fs::read_to_string(&path).map_err(FileError::read(&path))?;
-        let info = serde_json::from_str(&json).map_err(|e| {
-            DatasetError::damaged(&path, format!("not the description of a prepared corpus: {e}"))
-        })?;
+        let info = read_json(&path, MAX_INFO, "the description of a prepared corpus")?;
         Ok(Self { dir: dir.into(), info })
     }
 
@@ -146,10 +165,7 @@ impl PreparedCorpus {
     /// If their file is damaged, or belongs to another preparation or tokenizer.
     pub fn split(&self, split: Split) -> Result<Arc<dyn Documents>, DatasetError> {
         let (path, documents): (PathBuf, Arc<dyn Documents>) = match &self.info.megatron {
-            Some(MegatronPair { path, validation }) => {
-                let pair = Arc::new(MegatronFile::open(path)?);
-                (path.clone(), Arc::new(MegatronSplit::new(pair, *validation, split)))
-            }
+            Some(pair) => (pair.path.clone(), pair.split(split)?),
             None if self.info.sharded => {
                 let index = ShardIndex::read(&self.dir)?;
                 let tokenizer = self.info.tokenizer;

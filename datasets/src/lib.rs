@@ -53,6 +53,6 @@ pub use prepare_corpus::{CorpusRequest, prepare_corpus};
 #[cfg(feature = "download")]
 pub use recipes::{resolve, task_file};
 pub use share::Share;
-pub use source::{DocumentSource, ReadOptions, is_caught_as_damage};
+pub use source::{DocumentSource, ReadOptions};
 pub use split::Split;
 pub use tokenizer_choice::TokenizerChoice;

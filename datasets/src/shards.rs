@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
-use block_transformer_files::FileError;
+use block_transformer_files::{FileError, read_text_up_to};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -141,11 +141,7 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     limit: u64,
     what: &str,
 ) -> Result<T, DatasetError> {
-    let size = std::fs::metadata(path).map_err(FileError::read(path))?.len();
-    if size > limit {
-        return Err(DatasetError::damaged(path, format!("{size} bytes; the limit is {limit}")));
-    }
-    let json = std::fs::read_to_string(path).map_err(FileError::read(path))?;
+    let json = read_text_up_to(path, limit)?;
     serde_json::from_str(&json).map_err(|e| DatasetError::damaged(path, format!("not {what}: {e}")))
 }
 

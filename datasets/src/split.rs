@@ -28,9 +28,9 @@ impl std::fmt::Display for Split {
 }
 
 /// Returns the interval at which documents are held out, at least 2, for a validation `share` of
-/// the documents.
+/// the documents. It is at most 2^32, so that the index of a document can be computed from it.
 pub(crate) fn holdout_interval(share: f64) -> usize {
-    (1.0 / share).round().max(2.0) as usize
+    (1.0 / share).round().clamp(2.0, f64::from(u32::MAX)) as usize
 }
 
 /// The split of document `index`: every `interval`-th document is held out, starting with the

@@ -29,8 +29,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
 
 use anyhow::anyhow;
-use block_transformer_datasets::is_caught_as_damage;
 use block_transformer_device::{instruction_set, keep_freed_memory};
+use block_transformer_files::is_caught_as_damage;
 use block_transformer_training::is_out_of_memory;
 use burn::tensor::ExecutionError;
 use clap::Parser;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use block_transformer_files::read_text_up_to;
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::{HostTensors, read_tensors};
 use block_transformer_zoo::family::{Lora, with_lora_factors};
@@ -15,12 +16,18 @@ use burn::tensor::Device;
 use crate::error::CheckpointError;
 use crate::folder::RunFolder;
 use crate::lineage::Lineage;
-use crate::manifest::{self, Manifest, read};
+use crate::manifest::{self, MAX_JSON, Manifest};
 use crate::mismatch::differences;
 use crate::snapshot::{
     ADAPTERS, CONFIG, Contents, MODEL, OPTIMIZER, STATE, Snapshot, TOKENIZER, UNUSED,
 };
 use crate::state::State;
+
+/// The largest configuration of a model in bytes.
+const MAX_CONFIG: u64 = 4 << 20;
+
+/// The most checkpoints of adapters on top of each other.
+const MOST_BASES: usize = 16;
 
 /// An opened checkpoint.
 #[derive(Clone, Debug)]
@@ -95,9 +102,10 @@ impl Checkpoint {
         manifest.verify(dir, &[weights, CONFIG, TOKENIZER, STATE], unread)?;
         let weights_sha256 = manifest.files[weights].sha256.clone();
         let path = dir.join(CONFIG);
-        let config = ModelConfig::from_json(&read(&path)?, &path.display().to_string())?;
+        let config = read_text_up_to(&path, MAX_CONFIG)?;
+        let config = ModelConfig::from_json(&config, &path.display().to_string())?;
         let path = dir.join(STATE);
-        let state = State::from_json(&read(&path)?);
+        let state = State::from_json(&read_text_up_to(&path, MAX_JSON)?);
         let state = state.map_err(|e| CheckpointError::damaged(&path, e))?;
         Ok(Self { dir: dir.into(), config, state, weights_sha256, skipped: Arc::default() })
     }
@@ -107,8 +115,12 @@ impl Checkpoint {
     /// # Errors
     /// When the weights do not fit the configuration, or those that adapters belong to are not where they were.
     pub fn load_model(&self, device: &Device) -> Result<LanguageModel, CheckpointError> {
+        self.load_merged(device, MOST_BASES)
+    }
+
+    fn load_merged(&self, device: &Device, bases: usize) -> Result<LanguageModel, CheckpointError> {
         let Some(lora) = &self.state.lora else { return self.load_weights(device) };
-        let model = self.load_adapted(lora, device)?;
+        let model = self.load_adapted(lora, device, bases)?;
         Ok(model.valid().materialize())
     }
 
@@ -118,12 +130,23 @@ impl Checkpoint {
     /// Those of [`load_model`](Self::load_model).
     pub fn load_unmerged(&self, device: &Device) -> Result<LanguageModel, CheckpointError> {
         match &self.state.lora {
-            Some(lora) => self.load_adapted(lora, device),
+            Some(lora) => self.load_adapted(lora, device, MOST_BASES),
             None => self.load_weights(device),
         }
     }
 
-    fn load_adapted(&self, lora: &Lora, device: &Device) -> Result<LanguageModel, CheckpointError> {
+    fn load_adapted(
+        &self,
+        lora: &Lora,
+        device: &Device,
+        bases: usize,
+    ) -> Result<LanguageModel, CheckpointError> {
+        // a checkpoint that names itself as its origin would be opened forever
+        let bases = bases.checked_sub(1).ok_or_else(|| {
+            let reason =
+                format!("more than {MOST_BASES} checkpoints of adapters belong to each other");
+            CheckpointError::damaged(&self.dir.join(STATE), reason)
+        })?;
         let path = self.dir.join(ADAPTERS);
         let lineage = self.state.lineage.as_ref();
         let lineage = lineage.ok_or_else(|| {
@@ -133,7 +156,7 @@ impl Checkpoint {
             path: path.clone(),
             source: Box::new(source),
         })?;
-        let model = lora.attach(base.load_model(device)?, 0, device);
+        let model = lora.attach(base.load_merged(device, bases)?, 0, device);
         let tensors = read_tensors(&path)?.into_iter();
         let factors = tensors.map(|(name, tensor)| (name, (tensor.shape, tensor.values))).collect();
         with_lora_factors(model, factors).map_err(|reason| CheckpointError::damaged(&path, reason))

@@ -1,10 +1,11 @@
 //! `manifest.json`: the format of a checkpoint, with size and SHA-256 of each file.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Component, Path};
 
-use block_transformer_files::{FileError, NewFolder, digest};
+use block_transformer_files::{FileError, NewFolder, digest, read_text_up_to};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -12,6 +13,12 @@ use crate::error::CheckpointError;
 use crate::format::FORMAT;
 
 pub(crate) const NAME: &str = "manifest.json";
+
+/// The largest manifest and the largest state in bytes.
+pub(crate) const MAX_JSON: u64 = 64 << 20;
+
+/// The most files of a checkpoint. Each is verified by a thread.
+const MOST_FILES: usize = 64;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Manifest {
@@ -40,7 +47,8 @@ impl Manifest {
     pub(crate) fn read(dir: &Path) -> Result<Self, CheckpointError> {
         let path = dir.join(NAME);
         let damaged = |e: serde_json::Error| CheckpointError::damaged(&path, e);
-        let value: Value = serde_json::from_str(&read(&path).map_err(unread)?).map_err(damaged)?;
+        let text = read_text_up_to(&path, MAX_JSON).map_err(unread)?;
+        let value: Value = serde_json::from_str(&text).map_err(damaged)?;
         let manifest = match value.get("format").map(Value::as_u64) {
             Some(Some(found)) if found > FORMAT => {
                 return Err(CheckpointError::NewerFormat { path: dir.into(), found });
@@ -48,7 +56,23 @@ impl Manifest {
             Some(_) => value,
             None => json!({"format": 1, "files": value}),
         };
-        serde_json::from_value(manifest).map_err(damaged)
+        let manifest: Self = serde_json::from_value(manifest).map_err(damaged)?;
+        let count = manifest.files.len();
+        if count > MOST_FILES {
+            let reason = format!("it lists {count} files; a checkpoint has at most {MOST_FILES}");
+            return Err(CheckpointError::damaged(&path, reason));
+        }
+        // a name with a folder could be that of any file of the machine
+        let is_plain = |name: &str| {
+            let mut parts = Path::new(name).components();
+            let first = parts.next();
+            parts.next().is_none() && first == Some(Component::Normal(OsStr::new(name)))
+        };
+        if let Some(name) = manifest.files.keys().find(|name| !is_plain(name)) {
+            let reason = format!("it lists {name:?}, which is not a plain file name");
+            return Err(CheckpointError::damaged(&path, reason));
+        }
+        Ok(manifest)
     }
 
     /// Compares every file that the manifest lists, except those of `unread`, with the file in `dir`. The
@@ -77,11 +101,16 @@ impl Manifest {
 impl Listed {
     /// Compares the file at `path` with what was written.
     fn verify(&self, path: &Path) -> Result<(), CheckpointError> {
-        let (size, sha256) = digest(path).map_err(unread)?;
+        let found = std::fs::metadata(path).map_err(FileError::read(path)).map_err(unread)?;
+        if !found.is_file() {
+            return Err(CheckpointError::damaged(path, "not a regular file"));
+        }
+        let size = found.len();
         if size != self.size {
             let reason = format!("{size} bytes, but {} were written", self.size);
             return Err(CheckpointError::damaged(path, reason));
         }
+        let (_, sha256) = digest(path).map_err(unread)?;
         if sha256 != self.sha256 {
             return Err(CheckpointError::damaged(path, "its SHA-256 has changed"));
         }
@@ -95,8 +124,4 @@ fn unread(error: FileError) -> CheckpointError {
         ErrorKind::NotFound => CheckpointError::damaged(&error.path, "the file is missing"),
         _ => error.into(),
     }
-}
-
-pub(crate) fn read(path: &Path) -> Result<String, FileError> {
-    std::fs::read_to_string(path).map_err(FileError::read(path))
 }

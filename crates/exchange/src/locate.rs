@@ -1,10 +1,8 @@
 //! Finds the files of a model.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use block_transformer_files::{FileError, digest, nearest};
+use block_transformer_files::{FileError, digest, nearest, read_text_up_to};
 use block_transformer_weights::TensorFiles;
 use block_transformer_zoo::{ModelConfig, PublishedWeights, published_weights};
 use serde_json::Value;
@@ -173,19 +171,13 @@ fn config_json(path: &Path) -> Result<ModelConfig, ExchangeError> {
 }
 
 fn text(path: &Path) -> Result<String, ExchangeError> {
-    let file = File::open(path).map_err(FileError::read(path))?;
-    let mut text = String::new();
-    file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(FileError::read(path))?;
-    if text.len() as u64 > MAX_CONFIG_BYTES {
-        let reason = format!("it has more than {MAX_CONFIG_BYTES} bytes");
-        return Err(ExchangeError::Unreadable { path: path.into(), reason });
-    }
-    Ok(text)
+    Ok(read_text_up_to(path, MAX_CONFIG_BYTES)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn ids_and_revisions_of_the_hub_are_plain() {
@@ -199,6 +191,21 @@ mod tests {
         }
         for revision in ["", "..", "a/../b", "a//b", "a b", "/a"] {
             assert!(!is_revision(revision), "{revision}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_of_gigabytes_is_refused_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let weights = dir.path().join("model.safetensors");
+        for name in ["config.json", "a.yaml"] {
+            let path = dir.path().join(name);
+            File::create(&path).unwrap().set_len(8 << 30).unwrap();
+            let error = Located::new("x".into(), weights.clone(), None).config().unwrap_err();
+            let ExchangeError::File(error) = error else { panic!("{error}") };
+            assert!(error.source.to_string().contains("at most 4194304 are read"), "{error:?}");
+            assert_eq!(error.path, path);
+            std::fs::remove_file(path).unwrap();
         }
     }
 }

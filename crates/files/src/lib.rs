@@ -4,11 +4,14 @@
 //! then renamed. A killed process can leave temporary entries behind; [`sweep`] removes them.
 //!
 //! For errors about files, [`nearest`] suggests a name in place of a misspelt one, and [`plain_types`]
-//! rewords what serde says about types.
+//! rewords what serde says about types. [`read_up_to`] refuses files that are too large to be what they should be, and
+//! [`caught`] makes the panic of a library an error.
 
+mod limits;
 mod nearest;
 mod plain_types;
 
+pub use limits::{caught, is_caught_as_damage, read_text_up_to, read_up_to};
 pub use nearest::nearest;
 pub use plain_types::plain_types;
 

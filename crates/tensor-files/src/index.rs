@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-use block_transformer_files::FileError;
+use block_transformer_files::{FileError, read_up_to};
 use serde::Deserialize;
 
 use crate::error::TensorFileError;
@@ -25,14 +23,8 @@ pub(crate) struct Index {
 
 impl Index {
     pub(crate) fn read(path: &Path) -> Result<Self, TensorFileError> {
-        let file = File::open(path).map_err(FileError::read(path))?;
-        let mut json = Vec::new();
-        let read = file.take(MAX_INDEX_BYTES + 1).read_to_end(&mut json);
-        read.map_err(FileError::read(path))?;
+        let json = read_up_to(path, MAX_INDEX_BYTES)?;
         let refuse = |reason: String| TensorFileError::format(path, KIND, reason);
-        if json.len() as u64 > MAX_INDEX_BYTES {
-            return Err(refuse(format!("it has more than {MAX_INDEX_BYTES} bytes")));
-        }
         let index: Self = serde_json::from_slice(&json).map_err(|e| refuse(e.to_string()))?;
         if index.weight_map.is_empty() {
             return Err(refuse("`weight_map` is empty".into()));

@@ -14,6 +14,12 @@ const KIND: &str = "PyTorch file";
 /// Keys under which training programs store the weights.
 const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
 
+/// The tensors of a file have at most this many times its bytes, and [`FREE`] bytes more. Tensors of `torch.save` share
+/// bytes if they are views of each other, but a view can also repeat one element, and a compressed archive can repeat
+/// its bytes, as often as its author likes.
+const MAX_RATIO: u64 = 8;
+const FREE: u64 = 16 << 20;
+
 /// An opened PyTorch file.
 #[derive(Debug)]
 pub(crate) struct PytorchFile {
@@ -32,6 +38,18 @@ impl PytorchFile {
         })?;
         if reader.is_empty() {
             return Err(TensorFileError::format(path, KIND, "it contains no tensor"));
+        }
+        let size = std::fs::metadata(path).map_err(FileError::read(path))?.len();
+        let most = size.saturating_mul(MAX_RATIO).saturating_add(FREE);
+        let mut bytes = 0_u64;
+        for (name, tensor) in reader.tensors() {
+            bytes = bytes.saturating_add(bytes_of(tensor).unwrap_or(u64::MAX));
+            if bytes > most {
+                let reason = format!(
+                    "its tensors, up to {name}, have more than {most} bytes, but the file has {size}"
+                );
+                return Err(TensorFileError::format(path, KIND, reason));
+            }
         }
         let mut prefixes = WRAPPERS.map(|key| format!("{key}.")).into_iter();
         let all = |prefix: &String| reader.tensors().keys().all(|name| name.starts_with(prefix));
@@ -63,6 +81,13 @@ impl PytorchFile {
         stored.append(&bytes, &mut values);
         Ok(Some(HostTensor { shape: tensor.shape().to_vec(), values }))
     }
+}
+
+/// The bytes of a tensor; `None` if they exceed `u64`.
+fn bytes_of(tensor: &Tensor) -> Option<u64> {
+    let sizes = tensor.shape().iter().map(|size| *size as u64);
+    let mut all = sizes.chain([tensor.dtype().size() as u64]);
+    all.try_fold(1_u64, u64::checked_mul)
 }
 
 fn stored(format: DType) -> Option<Stored> {

@@ -33,6 +33,16 @@ pub enum TextError {
         /// The id in the file; `None` if the file lacks the token.
         found: Option<u32>,
     },
+    /// An id is larger than any model's vocabulary.
+    #[error("{path}: the highest id is {highest}; at most {most} is supported")]
+    HighId {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// The highest id.
+        highest: u32,
+        /// The limit.
+        most: u32,
+    },
     /// The vocabulary to train is smaller than the alphabet.
     #[error("a vocabulary of {0} ids is too small: 256 bytes and 2 special tokens need 258")]
     VocabularyTooSmall(usize),

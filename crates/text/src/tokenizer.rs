@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use block_transformer_files::FileError;
+use block_transformer_files::read_text_up_to;
 use rayon::prelude::*;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -24,6 +24,13 @@ const PAD_TEXT: &str = "<|padding|>";
 
 /// Bytes and special tokens: the smallest vocabulary of a byte-level BPE.
 const MIN_VOCAB_SIZE: usize = 258;
+
+/// The largest file in bytes.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// The highest accepted id. The `tokenizers` library counts up to the highest id when it writes a vocabulary of words,
+/// and a model has a row for each id.
+const MAX_ID: u32 = 1 << 24;
 
 /// The longest accepted run of whitespace, in characters. The regex engine gives up on a splitting
 /// rule such as `\s+(?!\S)` after about 10^6 steps, and `tokenizers` then silently tokenizes the
@@ -57,7 +64,7 @@ impl Tokenizer {
     /// # Errors
     /// If the file cannot be read, is not a tokenizer, or has other ids for [`EOS`] and [`PAD`].
     pub fn load(path: &Path) -> Result<Self, TextError> {
-        let json = std::fs::read_to_string(path).map_err(FileError::read(path))?;
+        let json = read_text_up_to(path, MAX_BYTES)?;
         Self::from_json(&json, path)
     }
 
@@ -72,6 +79,10 @@ impl Tokenizer {
         // and without padding
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(not_a_tokenizer)?;
+        let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        if highest > MAX_ID {
+            return Err(TextError::HighId { path: path.into(), highest, most: MAX_ID });
+        }
         for (token, expected) in [(EOS_TEXT, EOS), (PAD_TEXT, PAD)] {
             let found = tokenizer.token_to_id(token);
             if found != Some(expected) {

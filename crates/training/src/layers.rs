@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use block_transformer_files::{FileError, nearest, plain_types};
+use block_transformer_files::{nearest, plain_types, read_text_up_to};
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 use toml::{Table, Value};
@@ -14,6 +14,9 @@ const DEFAULT_PRESET: &str = "small-block";
 
 /// The format of configuration files. Files without a format are older.
 const FORMAT: i64 = 1;
+
+/// The largest configuration file in bytes.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// Keys that a resumed run may change, because its results do not depend on them.
 /// The number of devices changes results in rounding only, as another device does.
@@ -244,7 +247,7 @@ fn check_same(path: &str, then: &Table, now: &Table) -> Result<(), TrainError> {
 
 /// Reads a configuration file and checks its format.
 fn read(path: &Path) -> Result<(Table, KeySource), TrainError> {
-    let text = std::fs::read_to_string(path).map_err(FileError::read(path))?;
+    let text = read_text_up_to(path, MAX_BYTES)?;
     let source = KeySource { origin: path.display().to_string(), text };
     let table = source.text.parse::<Table>();
     let mut table = table.map_err(|e| TrainError::Configuration {
@@ -270,6 +273,16 @@ mod tests {
 
     use super::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_file_of_gigabytes_is_refused_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::File::create(&path).unwrap().set_len(8 << 30).unwrap();
+        let error = TrainConfig::read(&path).unwrap_err();
+        let TrainError::File(error) = error else { panic!("{error}") };
+        assert!(error.source.to_string().contains("at most 4194304 are read"), "{error:?}");
+    }
 
     #[test]
     fn flags_beat_the_file_and_the_file_beats_the_preset() {

@@ -17,7 +17,6 @@ use jsonl::JsonlReader;
 use parquet::ParquetReader;
 use text::{TextReader, utf8};
 
-pub use caught::is_caught_as_damage;
 pub(crate) use input::BytesRead;
 #[cfg(feature = "download")]
 pub(crate) use listing::is_pattern;

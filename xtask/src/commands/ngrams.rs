@@ -76,6 +76,11 @@ pub(super) fn read(path: &Path, tokenizer: &Tokenizer) -> Result<NGrams> {
     let shown = path.display();
     paths::input_file("--ngrams", path, "write it with `ngrams`")?;
     let file = File::open(path).with_context(|| format!("--ngrams {shown}"))?;
+    let size = file.metadata().with_context(|| format!("--ngrams {shown}"))?.len();
+    ensure!(
+        size <= MOST_BYTES,
+        "--ngrams {shown}: {size} bytes; a file of n-grams has at most {MOST_BYTES}; write one with `ngrams`"
+    );
     let reader = BufReader::new(file.take(MOST_BYTES));
     let ngrams: NGrams = match serde_json::from_reader(reader) {
         Ok(ngrams) => ngrams,

@@ -3,15 +3,18 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use block_transformer_files::FileError;
+use block_transformer_files::read_up_to;
 use regex::{NoExpand, Regex};
 
 use crate::error::EvalError;
 use crate::tasks::item::Item;
 use crate::tasks::python;
 
+/// The largest file in bytes; that of the training split has 11 MB.
+const MAX_BYTES: u64 = 256 << 20;
+
 pub(crate) fn load(path: &Path, limit: usize) -> Result<Vec<Item>, EvalError> {
-    let text = std::fs::read(path).map_err(FileError::read(path))?;
+    let text = read_up_to(path, MAX_BYTES)?;
     let text = String::from_utf8(text).map_err(|e| {
         let bytes = &e.as_bytes()[..e.utf8_error().valid_up_to()];
         let line = 1 + bytes.iter().filter(|&&byte| byte == b'\n').count();

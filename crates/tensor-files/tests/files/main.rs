@@ -1,9 +1,14 @@
 //! Real files: shards, PyTorch files, and damaged and hostile ones.
 
+mod memory;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use block_transformer_tensor_files::{TensorFileError, TensorFiles, TensorSource};
+use memory::measured;
 use tempfile::TempDir;
+use zip::write::SimpleFileOptions;
 
 /// A safetensors file with one f32 tensor of shape `[2]` per name.
 fn safetensors(path: &Path, names: &[&str]) {
@@ -185,4 +190,95 @@ fn a_file_of_torch_save_has_the_values_of_its_safetensors() {
     for name in ["mixed.pt", "mixed_wrapped.bin", "mixed_legacy.pt"] {
         assert_eq!(fixture(name).read_all().unwrap(), expected, "{name}");
     }
+}
+
+/// The pickle of `torch.save` for one f32 tensor `w` over the storage `0` of `elements` elements.
+fn pickle(elements: u32, shape: [u32; 2], strides: [u32; 2]) -> Vec<u8> {
+    let number = |n: u32| [&b"J"[..], &n.to_le_bytes()].concat();
+    let pair = |[a, b]: [u32; 2]| [number(a), number(b), vec![0x86]].concat();
+    [
+        b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((".to_vec(),
+        b"X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpu".to_vec(),
+        number(elements),
+        b"tQK\0".to_vec(),
+        pair(shape),
+        pair(strides),
+        b"\x89ccollections\nOrderedDict\n)RtRs.".to_vec(),
+    ]
+    .concat()
+}
+
+/// A PyTorch archive with deflated entries; `data` is the storage `0`, 1 MiB at a time.
+fn deflated(path: &Path, pickle: &[u8], data: impl Iterator<Item = Vec<u8>>) {
+    let options = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
+    zip.start_file("a/data.pkl", options).unwrap();
+    zip.write_all(pickle).unwrap();
+    zip.start_file("a/data/0", options).unwrap();
+    data.for_each(|part| zip.write_all(&part).unwrap());
+    zip.finish().unwrap();
+}
+
+/// 512 MiB of zeros.
+fn zeros() -> impl Iterator<Item = Vec<u8>> {
+    std::iter::repeat_n(vec![0; 1 << 20], 512)
+}
+
+#[test]
+fn an_archive_that_unpacks_to_much_more_than_its_size_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bomb.pt");
+    let all = 512 << 18;
+    deflated(&path, &pickle(all, [1 << 10, 1 << 17], [1 << 17, 1]), zeros());
+    let size = std::fs::metadata(&path).unwrap().len();
+    assert!(size < 1 << 20, "{size}");
+    let (error, peak) = measured(|| refused(&path));
+    assert!(error.contains("bomb.pt") && error.contains("up to w, have more than"), "{error}");
+    assert!(peak < 16 << 20, "{peak}");
+    // a tensor that is a small part of such an entry costs no more than itself
+    deflated(&path, &pickle(all, [2, 2], [2, 1]), zeros());
+    let (tensor, peak) = measured(|| TensorFiles::open(&path).unwrap().read("w").unwrap());
+    assert_eq!(tensor.unwrap().values, [0.0; 4]);
+    assert!(peak < 16 << 20, "{peak}");
+    // the pickle itself
+    let entry = "N".repeat(512 << 20);
+    deflated(&path, entry.as_bytes(), std::iter::empty());
+    drop(entry);
+    let (error, peak) = measured(|| refused(&path));
+    assert!(error.contains("bomb.pt") && error.contains("limit"), "{error}");
+    assert!(peak < 16 << 20, "{peak}");
+}
+
+#[test]
+fn a_view_that_repeats_an_element_has_a_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("view.pt");
+    let one = || std::iter::once(1.5_f32.to_le_bytes().to_vec());
+    deflated(&path, &pickle(1, [3, 5], [0, 0]), one());
+    let tensor = TensorFiles::open(&path).unwrap().read("w").unwrap().unwrap();
+    assert_eq!(tensor.values, [1.5; 15]);
+    for shape in [[1 << 20, 1 << 20], [i32::MAX as u32, i32::MAX as u32], [1 << 12, 1 << 11]] {
+        deflated(&path, &pickle(1, shape, [0, 0]), one());
+        let (error, peak) = measured(|| refused(&path));
+        assert!(error.contains("view.pt") && error.contains("bytes, but the file has"), "{error}");
+        assert!(peak < 16 << 20, "{peak}");
+    }
+}
+
+#[test]
+fn an_index_of_gigabytes_is_refused_before_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.safetensors.index.json");
+    std::fs::File::create(&path).unwrap().set_len(8 << 30).unwrap();
+    let (error, peak) = measured(|| refused(&path));
+    assert!(error.contains("index.json") && error.contains("at most 67108864 are read"), "{error}");
+    assert!(peak < 1 << 20, "{peak}");
+    // a header that claims all of a large file
+    let path = dir.path().join("a.safetensors");
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(&(1_u64 << 32).to_le_bytes()).unwrap();
+    file.set_len(8 << 30).unwrap();
+    let (error, peak) = measured(|| refused(&path));
+    assert!(error.contains("a.safetensors") && error.contains("large"), "{error}");
+    assert!(peak < 1 << 20, "{peak}");
 }
