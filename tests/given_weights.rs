@@ -49,9 +49,17 @@ fn a_run_from_given_weights_begins_with_their_loss_and_records_their_origin() {
         card.contains("`train` from `second` after 4 steps") && card.contains("from `first`"),
         "{card}"
     );
-    // the run is resumed without its origin
+    // the run is resumed without its origin, also when the tokenizer is a file
     std::fs::remove_dir_all(path.join("second")).unwrap();
     let out = succeeds(path, "train --resume --out third");
+    assert!(out.contains("resuming after step 2"), "{out}");
+    let line = "train --preset debug-block --corpus text.txt --vocab-size 300 --context 32 --batch 2 --steps 2 --out bpe";
+    succeeds(path, line);
+    let line = "train --from bpe --corpus text.txt --context 32 --batch 2 --checkpoint-every 2 --steps 4 --out tuned";
+    succeeds(path, line);
+    std::fs::rename(path.join("bpe"), path.join("moved")).unwrap();
+    std::fs::remove_dir_all(path.join("tuned/checkpoints/step-000004")).unwrap();
+    let out = succeeds(path, "train --resume --out tuned");
     assert!(out.contains("resuming after step 2"), "{out}");
 }
 
@@ -128,6 +136,10 @@ fn adapters_are_saved_alone_resumed_exactly_and_merged_for_everything_else() {
     succeeds(path, "export --checkpoint whole --out merged.safetensors");
     assert!(read_tensors(&path.join("merged.safetensors")).unwrap() == tables);
     succeeds(path, "generate --checkpoint whole --prompt line --max-tokens 4");
+    // a run that begins with the merged model trains all weights
+    succeeds(path, "train --from whole --corpus text.txt --context 32 --batch 2 --steps 2 --out after");
+    assert!(path.join("after/checkpoints/step-000002/model.bpk").exists());
+    assert_eq!(state(path, "after").lineage.unwrap().chain().count(), 2);
     // the weights that the adapters belong to must stay the same
     succeeds(path, &format!("{VANILLA} --steps 5 --seed 1 --out other"));
     std::fs::rename(path.join("base"), path.join("moved")).unwrap();

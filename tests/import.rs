@@ -67,7 +67,7 @@ fn a_published_block_folder_is_imported_with_its_training_yaml() {
     fails(
         dir.path(),
         "import --from block_main/checkpoint-1 --out x",
-        &["no training YAML", "--preset"],
+        &["not exactly one YAML file", "--preset"],
     );
     let yaml = "block_length: 4\nmax_length: 2048\nembedder:\n  cls: lookup\n  n_embedding_tokens: 1\n  projection_method: \
                 concat\n  config: {vocab_size: 96, hidden_size: 16}\nblock_decoder:\n  cls: gpt-neo-x\n  config: \

@@ -120,8 +120,10 @@ impl Checkpoint {
 
     fn load_merged(&self, device: &Device, bases: usize) -> Result<LanguageModel, CheckpointError> {
         let Some(lora) = &self.state.lora else { return self.load_weights(device) };
-        let model = self.load_adapted(lora, device, bases)?;
-        Ok(model.valid().materialize())
+        let merged = self.load_adapted(lora, device, bases)?.valid().materialize();
+        // merged weights are frozen; those of a new model can be trained
+        let model = self.config.init(0, device);
+        model.try_load_record(merged.into_record()).map_err(unloaded(self.dir.join(ADAPTERS)))
     }
 
     /// Loads the model onto `device`. The weights that have adapters are frozen.

@@ -47,8 +47,8 @@ pub enum EvalError {
     EmptyContinuation,
     /// A continuation that is longer than the context.
     #[error(
-        "a continuation of {tokens} tokens is longer than the context of {context}; use a larger \
-         context, or split the text into rolling windows"
+        "a continuation of {tokens} tokens is longer than the context of {context}; use a model with a \
+         larger context, or leave out the text or the task"
     )]
     TooLong {
         /// Tokens of the continuation.

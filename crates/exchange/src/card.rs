@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use block_transformer_checkpoint::{Lineage, State};
 use block_transformer_family::FamilyConfig;
-use block_transformer_zoo::ModelConfig;
+use block_transformer_zoo::{ModelConfig, published_weights};
 use serde_json::Value;
 
 /// Rows of the table of losses.
@@ -61,10 +61,22 @@ impl Card<'_> {
     fn header(&self) -> String {
         let library = if self.is_vanilla() { "library_name: transformers\n" } else { "" };
         let tag = if self.is_vanilla() { "gpt_neox" } else { "block-transformer" };
+        let licence =
+            self.licence().map_or_else(String::new, |licence| format!("license: {licence}\n"));
         format!(
-            "---\n{library}pipeline_tag: text-generation\ntags:\n- {tag}\n---\n\n# {}\n\n",
+            "---\n{licence}{library}pipeline_tag: text-generation\ntags:\n- {tag}\n---\n\n# {}\n\n",
             self.name
         )
+    }
+
+    /// The licence of the published weights that the model was made from, as the hub writes it.
+    fn licence(&self) -> Option<String> {
+        let mut origins = self.state.lineage.iter().flat_map(Lineage::chain);
+        origins.find_map(|lineage| {
+            let (id, _) = lineage.source.split_once('@')?;
+            let row = published_weights().iter().find(|row| row.hub.as_deref() == Some(id))?;
+            Some(row.licence.to_ascii_lowercase())
+        })
     }
 
     fn model(&self) -> String {
@@ -91,8 +103,19 @@ impl Card<'_> {
     fn data(&self) -> String {
         let name = self.state.corpus.as_ref().and_then(|corpus| corpus.get("name"));
         let train = self.state.train.as_ref().and_then(|train| train.get("corpus"));
-        let given = name.or(train).and_then(Value::as_str);
+        let given = name.or(train).and_then(Value::as_str).filter(|name| !name.is_empty());
+        let mixture = self.state.train.as_ref().and_then(|train| train.get("mixture")?.as_array());
+        let shares = mixture.into_iter().flatten().map(|share| match share {
+            Value::String(text) => format!("`{text}`"),
+            other => format!("`{other}`"),
+        });
+        let shares = shares.collect::<Vec<_>>().join(", ");
         match given {
+            _ if !shares.is_empty() => {
+                format!(
+                    "## Data\n\nThe last training used a mixture of corpora by weight: {shares}.\n\n"
+                )
+            }
             Some(name) => format!("## Data\n\nThe last training used the corpus `{name}`.\n\n"),
             None => "## Data\n\nThe data is not recorded; see the source of the weights below.\n\n"
                 .into(),
@@ -152,9 +175,7 @@ impl Card<'_> {
     fn evaluations(&self) -> String {
         match &self.evaluation {
             Some(text) => format!("## Evaluation\n\n{}\n\n", text.trim()),
-            None => {
-                "## Evaluation\n\nOnly the losses above were recorded with this model.\n\n".into()
-            }
+            None => "## Evaluation\n\nNo evaluation was given for this card.\n\n".into(),
         }
     }
 

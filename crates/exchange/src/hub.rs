@@ -1,12 +1,15 @@
 //! The hub of Hugging Face, through the `hf-hub` crate: its cache layout, its token, its way to resume.
 
-use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
+use block_transformer_tensor_files::shard_names;
+use block_transformer_weights::WeightsError;
 use hf_hub::api::Progress;
-use hf_hub::api::sync::ApiBuilder;
+use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
-use serde::Deserialize;
 
 use crate::error::ExchangeError;
 use crate::locate::{WEIGHTS, verify};
@@ -94,10 +97,10 @@ impl Hub {
         repo: Repo,
         progress: &mut dyn FnMut(Download<'_>),
     ) -> Result<PathBuf, ExchangeError> {
-        let failed = |what: &str, error: &dyn std::error::Error| ExchangeError::Hub {
+        let failed = |what: &str, reason: String| ExchangeError::Hub {
             id: id.into(),
             what: what.into(),
-            reason: chain(error),
+            reason,
         };
         let builder = ApiBuilder::from_cache(Cache::new(self.cache.clone()))
             .with_progress(false)
@@ -107,27 +110,34 @@ impl Hub {
             Some(endpoint) => builder.with_endpoint(endpoint.trim_end_matches('/').into()),
             None => builder,
         };
-        let api = builder.build().map_err(|error| failed("an answer", &error))?.repo(repo.clone());
-        let info = api.info().map_err(|error| failed("the list of its files", &error))?;
+        let api = builder.build().map_err(|error| failed("an answer", chain(&error)))?;
+        let asked = (api.clone(), repo.clone());
+        let info = patiently(
+            move |_| asked.0.repo(asked.1).info().map_err(|error| chain(&error)),
+            &mut |_, _| {},
+        );
+        let info = info.map_err(|reason| failed("the list of its files", reason))?;
+        if !is_plain(&info.sha) {
+            return Err(failed("the list of its files", format!("{:?} is no commit", info.sha)));
+        }
         let has = |name: &str| info.siblings.iter().any(|file| file.rfilename == name);
-        let yaml = |name: &&String| !name.contains('/') && name.ends_with(".yaml");
+        let yaml = |name: &&String| is_plain(name) && name.ends_with(".yaml");
         let names = info.siblings.iter().map(|file| &file.rfilename);
         let beside = BESIDE.into_iter().filter(|name| has(name)).map(String::from);
         let mut files: Vec<String> = beside.chain(names.filter(yaml).cloned()).collect();
         let weights = WEIGHTS.iter().find(|name| has(name));
         let weights = weights.ok_or_else(|| ExchangeError::NoWeights(id.into()))?;
-        let progress = RefCell::new(progress);
-        let cached = Cache::new(self.cache.clone()).repo(repo);
-        let fetch = |name: &str| {
+        let cached = Cache::new(self.cache.clone()).repo(repo.clone());
+        let mut fetch = |name: &str| {
             let of_commit =
                 |path: &PathBuf| path.parent().is_some_and(|dir| dir.ends_with(&info.sha));
             let path = match cached.get(name).filter(of_commit) {
                 Some(path) => path,
                 None => {
-                    let report =
-                        Report { progress: &progress, name: name.into(), done: 0, total: 0 };
-                    api.download_with_progress(name, report)
-                        .map_err(|error| failed(name, &error))?
+                    let (api, repo, file) = (api.clone(), repo.clone(), name.to_string());
+                    let work = move |report| fetched(&api, repo, &file, report);
+                    let mut say = |done, total| progress(Download { file: name, done, total });
+                    patiently(work, &mut say).map_err(|reason| failed(name, reason))?
                 }
             };
             check(&path)?;
@@ -146,25 +156,10 @@ impl Hub {
 
 /// The names of the files of an index.
 fn shards(index: &Path) -> Result<Vec<String>, ExchangeError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: std::collections::BTreeMap<String, String>,
-    }
-    let unreadable = |reason: String| ExchangeError::Unreadable { path: index.into(), reason };
-    let text = std::fs::read_to_string(index).map_err(|error| unreadable(error.to_string()))?;
-    let map =
-        serde_json::from_str::<Index>(&text).map_err(|error| unreadable(error.to_string()))?;
-    let mut names: Vec<String> = map.weight_map.into_values().collect();
-    names.sort();
-    names.dedup();
-    let plain = |name: &String| !name.contains(['/', '\\']) && !name.starts_with('.');
-    if let Some(name) = names.iter().find(|name| !plain(name)) {
-        return Err(unreadable(format!(
-            "`weight_map` names the file {name:?}, which is not a plain file name"
-        )));
-    }
+    let names = shard_names(index).map_err(WeightsError::from)?;
     if names.len() > MAX_SHARDS {
-        return Err(unreadable(format!("{} files are more than {MAX_SHARDS}", names.len())));
+        let reason = format!("{} files are more than {MAX_SHARDS}", names.len());
+        return Err(ExchangeError::Unreadable { path: index.into(), reason });
     }
     Ok(names)
 }
@@ -191,24 +186,74 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-struct Report<'a, 'b> {
-    progress: &'a RefCell<&'b mut dyn FnMut(Download<'_>)>,
-    name: String,
+/// Whether `name` is the name of a file or a folder, without a path.
+fn is_plain(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !name.is_empty() && name.len() <= 255 && !name.starts_with('.') && name.chars().all(allowed)
+}
+
+/// Fetches the file `name` into the cache. The server's names of commit and content become names of files there, so
+/// they are checked first.
+fn fetched(api: &Api, repo: Repo, name: &str, report: Report) -> Result<PathBuf, String> {
+    let repo = api.repo(repo);
+    let metadata = api.metadata(&repo.url(name)).map_err(|error| chain(&error))?;
+    for given in [metadata.commit_hash(), metadata.etag()] {
+        if !is_plain(given) {
+            return Err(format!("the server calls its commit or its content {given:?}"));
+        }
+    }
+    repo.download_with_progress(name, report).map_err(|error| chain(&error))
+}
+
+/// Runs `work` on a thread of its own and passes its reports on to `say`. Nothing for [`PATIENCE`] is an error, and so
+/// is a panic.
+fn patiently<T: Send + 'static>(
+    work: impl FnOnce(Report) -> Result<T, String> + Send + 'static,
+    say: &mut dyn FnMut(u64, u64),
+) -> Result<T, String> {
+    let (sender, receiver) = mpsc::channel();
+    let reports = sender.clone();
+    let say_there = move |done, total| {
+        let _ = reports.send(Message::Progress(done, total));
+    };
+    let report = Report { say: Box::new(say_there), done: 0, total: 0 };
+    std::thread::spawn(move || {
+        let result = catch_unwind(AssertUnwindSafe(|| work(report)));
+        let result =
+            result.unwrap_or_else(|_| Err("the answer of the server could not be used".into()));
+        let _ = sender.send(Message::Result(result));
+    });
+    loop {
+        match receiver.recv_timeout(PATIENCE) {
+            Ok(Message::Progress(done, total)) => say(done, total),
+            Ok(Message::Result(result)) => return result,
+            Err(_) => return Err(format!("nothing arrived for {} seconds", PATIENCE.as_secs())),
+        }
+    }
+}
+
+/// The longest time without a byte of an answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+enum Message<T> {
+    Progress(u64, u64),
+    Result(Result<T, String>),
+}
+
+/// Sends the progress of a file to the thread that waits for it.
+struct Report {
+    say: Box<dyn Fn(u64, u64) + Send>,
     done: u64,
     total: u64,
 }
 
-impl Report<'_, '_> {
+impl Report {
     fn say(&self) {
-        (self.progress.borrow_mut())(Download {
-            file: &self.name,
-            done: self.done,
-            total: self.total,
-        });
+        (self.say)(self.done, self.total);
     }
 }
 
-impl Progress for Report<'_, '_> {
+impl Progress for Report {
     fn init(&mut self, size: usize, _: &str) {
         (self.done, self.total) = (0, size as u64);
     }

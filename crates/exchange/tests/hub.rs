@@ -27,6 +27,8 @@ struct Shared {
     /// Bytes after which the connection breaks off when a large file is sent.
     cut: Mutex<Option<usize>>,
     token: Option<String>,
+    /// A commit and an etag in place of the real ones.
+    lies: Mutex<Option<(&'static str, &'static str)>>,
     /// Each request: its path, and its range.
     requests: Mutex<Vec<String>>,
 }
@@ -41,6 +43,7 @@ impl Server {
             files,
             cut: Mutex::new(None),
             token: token.map(String::from),
+            lies: Mutex::new(None),
             requests: Mutex::default(),
         });
         let server = shared.clone();
@@ -130,9 +133,13 @@ impl Shared {
             );
             return send(stream, "302 Found", &headers, b"");
         }
-        let etag = if is_large { sha } else { sha[..40].to_string() };
+        let lies = *self.lies.lock().unwrap();
+        let (commit, etag) = match lies {
+            Some((commit, etag)) => (commit, etag.to_string()),
+            None => (COMMIT, if is_large { sha } else { sha[..40].to_string() }),
+        };
         let headers = format!(
-            "X-Repo-Commit: {COMMIT}\r\nETag: \"{etag}\"\r\nContent-Range: bytes {first}-{}/{}\r\n",
+            "X-Repo-Commit: {commit}\r\nETag: \"{etag}\"\r\nContent-Range: bytes {first}-{}/{}\r\n",
             bytes.len() - 1,
             bytes.len()
         );
@@ -235,7 +242,7 @@ fn a_broken_download_goes_on_where_it_stopped() {
     };
     // a question for the size, and then attempts, each from where the one before it stopped
     let first = ranges(&server);
-    assert_eq!(first, [0, 0, 30_000, 60_000, 90_000, 120_000]);
+    assert_eq!(first, [0, 0, 0, 30_000, 60_000, 90_000, 120_000]);
     *server.shared.cut.lock().unwrap() = None;
     let found = find(&server.hub(cache.path(), false)).unwrap();
     assert_eq!(ranges(&server).last(), Some(&150_000));
@@ -252,6 +259,22 @@ fn a_large_file_that_differs_from_its_sha256_is_refused() {
     let error = find(&server.hub(cache.path(), false)).unwrap_err();
     assert!(matches!(error, ExchangeError::Digest { .. }), "{error}");
     assert!(text(&error).contains(blob.to_str().unwrap()), "{error}");
+}
+
+#[test]
+fn names_of_the_server_that_lead_out_of_the_cache_are_refused() {
+    for lies in [("../../../../evil", "0123"), (COMMIT, "../../../evil"), (COMMIT, "/evil"), (COMMIT, "")] {
+        let server = Server::start(&[("model.safetensors", weights("a", 3)), ("config.json", config())], None);
+        let cache = TempDir::new().unwrap();
+        find(&server.hub(cache.path(), false)).unwrap();
+        let other = TempDir::new().unwrap();
+        let inside = other.path().join("deep/er/cache");
+        *server.shared.lies.lock().unwrap() = Some(lies);
+        let error = find(&server.hub(&inside, false)).unwrap_err();
+        assert!(text(&error).contains("config.json") && text(&error).contains("the server calls"), "{error}");
+        let written: Vec<_> = std::fs::read_dir(other.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(written, ["deep"], "{lies:?}");
+    }
 }
 
 #[test]

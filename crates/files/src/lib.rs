@@ -11,7 +11,7 @@ mod limits;
 mod nearest;
 mod plain_types;
 
-pub use limits::{caught, is_caught_as_damage, read_text_up_to, read_up_to};
+pub use limits::{caught, is_caught_as_damage, open_regular, read_text_up_to, read_up_to};
 pub use nearest::nearest;
 pub use plain_types::plain_types;
 
@@ -203,8 +203,7 @@ pub fn sweep(folder: &Path) {
 /// When the file cannot be read.
 pub fn digest(path: &Path) -> Result<(u64, String), FileError> {
     let mut hash = Sha256::new();
-    let mut file =
-        BufReader::with_capacity(1 << 20, File::open(path).map_err(FileError::read(path))?);
+    let mut file = BufReader::with_capacity(1 << 20, open_regular(path)?);
     let size = io::copy(&mut file, &mut hash).map_err(FileError::read(path))?;
     Ok((size, format!("{:x}", hash.finalize())))
 }

@@ -17,19 +17,32 @@ pub fn read_up_to(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
         let reason = format!("it has {size} bytes; at most {limit} are read");
         FileError::read(path)(Error::new(ErrorKind::FileTooLarge, reason))
     };
-    let file = File::open(path).map_err(FileError::read(path))?;
+    let file = open_regular(path)?;
     let size = file.metadata().map_err(FileError::read(path))?.len();
     if size > limit {
         return Err(too_large(size.to_string()));
     }
     let mut bytes = Vec::with_capacity(size as usize);
-    // a device has no size
+    // the file may grow
     let read = file.take(limit.saturating_add(1)).read_to_end(&mut bytes);
     read.map_err(FileError::read(path))?;
     if bytes.len() as u64 > limit {
         return Err(too_large(format!("more than {limit}")));
     }
     Ok(bytes)
+}
+
+/// Opens a file for reading. A pipe, which could wait for ever, a device or a folder is refused.
+///
+/// # Errors
+/// When there is no such file, it is of another kind, or it cannot be read.
+pub fn open_regular(path: &Path) -> Result<File, FileError> {
+    let kind = std::fs::metadata(path).map_err(FileError::read(path))?;
+    if !kind.is_file() {
+        let reason = if kind.is_dir() { "it is a folder" } else { "it is not a regular file" };
+        return Err(FileError::read(path)(Error::new(ErrorKind::InvalidInput, reason)));
+    }
+    File::open(path).map_err(FileError::read(path))
 }
 
 /// [`read_up_to`] for a file of UTF-8.

@@ -39,6 +39,30 @@ impl Index {
     }
 }
 
+/// The names of the files of an index, each once; the files need not be there.
+///
+/// # Errors
+/// When the index cannot be read, or a name is not a plain file name.
+pub fn shard_names(path: &Path) -> Result<Vec<String>, TensorFileError> {
+    let names: BTreeSet<String> = Index::read(path)?.weight_map.into_values().collect();
+    names.iter().try_for_each(|name| plain(path, name))?;
+    Ok(names.into_iter().collect())
+}
+
+/// Checks that `name` has no folders.
+fn plain(path: &Path, name: &str) -> Result<(), TensorFileError> {
+    let mut parts = Path::new(name).components();
+    let file = match (parts.next(), parts.next()) {
+        (Some(Component::Normal(file)), None) => Some(file),
+        _ => None,
+    };
+    if file == Some(OsStr::new(name)) && !name.contains('\\') {
+        return Ok(());
+    }
+    let reason = format!("`weight_map` names the file {name:?}, which is not a plain file name");
+    Err(TensorFileError::format(path, KIND, reason))
+}
+
 /// The path of the file `name` beside the index `path`. Only files of the index's own folder are allowed.
 fn shard(path: &Path, name: &str) -> Result<PathBuf, TensorFileError> {
     let refuse = |reason: &str| {
@@ -48,13 +72,7 @@ fn shard(path: &Path, name: &str) -> Result<PathBuf, TensorFileError> {
             format!("`weight_map` names the file {name:?}, {reason}"),
         )
     };
-    let mut parts = Path::new(name).components();
-    let (Some(Component::Normal(file)), None) = (parts.next(), parts.next()) else {
-        return Err(refuse("which is not a plain file name"));
-    };
-    if file != OsStr::new(name) {
-        return Err(refuse("which is not a plain file name"));
-    }
+    plain(path, name)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let shard = folder.join(name);

@@ -19,5 +19,5 @@ mod values;
 
 pub use error::TensorFileError;
 pub use files::TensorFiles;
-pub use index::MAX_INDEX_BYTES;
+pub use index::{MAX_INDEX_BYTES, shard_names};
 pub use source::{HostTensor, HostTensors, TensorSource};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use block_transformer_files::FileError;
+use block_transformer_files::{FileError, open_regular};
 use pytorch_reader::{DType, PytorchError, PytorchReader, Tensor};
 
 use crate::error::TensorFileError;
@@ -25,13 +25,14 @@ const FREE: u64 = 16 << 20;
 pub(crate) struct PytorchFile {
     path: PathBuf,
     reader: PytorchReader,
-    /// Prefix of the names of all tensors, from a key under which the weights are stored; not part of the names
-    /// outside.
+    /// Prefix of the names of the weights, from a key under which they are stored; not part of the names outside.
+    /// Tensors with another name are left out.
     prefix: String,
 }
 
 impl PytorchFile {
     pub(crate) fn open(path: &Path) -> Result<Self, TensorFileError> {
+        open_regular(path)?;
         let reader = PytorchReader::new(path).map_err(|error| match error {
             PytorchError::Io(source) => FileError::read(path)(source).into(),
             error => TensorFileError::format(path, KIND, error),
@@ -52,14 +53,15 @@ impl PytorchFile {
             }
         }
         let mut prefixes = WRAPPERS.map(|key| format!("{key}.")).into_iter();
-        let all = |prefix: &String| reader.tensors().keys().all(|name| name.starts_with(prefix));
-        let prefix = prefixes.find(all).unwrap_or_default();
+        // beside the weights, there can be the state of an optimizer
+        let has = |prefix: &String| reader.tensors().keys().any(|name| name.starts_with(prefix));
+        let prefix = prefixes.find(has).unwrap_or_default();
         Ok(Self { path: path.into(), reader, prefix })
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        let names = self.reader.keys().into_iter();
-        names.map(|name| name[self.prefix.len()..].to_string()).collect()
+        let names = self.reader.tensors().keys();
+        names.filter_map(|name| name.strip_prefix(&self.prefix).map(String::from)).collect()
     }
 
     fn tensor(&self, name: &str) -> Option<&Tensor> {

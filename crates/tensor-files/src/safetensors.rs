@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use block_transformer_files::FileError;
+use block_transformer_files::{FileError, open_regular};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata};
@@ -29,7 +29,7 @@ pub(crate) struct SafetensorsFile {
 
 impl SafetensorsFile {
     pub(crate) fn open(path: &Path) -> Result<Self, TensorFileError> {
-        let file = File::open(path).map_err(FileError::read(path))?;
+        let file = open_regular(path)?;
         let length = file.metadata().map_err(FileError::read(path))?.len();
         if length < 8 {
             return Err(TensorFileError::format(path, KIND, "the file ends before its header"));

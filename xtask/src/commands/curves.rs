@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use block_transformer_files::read_text_up_to;
 use block_transformer_plot::{Plot, PlotLine, Style};
 use block_transformer_training::MetricsRow;
 
 use crate::paths;
 
-/// Steps at the begin of a run whose time is not counted.
+/// Bytes of the largest metrics of a run.
+const MAX_METRICS: u64 = 1 << 30;
+/// Steps at the beginning of a run whose time is not counted.
 const WARM_UP: usize = 3;
 
 /// Arguments of `curves`.
@@ -73,7 +76,7 @@ fn rows(run: &Path) -> Result<Vec<MetricsRow>> {
     let path = run.join("metrics.jsonl");
     paths::input_file("--run", &path, "give the folder of a run")?;
     let text =
-        std::fs::read_to_string(&path).with_context(|| format!("--run {}", path.display()))?;
+        read_text_up_to(&path, MAX_METRICS).with_context(|| format!("--run {}", path.display()))?;
     let row =
         |line| serde_json::from_str(line).with_context(|| format!("--run {}", path.display()));
     text.lines().map(row).collect()

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use block_transformer_checkpoint::Checkpoint;
 use block_transformer_device::DeviceName;
 use block_transformer_exchange::{Card, CurvePoint, write_folder};
+use block_transformer_files::read_text_up_to;
 use block_transformer_training::MetricsRow;
 use block_transformer_weights::{FloatFormat, cast, export};
 use block_transformer_zoo::LanguageModel;
@@ -18,6 +19,10 @@ use crate::{device, paths};
 
 /// Files that are written to the folder of a weights file: configuration and tokenizer.
 const BESIDE: [&str; 2] = ["config.json", "tokenizer.json"];
+
+/// Bytes of the largest report of evaluations, and of the largest metrics of a run.
+const MAX_REPORT: u64 = 4 << 20;
+const MAX_METRICS: u64 = 1 << 30;
 
 /// Arguments of `export`.
 #[derive(clap::Args)]
@@ -136,9 +141,10 @@ impl Args {
         let named = self.out.file_name().unwrap_or_default().to_string_lossy();
         let run = run_of(&checkpoint.dir);
         let evaluation = self.evaluation.as_ref().map(|path| {
-            std::fs::read_to_string(path)
+            read_text_up_to(path, MAX_REPORT)
                 .with_context(|| format!("--evaluation {}", path.display()))
         });
+        let recorded = || run.and_then(|run| evaluations(run, checkpoint.state.step));
         let picture = run.map(|run| run.join("loss.png")).and_then(|path| std::fs::read(path).ok());
         let card = Card {
             name: self.name.as_deref().unwrap_or(&named),
@@ -146,7 +152,7 @@ impl Args {
             state: &checkpoint.state,
             curve: run.map(|run| curve(run, checkpoint.state.step)).unwrap_or_default(),
             picture: picture.map(|bytes| ("loss.png".into(), bytes)),
-            evaluation: evaluation.transpose()?,
+            evaluation: evaluation.transpose()?.or_else(recorded),
         };
         let (tokenizer, unused) = (checkpoint.tokenizer()?, checkpoint.unused()?);
         Ok(write_folder(&self.out, model, &tokenizer, &unused, self.dtype, &card)?)
@@ -159,14 +165,30 @@ fn run_of(checkpoint: &Path) -> Option<&Path> {
     checkpoints.ends_with("checkpoints").then(|| checkpoints.parent())?
 }
 
+/// The rows of a run up to `step`.
+fn rows(run: &Path, step: u64) -> Vec<MetricsRow> {
+    let rows = read_text_up_to(&run.join("metrics.jsonl"), MAX_METRICS).unwrap_or_default();
+    let rows = rows.lines().filter_map(|line| serde_json::from_str::<MetricsRow>(line).ok());
+    rows.filter(|row| row.step <= step).collect()
+}
+
+/// The last evaluation of a run while it was trained, as a table.
+fn evaluations(run: &Path, step: u64) -> Option<String> {
+    let row = rows(run, step).into_iter().rfind(|row| !row.evaluation.is_empty())?;
+    let head = "| task | metric | value |\n|---|---|---|\n";
+    let mut text = format!("During the training, after step {}:\n\n{head}", row.step);
+    for score in &row.evaluation {
+        text += &format!("| {} | {} | {:.4} |\n", score.task, score.metric, score.value);
+    }
+    Some(text)
+}
+
 /// The losses of a run up to `step`.
 fn curve(run: &Path, step: u64) -> Vec<CurvePoint> {
-    let rows = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
-    let rows = rows.lines().filter_map(|line| serde_json::from_str::<MetricsRow>(line).ok());
     let point = |row: MetricsRow| CurvePoint {
         step: row.step,
         train: row.loss,
         validation: row.validation_loss,
     };
-    rows.filter(|row| row.step <= step).map(point).collect()
+    rows(run, step).into_iter().map(point).collect()
 }

@@ -8,6 +8,7 @@ use block_transformer_checkpoint::{Checkpoint, Contents, Lineage, State};
 use block_transformer_datasets::TokenizerChoice;
 use block_transformer_device::DeviceName;
 use block_transformer_exchange::{Hub, Located};
+use block_transformer_files::read_text_up_to;
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::{TensorFiles, load};
 use block_transformer_zoo::{FamilyConfig, ModelConfig};
@@ -16,6 +17,9 @@ use super::inputs::preset;
 use super::prepare::check_tokenizer;
 use super::sources::{located, sha256};
 use crate::{device, paths};
+
+/// Bytes of the largest configuration.
+const MAX_CONFIG: u64 = 4 << 20;
 
 /// Arguments of `import`.
 #[derive(clap::Args)]
@@ -131,22 +135,29 @@ impl Args {
         }
         let Some(path) = self.config.as_deref() else { return Ok(None) };
         paths::input_file("--config", path, "give a JSON file with the configuration of a model")?;
-        let read = std::fs::read_to_string(path);
+        let read = read_text_up_to(path, MAX_CONFIG);
         let json = read.with_context(|| format!("--config {}", path.display()))?;
         Ok(Some(ModelConfig::from_json(&json, &path.display().to_string())?))
     }
 }
 
-/// `weights/` and the last part of the name, without a revision or the ending of a file.
+/// `weights/` and the name of published weights, of a file without its ending, or of a folder; for a repository on
+/// the hub, owner, name and revision, so that different weights have different folders.
 pub(super) fn default_out(given: &str) -> PathBuf {
-    let name = given.split('@').next().unwrap_or(given).trim_end_matches('/');
-    let name = name.rsplit('/').next().unwrap_or(name);
-    PathBuf::from("weights").join(name.trim_end_matches(".safetensors"))
+    let folder = Path::new("weights");
+    let path = Path::new(given.trim_end_matches('/'));
+    if path.exists() {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        let endings = [".index.json", ".safetensors", ".bin", ".pt", ".pth"];
+        let stem = endings.iter().fold(&*name, |name, ending| name.trim_end_matches(ending));
+        return folder.join(stem);
+    }
+    folder.join(given.replacen('/', "--", 1).replace('/', "-"))
 }
 
 fn without_config(source: &Located) -> anyhow::Error {
     anyhow!(
-        "--from {}: there is no config.json and no training YAML beside the weights; name the configuration of \
+        "--from {}: beside the weights, there is no config.json, and not exactly one YAML file; name the configuration of \
          the model with --preset NAME or --config FILE",
         source.origin
     )
@@ -157,14 +168,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_folder_has_the_name_of_the_model() {
-        for given in [
-            "pythia-160m",
-            "EleutherAI/pythia-160m@step1000",
-            "dir/pythia-160m/",
-            "a/pythia-160m.safetensors",
+    fn different_weights_have_different_default_folders() {
+        for (given, expected) in [
+            ("pythia-160m", "pythia-160m"),
+            ("EleutherAI/pythia-160m", "EleutherAI--pythia-160m"),
+            ("EleutherAI/pythia-160m@step1000", "EleutherAI--pythia-160m@step1000"),
+            ("other/pythia-160m@refs/pr/1", "other--pythia-160m@refs-pr-1"),
         ] {
-            assert_eq!(default_out(given), PathBuf::from("weights/pythia-160m"), "{given}");
+            assert_eq!(default_out(given), Path::new("weights").join(expected), "{given}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.safetensors", "a.safetensors.index.json", "a.bin", "a.pt"] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            assert_eq!(default_out(path.to_str().unwrap()), Path::new("weights/a"), "{name}");
         }
     }
 }

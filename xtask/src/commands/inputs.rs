@@ -45,7 +45,10 @@ pub(super) fn of_checkpoint(error: CheckpointError) -> Error {
         CheckpointError::NoFolder(_)
         | CheckpointError::NotAFolder(_)
         | CheckpointError::NoCheckpoint(_) => {
-            anyhow!("--checkpoint {error}; give the folder of a run, or one of its checkpoints")
+            anyhow!(
+                "--checkpoint {error}; give the folder of a run, or one of its checkpoints (`import` makes one of \
+                 weights of other programs)"
+            )
         }
         _ => Error::from(error).context("--checkpoint"),
     }

@@ -16,7 +16,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use block_transformer_checkpoint::RunFolder;
-use block_transformer_datasets::{CorpusRequest, Mixture, ReadOptions, SHARD_TOKENS, Share};
+use block_transformer_datasets::{
+    CorpusRequest, Mixture, ReadOptions, SHARD_TOKENS, Share, TokenizerChoice,
+};
 use block_transformer_generation::{GenerationError, sample_text};
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
@@ -111,8 +113,11 @@ impl Args {
             "{}: a prepared corpus has its tokenizer; leave out the flag that chooses one",
             data::shown(&config)
         );
+        // a run that began with given weights has their tokenizer in its checkpoints
+        let saved = if resume && !config.from.is_empty() { saved_tokenizer(&config) } else { None };
+        let tokenizer = saved.as_ref().unwrap_or(&config.tokenizer);
         if !is_prepared {
-            check_tokenizer(&origin.of("tokenizer"), Some(&config.tokenizer))?;
+            check_tokenizer(&origin.of("tokenizer"), Some(tokenizer))?;
             paths::cache_folder("--data", &cache)?;
         }
         let corpus = if config.mixture.is_empty() {
@@ -120,7 +125,7 @@ impl Args {
                 corpus: std::slice::from_ref(&config.corpus),
                 options: &ReadOptions::default(),
                 shard_tokens: SHARD_TOKENS,
-                tokenizer: &config.tokenizer,
+                tokenizer,
                 data: &cache,
                 out: None,
             })?)
@@ -205,6 +210,16 @@ impl Args {
             config.corpus = default_corpus().unwrap_or_default();
         }
         Ok((config, origin, resume))
+    }
+}
+
+/// The tokenizer in the newest checkpoint of a run.
+fn saved_tokenizer(config: &TrainConfig) -> Option<TokenizerChoice> {
+    let newest = RunFolder::new(&config.out).checkpoints().pop()?;
+    let path = newest.join("tokenizer.json");
+    match config.tokenizer {
+        TokenizerChoice::File(_) => path.exists().then_some(TokenizerChoice::File(path)),
+        _ => None,
     }
 }
 

@@ -72,6 +72,18 @@ fn shards_are_read_through_their_index() {
     assert!(files.read("d").unwrap().is_none());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_instead_of_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a.safetensors", "a.pt", "a.safetensors.index.json"] {
+        let path = dir.path().join(name);
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert!(refused(&path).contains("not a regular file"), "{name}");
+    }
+}
+
 #[test]
 fn an_index_must_agree_with_its_files_and_stay_in_its_folder() {
     let (dir, index) = sharded();

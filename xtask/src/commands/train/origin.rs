@@ -25,7 +25,13 @@ pub(super) fn settle(flags: &mut Flags, file: Option<&Path>) -> Result<()> {
         return Ok(());
     };
     let folder = checkpoint_of(&given)?;
-    let opened = Checkpoint::open_model(&folder).with_context(|| format!("--from {given}"))?;
+    let opened = Checkpoint::open_model(&folder).map_err(|error| {
+        let program = program::name();
+        anyhow!(
+            "--from {error:#}; give a checkpoint or the folder of a run; weights of other programs become one with \
+             `{program} import --from {given}`"
+        )
+    })?;
     flags.from = Some(folder.display().to_string());
     let own = opened.tokenizer()?;
     let saved = opened.dir.join("tokenizer.json");
@@ -57,7 +63,9 @@ fn checkpoint_of(given: &str) -> Result<PathBuf> {
         return Ok(path.into());
     }
     let imported = import::default_out(given);
-    if !imported.exists() {
+    if imported.exists() {
+        note!("{given} was imported into {} before", imported.display());
+    } else {
         note!("importing {given} into {}", imported.display());
         import::published(given, &imported)?;
     }
@@ -126,7 +134,11 @@ pub(super) fn announce(origin: &Origin, config: &TrainConfig) {
     let loss = state.validation_loss.map_or_else(String::new, |loss| {
         format!("; its last validation loss on its own corpus was {loss:.4}")
     });
-    say!("beginning with the weights of {} after {} steps{loss}", config.from, state.step);
+    let steps = match state.step {
+        0 => String::new(),
+        step => format!(" after {step} steps"),
+    };
+    say!("beginning with the weights of {}{steps}{loss}", config.from);
     if let Some(lora) = &config.lora {
         say!("training adapters {lora}; all other weights are frozen");
     }
