@@ -82,7 +82,7 @@ impl MegatronFile {
         for document in 0..documents {
             let (first, last) = (pair.bound(document), pair.bound(document + 1));
             let in_order = first <= last && last <= sequences;
-            let mut inner = first + 1..last;
+            let mut inner = first.saturating_add(1)..last;
             if !in_order || !inner.all(|i| pair.sequence_end(i - 1) == Some(pair.offset(i))) {
                 let reason = format!("document {document} is not a range of adjacent sequences");
                 return invalid(&reason);
@@ -198,6 +198,13 @@ pub(crate) mod tests {
         assert_eq!(all(&MegatronFile::open(&path).unwrap()), [vec![10, 11], vec![12]]);
         let (_dir, path) = pair(&[&[10, 11, 0], &[12, 13]], &[0, 1, 2]);
         assert_eq!(all(&MegatronFile::open(&path).unwrap()), [vec![10, 11, 0], vec![12, 13]]);
+    }
+
+    #[test]
+    fn a_bound_of_all_ones_is_refused() {
+        let (_dir, path) = pair(&[&[10, 11]], &[u64::MAX, 1]);
+        let error = MegatronFile::open(&path).unwrap_err().to_string();
+        assert!(error.contains("document 0 is not a range"), "{error}");
     }
 
     #[test]

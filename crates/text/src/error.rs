@@ -33,6 +33,18 @@ pub enum TextError {
         /// The id in the file; `None` if the file lacks the token.
         found: Option<u32>,
     },
+    /// Two tokens have the same id.
+    #[error("{path}: the tokens {first:?} and {second:?} have the same id {id}")]
+    SameId {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// The id.
+        id: u32,
+        /// A token with the id.
+        first: String,
+        /// Another token with the id.
+        second: String,
+    },
     /// An id is larger than any model's vocabulary.
     #[error("{path}: the highest id is {highest}; at most {most} is supported")]
     HighId {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use block_transformer_files::read_text_up_to;
+use block_transformer_files::{caught, read_text_up_to};
 use rayon::prelude::*;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -74,15 +74,12 @@ impl Tokenizer {
             return Ok(Self::Bytes);
         }
         let not_a_tokenizer = |source| TextError::NotATokenizer { path: path.into(), source };
-        let mut tokenizer: HfTokenizer = json.parse().map_err(not_a_tokenizer)?;
+        let mut tokenizer: HfTokenizer = guarded(|| json.parse()).map_err(not_a_tokenizer)?;
         // the file can contain a maximum length and padding, but documents are tokenized completely
         // and without padding
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(not_a_tokenizer)?;
-        let highest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
-        if highest > MAX_ID {
-            return Err(TextError::HighId { path: path.into(), highest, most: MAX_ID });
-        }
+        check_ids(&tokenizer, path)?;
         for (token, expected) in [(EOS_TEXT, EOS), (PAD_TEXT, PAD)] {
             let found = tokenizer.token_to_id(token);
             if found != Some(expected) {
@@ -139,7 +136,8 @@ impl Tokenizer {
         match self {
             Self::Bytes => self.encode(text),
             Self::HuggingFace(tokenizer) => {
-                let encoding = tokenizer.encode_fast(text, false).map_err(TextError::Tokenizer)?;
+                let encoding = guarded(|| tokenizer.encode_fast(text, false));
+                let encoding = encoding.map_err(TextError::Tokenizer)?;
                 Ok(encoding.get_ids().to_vec())
             }
         }
@@ -184,7 +182,7 @@ impl Tokenizer {
             Self::HuggingFace(tokenizer) => {
                 let known: Vec<u32> =
                     ids.iter().copied().filter(|&id| tokenizer.id_to_token(id).is_some()).collect();
-                tokenizer.decode(&known, true).unwrap_or_default()
+                guarded(|| tokenizer.decode(&known, true)).unwrap_or_default()
             }
         }
     }
@@ -196,7 +194,8 @@ impl Tokenizer {
         decoded == text
             || tokenizer.get_normalizer().is_some_and(|normalizer| {
                 let mut normalized = NormalizedString::from(text);
-                normalizer.normalize(&mut normalized).is_ok() && normalized.get() == decoded
+                let result = guarded(|| normalizer.normalize(&mut normalized));
+                result.is_ok() && normalized.get() == decoded
             })
     }
 
@@ -219,7 +218,7 @@ impl Tokenizer {
         match self {
             Self::Bytes => Ok(BYTES_JSON.to_string()),
             Self::HuggingFace(tokenizer) => {
-                tokenizer.to_string(false).map_err(TextError::Tokenizer)
+                guarded(|| tokenizer.to_string(false)).map_err(TextError::Tokenizer)
             }
         }
     }
@@ -240,6 +239,28 @@ impl Tokenizer {
     pub fn fingerprint(&self) -> Result<u32, TextError> {
         Ok(crc32fast::hash(self.to_json()?.as_bytes()))
     }
+}
+
+/// Calls the `tokenizers` library, which panics on some damaged tokenizers. A panic is an error.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    let failed = || Err("the library cannot use this tokenizer; use another one".into());
+    caught(call).unwrap_or_else(failed)
+}
+
+/// Refuses ids that the `tokenizers` library cannot write, or that have no use.
+fn check_ids(tokenizer: &HfTokenizer, path: &Path) -> Result<(), TextError> {
+    let vocabulary = tokenizer.get_vocab(true);
+    let highest = vocabulary.values().copied().max().unwrap_or(0);
+    if highest > MAX_ID {
+        return Err(TextError::HighId { path: path.into(), highest, most: MAX_ID });
+    }
+    let mut ids: Vec<(u32, &String)> = vocabulary.iter().map(|(token, id)| (*id, token)).collect();
+    ids.sort_unstable();
+    let same = ids.windows(2).find(|two| two[0].0 == two[1].0);
+    same.map_or(Ok(()), |two| {
+        let (path, id) = (path.into(), two[0].0);
+        Err(TextError::SameId { path, id, first: two[0].1.clone(), second: two[1].1.clone() })
+    })
 }
 
 /// Refuses a text to which the tokenizer would not apply its splitting rules.

@@ -71,6 +71,32 @@ fn a_regex_of_huge_repetitions_is_refused() {
 }
 
 #[test]
+fn a_panic_of_the_library_is_an_error_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    // the library unwraps the result of parsing a decoder
+    let json = split("a").replace(r#""decoder":null"#, r#""decoder":aaa"#);
+    std::panic::set_hook(Box::new(|_| assert!(block_transformer_files::is_caught_as_damage())));
+    let result = load(dir.path(), &json);
+    let _ = std::panic::take_hook();
+    assert!(result.unwrap_err().to_string().contains("tokenizer.json is not a"));
+}
+
+#[test]
+fn ids_that_are_absurd_or_ambiguous_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let padding = r#""<|padding|>":1"#;
+    for (id, says) in
+        [(4_294_967_295_u32, "at most 16777216"), (1 << 25, "at most"), (1, "same id 1")]
+    {
+        let json = split("a").replace(padding, &format!(r#"{padding},"word":{id}"#));
+        let began = Instant::now();
+        let error = load(dir.path(), &json).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json") && error.contains(says), "{error}");
+        assert!(began.elapsed() < MOST);
+    }
+}
+
+#[test]
 fn a_file_of_gigabytes_is_refused_before_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokenizer.json");
