@@ -65,12 +65,10 @@ impl Reader<'_> {
     /// The table of a stack whose sizes are under `key`, with the published rule for its heads.
     fn stack(&self, key: &str) -> Result<Map<String, Value>, ExchangeError> {
         let hidden = self.size(&format!("{key}.hidden_size"))?;
-        let head = if hidden <= 256 {
-            32
-        } else if hidden <= 1536 {
-            64
-        } else {
-            128
+        let head = match hidden {
+            ..=256 => 32,
+            257..=1536 => 64,
+            _ => 128,
         };
         let mut table = Map::new();
         table.insert("hidden_size".into(), hidden.into());

@@ -34,16 +34,14 @@ pub enum TextError {
         found: Option<u32>,
     },
     /// Two tokens have the same id.
-    #[error("{path}: the tokens {first:?} and {second:?} have the same id {id}")]
+    #[error("{path}: the tokens {tokens} have the same id {id}")]
     SameId {
         /// The tokenizer file.
         path: PathBuf,
         /// The id.
         id: u32,
-        /// A token with the id.
-        first: String,
-        /// Another token with the id.
-        second: String,
+        /// Two tokens with the id.
+        tokens: String,
     },
     /// An id is larger than any model's vocabulary.
     #[error("{path}: the highest id is {highest}; at most {most} is supported")]

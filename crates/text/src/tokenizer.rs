@@ -258,8 +258,8 @@ fn check_ids(tokenizer: &HfTokenizer, path: &Path) -> Result<(), TextError> {
     ids.sort_unstable();
     let same = ids.windows(2).find(|two| two[0].0 == two[1].0);
     same.map_or(Ok(()), |two| {
-        let (path, id) = (path.into(), two[0].0);
-        Err(TextError::SameId { path, id, first: two[0].1.clone(), second: two[1].1.clone() })
+        let tokens = format!("{:?} and {:?}", two[0].1, two[1].1);
+        Err(TextError::SameId { path: path.into(), id: two[0].0, tokens })
     })
 }
 
