@@ -137,7 +137,10 @@ fn adapters_are_saved_alone_resumed_exactly_and_merged_for_everything_else() {
     assert!(read_tensors(&path.join("merged.safetensors")).unwrap() == tables);
     succeeds(path, "generate --checkpoint whole --prompt line --max-tokens 4");
     // a run that begins with the merged model trains all weights
-    succeeds(path, "train --from whole --corpus text.txt --context 32 --batch 2 --steps 2 --out after");
+    succeeds(
+        path,
+        "train --from whole --corpus text.txt --context 32 --batch 2 --steps 2 --out after",
+    );
     assert!(path.join("after/checkpoints/step-000002/model.bpk").exists());
     assert_eq!(state(path, "after").lineage.unwrap().chain().count(), 2);
     // the weights that the adapters belong to must stay the same

@@ -263,16 +263,25 @@ fn a_large_file_that_differs_from_its_sha256_is_refused() {
 
 #[test]
 fn names_of_the_server_that_lead_out_of_the_cache_are_refused() {
-    for lies in [("../../../../evil", "0123"), (COMMIT, "../../../evil"), (COMMIT, "/evil"), (COMMIT, "")] {
-        let server = Server::start(&[("model.safetensors", weights("a", 3)), ("config.json", config())], None);
+    for lies in
+        [("../../../../evil", "0123"), (COMMIT, "../../../evil"), (COMMIT, "/evil"), (COMMIT, "")]
+    {
+        let server = Server::start(
+            &[("model.safetensors", weights("a", 3)), ("config.json", config())],
+            None,
+        );
         let cache = TempDir::new().unwrap();
         find(&server.hub(cache.path(), false)).unwrap();
         let other = TempDir::new().unwrap();
         let inside = other.path().join("deep/er/cache");
         *server.shared.lies.lock().unwrap() = Some(lies);
         let error = find(&server.hub(&inside, false)).unwrap_err();
-        assert!(text(&error).contains("config.json") && text(&error).contains("the server calls"), "{error}");
-        let written: Vec<_> = std::fs::read_dir(other.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(
+            text(&error).contains("config.json") && text(&error).contains("the server calls"),
+            "{error}"
+        );
+        let written: Vec<_> =
+            std::fs::read_dir(other.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(written, ["deep"], "{lies:?}");
     }
 }
