@@ -141,6 +141,10 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     limit: u64,
     what: &str,
 ) -> Result<T, DatasetError> {
+    let size = std::fs::metadata(path).map_err(FileError::read(path))?.len();
+    if size > limit {
+        return Err(DatasetError::damaged(path, format!("{size} bytes; the limit is {limit}")));
+    }
     let json = read_text_up_to(path, limit)?;
     serde_json::from_str(&json).map_err(|e| DatasetError::damaged(path, format!("not {what}: {e}")))
 }

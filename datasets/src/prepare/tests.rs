@@ -279,3 +279,12 @@ fn an_earlier_sharded_corpus_is_replaced() {
     preparation(&source, &out, SHARD_TOKENS).run(&mut |_| {}).unwrap();
     assert_eq!(contents(&out).len(), 4);
 }
+
+#[test]
+fn a_description_of_gigabytes_is_refused_before_it_is_read() {
+    let (_dir, corpus) = run(&[("a.txt", "one\n\ntwo\n")]).unwrap();
+    let path = corpus.dir.join("corpus.json");
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(8 << 30).unwrap();
+    let error = PreparedCorpus::open(&corpus.dir).unwrap_err().to_string();
+    assert!(error.contains("corpus.json: 8589934592 bytes; the limit is 4194304"), "{error}");
+}
