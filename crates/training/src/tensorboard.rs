@@ -2,9 +2,8 @@
 //!
 //! A file is a list of TFRecords: the length of the data (8 bytes), a checksum of the length (4), the data, and
 //! a checksum of the data (4), all little-endian. The data is a protocol buffer `Event`
-//! (`tensorflow/core/util/event.proto`) with a `Summary` of scalars. The only crate that writes these files
-//! has had no release since 2022 and needs a compiler of protocol buffers, and the few messages here have four
-//! kinds of fields.
+//! (`tensorflow/core/util/event.proto`) with a `Summary` of scalars. The messages here have four kinds of
+//! fields; TensorBoard's own reader has read the files back.
 
 use std::io;
 
