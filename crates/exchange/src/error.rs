@@ -52,7 +52,7 @@ pub enum ExchangeError {
     #[error(
         "{0} has no weights: it has none of model.safetensors.index.json, model.safetensors, \
          pytorch_model.bin.index.json and pytorch_model.bin, and not exactly one file that ends in .safetensors, \
-         .bin, .pt or .pth"
+         .bin, .pt or .pth; if it has several, give one of them"
     )]
     NoWeights(PathBuf),
     /// A configuration file has a value that the models here cannot have, or lacks a key.

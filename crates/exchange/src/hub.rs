@@ -1,10 +1,10 @@
 //! The hub of Hugging Face, through the `hf-hub` crate: its cache layout, its token, its way to resume.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use block_transformer_files::caught;
 use block_transformer_tensor_files::shard_names;
 use block_transformer_weights::WeightsError;
 use hf_hub::api::Progress;
@@ -218,9 +218,9 @@ fn patiently<T: Send + 'static>(
     };
     let report = Report { say: Box::new(say_there), done: 0, total: 0 };
     std::thread::spawn(move || {
-        let result = catch_unwind(AssertUnwindSafe(|| work(report)));
-        let result =
-            result.unwrap_or_else(|_| Err("the answer of the server could not be used".into()));
+        let result = caught(|| work(report));
+        let unusable = || Err("the answer of the server could not be used".into());
+        let result = result.unwrap_or_else(unusable);
         let _ = sender.send(Message::Result(result));
     });
     loop {

@@ -16,8 +16,8 @@ use crate::counts;
 /// Flags that are keys of the configuration. Flags that are not given are left out of the TOML.
 #[derive(clap::Args, Serialize)]
 pub(in crate::commands) struct Flags {
-    /// Preset of the model and its hyper-parameters; the command `presets` lists them [default:
-    /// small-block]
+    /// Preset of the model and its hyper-parameters; the command `presets` lists them [default: small-block; with
+    /// --from, the preset of the weights' shape, or that of the run that made them]
     #[arg(long)]
     pub preset: Option<String>,
     /// Recipe, text file, .jsonl file, folder, Megatron .idx, or prepared folder [default, inside this
