@@ -35,11 +35,10 @@ def main():
     largest = (logits - expected).abs().max().item()
     print(f"{versions}: largest difference {largest:.2e}")
     assert largest <= 1e-4
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # byte tokenizers of this project have no equal there
-        print(f"tokenizer: {error}")
+    if json.load(open(f"{folder}/tokenizer.json")).get("type") == "bytes":
+        print("tokenizer: bytes, which have no equal in transformers; not checked")
         return
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     text = "Round and round the ragged rock\n  the ragged rascal ran."
     ids = tokenizer(text)["input_ids"]
     assert tokenizer.decode(ids) == text, tokenizer.decode(ids)

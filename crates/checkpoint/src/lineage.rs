@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The weights that a model was made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
-    /// How the model was made: `import`, `train`, `uptrain` or `merge`.
+    /// How the model was made: `import`, `train` or `uptrain`.
     pub made_by: String,
     /// Path or id of the source, as it was given; for a repository on the hub with its commit.
     pub source: String,

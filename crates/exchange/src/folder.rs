@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use block_transformer_family::FamilyConfig;
 use block_transformer_files::{FileError, NewFolder};
 use block_transformer_text::{EOS, PAD, Tokenizer};
 use block_transformer_weights::{FloatFormat, HostTensors, export};
@@ -90,8 +91,6 @@ fn special_tokens() -> Value {
 
 /// The class is the general one, because the rules of the tokenizer are all in `tokenizer.json`.
 fn tokenizer_config(config: &ModelConfig) -> Value {
-    use block_transformer_family::FamilyConfig;
-
     let mut table = special_tokens();
     table["tokenizer_class"] = "PreTrainedTokenizerFast".into();
     table["clean_up_tokenization_spaces"] = false.into();

@@ -30,19 +30,14 @@ impl Origin {
         if config.from.is_empty() {
             return Ok(None);
         }
-        let checkpoint = Checkpoint::open_model(Path::new(&config.from))?;
-        let origin = Self { checkpoint, uptrain: config.uptrain };
+        let origin = Self::new(Checkpoint::open_model(Path::new(&config.from))?, config.uptrain);
         origin.check(config)?;
         Ok(Some(origin))
     }
 
-    /// The shape of the model that a run with `config` trains, whatever shape `config` has.
-    ///
-    /// # Errors
-    /// When there is no checkpoint, or it cannot become a Block Transformer.
-    pub fn model_of(config: &TrainConfig) -> Result<ModelConfig, TrainError> {
-        let checkpoint = Checkpoint::open_model(Path::new(&config.from))?;
-        Self { checkpoint, uptrain: config.uptrain }.model()
+    /// The weights of an opened checkpoint.
+    pub fn new(checkpoint: Checkpoint, uptrain: Uptrain) -> Self {
+        Self { checkpoint, uptrain }
     }
 
     /// The checkpoint.

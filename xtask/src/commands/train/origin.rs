@@ -44,7 +44,7 @@ pub(super) fn settle(flags: &mut Flags, file: Option<&Path>) -> Result<()> {
     }
     flags.tokenizer = Some(choice);
     let method = flags.uptrain.unwrap_or_default();
-    let model = origin_model(&folder, method)?;
+    let model = Origin::new(opened.clone(), method).model().context("--from")?;
     if flags.preset.is_none() && file.is_none() {
         flags.preset = Some(preset_for(&opened, &model)?);
     }
@@ -70,14 +70,6 @@ fn checkpoint_of(given: &str) -> Result<PathBuf> {
         import::published(given, &imported)?;
     }
     Ok(imported)
-}
-
-/// The shape of the model that the run trains.
-fn origin_model(folder: &Path, method: Uptrain) -> Result<ModelConfig> {
-    let from = folder.display().to_string();
-    // the other keys do not matter for the shape
-    let any = TrainConfig::from_preset("debug-block")?;
-    Origin::model_of(&TrainConfig { from, uptrain: method, ..any }).context("--from")
 }
 
 /// Refuses a tokenizer that is not that of the weights.
