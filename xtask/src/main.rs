@@ -4,7 +4,9 @@
 macro_rules! say {
     ($($line:tt)*) => {{
         use std::io::Write;
-        $crate::output::written(writeln!(std::io::stdout(), $($line)*));
+        if !$crate::output::is_silent() {
+            $crate::output::written(writeln!(std::io::stdout(), $($line)*));
+        }
     }};
 }
 
@@ -12,13 +14,16 @@ macro_rules! say {
 macro_rules! note {
     ($($line:tt)*) => {{
         use std::io::Write;
-        let _ = writeln!(std::io::stderr(), $($line)*);
+        if !$crate::output::is_silent() {
+            let _ = writeln!(std::io::stderr(), $($line)*);
+        }
     }};
 }
 
 mod commands;
 mod counts;
 mod device;
+mod job;
 mod output;
 mod paths;
 mod program;
@@ -51,7 +56,7 @@ fn main() -> ExitCode {
     hide_caught_panics();
     let code = parsed().map_or_else(|code| code, run);
     let Some(error) = output::failure() else { return code };
-    note!("error: cannot write to stdout: {error}; send the output to another place");
+    output::error(&format!("cannot write to stdout: {error}; send the output to another place"));
     ExitCode::FAILURE
 }
 
@@ -81,24 +86,33 @@ fn run(cli: Cli) -> ExitCode {
     };
     let result = catch_unwind(AssertUnwindSafe(|| rayon::scope(|_| command())));
     let result = result.unwrap_or_else(|panic| {
-        if is_out_of_memory(&*panic) { Err(anyhow!(OUT_OF_MEMORY)) } else { resume_unwind(panic) }
+        if is_out_of_memory(&*panic) {
+            return Err(anyhow!(OUT_OF_MEMORY));
+        }
+        job::fail_of_panic();
+        resume_unwind(panic)
     });
-    result.unwrap_or_else(|error| {
+    let code = result.unwrap_or_else(|error| {
         // some devices report it as an error, with a list of all that failed after it
         let is_full = |cause: &(dyn std::error::Error + 'static)| {
             cause.is::<ExecutionError>() && is_out_of_memory(&cause.to_string())
         };
         let full = error.chain().any(is_full);
-        note!("error: {}", if full { OUT_OF_MEMORY.into() } else { with_causes(&error) });
+        let text = if full { OUT_OF_MEMORY.into() } else { with_causes(&error) };
+        job::fail(&error, &text);
         ExitCode::FAILURE
-    })
+    });
+    job::leave();
+    code
 }
 
 /// Parses the command line. The exit code is that of an error, of `--help` or of `--version`, which have
 /// been printed.
 fn parsed() -> Result<Cli, ExitCode> {
     Cli::try_parse_from(joined(std::env::args_os())).map_err(|error| {
-        let printed = error.print();
+        // all ranks of a job have the same command line
+        let is_first = job::launched_rank().is_none_or(|rank| rank == 0);
+        let printed = if is_first { error.print() } else { Ok(()) };
         if !error.use_stderr() {
             output::written(printed);
         }

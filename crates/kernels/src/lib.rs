@@ -36,6 +36,8 @@ mod per_device;
 mod recompute;
 mod rotary;
 mod scores;
+#[cfg(any(feature = "cube", feature = "flex"))]
+mod watch;
 
 pub use cached_rows::CachedRows;
 pub use causal_mask::CausalMask;
@@ -49,7 +51,9 @@ pub use per_device::PerDevice;
 pub use rotary::{RotaryAngles, RotaryTable};
 pub use scores::{TargetScore, TargetScores};
 
-use burn::module::Module;
+use std::sync::Arc;
+
+use burn::module::{Module, ParamId};
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 #[cfg(not(feature = "cube"))]
@@ -160,6 +164,26 @@ where
     #[cfg(not(any(feature = "cube", feature = "flex")))]
     {
         let _ = (layer, x, others, forward);
+        None
+    }
+}
+
+/// Takes the gradients of a layer's parameters during the backward pass, each as a row of values.
+pub type Report = Arc<dyn Fn(Vec<(ParamId, Tensor<1>)>) + Send + Sync>;
+
+/// `x`, the input of `layer`. As soon as the backward pass has computed the gradients of the layer's
+/// parameters, `report` gets them. A parameter that is also used below the layer has its gradient in part only.
+///
+/// `None` where there is nothing to differentiate, and on other devices than flex and CubeCL.
+///
+/// # Shapes
+/// - `x`, output: `[rows, time, width]`
+pub fn watched<M: Module>(layer: &M, x: &Tensor<3>, report: &Report) -> Option<Tensor<3>> {
+    #[cfg(any(feature = "cube", feature = "flex"))]
+    return watch::watched(layer, x, report);
+    #[cfg(not(any(feature = "cube", feature = "flex")))]
+    {
+        let _ = (layer, x, report);
         None
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use block_transformer_collectives::Wire;
 use block_transformer_datasets::{Share, TokenizerChoice};
 use block_transformer_device::DeviceName;
 use block_transformer_zoo::family::Lora;
@@ -29,6 +30,11 @@ mod lora_text {
     }
 }
 
+/// A run of one process, unless its launcher says otherwise.
+fn one() -> usize {
+    1
+}
+
 /// Configuration of a run. As TOML it has every key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +55,16 @@ pub struct TrainConfig {
     /// [`Precision::F32`], or [`Precision::Bf16`]: matrix products have bf16 operands. Weights,
     /// gradients, optimizer, residual stream, norms, softmax and loss are f32 in both.
     pub precision: Precision,
+    /// Processes that share each step, each with the same number of devices. The launcher of the run sets it; it
+    /// is not a key.
+    #[serde(skip, default = "one")]
+    pub processes: usize,
+    /// The format in which gradients travel between processes.
+    pub wire: Wire,
+    /// Send gradients to the other processes while others are still computed.
+    pub overlap: bool,
+    /// Steps between comparisons of the weights of all processes; 0 for none.
+    pub compare_every: u64,
     /// Keep the hidden states between layers for the backward pass, and compute all other activations
     /// of a layer again there. Results are the same; it takes less memory and more time.
     pub recompute: bool,
@@ -140,6 +156,10 @@ impl TrainConfig {
             device: DeviceName::Flex,
             devices: Vec::new(),
             precision: Precision::F32,
+            processes: 1,
+            wire: Wire::F32,
+            overlap: true,
+            compare_every: 100,
             recompute: false,
             deterministic: false,
             seed: 0,
@@ -178,14 +198,19 @@ impl TrainConfig {
         if self.devices.is_empty() { std::slice::from_ref(&self.device) } else { &self.devices }
     }
 
-    /// Checks that a step can be divided among `replicas` devices.
-    pub(crate) fn check_replicas(&self, replicas: usize) -> Result<(), TrainError> {
-        let (batch, accumulate) = (self.batch, self.accumulate);
+    /// The devices of all processes.
+    pub(crate) fn replicas(&self) -> usize {
+        self.processes * self.all_devices().len()
+    }
+
+    /// Checks that a step can be divided among all devices.
+    fn check_replicas(&self) -> Result<(), TrainError> {
+        let (batch, accumulate, replicas) = (self.batch, self.accumulate, self.replicas());
         if accumulate.is_multiple_of(replicas) || batch >= replicas {
             return Ok(());
         }
         let range = format!(
-            "at most {batch} devices, the sequences of a micro-batch (`batch`), or a number that \
+            "at most {batch} devices in all processes together, the sequences of a micro-batch (`batch`), or a number that \
              divides {accumulate}, the micro-batches of a step (`accumulate`)"
         );
         Err(TrainError::OutOfRange { key: "devices", value: replicas.to_string(), range })
@@ -257,7 +282,7 @@ impl TrainConfig {
                 return out_of_range(key, value.to_string(), &range);
             }
         }
-        self.check_replicas(self.all_devices().len())?;
+        self.check_replicas()?;
         if self.uptrain == Uptrain::Off && self.distill > 0.0 {
             let range = "0 unless a vanilla model becomes a Block Transformer (`uptrain`)";
             return out_of_range("distill", self.distill.to_string(), range);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use block_transformer_checkpoint::CheckpointError;
+use block_transformer_collectives::CollectiveError;
 use block_transformer_datasets::{DatasetError, Split};
 use block_transformer_device::DeviceName;
 use block_transformer_files::FileError;
@@ -12,7 +13,6 @@ use block_transformer_weights::WeightsError;
 use block_transformer_zoo::{ConfigError, ModelConfig, PresetError, family::InvalidConfig};
 use burn::train::TrainingError;
 
-use crate::reduce::ReduceError;
 use crate::update::StepResult;
 
 /// The error of an evaluation of the model while it trains.
@@ -223,9 +223,36 @@ pub enum TrainError {
         /// The cause.
         source: EvaluationError,
     },
-    /// A replica of a data-parallel run stopped.
+    /// Ranks of a run that did not begin alike. All ranks get this error.
+    #[error(
+        "the ranks of the run have different values of {property}: rank 0 has {first}, {ranks} {} {other}; start \
+         all ranks with the same program, flags and files",
+        if ranks.starts_with("ranks") { "have, for example," } else { "has" }
+    )]
+    RanksDiffer {
+        /// What differs.
+        property: String,
+        /// Its value on rank 0.
+        first: String,
+        /// The ranks with another value.
+        ranks: String,
+        /// The value of the first of them.
+        other: String,
+    },
+    /// Ranks of a run whose weights are not equal any more. All ranks get this error.
+    #[error(
+        "the weights of {ranks} are not those of rank 0 after step {step}; check the memory and the processors of \
+         the machines, then resume from the newest checkpoint"
+    )]
+    RanksDrifted {
+        /// The ranks.
+        ranks: String,
+        /// The step.
+        step: u64,
+    },
+    /// A rank of a data-parallel run stopped.
     #[error(transparent)]
-    Reduce(#[from] ReduceError),
+    Collective(#[from] CollectiveError),
     /// A metric, a logger or a renderer of burn-train failed.
     #[error("the training stopped")]
     Burn(#[from] Arc<TrainingError>),
@@ -256,6 +283,13 @@ pub enum TrainError {
     /// A configuration that cannot be written as TOML.
     #[error("the configuration cannot be written as TOML")]
     Toml(#[from] toml::ser::Error),
+}
+
+impl TrainError {
+    /// Whether all ranks of the run get this error, so that none waits for another.
+    pub fn is_of_all_ranks(&self) -> bool {
+        matches!(self, Self::RanksDiffer { .. } | Self::RanksDrifted { .. })
+    }
 }
 
 fn sequences(count: usize) -> &'static str {

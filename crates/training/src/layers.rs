@@ -20,7 +20,7 @@ const MAX_BYTES: u64 = 4 << 20;
 
 /// Keys that a resumed run may change, because its results do not depend on them.
 /// The number of devices changes results in rounding only, as another device does.
-const FREE_ON_RESUME: [&str; 11] = [
+const FREE_ON_RESUME: [&str; 13] = [
     "out",
     "checkpoint_every",
     "keep",
@@ -29,6 +29,8 @@ const FREE_ON_RESUME: [&str; 11] = [
     "eval_tasks",
     "eval_limit",
     "eval_data",
+    "overlap",
+    "compare_every",
     "device",
     "devices",
     "recompute",
@@ -36,7 +38,7 @@ const FREE_ON_RESUME: [&str; 11] = [
 
 /// The first of them, which a deterministic run may change: the others decide which kernels run, and
 /// thereby the rounding.
-const FREE_IF_DETERMINISTIC: usize = 8;
+const FREE_IF_DETERMINISTIC: usize = 10;
 
 impl TrainConfig {
     /// Starts from the defaults of the preset, overrides them by the file at `path`, and overrides

@@ -10,7 +10,7 @@
 //! [`WindowBatcher`] are for burn's own loop (example `burn_trainer` of `block-transformer`).
 
 mod batch;
-mod collective;
+mod buckets;
 mod config;
 mod distill;
 mod error;
@@ -18,13 +18,12 @@ mod evaluation;
 mod events;
 mod gradients;
 mod layers;
-mod meeting;
 mod memory;
 mod metrics;
 mod queue;
+mod ranks;
 mod reading;
 mod ready;
-mod reduce;
 mod replicas;
 mod row;
 mod run;
@@ -44,13 +43,12 @@ mod uptrain;
 mod writer;
 
 pub use batch::{WindowBatcher, token_batch};
-pub use collective::{CollectiveReduce, NoCollectives};
 pub use config::TrainConfig;
 pub use error::{EvaluationError, TrainError};
 pub use memory::is_out_of_memory;
+pub use ranks::check_same;
 pub use reading::ReadPolicy;
 pub use ready::{check_folder, check_formats, model_config, run_model};
-pub use reduce::{HostReduce, Reduce, ReduceError};
 pub use row::{EvaluationScore, MetricsRow};
 pub use run::{Outcome, TrainingRun};
 pub use schedule::Schedule;

@@ -22,7 +22,7 @@ impl TrainConfig {
     /// The settings that the memory of a step on one of the devices depends on.
     pub fn memory_shape(&self) -> TrainingShape {
         let devices = self.all_devices();
-        let (count, batch, accumulate) = (devices.len(), self.batch, self.accumulate);
+        let (count, batch, accumulate) = (self.replicas(), self.batch, self.accumulate);
         // as the steps are shared: whole micro-batches, or parts of each
         let (batch, accumulate) = if accumulate.is_multiple_of(count) {
             (batch, accumulate / count)

@@ -58,6 +58,11 @@ impl Metrics {
         Ok(Self { files, rows })
     }
 
+    /// The rows of a rank that writes no files.
+    pub(crate) fn unwritten() -> Self {
+        Self { files: Vec::new(), rows: Vec::new() }
+    }
+
     pub(crate) fn push(&mut self, row: MetricsRow) -> Result<(), FileError> {
         for (path, encode, file) in &mut self.files {
             // one unbuffered write per row

@@ -6,15 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
+use block_transformer_collectives::{Collective, CollectiveError, Nested, NoCollectives, replicas};
 use block_transformer_datasets::Window;
 use block_transformer_device::DeviceName;
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel};
 
 use crate::batch::num_predicted;
-use crate::collective::{CollectiveReduce, NoCollectives};
 use crate::memory::{self, OutOfMemory};
 use crate::reading::ReadPolicy;
-use crate::reduce::{HostReduce, Reduce, ReduceError};
 use crate::trainer::{Trainer, WeightedWindows};
 use crate::update::StepValues;
 
@@ -27,12 +26,15 @@ struct Share {
     reading: ReadPolicy,
 }
 
-/// The replicas of a run: the first one computes on the thread of the run, each other one on a thread
-/// of its own. All have the same weights after every step.
+/// The replicas of a run in this process: the first one computes on the thread of the run, each other one on a
+/// thread of its own. All have the same weights after every step.
 pub(crate) struct Replicas {
     first: Trainer,
     others: Vec<(Sender<Share>, JoinHandle<()>)>,
-    reduce: Arc<dyn Reduce>,
+    /// The first replica among all ranks of the run; `None` if it is the only one.
+    place: Option<Arc<dyn Collective>>,
+    /// The rank of the first replica, and the number of ranks.
+    ranks: (usize, usize),
     no_collectives: Option<NoCollectives>,
     /// Whether one of the other replicas has too little memory.
     full: Arc<AtomicBool>,
@@ -40,39 +42,45 @@ pub(crate) struct Replicas {
 
 impl Replicas {
     /// Starts the threads of `others`, which must have the same weights as `first`. The trainers are on
-    /// the devices called `names`. Where these have collectives, they sum the gradients.
-    pub(crate) fn new(first: Trainer, others: Vec<Trainer>, names: &[DeviceName]) -> Self {
-        let on = |trainer: &Trainer| trainer.device().clone();
-        let devices: Vec<_> = std::iter::once(&first).chain(&others).map(on).collect();
-        let connected = match others.is_empty() {
-            true => Err(NoCollectives::Kind),
-            false => CollectiveReduce::connect(names, &devices),
-        };
-        match connected {
-            Ok(reduce) => Self::with_reduce(first, others, Arc::new(reduce)),
-            Err(reason) => {
-                let reduce = Arc::new(HostReduce::new(devices.len()));
-                let mut replicas = Self::with_reduce(first, others, reduce);
-                replicas.no_collectives = Some(reason);
-                replicas
-            }
-        }
-    }
-
-    /// [`new`](Self::new) with the sums of `reduce`.
-    pub(crate) fn with_reduce(
+    /// the devices called `names`. Where these have collectives, they sum the gradients. `job` is this process
+    /// among those of the run.
+    pub(crate) fn new(
         first: Trainer,
         others: Vec<Trainer>,
-        reduce: Arc<dyn Reduce>,
+        names: &[DeviceName],
+        job: &Arc<dyn Collective>,
+    ) -> Self {
+        if others.is_empty() {
+            return Self::with_places(first, others, vec![job.clone()]);
+        }
+        let on = |trainer: &Trainer| trainer.device().clone();
+        let devices: Vec<_> = std::iter::once(&first).chain(&others).map(on).collect();
+        let (inner, no_collectives) = replicas(names, &devices);
+        let places = Nested::all(inner, job);
+        let places = places.into_iter().map(|place| Arc::new(place) as _).collect();
+        let mut replicas = Self::with_places(first, others, places);
+        replicas.no_collectives = no_collectives;
+        replicas
+    }
+
+    /// [`new`](Self::new) with the place of each replica among the ranks of the run.
+    pub(crate) fn with_places(
+        first: Trainer,
+        others: Vec<Trainer>,
+        places: Vec<Arc<dyn Collective>>,
     ) -> Self {
         let full = Arc::new(AtomicBool::new(false));
-        let start = |(i, trainer): (usize, Trainer)| {
+        let mut places = places.into_iter();
+        let place = places.next();
+        let ranks = place.as_ref().map_or((0, 1), |place| (place.rank(), place.size()));
+        let start = |(trainer, place): (Trainer, Arc<dyn Collective>)| {
             let (sender, receiver) = channel();
-            let member = Member { rank: i + 1, reduce: reduce.clone(), full: full.clone() };
+            let member = Member { place, full: full.clone() };
             (sender, thread::spawn(move || work(trainer, &member, &receiver)))
         };
-        let others = others.into_iter().enumerate().map(start).collect();
-        Self { first, others, reduce, no_collectives: None, full }
+        let others = others.into_iter().zip(places).map(start).collect();
+        let place = place.filter(|_| ranks.1 > 1);
+        Self { first, others, place, ranks, no_collectives: None, full }
     }
 
     /// Why the gradients are summed in the memory of the process; `None` if collectives sum them.
@@ -93,31 +101,33 @@ impl Replicas {
     /// Runs one step over `micro_batches`, as [`Trainer::queue`] does on one device.
     ///
     /// # Errors
-    /// When a replica stopped.
+    /// When a rank stopped.
     pub(crate) fn queue(
         &mut self,
         micro_batches: Vec<Vec<Window>>,
         lr: f64,
         reading: ReadPolicy,
-    ) -> Result<StepValues, ReduceError> {
-        if self.others.is_empty() {
+    ) -> Result<StepValues, CollectiveError> {
+        let Some(place) = &self.place else {
             return Ok(self.first.queue(&micro_batches, lr, reading));
-        }
+        };
         let count = micro_batches.len();
         let block_length = self.first.model().config().block_length();
-        let mut shares = shares(micro_batches, 1 + self.others.len(), block_length).into_iter();
+        let (rank, size) = self.ranks;
+        let mut shares = shares(micro_batches, size, block_length).into_iter().skip(rank);
         let mine = shares.next().unwrap_or_default();
-        for (rank, ((sender, _), parts)) in self.others.iter().zip(shares).enumerate() {
+        for (i, ((sender, _), parts)) in self.others.iter().zip(shares).enumerate() {
             let share = Share { parts, count, lr, reading };
-            sender.send(share).map_err(|_| ReduceError::Stopped(rank + 1))?;
+            sender.send(share).map_err(|_| CollectiveError::Stopped(i + 1))?;
         }
-        self.first.queue_share(&mine, count, lr, reading, (&*self.reduce, 0))
+        self.first.queue_share(&mine, count, lr, reading, place)
     }
 }
 
 impl Drop for Replicas {
     fn drop(&mut self) {
-        self.reduce.leave(0);
+        // the others do not wait for this one any more
+        self.place = None;
         for (sender, thread) in self.others.drain(..) {
             drop(sender);
             // a panic of the thread has been reported already
@@ -126,25 +136,18 @@ impl Drop for Replicas {
     }
 }
 
-/// The membership of a replica in the sums of gradients. It ends when the replica's thread ends, also
-/// when the thread panics.
+/// The place of a replica among the ranks. It is left when the replica's thread ends, also when the thread
+/// panics.
 struct Member {
-    rank: usize,
-    reduce: Arc<dyn Reduce>,
+    place: Arc<dyn Collective>,
     full: Arc<AtomicBool>,
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.reduce.leave(self.rank);
-    }
 }
 
 /// The thread of a replica. It ends with the run, or with the first sum that fails.
 fn work(mut trainer: Trainer<LanguageModel>, member: &Member, shares: &Receiver<Share>) {
     for Share { parts, count, lr, reading } in shares {
-        let place = (&*member.reduce, member.rank);
-        match memory::catch(|| trainer.queue_share(&parts, count, lr, reading, place)) {
+        let step = || trainer.queue_share(&parts, count, lr, reading, &member.place);
+        match memory::catch(step) {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return,
             Err(OutOfMemory) => return member.full.store(true, Ordering::SeqCst),
@@ -184,6 +187,7 @@ fn shares(
 mod tests {
     use super::*;
     use crate::config::TrainConfig;
+    use block_transformer_collectives::Alone;
     use burn::tensor::Device;
 
     /// A window of two blocks of two, with `tokens` tokens.
@@ -220,11 +224,12 @@ mod tests {
             let model = config.model.clone().with_vocab_size(vocabulary);
             Trainer::new(&model, &config, &Device::flex())
         };
-        let mut replicas = Replicas::new(trainer(64), vec![trainer(128)], &[]);
+        let mut replicas =
+            Replicas::new(trainer(64), vec![trainer(128)], &[], &(Arc::new(Alone) as _));
         let step = || vec![vec![Window { ids: vec![3; 16], is_token: vec![true; 16] }; 2]];
         let mut queue = || replicas.queue(step(), 1e-3, ReadPolicy::EveryStep).err();
-        assert_eq!(queue(), Some(ReduceError::Lengths));
-        assert_eq!(queue(), Some(ReduceError::Stopped(1)));
+        assert_eq!(queue(), Some(CollectiveError::Lengths));
+        assert_eq!(queue(), Some(CollectiveError::Stopped(1)));
         drop(replicas);
     }
 }

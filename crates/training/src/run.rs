@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use block_transformer_checkpoint::{Checkpoint, CheckpointError, RunFolder, State};
+use block_transformer_collectives::{Alone, Collective, NoCollectives};
 use block_transformer_cost::{Mfu, TrainingMemory};
 use block_transformer_datasets::{CorpusInfo, DatasetError, MixedWindows, Mixture, Split};
 use block_transformer_text::Tokenizer;
@@ -12,12 +13,12 @@ use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig};
 use burn::module::Module;
 use burn::tensor::Device;
 
-use crate::collective::NoCollectives;
 use crate::config::TrainConfig;
 use crate::error::{EvaluationError, TrainError};
 use crate::events::to_usize;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
+use crate::ranks::check_same;
 use crate::reading::ReadPolicy;
 use crate::ready::{check_folder, check_formats, run_model};
 use crate::replicas::Replicas;
@@ -70,6 +71,10 @@ pub struct TrainingRun {
     /// The names of the corpora of a mixture.
     pub(crate) sources: Vec<String>,
     pub(crate) replicas: Replicas,
+    /// This process among those of the run.
+    pub(crate) ranks: Arc<dyn Collective>,
+    /// Whether this process is rank 0, which validates, evaluates and writes.
+    pub(crate) leads: bool,
     pub(crate) metrics: Metrics,
     pub(crate) state: State,
     pub(crate) writer: Writer,
@@ -98,24 +103,32 @@ impl TrainingRun {
         resume: bool,
         device: &Device,
     ) -> Result<Self, TrainError> {
-        Self::open_on(config, corpus, resume, device, &[])
+        Self::open_on(config, corpus, resume, device, &[], Arc::new(Alone))
     }
 
     /// [`open`](Self::open) with replicas of the model on `others`, which share each step with the
-    /// model on `device`. The first device writes the checkpoints.
+    /// model on `device`, and with the other processes of `ranks`, which open the same run with the same
+    /// number of devices. The first device of rank 0 writes the checkpoints and all other files; the other ranks
+    /// read them, so the folder must be the same for all.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and when a step has too few sequences for the devices.
+    /// As [`open`](Self::open), when a step has too few sequences for the devices, and when the ranks differ. A rank
+    /// with an error that is not [of all ranks](TrainError::is_of_all_ranks) must
+    /// [abort](Collective::abort), here and in [`launch`](Self::launch), because the others wait for it.
     pub fn open_on(
         config: &TrainConfig,
         corpus: impl Into<Mixture>,
         resume: bool,
         device: &Device,
         others: &[Device],
+        ranks: Arc<dyn Collective>,
     ) -> Result<Self, TrainError> {
+        let leads = ranks.rank() == 0;
+        let config = &TrainConfig { processes: ranks.size(), ..config.clone() };
         config.check()?;
-        config.check_replicas(1 + others.len())?;
-        check_folder(config, resume)?;
+        if leads {
+            check_folder(config, resume)?;
+        }
         check_formats(config, std::iter::once(device).chain(others))?;
         let corpus: Mixture = corpus.into();
         let tokenizer = corpus.first().tokenizer()?;
@@ -133,15 +146,37 @@ impl TrainingRun {
         let validation = packing(Split::Validation, None)?;
         config.check_memory(&model)?;
         let folder = RunFolder::new(&config.out);
-        let found = resume && !folder.checkpoints().is_empty();
-        let checkpoint = if found { Some(Checkpoint::open(&config.out)?) } else { None };
+        let checkpoint = newest(&folder, config, resume, &*ranks)?;
         // adapters and a teacher need the origin again when a run is resumed
         let needs_origin = checkpoint.is_none() || config.lora.is_some() || config.distill > 0.0;
         let origin = if needs_origin { Origin::open(config)? } else { None };
         if let Some(origin) = &origin {
             origin.check_tokenizer(&tokenizer)?;
         }
-        folder.begin(&config.to_toml()?)?;
+        check_same(
+            &*ranks,
+            &[
+                ("the tokenizer", format!("checksum {:08x}", tokenizer.fingerprint()?)),
+                (
+                    "the data",
+                    format!(
+                        "checksum {:08x}",
+                        crc32c::crc32c(data_of(&corpus)?.to_string().as_bytes())
+                    ),
+                ),
+                ("the model", model.to_json()),
+                ("the checkpoint", checkpoint_of(checkpoint.as_ref())),
+                (
+                    "the weights to begin with",
+                    origin
+                        .as_ref()
+                        .map_or("none".into(), |origin| origin.checkpoint().weights_sha256.clone()),
+                ),
+            ],
+        )?;
+        if leads {
+            folder.begin(&config.to_toml()?)?;
+        }
         let mut state = State {
             trained_context: Some(config.context),
             train: Some(serde_json::to_value(config)?),
@@ -179,7 +214,6 @@ impl TrainingRun {
                 };
                 let first = trainer(device)?;
                 let others = others.iter().map(trainer).collect::<Result<Vec<_>, _>>()?;
-                folder.remove_after(checkpoint.state.step)?;
                 unused = checkpoint.unused()?;
                 skipped = checkpoint.skipped.clone();
                 state = State {
@@ -191,7 +225,10 @@ impl TrainingRun {
                 (first, others)
             }
         };
-        let metrics = Metrics::open(&folder, state.step, config.eval_every > 0)?;
+        let metrics = match leads {
+            true => Metrics::open(&folder, state.step, config.eval_every > 0)?,
+            false => Metrics::unwritten(),
+        };
         let waits = config.waits_for_checkpoints(&model);
         let writer = Writer::new(folder.clone(), config.keep, state.step, waits);
         Ok(Self {
@@ -203,7 +240,9 @@ impl TrainingRun {
             train,
             validation,
             sources: corpus.infos().iter().map(|info| info.name.clone()).collect(),
-            replicas: Replicas::new(first, others, config.all_devices()),
+            leads,
+            replicas: Replicas::new(first, others, config.all_devices(), &ranks),
+            ranks,
             metrics,
             state,
             writer,
@@ -328,6 +367,39 @@ impl TrainingRun {
             model,
         }
     }
+}
+
+/// The newest checkpoint of a resumed run. Rank 0 removes damaged ones after it, before the others look for it.
+fn newest(
+    folder: &RunFolder,
+    config: &TrainConfig,
+    resume: bool,
+    ranks: &dyn Collective,
+) -> Result<Option<Checkpoint>, TrainError> {
+    let open = || -> Result<Option<Checkpoint>, TrainError> {
+        let found = resume && !folder.checkpoints().is_empty();
+        Ok(if found { Some(Checkpoint::open(&config.out)?) } else { None })
+    };
+    if ranks.rank() > 0 {
+        ranks.barrier()?;
+        return open();
+    }
+    let checkpoint = open()?;
+    if let Some(checkpoint) = &checkpoint {
+        folder.remove_after(checkpoint.state.step)?;
+    }
+    ranks.barrier()?;
+    Ok(checkpoint)
+}
+
+/// What tells a checkpoint from others of the run.
+fn checkpoint_of(checkpoint: Option<&Checkpoint>) -> String {
+    checkpoint.map_or("none".into(), |checkpoint| {
+        format!(
+            "step {} with weights of the SHA-256 {}",
+            checkpoint.state.step, checkpoint.weights_sha256
+        )
+    })
 }
 
 /// The description of the data in a checkpoint: that of the corpus, or those of the corpora of a

@@ -12,6 +12,7 @@ use crate::error::TrainError;
 use crate::events::Events;
 use crate::memory::{self, OutOfMemory};
 use crate::queue::{Queue, QueuedStep};
+use crate::ranks;
 use crate::row::MetricsRow;
 use crate::run::TrainingRun;
 use crate::schedule::Schedule;
@@ -42,18 +43,22 @@ impl TrainingRun {
     ) -> Result<(), TrainError> {
         let interrupter = components.interrupter.clone();
         let mut events = Events::new(&self.config, components);
-        let mut stopped_early = false;
-        if self.state.step == 0 && self.state.lineage.is_some() {
+        if self.leads && self.state.step == 0 && self.state.lineage.is_some() {
             let begun = self.validate()?;
             self.state.initial_validation_loss = Some(begun);
         }
-        while self.next_step() <= self.config.steps && !events.should_stop() && !stopped_early {
-            stopped_early = self.train_step(&mut events)?;
+        let device = self.trainer().device().clone().inner();
+        let flags = [events.should_stop(), false];
+        let [mut interrupted, mut stopped_early] = ranks::any(&*self.ranks, flags, &device)?;
+        while self.next_step() <= self.config.steps && !interrupted && !stopped_early {
+            let stops_early = self.train_step(&mut events)?;
+            let flags = [events.should_stop(), stops_early];
+            [interrupted, stopped_early] = ranks::any(&*self.ranks, flags, &device)?;
         }
         self.read(&mut events)?;
-        self.interrupted = self.state.step < self.config.steps && events.should_stop();
+        self.interrupted = self.state.step < self.config.steps && interrupted;
         self.writer.wait()?;
-        if !self.folder.checkpoint(self.state.step).exists() {
+        if self.leads && !self.folder.checkpoint(self.state.step).exists() {
             self.checkpoint(false)?;
         }
         interrupter.error().map_or(Ok(()), |error| Err(error.into()))
@@ -86,6 +91,7 @@ impl TrainingRun {
             || self.validates(step)
             || self.evaluates(step)
             || self.checkpoint_due
+            || self.compares(step)
             || step.is_multiple_of(config.checkpoint_every);
         if reads { self.read(events) } else { Ok(false) }
     }
@@ -96,6 +102,13 @@ impl TrainingRun {
 
     fn validates(&self, step: u64) -> bool {
         step.is_multiple_of(self.config.validate_every) || step == self.config.steps
+    }
+
+    /// Whether the weights of all ranks are compared after step `step`.
+    fn compares(&self, step: u64) -> bool {
+        let every = self.config.compare_every;
+        let due = every > 0 && (step.is_multiple_of(every) || step == self.config.steps);
+        due && self.ranks.size() > 1
     }
 
     /// Reads the results of the queued steps and finishes these steps. Returns whether early
@@ -187,8 +200,13 @@ impl TrainingRun {
                 remaining: self.speed.remaining(steps - step),
             }));
         }
-        row.validation_loss = self.validates(step).then(|| self.validate()).transpose()?;
-        if self.evaluates(step) {
+        if self.compares(step) {
+            ranks::check_weights(&*self.ranks, self.trainer().model(), step)?;
+        }
+        if self.leads && self.validates(step) {
+            row.validation_loss = Some(self.validate()?);
+        }
+        if self.leads && self.evaluates(step) {
             row.evaluation = self.evaluate_tasks(step)?;
         }
         row.seconds = self.state.seconds;
@@ -213,7 +231,8 @@ impl TrainingRun {
     /// Checks that the run may continue after step `step`, which was skipped.
     fn check_skipped(&mut self, step: u64, result: StepResult) -> Result<(), TrainError> {
         let in_a_row = self.metrics.skipped_last().len() + 1;
-        if step > 1 && in_a_row < MOST_SKIPPED {
+        // rank 0 decides for all
+        if step > 1 && in_a_row < MOST_SKIPPED || !self.leads {
             return Ok(());
         }
         self.writer.wait()?;
@@ -254,8 +273,11 @@ impl TrainingRun {
         Ok(loss)
     }
 
-    /// Copies the checkpoint of the last step from the device, and begins to write it.
+    /// Copies the checkpoint of the last step from the device, and begins to write it, on rank 0.
     fn checkpoint(&mut self, best: bool) -> Result<(), TrainError> {
+        if !self.leads {
+            return Ok(());
+        }
         self.metrics.sync()?;
         // two copies at a time would need more memory
         self.writer.wait()?;

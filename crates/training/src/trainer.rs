@@ -1,17 +1,20 @@
 //! A model with its optimizer, one step at a time.
 
+use std::sync::Arc;
+
+use block_transformer_collectives::{Collective, CollectiveError, Wire};
 use block_transformer_datasets::{Packing, Window};
-use block_transformer_layers::recompute_layers;
+use block_transformer_layers::{recompute_layers, watch_layers};
 use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, Precision};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor};
 
 use crate::batch::{num_predicted, token_batch};
+use crate::buckets::{GradientSum, Plan};
 use crate::config::TrainConfig;
 use crate::distill::Teacher;
 use crate::gradients;
 use crate::reading::ReadPolicy;
-use crate::reduce::{Reduce, ReduceError};
 use crate::skipping::{Constants, SkipFlag, SkippingAdamW};
 use crate::update::{StepResult, StepValues, host, queue_update, read_update};
 
@@ -38,6 +41,12 @@ pub struct Trainer<M: Family = LanguageModel> {
     precision: Precision,
     recompute: bool,
     teacher: Option<Teacher>,
+    /// The format of gradients between processes.
+    wire: Wire,
+    /// Whether gradients are sent while others are computed.
+    overlap: bool,
+    /// The order of the gradients in sums that go on by themselves.
+    plan: Option<Arc<Plan>>,
 }
 
 impl<M: Family> Trainer<M> {
@@ -57,7 +66,7 @@ impl<M: Family> Trainer<M> {
         device: Device,
     ) -> Self {
         let block_length = model.config().block_length();
-        let TrainConfig { clip, precision, recompute, .. } = *config;
+        let TrainConfig { clip, precision, recompute, wire, overlap, .. } = *config;
         Self {
             model: Some(model),
             optimizer,
@@ -68,6 +77,9 @@ impl<M: Family> Trainer<M> {
             precision,
             recompute,
             teacher: None,
+            wire,
+            overlap,
+            plan: None,
         }
     }
 
@@ -120,27 +132,78 @@ impl<M: Family> Trainer<M> {
         }
     }
 
-    /// [`queue`](Self::queue) for one replica of several: `parts` is its share of `count`
-    /// micro-batches, and `reduce` with its number among the replicas adds the others' shares.
+    /// [`queue`](Self::queue) for one rank of several: `parts` is its share of `count` micro-batches, and
+    /// `ranks` adds the others' shares.
     pub(crate) fn queue_share(
         &mut self,
         parts: &[WeightedWindows],
         count: usize,
         lr: f64,
         reading: ReadPolicy,
-        (reduce, rank): (&dyn Reduce, usize),
-    ) -> Result<StepValues, ReduceError> {
+        ranks: &Arc<dyn Collective>,
+    ) -> Result<StepValues, CollectiveError> {
+        let sums = if ranks.begins_sums() {
+            self.sums_in_buckets(parts, ranks)?
+        } else {
+            self.sums_at_once(parts, &**ranks)?
+        };
+        Ok(self.update(sums, count, lr, reading))
+    }
+
+    /// The sums of all ranks, after the backward passes.
+    fn sums_at_once(
+        &self,
+        parts: &[WeightedWindows],
+        ranks: &dyn Collective,
+    ) -> Result<(Tensor<1>, GradientsParams), CollectiveError> {
         let sums = self.sums(parts.iter().map(|part| (&part.windows[..], part.weight)));
         let (losses, gradients) = match sums {
             Some((losses, gradients)) => (losses, Some(gradients)),
-            None => (Tensor::zeros([1], &self.device.clone().inner()), None),
+            None => (self.no_loss(), None),
         };
         let gradients = gradients::flatten(self.model(), gradients);
         let tensors = std::iter::once(losses).chain(gradients.tensors).collect();
-        let mut tensors = reduce.all_reduce(rank, tensors)?.into_iter();
-        let losses = tensors.next().ok_or(ReduceError::Lengths)?;
-        let sum = gradients::unflatten(self.model(), tensors, &gradients.has_gradient);
-        Ok(self.update((losses, sum), count, lr, reading))
+        let mut tensors = ranks.sum(tensors, self.wire)?.into_iter();
+        let losses = tensors.next().ok_or(CollectiveError::Lengths)?;
+        Ok((losses, gradients::unflatten(self.model(), tensors, &gradients.has_gradient)))
+    }
+
+    /// The sums of all ranks in buckets, which begin during the last backward pass.
+    fn sums_in_buckets(
+        &mut self,
+        parts: &[WeightedWindows],
+        ranks: &Arc<dyn Collective>,
+    ) -> Result<(Tensor<1>, GradientsParams), CollectiveError> {
+        let plan = self.plan.take();
+        let plan = plan
+            .unwrap_or_else(|| Arc::new(Plan::of(self.model(), self.block_length, &self.device)));
+        self.plan = Some(plan.clone());
+        let of = |part: &'_ WeightedWindows| (part.windows.clone(), part.weight);
+        let (last, before) = match parts.split_last() {
+            Some((last, before)) => (Some(of(last)), before),
+            None => (None, parts),
+        };
+        let before = self.sums(before.iter().map(|part| (&part.windows[..], part.weight)));
+        let (losses, earlier) = match before {
+            Some((losses, earlier)) => (Some(losses), Some(earlier)),
+            None => (None, None),
+        };
+        let sum = GradientSum::new(&plan, (ranks, self.wire), self.model(), earlier);
+        let last = last.and_then(|(windows, weight)| {
+            let last = || self.sums(std::iter::once((&windows[..], weight)));
+            if self.overlap { watch_layers(sum.report(), last) } else { last() }
+        });
+        let (losses, last) = match (losses, last) {
+            (Some(losses), Some((value, last))) => (losses + value, Some(last)),
+            (Some(losses), None) => (losses, None),
+            (None, Some((value, last))) => (value, Some(last)),
+            (None, None) => (self.no_loss(), None),
+        };
+        sum.finish(self.model(), losses, last, &self.device.clone().inner())
+    }
+
+    fn no_loss(&self) -> Tensor<1> {
+        Tensor::zeros([1], &self.device.clone().inner())
     }
 
     /// The sums of the losses (`[1]`, off the autodiff graph) and of the gradients of batches, each

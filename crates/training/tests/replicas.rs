@@ -1,7 +1,9 @@
 //! Data-parallel runs: several replicas give the losses of one device to rounding.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use block_transformer_collectives::Alone;
 use block_transformer_datasets::{DocumentSource, PreparedCorpus, TokenizerChoice, prepare};
 use block_transformer_device::DeviceName;
 use block_transformer_text::Tokenizer;
@@ -47,7 +49,8 @@ fn train(
     (resume, last): (bool, u64),
 ) -> Result<Outcome, TrainError> {
     let others = vec![Device::flex(); replicas - 1];
-    let run = TrainingRun::open_on(config, corpus, resume, &Device::flex(), &others)?;
+    let run =
+        TrainingRun::open_on(config, corpus, resume, &Device::flex(), &others, Arc::new(Alone))?;
     let interrupter = Interrupter::new();
     let stop = interrupter.clone();
     let run = run.reading(reading).observe(move |event| {

@@ -13,17 +13,20 @@ mod origin;
 use std::io::stdout;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use block_transformer_checkpoint::RunFolder;
+use block_transformer_collectives::Alone;
 use block_transformer_datasets::{
     CorpusRequest, Mixture, ReadOptions, SHARD_TOKENS, Share, TokenizerChoice,
 };
+use block_transformer_device::{DeviceName, instruction_set};
 use block_transformer_generation::{GenerationError, sample_text};
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
     Origin as Given, Outcome, TrainConfig, TrainError, TrainingRun, check_folder, check_formats,
-    run_model,
+    check_same, run_model,
 };
 use block_transformer_zoo::FamilyConfig;
 use burn::tensor::Device;
@@ -34,11 +37,12 @@ use super::memory::{Peak, announce, peak};
 use super::prepare::{
     CORPUS_NEEDED, TokenizerArgs, check_tokenizer, default_corpus, is_prepared, prepared,
 };
-use crate::{device, paths};
+use crate::output::is_silent;
+use crate::{device, job, paths};
 use data::Data;
 use evaluation::Evaluations;
 use flags::{Flags, Origin};
-use interrupt::{INTERRUPTED, interrupter_of_signals};
+use interrupt::Signals;
 use lines::Lines;
 
 /// Tokens of the sample that is generated at the end.
@@ -78,13 +82,17 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Trains. The exit code is 130 if the run was interrupted.
+    /// Trains. The exit code is 130 after Ctrl-C, and 75 after a signal of a queue.
     pub(crate) fn run(self) -> Result<ExitCode> {
         let print = self.print_config;
+        let ranks = if print { Arc::new(Alone) } else { job::join()? };
+        let leads = ranks.rank() == 0;
         let (plain, given_peak) = (self.plain, self.peak_tflops);
         let own_tokenizer = self.tokenizer.choice().is_some();
         let Data { cache, shares } = Data::parse(&self.data)?;
-        let (config, origin, resume) = self.effective(shares)?;
+        let (mut config, origin, resume) = self.effective(shares)?;
+        config.processes = ranks.size();
+        check_same(&*ranks, &beginning(&config, resume)?)?;
         let given = if resume {
             None
         } else {
@@ -96,8 +104,10 @@ impl Args {
             return Ok(ExitCode::SUCCESS);
         }
         config.check().map_err(in_flags)?;
-        paths::output_folder(&origin.of("out"), &config.out)?;
-        check_folder(&config, resume).map_err(in_flags)?;
+        if leads {
+            paths::output_folder(&origin.of("out"), &config.out)?;
+            check_folder(&config, resume).map_err(in_flags)?;
+        }
         // with the smallest vocabulary, because that of the tokenizer is not known yet
         let smallest = config.model.clone().with_vocab_size(1);
         config.check_memory(&smallest).map_err(|error| origin.of_memory(error, &config))?;
@@ -120,6 +130,10 @@ impl Args {
             check_tokenizer(&origin.of("tokenizer"), Some(tokenizer))?;
             paths::cache_folder("--data", &cache)?;
         }
+        // rank 0 prepares the corpus for all
+        if !leads {
+            ranks.barrier()?;
+        }
         let corpus = if config.mixture.is_empty() {
             Mixture::from(&prepared(&CorpusRequest {
                 corpus: std::slice::from_ref(&config.corpus),
@@ -132,6 +146,9 @@ impl Args {
         } else {
             data::open(&config.mixture, &origin.of("mixture"))?
         };
+        if leads {
+            ranks.barrier()?;
+        }
         data::say_summary(&corpus);
         let tokenizer = corpus.first().tokenizer()?;
         let model = run_model(&config, &tokenizer).map_err(in_flags)?;
@@ -147,7 +164,8 @@ impl Args {
             );
         }
         let evaluations = Evaluations::load(&config, &origin, &tokenizer)?;
-        let run = TrainingRun::open_on(&config, corpus.clone(), resume, device, others);
+        let run =
+            TrainingRun::open_on(&config, corpus.clone(), resume, device, others, ranks.clone());
         let run = run.map_err(in_flags)?;
         let run = match evaluations {
             Some(evaluations) => evaluations.of(run),
@@ -164,13 +182,19 @@ impl Args {
             (true, 0) => say!("the run has no checkpoint yet: starting at its first step"),
             (true, step) => say!("resuming after step {step} of {}", config.steps),
         }
-        let outcome = launch(run, interrupter_of_signals()?, plain).map_err(in_flags)?;
-        report(&config, &corpus, &outcome)?;
+        let signals = Signals::listen()?;
+        let interrupter = signals.interrupter.clone();
+        let outcome = launch(run, interrupter, plain || !leads).map_err(in_flags)?;
+        if leads {
+            report(&config, &corpus, &outcome)?;
+        }
         if outcome.interrupted {
             say!("interrupted after step {}; --resume continues from there", outcome.step);
-            return Ok(ExitCode::from(INTERRUPTED));
+            return Ok(ExitCode::from(signals.code(&*ranks)?));
         }
-        write_sample(&config, &outcome, &tokenizer, device)?;
+        if leads {
+            write_sample(&config, &outcome, &tokenizer, device)?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -213,6 +237,23 @@ impl Args {
     }
 }
 
+/// What all ranks of a job must have in common before any of them writes a file.
+fn beginning(config: &TrainConfig, resume: bool) -> Result<[(&'static str, String); 4]> {
+    // each rank may have a device with a number of its own
+    let kinds: Vec<&str> = config.all_devices().iter().map(|device| device.name()).collect();
+    let shared =
+        TrainConfig { device: DeviceName::default(), devices: Vec::new(), ..config.clone() };
+    Ok([
+        ("the version", env!("CARGO_PKG_VERSION").into()),
+        (
+            "the devices",
+            format!("{} with the instructions {}", kinds.join(", "), instruction_set()?),
+        ),
+        ("--resume", resume.to_string()),
+        ("the configuration", shared.to_toml()?),
+    ])
+}
+
 /// The tokenizer in the newest checkpoint of a run.
 fn saved_tokenizer(config: &TrainConfig) -> Option<TokenizerChoice> {
     let newest = RunFolder::new(&config.out).checkpoints().pop()?;
@@ -231,7 +272,11 @@ fn launch(run: TrainingRun, interrupter: Interrupter, plain: bool) -> Result<Out
     }
     let _ = plain;
     let mut lines = Lines(stdout());
-    let run = run.observe(move |event| lines.print(event));
+    let run = run.observe(move |event| {
+        if !is_silent() {
+            lines.print(event);
+        }
+    });
     run.launch(|training| training.with_interrupter(interrupter))
 }
 

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::config::TrainConfig;
-use crate::reduce::{HostReduce, Reduce, ReduceError};
 use crate::replicas::Replicas;
 use crate::trainer::Trainer;
 use block_transformer_checkpoint::{Checkpoint, RunFolder};
+use block_transformer_collectives::{Collective, CollectiveError, Replica, Wire};
 use block_transformer_datasets::{DocumentSource, TokenizerChoice, prepare};
 use block_transformer_text::Tokenizer;
 use burn::tensor::{Device, Tensor};
@@ -51,16 +51,33 @@ fn a_run_ends_at_a_first_step_or_ten_steps_in_a_row_that_are_not_finite() {
     assert!(text.contains("step 2: ") && text.contains("the 9 steps after it"), "{text}");
 }
 
-/// Sums that fail as on a device without memory.
-struct Full;
-impl Reduce for Full {
-    fn all_reduce(&self, _: usize, _: Vec<Tensor<1>>) -> Result<Vec<Tensor<1>>, ReduceError> {
-        panic!(
-            "called `Result::unwrap()` on an `Err` value: out of device memory allocating 64 bytes"
-        )
+/// Ranks whose sums fail as on a device without memory, or those of the others.
+struct Full(Option<Replica>);
+impl Collective for Full {
+    fn rank(&self) -> usize {
+        self.0.as_ref().map_or(0, Replica::rank)
     }
 
-    fn leave(&self, _: usize) {}
+    fn size(&self) -> usize {
+        2
+    }
+
+    fn sum(&self, tensors: Vec<Tensor<1>>, wire: Wire) -> Result<Vec<Tensor<1>>, CollectiveError> {
+        match &self.0 {
+            Some(replica) => replica.sum(tensors, wire),
+            None => panic!(
+                "called `Result::unwrap()` on an `Err` value: out of device memory allocating 64 bytes"
+            ),
+        }
+    }
+
+    fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        Ok(vec![bytes; 2])
+    }
+
+    fn abort(&self, _: u8) -> ! {
+        panic!("nothing aborts")
+    }
 }
 
 #[test]
@@ -69,7 +86,11 @@ fn a_device_without_memory_is_an_error_that_names_a_smaller_micro_batch() {
     let mut run = run(dir.path());
     run.config.batch = 8;
     let trainer = || Trainer::new(&run.model, &run.config, &Device::flex());
-    run.replicas = Replicas::with_reduce(trainer(), vec![trainer()], Arc::new(Full));
+    run.replicas = Replicas::with_places(
+        trainer(),
+        vec![trainer()],
+        vec![Arc::new(Full(None)), Arc::new(Full(None))],
+    );
     let error = run.launch(|training| training).unwrap_err();
     let text = error.to_string();
     let TrainError::OutOfMemory { step: 1, batch: 8, smaller: Some(smaller), .. } = error else {
@@ -87,24 +108,36 @@ fn a_replica_without_memory_ends_the_run_with_the_same_error() {
     let mut run = run(dir.path());
     run.config.batch = 2;
     let trainer = || Trainer::new(&run.model, &run.config, &Device::flex());
-    /// Only the second replica has no memory.
-    struct SecondFull(HostReduce);
-    impl Reduce for SecondFull {
-        fn all_reduce(
-            &self,
-            rank: usize,
-            tensors: Vec<Tensor<1>>,
-        ) -> Result<Vec<Tensor<1>>, ReduceError> {
-            assert!(rank == 0, "CUDA_ERROR_OUT_OF_MEMORY");
-            self.0.all_reduce(rank, tensors)
+    // only the second replica has no memory
+    let (first, second) = {
+        let mut replicas = Replica::on_host(2);
+        (replicas.swap_remove(0), replicas.remove(0))
+    };
+    struct Leaves(Replica);
+    impl Collective for Leaves {
+        fn rank(&self) -> usize {
+            1
         }
 
-        fn leave(&self, rank: usize) {
-            self.0.leave(rank);
+        fn size(&self) -> usize {
+            2
+        }
+
+        fn sum(&self, _: Vec<Tensor<1>>, _: Wire) -> Result<Vec<Tensor<1>>, CollectiveError> {
+            panic!("CUDA_ERROR_OUT_OF_MEMORY")
+        }
+
+        fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, CollectiveError> {
+            self.0.gather(bytes)
+        }
+
+        fn abort(&self, status: u8) -> ! {
+            self.0.abort(status)
         }
     }
-    let reduce = Arc::new(SecondFull(HostReduce::new(2)));
-    run.replicas = Replicas::with_reduce(trainer(), vec![trainer()], reduce);
+    let places: Vec<Arc<dyn Collective>> =
+        vec![Arc::new(Full(Some(first))), Arc::new(Leaves(second))];
+    run.replicas = Replicas::with_places(trainer(), vec![trainer()], places);
     let error = run.launch(|training| training).unwrap_err();
     assert!(matches!(error, TrainError::OutOfMemory { step: 1, .. }), "{error}");
 }

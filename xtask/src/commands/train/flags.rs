@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result, anyhow, bail};
+use block_transformer_collectives::Wire;
 use block_transformer_datasets::{Share, TokenizerChoice};
 use block_transformer_device::DeviceName;
 use block_transformer_training::{TrainConfig, TrainError, Uptrain};
@@ -41,6 +42,16 @@ pub(in crate::commands) struct Flags {
     /// a third more arithmetic, the same results
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     recompute: Option<bool>,
+    /// Format in which gradients travel between the processes of an MPI job: f32 or bf16 [default: f32]
+    #[arg(long, value_name = "FORMAT", help_heading = "Several machines")]
+    wire: Option<Wire>,
+    /// Send gradients to the other processes while others are still computed [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    #[arg(help_heading = "Several machines")]
+    overlap: Option<bool>,
+    /// Steps between comparisons of the weights of all processes; 0 for none [default: 100]
+    #[arg(long, value_name = "N", help_heading = "Several machines")]
+    compare_every: Option<u32>,
     /// Fail unless a killed and resumed run will end with the same bits as an uninterrupted one; on flex and ndarray
     /// it always does
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]

@@ -2,20 +2,20 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::reduce::ReduceError;
+use crate::CollectiveError;
 
 /// Rounds in which every replica brings a part, and takes the same result of all parts.
 pub(crate) struct Meeting<T, R> {
     round: Mutex<Round<T, R>>,
     changed: Condvar,
     /// Computes the result of a round from the parts, by replica.
-    combine: fn(Vec<T>) -> Result<R, ReduceError>,
+    combine: fn(Vec<T>) -> Result<R, CollectiveError>,
 }
 
 /// One round. The next one begins when every replica has taken the result.
 struct Round<T, R> {
     parts: Vec<Option<T>>,
-    result: Option<Result<R, ReduceError>>,
+    result: Option<Result<R, CollectiveError>>,
     /// Replicas that have taken the result.
     taken: usize,
     /// The first replica that left.
@@ -24,7 +24,7 @@ struct Round<T, R> {
 
 impl<T, R: Clone> Meeting<T, R> {
     /// Creates rounds of `ranks` replicas.
-    pub(crate) fn new(ranks: usize, combine: fn(Vec<T>) -> Result<R, ReduceError>) -> Self {
+    pub(crate) fn new(ranks: usize, combine: fn(Vec<T>) -> Result<R, CollectiveError>) -> Self {
         let parts = (0..ranks).map(|_| None).collect();
         let round = Round { parts, result: None, taken: 0, left: None };
         Self { round: Mutex::new(round), changed: Condvar::new(), combine }
@@ -34,10 +34,10 @@ impl<T, R: Clone> Meeting<T, R> {
     ///
     /// # Errors
     /// When a replica has left, and the errors of `combine`.
-    pub(crate) fn meet(&self, rank: usize, part: T) -> Result<R, ReduceError> {
+    pub(crate) fn meet(&self, rank: usize, part: T) -> Result<R, CollectiveError> {
         let mut round = self.wait_while(self.lock(), |round| round.result.is_some());
         if let Some(rank) = round.left {
-            return Err(ReduceError::Stopped(rank));
+            return Err(CollectiveError::Stopped(rank));
         }
         round.parts[rank] = Some(part);
         if round.parts.iter().all(Option::is_some) {
@@ -49,7 +49,7 @@ impl<T, R: Clone> Meeting<T, R> {
         round = self.wait_while(round, |round| round.result.is_none());
         let result = match &round.result {
             Some(result) => result.clone()?,
-            None => return Err(ReduceError::Stopped(round.left.unwrap_or(rank))),
+            None => return Err(CollectiveError::Stopped(round.left.unwrap_or(rank))),
         };
         round.taken += 1;
         if round.taken == round.parts.len() {

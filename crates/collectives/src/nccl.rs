@@ -8,14 +8,11 @@ use block_transformer_device::probe::{CudaParts, Fault, nccl_version};
 use burn::tensor::distributed::{CollectiveTensor, ReduceOperation, all_reduce};
 use burn::tensor::{Device, Tensor};
 
-use crate::meeting::Meeting;
-use crate::reduce::{Reduce, ReduceError};
-
 /// Tensors with fewer values are joined into one, because a sum of few values takes as long as its
 /// start. Larger ones are summed in place.
 const JOINED: usize = 1 << 18;
 
-/// Why the sums of a run do not go from GPU to GPU.
+/// Why the sums of replicas do not go from GPU to GPU.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoCollectives {
     /// Only NVIDIA GPUs have collectives.
@@ -34,21 +31,19 @@ pub enum NoCollectives {
 
 /// Sums by the collectives of burn, which are those of NCCL on NVIDIA GPUs. Nothing is copied to the
 /// host, and the host does not wait for a GPU after the first sum.
-pub struct CollectiveReduce {
+pub(crate) struct Nccl {
     /// By replica.
     devices: Vec<Device>,
-    /// All replicas come here before each sum: inside NCCL they would wait forever for one that left.
-    meeting: Meeting<Vec<usize>, ()>,
     /// Whether a replica has checked its first gradients.
     checked: Vec<AtomicBool>,
 }
 
-impl CollectiveReduce {
+impl Nccl {
     /// Connects `devices`, which have these `names`, and sums one value over them.
     ///
     /// # Errors
     /// When the devices are not different NVIDIA GPUs, NCCL cannot be loaded, or the sum fails.
-    pub fn connect(names: &[DeviceName], devices: &[Device]) -> Result<Self, NoCollectives> {
+    pub(crate) fn connect(names: &[DeviceName], devices: &[Device]) -> Result<Self, NoCollectives> {
         let devices: Vec<Device> = devices.iter().map(|device| device.clone().inner()).collect();
         let is_gpu = |(name, device): (&DeviceName, &Device)| {
             matches!(name, DeviceName::Cuda(_)) && name.open().is_ok_and(|opened| opened == *device)
@@ -73,32 +68,22 @@ impl CollectiveReduce {
                 Err(_) => Err(NoCollectives::Failed("the sum of one value stopped".into())),
             })
         })?;
-        let meeting = Meeting::new(devices.len(), same_lengths);
         let checked = devices.iter().map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { devices, meeting, checked })
+        Ok(Self { devices, checked })
     }
 
     /// Reads a value of each of `tensors` in the first step. A GPU without memory fails then if it ever
     /// does, and must not let the others begin a sum that it will not join.
-    fn check(&self, rank: usize, tensors: &[Tensor<1>]) {
+    pub(crate) fn check(&self, rank: usize, tensors: &[Tensor<1>]) {
         if !self.checked[rank].swap(true, Ordering::Relaxed) {
             let values = tensors.iter().map(|tensor| tensor.clone().narrow(0, 0, 1)).collect();
             let _ = Tensor::cat(values, 0).into_data();
         }
     }
-}
 
-const SUM: ReduceOperation = ReduceOperation::Sum;
-
-impl Reduce for CollectiveReduce {
-    fn all_reduce(
-        &self,
-        rank: usize,
-        tensors: Vec<Tensor<1>>,
-    ) -> Result<Vec<Tensor<1>>, ReduceError> {
-        let lengths: Vec<usize> = tensors.iter().map(|tensor| tensor.dims()[0]).collect();
-        self.check(rank, &tensors);
-        self.meeting.meet(rank, lengths.clone())?;
+    /// The sums. All replicas must have come, with the same `lengths`: inside NCCL they would wait
+    /// forever for one that left.
+    pub(crate) fn sum(&self, tensors: Vec<Tensor<1>>, lengths: &[usize]) -> Vec<Tensor<1>> {
         let (small, large): (Vec<_>, Vec<_>) =
             tensors.into_iter().partition(|tensor| tensor.dims()[0] < JOINED);
         let joined = (!small.is_empty()).then(|| Tensor::cat(small, 0));
@@ -109,7 +94,7 @@ impl Reduce for CollectiveReduce {
         let joined = joined.map(CollectiveTensor::resolve);
         let mut large = large.into_iter().map(CollectiveTensor::resolve);
         let mut start = 0;
-        let of = |length: usize| {
+        let of = |&length: &usize| {
             if length >= JOINED {
                 return large.next();
             }
@@ -117,27 +102,16 @@ impl Reduce for CollectiveReduce {
             start += length;
             Some(sum)
         };
-        Ok(lengths.into_iter().filter_map(of).collect())
-    }
-
-    fn leave(&self, rank: usize) {
-        self.meeting.leave(rank);
+        lengths.iter().filter_map(of).collect()
     }
 }
+
+const SUM: ReduceOperation = ReduceOperation::Sum;
 
 /// The causes in a message of burn, without the backtrace.
 fn one_line(message: &str) -> String {
     let lines = message.lines().map(str::trim).take_while(|line| !line.starts_with("Backtrace"));
     lines.filter(|line| *line != "Caused by:").collect::<Vec<_>>().join(": ")
-}
-
-/// Returns an error if the replicas have tensors of different lengths.
-fn same_lengths(lengths: Vec<Vec<usize>>) -> Result<(), ReduceError> {
-    if lengths.windows(2).all(|pair| pair[0] == pair[1]) {
-        Ok(())
-    } else {
-        Err(ReduceError::Lengths)
-    }
 }
 
 #[cfg(test)]
@@ -147,7 +121,7 @@ mod tests {
     #[test]
     fn devices_without_collectives_are_told_apart_before_anything_is_loaded() {
         let flex = vec![Device::flex(); 2];
-        let error = |names: &[DeviceName]| CollectiveReduce::connect(names, &flex).err();
+        let error = |names: &[DeviceName]| Nccl::connect(names, &flex).err();
         assert_eq!(error(&[DeviceName::Flex; 2]), Some(NoCollectives::Kind));
         // the names of other devices than those that compute
         assert_eq!(error(&[DeviceName::Cuda(0), DeviceName::Cuda(1)]), Some(NoCollectives::Kind));
@@ -158,11 +132,5 @@ mod tests {
     fn a_failure_is_told_in_one_line() {
         let message = "An error happened\nCaused by:\n  NCCL failed: 2\nBacktrace:\nmain\n";
         assert_eq!(one_line(message), "An error happened: NCCL failed: 2");
-    }
-
-    #[test]
-    fn replicas_with_other_gradients_begin_no_sum() {
-        assert_eq!(same_lengths(vec![vec![2, 3], vec![2, 3]]), Ok(()));
-        assert_eq!(same_lengths(vec![vec![2, 3], vec![3, 2]]), Err(ReduceError::Lengths));
     }
 }

@@ -1,0 +1,147 @@
+//! What the processes of a run must agree on: the same beginning, the same weights, the same end.
+
+use block_transformer_collectives::{Collective, Wire};
+use block_transformer_zoo::LanguageModel;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
+
+use crate::error::TrainError;
+
+/// Checks that all ranks bring the same value of each property, such as `("version", "0.1.0")`. All ranks get the
+/// same result.
+///
+/// # Errors
+/// [`TrainError::RanksDiffer`] names the first property that differs, with the ranks that differ from rank 0.
+pub fn check_same(ranks: &dyn Collective, properties: &[(&str, String)]) -> Result<(), TrainError> {
+    if ranks.size() == 1 {
+        return Ok(());
+    }
+    let own = serde_json::to_vec(properties)?;
+    let all = ranks.gather(own)?;
+    let read = |bytes: &Vec<u8>| serde_json::from_slice::<Vec<(String, String)>>(bytes);
+    let all = all.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    for (i, (name, first)) in all[0].iter().enumerate() {
+        let value = |rank: usize| all[rank].get(i).map_or("", |(_, value)| &**value);
+        let others: Vec<usize> = (1..all.len()).filter(|&rank| value(rank) != first).collect();
+        if let Some(&other) = others.first() {
+            return Err(TrainError::RanksDiffer {
+                property: name.clone(),
+                first: first.clone(),
+                ranks: named(&others),
+                other: value(other).into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `rank 1`, or `ranks 1, 3`.
+fn named(ranks: &[usize]) -> String {
+    let numbers: Vec<String> = ranks.iter().map(ToString::to_string).collect();
+    format!("rank{} {}", if ranks.len() == 1 { "" } else { "s" }, numbers.join(", "))
+}
+
+/// Returns for each of `flags` whether any rank has it.
+pub(crate) fn any<const N: usize>(
+    ranks: &dyn Collective,
+    flags: [bool; N],
+    device: &Device,
+) -> Result<[bool; N], TrainError> {
+    if ranks.size() == 1 {
+        return Ok(flags);
+    }
+    let own = Tensor::from_data(flags.map(|flag| f32::from(u8::from(flag))), device);
+    let sum = ranks.sum(vec![own], Wire::F32)?.remove(0).into_data();
+    let mut counts = sum.iter::<f32>();
+    Ok(flags.map(|_| counts.next().is_some_and(|count| count > 0.0)))
+}
+
+/// Checks that the weights of all ranks are equal after step `step`, by a checksum of each parameter.
+///
+/// # Errors
+/// [`TrainError::RanksDrifted`] names the ranks whose weights are not those of rank 0.
+pub(crate) fn check_weights(
+    ranks: &dyn Collective,
+    model: &LanguageModel,
+    step: u64,
+) -> Result<(), TrainError> {
+    let mut sums = Checksums(Vec::new());
+    model.visit(&mut sums);
+    let all = ranks.gather(sums.0.iter().flat_map(|sum| sum.to_le_bytes()).collect())?;
+    let drifted: Vec<usize> = (1..all.len()).filter(|&rank| all[rank] != all[0]).collect();
+    if drifted.is_empty() {
+        return Ok(());
+    }
+    Err(TrainError::RanksDrifted { ranks: named(&drifted), step })
+}
+
+struct Checksums(Vec<u32>);
+
+impl ModuleVisitor for Checksums {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.push(crc32c::crc32c(param.val().inner().into_data().as_bytes()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use block_transformer_collectives::Replica;
+    use block_transformer_zoo::{Family, FamilyConfig, preset};
+
+    /// The results of all ranks.
+    fn on_ranks<T: Send>(size: usize, run: impl Fn(&Replica) -> T + Sync) -> Vec<T> {
+        std::thread::scope(|scope| {
+            let run = &run;
+            let threads: Vec<_> = Replica::on_host(size)
+                .into_iter()
+                .map(|replica| scope.spawn(move || run(&replica)))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn a_property_that_differs_is_named_with_its_ranks() {
+        let errors = on_ranks(4, |replica| {
+            let tokenizer = if replica.rank() % 2 == 1 { "b" } else { "a" };
+            let properties = [("version", "1".to_string()), ("tokenizer", tokenizer.into())];
+            check_same(replica, &properties).unwrap_err().to_string()
+        });
+        for error in errors {
+            assert!(error.contains("tokenizer") && error.contains("ranks 1, 3"), "{error}");
+        }
+        let same = on_ranks(2, |replica| check_same(replica, &[("version", "1".into())]).is_ok());
+        assert_eq!(same, [true; 2]);
+    }
+
+    #[test]
+    fn a_flag_of_one_rank_is_seen_by_all() {
+        let flags = |ranks: [bool; 3]| {
+            on_ranks(3, move |replica| {
+                any(replica, [ranks[replica.rank()], false], &Device::flex()).unwrap()
+            })
+        };
+        assert_eq!(flags([false, true, false]), [[true, false]; 3]);
+        assert_eq!(flags([false; 3]), [[false; 2]; 3]);
+    }
+
+    #[test]
+    fn weights_that_differ_in_one_value_are_an_error_that_names_the_rank() {
+        let config = preset("debug-block").unwrap().model.clone().with_vocab_size(64);
+        let results = on_ranks(3, |replica| {
+            let seed = u64::from(replica.rank() == 2);
+            let model = LanguageModel::init(&config, seed, &Device::flex().autodiff());
+            check_weights(replica, &model, 7).err().map(|error| error.to_string())
+        });
+        for error in results {
+            let error = error.unwrap();
+            assert!(error.contains("step 7") && error.contains("rank 2"), "{error}");
+        }
+        let same = on_ranks(2, |replica| {
+            let model = LanguageModel::init(&config, 0, &Device::flex().autodiff());
+            check_weights(replica, &model, 7).is_ok()
+        });
+        assert_eq!(same, [true; 2]);
+    }
+}
