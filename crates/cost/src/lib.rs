@@ -2,10 +2,14 @@
 //! launches, and the time they take on a machine with known peaks (the roofline model of Williams et
 //! al., 2009).
 //!
+//! Data-parallel steps on several ranks add the time of all-reduces.
+//!
 //! The formulas follow the steps of [`block_transformer_generation::Engine`]; a test compares them
 //! with the operations that the engine counts.
 
+mod all_reduce;
 mod cost;
+mod data_parallel;
 mod held;
 mod launches;
 mod machine;
@@ -21,7 +25,9 @@ mod stack;
 mod training;
 mod workload;
 
+pub use all_reduce::{AllReduce, Network, NetworkError};
 pub use cost::{Cost, Phases};
+pub use data_parallel::{RankCompute, RankStep, Scaling, StepTime, input_table_params};
 pub use held::Holding;
 pub use launches::{decode_launches, prefill_launches, step_launches};
 pub use machine::{Machine, MachineError};
