@@ -28,6 +28,7 @@ mod output;
 mod paths;
 mod program;
 mod progress;
+mod units;
 
 use std::ffi::{OsStr, OsString};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

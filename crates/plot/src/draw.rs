@@ -13,6 +13,8 @@ use crate::plot::{AxisScale, Corner, Plot, Ribbon, Style};
 const WIDTH: u32 = 960;
 const HEIGHT: u32 = 600;
 pub(crate) const FONT: &str = "sans-serif";
+/// The width of a legend beside a plot.
+const LEGEND: u32 = 250;
 const FONT_FILE: &[u8] = include_bytes!("../fonts/Ubuntu-Light.ttf");
 /// Colours that can be told apart in print and by the colour-blind (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
@@ -82,10 +84,11 @@ fn draw_chart<B: DrawingBackend>(
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     area.fill(&WHITE)?;
     let (xs, ys) = ranges(plot);
+    let beside = plot.legend == Corner::Beside;
     let mut chart = ChartBuilder::on(area)
         .caption(&plot.title, (FONT, 24).into_font().color(&INK))
         .margin(16)
-        .margin_right(28)
+        .margin_right(if beside { LEGEND } else { 28 })
         .x_label_area_size(52)
         .y_label_area_size(68)
         .build_cartesian_2d(xs, ys)?;
@@ -137,12 +140,15 @@ fn draw_chart<B: DrawingBackend>(
             chart.draw_series(points.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
         }
     }
+    let width = chart.plotting_area().dim_in_pixel().0 as i32;
     chart
         .configure_series_labels()
         .position(match plot.legend {
             Corner::UpperRight => SeriesLabelPosition::UpperRight,
             Corner::LowerLeft => SeriesLabelPosition::LowerLeft,
             Corner::LowerRight => SeriesLabelPosition::LowerRight,
+            // relative to the plot; its last tick needs some room
+            Corner::Beside => SeriesLabelPosition::Coordinate(width + 18, 0),
         })
         .legend_area_size(34)
         .margin(12)

@@ -37,7 +37,7 @@ pub enum AxisScale {
     Log2,
 }
 
-/// A corner of the plot.
+/// The place of the legend: a corner of the plot, or beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Corner {
     /// The corner that falling lines leave free.
@@ -47,6 +47,8 @@ pub enum Corner {
     LowerLeft,
     /// The corner that rising lines leave free.
     LowerRight,
+    /// On the right of the plot, for lines that leave no corner free.
+    Beside,
 }
 
 /// An area around a line, in a pale shade of its colour.

@@ -41,7 +41,7 @@ pub(super) fn announce(run: &TrainingRun, config: &TrainConfig) {
 }
 
 /// The TFLOP/s that a device can have.
-const PEAKS: RangeInclusive<f64> = 1e-6..=1e9;
+pub(super) const PEAKS: RangeInclusive<f64> = 1e-6..=1e9;
 
 /// The peak of `--peak-tflops`.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -16,6 +16,8 @@ mod models;
 mod ngrams;
 mod parity;
 mod plan;
+mod plan_ranks;
+mod plan_scaling;
 mod plan_training;
 mod prepare;
 mod presets;

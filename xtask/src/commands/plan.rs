@@ -14,7 +14,7 @@ use bytesize::ByteSize;
 
 use super::inputs::presets;
 use super::memory::planned;
-use super::plan_training;
+use super::{plan_ranks, plan_training};
 use crate::counts::{self, count};
 use crate::device;
 
@@ -22,28 +22,28 @@ use crate::device;
 const LENGTHS: [Lengths; 2] =
     [Lengths { prompt: 2048, new: 128 }, Lengths { prompt: 128, new: 2048 }];
 
+/// The presets if `--preset` is not given.
+const PRESETS: [&str; 2] = ["block-170m", "vanilla-160m"];
+
 /// Arguments of `plan`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Presets to plan for
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "NAME,..",
-        default_value = "block-170m,vanilla-160m"
-    )]
+    /// Presets to plan for [default: block-170m,vanilla-160m; with --ranks: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     preset: Vec<String>,
     /// `h100`, `h100-tf32`, `a100`, `cpu` (this machine, measured now), or a TOML file with name,
-    /// flops, bandwidth, memory, the seconds of a kernel launch, and the precision
-    #[arg(long, value_name = "SPEC", default_value = "cpu")]
-    device_spec: PathBuf,
+    /// flops, bandwidth, memory, the seconds of a kernel launch, and the precision [default: cpu;
+    /// with --ranks: h100]
+    #[arg(long, value_name = "SPEC")]
+    device_spec: Option<PathBuf>,
     /// Tokens of prompt and continuation [default without --context: 2048:128,128:2048]
     #[arg(long, value_delimiter = ',', value_name = "PROMPT:NEW,..")]
     lengths: Vec<Lengths>,
-    /// Tokens of context to decode after
+    /// Tokens of context to decode after; with --ranks, tokens per sequence [default: those of the preset]
     #[arg(long, value_delimiter = ',', value_name = "TOKENS,..", value_parser = count())]
     context: Vec<usize>,
-    /// Sequences decoded together [default: the largest number that fits into memory]
+    /// Sequences decoded together [default: the largest number that fits into memory]; with --ranks,
+    /// sequences of a micro-batch of a rank [default: 8]
     #[arg(long, value_name = "N", value_parser = count())]
     batch: Option<usize>,
     /// Memory to use [default: all of the machine's]
@@ -55,6 +55,8 @@ pub(crate) struct Args {
     /// Sequences whose gradients are computed together
     #[arg(long, value_name = "N", value_parser = count(), default_value = "8", requires = "training")]
     micro_batch: usize,
+    #[command(flatten)]
+    several: plan_ranks::Flags,
 }
 
 const HEAD: [&str; 13] = [
@@ -76,7 +78,12 @@ const HEAD: [&str; 13] = [
 impl Args {
     /// Prints the predicted batch, memory and speed of each preset.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let presets = presets(&self.preset)?;
+        let presets = self.presets()?;
+        if let Some(ranks) = self.several.ranks {
+            let machine = || self.machine();
+            self.several.print(ranks, &presets, self.batch, &self.context, machine)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let machine = self.machine()?;
         if self.training {
             plan_training::print(&presets, &machine, self.micro_batch);
@@ -110,12 +117,12 @@ impl Args {
              First token: the time to the first token of a prompt that is decoded alone.",
             number(machine.launch * 1e6)
         );
-        if self.device_spec == Path::new("h100") {
+        if self.device_spec() == Path::new("h100") {
             for line in plans.iter().filter_map(|(preset, plan)| compare(&preset.name, plan)) {
                 say!("{line}");
             }
         }
-        let is_processor = self.device_spec == Path::new("cpu");
+        let is_processor = self.device_spec() == Path::new("cpu");
         say!("\n{}\n", planned(&presets, &machine, is_processor));
         say!(
             "Training: weights with their copies for products, gradients, moments of AdamW; activations and logits that \
@@ -128,6 +135,19 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
+    fn presets(&self) -> Result<Vec<&'static Preset>> {
+        match (self.preset.is_empty(), self.several.ranks) {
+            (true, Some(_)) => Ok(block_transformer_zoo::presets().iter().collect()),
+            (true, None) => presets(&PRESETS.map(String::from)),
+            (false, _) => presets(&self.preset),
+        }
+    }
+
+    fn device_spec(&self) -> &Path {
+        let default = if self.several.ranks.is_some() { "h100" } else { "cpu" };
+        self.device_spec.as_deref().unwrap_or(Path::new(default))
+    }
+
     fn workloads(&self) -> Vec<Workload> {
         let default = self.lengths.is_empty() && self.context.is_empty();
         let lengths = if default { &LENGTHS[..] } else { &self.lengths };
@@ -136,11 +156,11 @@ impl Args {
     }
 
     fn machine(&self) -> Result<Machine> {
-        let mut machine = if self.device_spec == Path::new("cpu") {
+        let mut machine = if self.device_spec() == Path::new("cpu") {
             let name = DeviceName::Flex;
             Peaks::measure(name, &device::open(name)?)?.machine(Precision::default())
         } else {
-            Machine::open(&self.device_spec).context("--device-spec")?
+            Machine::open(self.device_spec()).context("--device-spec")?
         };
         if let Some(memory) = self.memory {
             machine.memory = memory.as_u64() as f64;
