@@ -21,6 +21,7 @@ mod kill;
 mod old_run;
 mod own_model;
 mod parity;
+mod plan_ranks;
 mod presets;
 mod readme;
 mod replicas;

@@ -7,6 +7,7 @@ use std::sync::Once;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::plot::{AxisScale, Corner, Plot, Ribbon, Style};
 
@@ -118,7 +119,7 @@ fn draw_chart<B: DrawingBackend>(
         }
     };
     let mut colours = 0;
-    for line in &plot.lines {
+    for (i, line) in plot.lines.iter().enumerate() {
         colours += usize::from(line.style != Style::Dashed || colours == 0);
         let colour = COLOURS[(colours - 1) % COLOURS.len()];
         let style = match line.style {
@@ -126,7 +127,19 @@ fn draw_chart<B: DrawingBackend>(
             _ => colour.stroke_width(2),
         };
         let points: Vec<_> = plot.placed(&line.points).collect();
-        if matches!(line.style, Style::Dashed | Style::Level) {
+        let is_dashed = matches!(line.style, Style::Dashed | Style::Level);
+        if beside {
+            // plotters draws no legend outside of the axes, and the last tick needs some room
+            let at = ((WIDTH - LEGEND) as i32 + 24, 64 + 22 * i as i32);
+            if is_dashed {
+                area.draw(&dashed(style)(at))?;
+            } else {
+                area.draw(&PathElement::new([at, (at.0 + 24, at.1)], style))?;
+            }
+            let text = (FONT, 16).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
+            area.draw(&Text::new(line.label.as_str(), (at.0 + 34, at.1), text))?;
+        }
+        if is_dashed {
             let dashes = DashedLineSeries::new(points, 8, 6, style);
             chart.draw_series(dashes)?.label(&line.label).legend(dashed(style));
             continue;
@@ -140,16 +153,15 @@ fn draw_chart<B: DrawingBackend>(
             chart.draw_series(points.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
         }
     }
-    let width = chart.plotting_area().dim_in_pixel().0 as i32;
+    let position = match plot.legend {
+        Corner::UpperRight => SeriesLabelPosition::UpperRight,
+        Corner::LowerLeft => SeriesLabelPosition::LowerLeft,
+        Corner::LowerRight => SeriesLabelPosition::LowerRight,
+        Corner::Beside => return Ok(()),
+    };
     chart
         .configure_series_labels()
-        .position(match plot.legend {
-            Corner::UpperRight => SeriesLabelPosition::UpperRight,
-            Corner::LowerLeft => SeriesLabelPosition::LowerLeft,
-            Corner::LowerRight => SeriesLabelPosition::LowerRight,
-            // relative to the plot; its last tick needs some room
-            Corner::Beside => SeriesLabelPosition::Coordinate(width + 18, 0),
-        })
+        .position(position)
         .legend_area_size(34)
         .margin(12)
         .background_style(WHITE.mix(0.85))

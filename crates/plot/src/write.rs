@@ -62,7 +62,7 @@ fn write(picture: &impl Picture, path: &Path) -> Result<(), PlotError> {
 mod tests {
     use super::*;
     use crate::heat_map::HeatPanel;
-    use crate::plot::{AxisScale, PlotLine, Ribbon, Style};
+    use crate::plot::{AxisScale, Corner, PlotLine, Ribbon, Style};
 
     fn line(points: Vec<(f64, f64)>, style: Style) -> PlotLine {
         PlotLine { label: "loss <&>".into(), points, style }
@@ -112,6 +112,29 @@ mod tests {
         }
         HeatMap::default().write(&png).unwrap();
         assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
+    }
+
+    #[test]
+    fn a_legend_beside_the_plot_leaves_the_lines_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.svg");
+        let points = vec![(1.0, 2.0), (9.0, 1.0)];
+        let lines = [Style::Marked, Style::Dashed].map(|style| line(points.clone(), style));
+        let plot = Plot { lines: lines.into(), legend: Corner::Beside, ..Plot::default() };
+        plot.write(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let elements: Vec<&str> = text.split("<").collect();
+        let number = |element: &str, key: &str| {
+            let value = element.split_once(key)?.1;
+            value[..value.find(|c: char| !c.is_ascii_digit())?].parse::<u32>().ok()
+        };
+        let right = elements.iter().filter_map(|element| number(element, " cx=\"")).max().unwrap();
+        let labels: Vec<u32> = elements
+            .iter()
+            .filter(|element| element.contains("loss &lt;"))
+            .filter_map(|element| number(element, " x=\""))
+            .collect();
+        assert!(labels.len() == 2 && labels.iter().all(|&x| x > right), "{labels:?} {right}");
     }
 
     #[test]

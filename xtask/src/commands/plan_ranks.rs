@@ -178,9 +178,9 @@ impl Flags {
             self.wire_name(),
             size(self.bucket.as_u64() as f64)
         );
-        let of = if self.total_batch.is_some() { "all ranks together" } else { "each rank" };
+        let of = if self.total_batch.is_some() { "over all ranks" } else { "per rank" };
         say!(
-            "step: {sequences} sequences of {of}, in micro-batches of at most {}",
+            "step: {sequences} sequences {of}, in micro-batches of at most {}",
             batch.unwrap_or(BATCH)
         );
         say!("computation: {described}\n");
@@ -294,7 +294,8 @@ impl Flags {
                 bucket: self.bucket.as_u64() as f64,
             };
             let times = AllReduce::ALL.map(|algorithm| step.time(algorithm, network, ranks));
-            let sequences = if scaling == Scaling::Weak { sequences * ranks } else { sequences };
+            let sequences =
+                if scaling == Scaling::Weak { sequences.saturating_mul(ranks) } else { sequences };
             Some(Point { ranks, sequences, times, scaling, alone })
         };
         let powers = (0..=MOST.ilog2()).map(|power| 1 << power);
