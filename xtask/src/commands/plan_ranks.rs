@@ -124,8 +124,8 @@ impl Point {
 }
 
 impl Flags {
-    /// Predicts the steps of `presets` on `ranks` ranks, prints them and draws them. `drawn` says which of several
-    /// presets are drawn; `machine` opens or measures the machine, if it is needed.
+    /// Predicts the steps of `presets` on `ranks` ranks, prints them and draws them. `machine` opens or measures the
+    /// machine, if it is needed.
     pub(super) fn print(
         &self,
         ranks: usize,
@@ -134,6 +134,40 @@ impl Flags {
         contexts: &[usize],
         machine: impl FnOnce() -> Result<Machine>,
     ) -> Result<()> {
+        self.check(ranks, presets, contexts)?;
+        let network = self.network()?;
+        let sequences = self.sequences(batch);
+        let (compute, described) = self.compute(sequences, machine)?;
+        let most = batch.unwrap_or(BATCH);
+        let curve = |preset: &&'static Preset| {
+            let context = contexts.first().copied().unwrap_or(preset.train.context);
+            self.curve(preset, ranks, (sequences, most, context), &compute, &network)
+        };
+        let curves: Vec<Curve> = presets.iter().map(curve).collect();
+        let network = self.described_network();
+        say!("predicted by formula, not measured: training steps on several ranks");
+        say!(
+            "network: {network}; gradients in {}, buckets of {}",
+            self.wire_name(),
+            size(self.bucket.as_u64() as f64)
+        );
+        let of = if self.total_batch.is_some() { "over all ranks" } else { "per rank" };
+        say!("step: {sequences} sequences {of}, in micro-batches of at most {most}");
+        say!("computation: {described}\n");
+        plan_scaling::print(&curves, ranks);
+        if self.total_batch.is_some_and(|total| total < MOST) {
+            say!("Numbers of ranks above the sequences of a step are left out.");
+        }
+        let picture = plan_scaling::plot(&curves, &network);
+        for path in &self.plot {
+            picture.write(path)?;
+            say!("plot {}", path.display());
+        }
+        Ok(())
+    }
+
+    /// Checks what depends on several flags, and the paths of the pictures.
+    fn check(&self, ranks: usize, presets: &[&Preset], contexts: &[usize]) -> Result<()> {
         ensure!(contexts.len() <= 1, "--context: give one number of tokens with --ranks");
         ensure!(
             self.step_time.is_none() || presets.len() == 1,
@@ -156,42 +190,14 @@ impl Flags {
             ensure!(known, "--plot {}: the name must end in .svg or .png", plot.display());
             paths::output_file("--plot", plot)?;
         }
-        let network = self.network()?;
-        let sequences = self.sequences(batch);
-        let (compute, described) = self.compute(sequences, machine)?;
-        let curve = |preset: &&'static Preset| {
-            let context = contexts.first().copied().unwrap_or(preset.train.context);
+        let Some(context) = contexts.first() else { return Ok(()) };
+        for preset in presets {
             let length = preset.model.block_length();
             ensure!(
                 context.is_multiple_of(length),
                 "--context {context}: {} has blocks of {length} tokens; give a multiple of {length}",
                 preset.name
             );
-            let most = batch.unwrap_or(BATCH);
-            Ok(self.curve(preset, ranks, (sequences, most, context), &compute, &network))
-        };
-        let curves = presets.iter().map(curve).collect::<Result<Vec<_>>>()?;
-        let network = self.described_network();
-        say!("predicted by formula, not measured: training steps on several ranks");
-        say!(
-            "network: {network}; gradients in {}, buckets of {}",
-            self.wire_name(),
-            size(self.bucket.as_u64() as f64)
-        );
-        let of = if self.total_batch.is_some() { "over all ranks" } else { "per rank" };
-        say!(
-            "step: {sequences} sequences {of}, in micro-batches of at most {}",
-            batch.unwrap_or(BATCH)
-        );
-        say!("computation: {described}\n");
-        plan_scaling::print(&curves, ranks);
-        if self.total_batch.is_some_and(|total| total < MOST) {
-            say!("Numbers of ranks above the sequences of a step are left out.");
-        }
-        let picture = plan_scaling::plot(&curves, &network);
-        for path in &self.plot {
-            picture.write(path)?;
-            say!("plot {}", path.display());
         }
         Ok(())
     }
