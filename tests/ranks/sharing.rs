@@ -1,0 +1,1 @@
+//! Evaluations and preparations that are shared by rank write what one rank writes.
