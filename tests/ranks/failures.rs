@@ -103,13 +103,20 @@ fn a_full_disk_of_rank_0_ends_all_ranks_and_the_run_goes_on_with_room() {
     let dir = with_text();
     let dir = dir.path();
     succeeds(job(dir, 2, &line("straight")));
-    succeeds(job(dir, 2, &line("full").replace("--steps 400", "--steps 400 --log-every 100").replace("--checkpoint-every 5", "--checkpoint-every 5")));
+    succeeds(job(
+        dir,
+        2,
+        &line("full")
+            .replace("--steps 400", "--steps 400 --log-every 100")
+            .replace("--checkpoint-every 5", "--checkpoint-every 5"),
+    ));
     std::fs::remove_dir_all(dir.join("full")).unwrap();
     let child = start(job(dir, 2, &line("full")));
     wait_for(&dir.join("full/checkpoints/step-000005"));
     signal(ranks_of(&child)[0], "-KILL");
     let _ = ends_promptly(child);
-    let limited = "if [ $OMPI_COMM_WORLD_RANK = 0 ]; then trap '' XFSZ; ulimit -f 40; fi; exec \"$@\"";
+    let limited =
+        "if [ $OMPI_COMM_WORLD_RANK = 0 ]; then trap '' XFSZ; ulimit -f 40; fi; exec \"$@\"";
     let output = fails(scripted(dir, 2, limited, "train --resume --out full"), &["rank 0", "full"]);
     assert!(output.contains("checkpoints") || output.contains("metrics"), "{output}");
     succeeds(job(dir, 2, "train --resume --out full"));
@@ -117,13 +124,13 @@ fn a_full_disk_of_rank_0_ends_all_ranks_and_the_run_goes_on_with_room() {
 }
 
 #[test]
-fn a_rank_without_memory_is_named() {
+fn an_error_of_one_rank_names_it() {
     let dir = with_text();
     let dir = dir.path();
-    // the second rank may not read the corpus
+    // the second rank does not find the corpus
     support::succeeds(dir, "prepare --corpus text.txt --byte-level --out a");
     let script = "if [ $OMPI_COMM_WORLD_RANK = 1 ]; then cd ..; fi; exec \"$@\"";
     let train = "train --preset debug-block --corpus a --context 32 --batch 2 --steps 5 --out run";
     let output = scripted(dir, 2, script, train).output().unwrap();
-    one_error(&output, &["rank 1", "--corpus a"]);
+    one_error(&output, &["rank 1", "--corpus"]);
 }

@@ -4,6 +4,8 @@
 mod agreement;
 mod failures;
 mod job;
+mod link;
+mod network;
 mod sharing;
 #[path = "../support.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]

@@ -1,8 +1,12 @@
 //! A place where the threads of a data-parallel run wait for one another.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::CollectiveError;
+
+/// The time between two looks for work of the pool while a thread of it waits.
+const LOOK: Duration = Duration::from_micros(200);
 
 /// Rounds in which every replica brings a part, and takes the same result of all parts.
 pub(crate) struct Meeting<T, R> {
@@ -71,11 +75,25 @@ impl<T, R: Clone> Meeting<T, R> {
 
     /// Waits as long as `condition` holds and every replica is there.
     fn wait_while<'a>(
-        &self,
+        &'a self,
         round: MutexGuard<'a, Round<T, R>>,
         condition: fn(&Round<T, R>) -> bool,
     ) -> MutexGuard<'a, Round<T, R>> {
         let waits = |round: &mut Round<T, R>| round.left.is_none() && condition(round);
-        self.changed.wait_while(round, waits).unwrap_or_else(PoisonError::into_inner)
+        if rayon::current_thread_index().is_none() {
+            return self.changed.wait_while(round, waits).unwrap_or_else(PoisonError::into_inner);
+        }
+        // a thread of the pool must work for the others, which may need it to come here
+        let mut round = round;
+        while waits(&mut round) {
+            drop(round);
+            let idle = rayon::yield_now() != Some(rayon::Yield::Executed);
+            round = self.lock();
+            if idle && waits(&mut round) {
+                let waited = self.changed.wait_timeout(round, LOOK);
+                round = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        round
     }
 }

@@ -14,8 +14,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::batch::token_batch;
 
-/// Values of a bucket, at least: 4 MiB.
-const BUCKET: usize = 1 << 20;
+/// Bytes of f32 gradients that are summed at a time: enough that a network is busy with them, and few enough that
+/// the sum begins early in the backward pass.
+pub const BUCKET_BYTES: usize = 25_000_000;
 
 /// The parameters of a model in the order in which their gradients are summed: the same on all ranks and in
 /// all steps.
@@ -44,17 +45,18 @@ impl Plan {
         let mut lengths = Lengths { gradients: &gradients, all: Vec::new() };
         model.visit(&mut lengths);
         let seen = take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
-        Self::in_order(&lengths.all, &seen)
+        Self::in_order(&lengths.all, &seen, BUCKET_BYTES / size_of::<f32>())
     }
 
-    /// Buckets of the parameters `all`: those of `first` in its order, then the others, the last one first.
-    fn in_order(all: &[(ParamId, usize)], first: &[ParamId]) -> Self {
+    /// Buckets of at most `most` values, or of one parameter, of the parameters `all`: those of `first` in its order,
+    /// then the others, the last one first.
+    fn in_order(all: &[(ParamId, usize)], first: &[ParamId], most: usize) -> Self {
         let length = |id: &ParamId| all.iter().find(|(other, _)| other == id).copied();
         let rest = all.iter().rev().filter(|(id, _)| !first.contains(id)).copied();
         let mut buckets = vec![Vec::new()];
         let mut values = 0;
         for (id, length) in first.iter().filter_map(length).chain(rest) {
-            if values >= BUCKET {
+            if values > 0 && values + length > most {
                 buckets.push(Vec::new());
                 values = 0;
             }
@@ -236,5 +238,58 @@ impl ModuleVisitor for Register<'_> {
             let data = TensorData::new(values, param.dims());
             self.gradients.register(param.id, Tensor::<D>::from_data(data, self.device));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use block_transformer_zoo::{FamilyConfig, LanguageModel, preset, presets};
+
+    #[test]
+    fn buckets_are_full_and_in_the_order_of_the_backward_pass() {
+        let ids: Vec<ParamId> = (0..5).map(|_| ParamId::new()).collect();
+        let all: Vec<(ParamId, usize)> = ids.iter().copied().zip([50, 60, 30, 5, 7]).collect();
+        let plan = Plan::in_order(&all, &[ids[3], ids[2]], 40);
+        let numbers = |bucket: &Vec<(ParamId, usize)>| -> Vec<usize> {
+            bucket.iter().map(|(id, _)| ids.iter().position(|other| other == id).unwrap()).collect()
+        };
+        let buckets: Vec<Vec<usize>> = plan.buckets.iter().map(numbers).collect();
+        assert_eq!(buckets, [vec![3, 2], vec![4], vec![1], vec![0]]);
+    }
+
+    /// The gradients that are reported early must be those at the end of the backward pass.
+    #[test]
+    fn reported_gradients_are_complete() {
+        let device = Device::flex().autodiff();
+        let debug = presets().iter().filter(|preset| preset.name.starts_with("debug"));
+        let mut families = 0;
+        for preset in debug {
+            families += 1;
+            let config = preset.model.clone().with_vocab_size(64);
+            let model = LanguageModel::init(&config, 0, &device);
+            let (block, time) = (config.block_length(), 4 * config.block_length());
+            let ids = (0..time).map(|i| (i * 7 % 64) as u32).collect();
+            let batch = token_batch(&[Window { ids, is_token: vec![true; time] }], block, &device);
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let report: Report = {
+                let seen = seen.clone();
+                Arc::new(move |gradients| seen.lock().unwrap().extend(gradients))
+            };
+            let loss = watch_layers(report, || model.loss(&batch));
+            let gradients = GradientsParams::from_grads(loss.backward(), &model);
+            let end: HashMap<ParamId, Tensor<1>> =
+                rows(&model, Some(gradients)).into_iter().collect();
+            let seen = take(&mut *seen.lock().unwrap());
+            let in_layers = seen.len();
+            assert!(2 * in_layers > end.len(), "{}: {in_layers} of {}", preset.name, end.len());
+            for (id, gradient) in seen {
+                let [early, late] = [&gradient, &end[&id]].map(|row| row.to_data());
+                assert_eq!(early, late, "{}", preset.name);
+            }
+            let plan = Plan::of(&model, block, &device);
+            assert_eq!(plan.buckets.iter().flatten().count(), end.len());
+        }
+        assert!(families > 3 && preset("debug-block").is_ok());
     }
 }

@@ -209,8 +209,16 @@ impl TrainConfig {
         if accumulate.is_multiple_of(replicas) || batch >= replicas {
             return Ok(());
         }
+        if self.processes > 1 {
+            let range = format!(
+                "at least {replicas}, one sequence for each device of the {} processes, unless `accumulate` is a \
+                 multiple of {replicas}",
+                self.processes
+            );
+            return Err(TrainError::OutOfRange { key: "batch", value: batch.to_string(), range });
+        }
         let range = format!(
-            "at most {batch} devices in all processes together, the sequences of a micro-batch (`batch`), or a number that \
+            "at most {batch} devices, the sequences of a micro-batch (`batch`), or a number that \
              divides {accumulate}, the micro-batches of a step (`accumulate`)"
         );
         Err(TrainError::OutOfRange { key: "devices", value: replicas.to_string(), range })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use block_transformer_collectives::{Collective, CollectiveError, Nested, NoCollectives, replicas};
 use block_transformer_datasets::Window;
@@ -128,10 +129,16 @@ impl Drop for Replicas {
     fn drop(&mut self) {
         // the others do not wait for this one any more
         self.place = None;
-        for (sender, thread) in self.others.drain(..) {
+        for (sender, replica) in self.others.drain(..) {
             drop(sender);
+            // its last step may need this thread of the pool
+            while rayon::current_thread_index().is_some() && !replica.is_finished() {
+                if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                    thread::sleep(Duration::from_micros(200));
+                }
+            }
             // a panic of the thread has been reported already
-            let _ = thread.join();
+            let _ = replica.join();
         }
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use block_transformer_checkpoint::RunFolder;
-use block_transformer_collectives::Alone;
+use block_transformer_collectives::{Alone, Collective};
 use block_transformer_datasets::{
     CorpusRequest, Mixture, ReadOptions, SHARD_TOKENS, Share, TokenizerChoice,
 };
@@ -92,7 +92,7 @@ impl Args {
         let Data { cache, shares } = Data::parse(&self.data)?;
         let (mut config, origin, resume) = self.effective(shares)?;
         config.processes = ranks.size();
-        check_same(&*ranks, &beginning(&config, resume)?)?;
+        check_beginning(&*ranks, &config, resume)?;
         let given = if resume {
             None
         } else {
@@ -237,21 +237,21 @@ impl Args {
     }
 }
 
-/// What all ranks of a job must have in common before any of them writes a file.
-fn beginning(config: &TrainConfig, resume: bool) -> Result<[(&'static str, String); 4]> {
-    // each rank may have a device with a number of its own
+/// Checks that all ranks of a job begin alike, before any of them writes a file.
+fn check_beginning(ranks: &dyn Collective, config: &TrainConfig, resume: bool) -> Result<()> {
     let kinds: Vec<&str> = config.all_devices().iter().map(|device| device.name()).collect();
-    let shared =
-        TrainConfig { device: DeviceName::default(), devices: Vec::new(), ..config.clone() };
-    Ok([
-        ("the version", env!("CARGO_PKG_VERSION").into()),
-        (
-            "the devices",
-            format!("{} with the instructions {}", kinds.join(", "), instruction_set()?),
-        ),
+    let devices = format!("{} with the instructions {}", kinds.join(", "), instruction_set()?);
+    // the device of each rank may have a number of its own
+    let (device, unnamed) = (DeviceName::default(), Vec::new());
+    let keys = serde_json::to_value(TrainConfig { device, devices: unnamed, ..config.clone() })?;
+    let keys = keys.as_object().into_iter().flatten();
+    let keys = keys.map(|(key, value)| (&**key, value.to_string()));
+    let begun = [
+        ("the version", env!("CARGO_PKG_VERSION").to_string()),
+        ("the devices", devices),
         ("--resume", resume.to_string()),
-        ("the configuration", shared.to_toml()?),
-    ])
+    ];
+    Ok(check_same(ranks, &begun.into_iter().chain(keys).collect::<Vec<_>>())?)
 }
 
 /// The tokenizer in the newest checkpoint of a run.
