@@ -1,13 +1,19 @@
 //! Bytes and time of a step over a network of a known speed, beside what `plan` predicts. It needs root and a
-//! quiet machine: `cargo test --workspace --features block-transformer-cli/mpi --test ranks --release -- --ignored network`.
+//! quiet machine: `cargo test --workspace --features block-transformer-cli/mpi --test ranks -- --ignored network --nocapture`.
 
-use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use block_transformer_cost::{AllReduce, Network, RankStep, input_table_params};
+use block_transformer_training::BUCKET_BYTES;
+use block_transformer_zoo::FamilyConfig;
 
 use crate::link::{Link, SPACES};
 use crate::support::{self, words};
+
+/// The time from one rank to the other.
+const DELAY: Duration = Duration::from_micros(200);
 
 /// Two ranks, one in each namespace.
 fn job(dir: &Path, line: &str) -> Command {
@@ -57,36 +63,87 @@ fn step_time(dir: &Path, run: &str) -> f64 {
     steps[steps.len() / 2]
 }
 
+/// Steps of a measured run.
+const STEPS: usize = 7;
+/// Sequences of a rank and step.
+const BATCH: usize = 2;
+
+/// A run of `ranks` ranks with a share of [`BATCH`] sequences each.
+fn train(preset: &str, context: usize, ranks: usize, out: &str, overlap: bool) -> String {
+    format!(
+        "train --preset {preset} --corpus text.txt --byte-level --batch {} --context {context} --steps {STEPS} \
+         --validate-every 1000 --validation-windows 1 --checkpoint-every 1000 --compare-every 0 --out {out} \
+         --overlap={overlap}",
+        BATCH * ranks
+    )
+}
+
+/// The time of a step of one rank without communication, while another one computes beside it.
+fn compute(dir: &Path, preset: &str, context: usize) -> f64 {
+    let runs = ["a", "b"].map(|name| {
+        let out = format!("{preset}-alone-{name}");
+        let line = train(preset, context, 1, &out, false);
+        let mut command = support::command(dir, &line);
+        let command = command.env("RAYON_NUM_THREADS", "1").stdout(Stdio::null());
+        (command.spawn().unwrap(), out)
+    });
+    let times = runs.map(|(mut run, out)| {
+        assert!(run.wait().unwrap().success());
+        step_time(dir, &out)
+    });
+    times[0].max(times[1])
+}
+
+/// The time of a step of two ranks over a link, and the bytes that a rank sends per step.
+fn measured(dir: &Path, preset: &str, context: usize, rate: f64, overlap: bool) -> (f64, f64) {
+    let link = Link::new(rate, DELAY);
+    let out = format!("{preset}-{rate}-{overlap}");
+    let output = job(dir, &train(preset, context, 2, &out, overlap)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (step_time(dir, &out), link.bytes() as f64 / STEPS as f64)
+}
+
+/// What is predicted beside what was measured. Computation is measured without communication, and the speed of sums
+/// and copies over a link without a limit; the rest follows from the formula.
 #[test]
-#[ignore = "a measurement of minutes, which needs root"]
+#[ignore = "a measurement of minutes, which needs root and a quiet machine"]
 fn network_of_known_speed() {
     let dir = support::with_text();
     let dir = dir.path();
-    let mut table = String::from(
-        "preset, Gbit/s, overlap, MB sent per step and rank, seconds per step, predicted\n",
+    support::succeeds(dir, "prepare --corpus text.txt --byte-level");
+    println!(
+        "| preset | Gbit/s | overlap | MB sent | seconds | predicted | measured / predicted |"
     );
-    let steps = 8;
-    for (preset, tokens) in
-        [("block-33m", "--batch 8 --context 256"), ("block-170m", "--batch 4 --context 128")]
-    {
-        let train = |out: &str, more: &str| {
-            format!(
-                "train --preset {preset} --corpus text.txt --byte-level {tokens} --steps {steps} --validate-every 1000 \
-                 --validation-windows 1 --checkpoint-every 1000 --compare-every 0 --out {out} {more}"
-            )
+    println!("|---|---|---|---|---|---|---|");
+    for (preset, context) in [("block-33m", 256), ("block-170m", 128)] {
+        let model =
+            block_transformer_zoo::preset(preset).unwrap().model.clone().with_vocab_size(320);
+        let bytes = 4.0 * model.num_params() as f64;
+        let alone = compute(dir, preset, context);
+        let (free, _) = measured(dir, preset, context, 1e12, false);
+        let sums = 0.5 * bytes / (free - alone).max(1e-3);
+        println!(
+            "<!-- {preset}: {bytes:.3e} bytes, {alone:.3} s without communication, {free:.3} s without a limit -->"
+        );
+        let step = RankStep {
+            compute: alone,
+            micro_batches: 1,
+            gradients: bytes,
+            late: 4.0 * input_table_params(&model) as f64,
+            bucket: BUCKET_BYTES as f64,
         };
-        for rate in [1.0, 10.0] {
-            let link = Link::new(rate * 1e9, Duration::from_micros(200));
+        for gigabits in [1.0, 10.0] {
+            let network = Network::new(gigabits * 1e9 / 8.0, DELAY.as_secs_f64()).unwrap();
+            let network = network.with_sums(sums).unwrap();
             for overlap in [false, true] {
-                let out = format!("{preset}-{rate}-{overlap}");
-                let before = link.bytes();
-                let line = train(&out, &format!("--overlap={overlap}"));
-                let output = job(dir, &line).output().unwrap();
-                assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-                let sent = (link.bytes() - before) as f64 / f64::from(steps) / 1e6;
-                let seconds = step_time(dir, &out);
-                let _ = writeln!(table, "{preset}, {rate}, {overlap}, {sent:.1}, {seconds:.3}");
-                print!("{table}");
+                let (seconds, sent) = measured(dir, preset, context, gigabits * 1e9, overlap);
+                let predicted = step.time(AllReduce::Ring, &network, 2).seconds(overlap);
+                println!(
+                    "| {preset} | {gigabits} | {} | {:.1} | {seconds:.2} | {predicted:.2} | {:.2} |",
+                    if overlap { "yes" } else { "no" },
+                    sent / 1e6,
+                    seconds / predicted
+                );
             }
         }
     }
