@@ -11,7 +11,7 @@ use crate::documents::Documents;
 use crate::error::DatasetError;
 use crate::megatron::MegatronFile;
 use crate::megatron_split::MegatronSplit;
-use crate::packing::{Order, Packing};
+use crate::packing::{Order, Packing, WindowKind};
 use crate::shards::{INDEX, ShardIndex, ShardedDocuments, read_json, write_json};
 use crate::split::Split;
 use crate::token_file::TokenFile;
@@ -193,18 +193,20 @@ impl PreparedCorpus {
         Ok(documents)
     }
 
-    /// Packs the documents of a split into windows, in the order of the corpus; see
+    /// Packs the documents of a split into windows of a kind, in the order of the corpus; see
     /// [`Packing::new`].
     ///
     /// # Errors
     /// Those of [`split`](Self::split) and [`Packing::new`].
     pub fn packing(
         &self,
+        kind: WindowKind,
         split: Split,
         block_length: usize,
         context: usize,
         seed: Option<u64>,
     ) -> Result<Packing, DatasetError> {
-        Packing::ordered(self.split(split)?, block_length, context, seed, self.info.order)
+        let kind = (kind, self.info.order);
+        Packing::of_kind(kind, self.split(split)?, block_length, context, seed)
     }
 }

@@ -46,7 +46,7 @@ pub use dependencies::inside_project;
 pub use documents::Documents;
 pub use error::DatasetError;
 pub use mixture::{MixedWindows, Mixture};
-pub use packing::{Order, Packing, Window};
+pub use packing::{Order, Packing, Window, WindowKind};
 pub use prepare::{Preparation, Progress, SHARD_TOKENS, prepare};
 #[cfg(feature = "download")]
 pub use prepare_corpus::{CorpusRequest, prepare_corpus};

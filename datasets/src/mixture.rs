@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::corpus::{CorpusInfo, PreparedCorpus};
 use crate::error::DatasetError;
-use crate::packing::{Packing, Window};
+use crate::packing::{Packing, Window, WindowKind};
 use crate::split::Split;
 
 /// Windows after which every source has been used by its weight. A weight is rounded to a multiple
@@ -87,19 +87,20 @@ impl Mixture {
         self.sources.iter().map(|(_, weight)| weight / sum).collect()
     }
 
-    /// Packs each source into windows; see [`PreparedCorpus::packing`].
+    /// Packs each source into windows of a kind; see [`PreparedCorpus::packing`].
     ///
     /// # Errors
     /// Those of [`PreparedCorpus::packing`].
     pub fn windows(
         &self,
+        kind: WindowKind,
         split: Split,
         block_length: usize,
         context: usize,
         seed: Option<u64>,
     ) -> Result<MixedWindows, DatasetError> {
         let packing = |(corpus, _): &(PreparedCorpus, f64)| {
-            corpus.packing(split, block_length, context, seed)
+            corpus.packing(kind, split, block_length, context, seed)
         };
         let packings = self.sources.iter().map(packing).collect::<Result<_, _>>()?;
         let (weights, round) = (self.weights(), Arc::default());
@@ -230,6 +231,8 @@ mod tests {
     use block_transformer_text::Tokenizer;
     use std::path::Path;
 
+    const KINDS: [WindowKind; 2] = [WindowKind::Documents, WindowKind::Contiguous];
+
     /// A corpus of 40 documents of a letter.
     fn corpus(dir: &Path, letter: &str, tokenizer: &Tokenizer) -> PreparedCorpus {
         let path = dir.join(format!("{letter}.jsonl"));
@@ -242,7 +245,10 @@ mod tests {
     fn mixed(dir: &Path, weights: &[f64]) -> MixedWindows {
         let corpora = ["a", "b", "c"].map(|letter| corpus(dir, letter, &Tokenizer::Bytes));
         let sources = corpora.into_iter().zip(weights.iter().copied()).collect();
-        Mixture::new(sources).unwrap().windows(Split::Train, 1, 16, Some(5)).unwrap()
+        Mixture::new(sources)
+            .unwrap()
+            .windows(WindowKind::Documents, Split::Train, 1, 16, Some(5))
+            .unwrap()
     }
 
     #[test]
@@ -282,19 +288,25 @@ mod tests {
             (PreparedCorpus::open(&dir.path().join("b")).unwrap(), 0.5),
         ]);
         let corpora = corpora.unwrap();
-        let of_seed = |seed| ids(&corpora.windows(Split::Train, 1, 16, Some(seed)).unwrap());
-        assert_ne!(of_seed(1), of_seed(2));
-        assert_eq!(of_seed(1), of_seed(1));
+        for kind in KINDS {
+            let of_seed =
+                |seed| ids(&corpora.windows(kind, Split::Train, 1, 16, Some(seed)).unwrap());
+            assert_ne!(of_seed(1), of_seed(2));
+            assert_eq!(of_seed(1), of_seed(1));
+        }
     }
 
     #[test]
     fn one_source_has_the_windows_of_its_corpus() {
         let dir = tempfile::tempdir().unwrap();
         let corpus = corpus(dir.path(), "a", &Tokenizer::Bytes);
-        let packing = corpus.packing(Split::Train, 4, 16, Some(7)).unwrap();
-        for mixture in [Mixture::from(&corpus), Mixture::new(vec![(corpus.clone(), 0.3)]).unwrap()]
+        let single = Mixture::new(vec![(corpus.clone(), 0.3)]).unwrap();
+        for (kind, mixture) in KINDS
+            .into_iter()
+            .flat_map(|kind| [(kind, Mixture::from(&corpus)), (kind, single.clone())])
         {
-            let windows = mixture.windows(Split::Train, 4, 16, Some(7)).unwrap();
+            let packing = corpus.packing(kind, Split::Train, 4, 16, Some(7)).unwrap();
+            let windows = mixture.windows(kind, Split::Train, 4, 16, Some(7)).unwrap();
             assert_eq!(windows.batch(2, 100), packing.batch(2, 100));
         }
     }

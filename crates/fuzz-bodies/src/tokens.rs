@@ -1,6 +1,6 @@
 //! Token files, Megatron pairs, and the descriptions of prepared corpora.
 
-use block_transformer_datasets::{Documents, MegatronPair, PreparedCorpus, Split};
+use block_transformer_datasets::{Documents, MegatronPair, PreparedCorpus, Split, WindowKind};
 use serde_json::{Value, json};
 
 use crate::scratch::Scratch;
@@ -69,9 +69,10 @@ pub(crate) fn token_file(bytes: &[u8]) -> bool {
         if let Some(documents) = scratch.named(corpus.split(Split::Train)) {
             read_documents(&*documents);
             // the promises of windows: only ids of documents and the id that ends them
-            let packing = corpus.packing(Split::Train, 4, 8, Some(1));
-            if let Ok(packing) = packing {
-                assert!(packing.window(0).ids.len() <= 8);
+            for kind in [WindowKind::Documents, WindowKind::Contiguous] {
+                if let Ok(packing) = corpus.packing(kind, Split::Train, 4, 8, Some(1)) {
+                    assert!(packing.window(0).ids.len() <= 8);
+                }
             }
             accepted = true;
         }

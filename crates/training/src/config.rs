@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use block_transformer_collectives::Wire;
-use block_transformer_datasets::{Share, TokenizerChoice};
+use block_transformer_datasets::{Share, TokenizerChoice, WindowKind};
 use block_transformer_device::DeviceName;
 use block_transformer_zoo::family::Lora;
 use block_transformer_zoo::{FamilyConfig, ModelConfig, Precision};
@@ -45,6 +45,11 @@ pub struct TrainConfig {
     pub corpus: String,
     /// Prepared corpora to mix in place of one corpus, with their weights. A preset does not set it.
     pub mixture: Vec<Share>,
+    /// How the documents become windows of training.
+    pub windows: WindowKind,
+    /// How the held-out documents become windows of validation. It does not follow `windows`, so that the losses
+    /// of runs with other windows can be compared. Contiguous windows are the same for every block length.
+    pub validation: WindowKind,
     /// Folder of the run.
     pub out: PathBuf,
     /// Device to compute on, unless `devices` names several.
@@ -152,6 +157,8 @@ impl TrainConfig {
             preset: preset.into(),
             corpus: String::new(),
             mixture: Vec::new(),
+            windows: WindowKind::Documents,
+            validation: WindowKind::Documents,
             out: Path::new("runs").join(preset),
             device: DeviceName::Flex,
             devices: Vec::new(),

@@ -205,6 +205,7 @@ fn allowed(key: &str) -> Option<&'static str> {
             "a list of prepared folders with weights, such as [\"books=0.7\", \"code=0.3\"]"
         }
         "recompute" | "deterministic" => "true or false",
+        "windows" | "validation" => "\"documents\" or \"contiguous\"",
         _ => return None,
     })
 }
@@ -271,6 +272,7 @@ fn read(path: &Path) -> Result<(Table, KeySource), TrainError> {
 
 #[cfg(test)]
 mod tests {
+    use block_transformer_datasets::WindowKind;
     use block_transformer_device::DeviceName;
 
     use super::*;
@@ -312,6 +314,8 @@ mod tests {
             ("tokenizer = \"byte\"", &["c.toml:1: tokenizer: \"byte\"", "file = "]),
             ("mixture = [\"a\"]", &["c.toml:1: mixture: [\"a\"]", "books=0.7"]),
             ("out = 3", &["c.toml:1: out: 3", "folder"]),
+            ("windows = \"blocks\"", &["c.toml:1: windows: \"blocks\"", "\"contiguous\""]),
+            ("validation = 32", &["c.toml:1: validation: 32", "\"documents\""]),
             ("recompute = 1", &["c.toml:1: recompute: 1", "true or false"]),
             ("devices = \"flex\"", &["c.toml:1: devices", "string \"flex\", expected a list"]),
             ("preset = 3", &["c.toml:1: preset: 3", "a name in quotes"]),
@@ -350,6 +354,9 @@ mod tests {
         then.check_resumes(&now).unwrap();
         let error = exact(&then).check_resumes(&exact(&now)).unwrap_err().to_string();
         assert!(error.contains("device is"), "{error}");
+        let windows = TrainConfig { windows: WindowKind::Contiguous, ..then.clone() };
+        let error = then.check_resumes(&windows).unwrap_err().to_string();
+        assert!(error.contains("windows is \"contiguous\""), "{error}");
         now.lr *= 2.0;
         assert!(then.check_resumes(&now).unwrap_err().to_string().contains("lr is"));
     }

@@ -133,8 +133,8 @@ impl TrainingRun {
         let corpus: Mixture = corpus.into();
         let tokenizer = corpus.first().tokenizer()?;
         let model = run_model(config, &tokenizer)?;
-        let packing = |split, seed| {
-            let windows = corpus.windows(split, model.block_length(), config.context, seed);
+        let packing = |kind, split, seed| {
+            let windows = corpus.windows(kind, split, model.block_length(), config.context, seed);
             windows.map_err(|source| match source {
                 source @ DatasetError::LessThanOneWindow { .. } => {
                     TrainError::Split { split, source }
@@ -142,8 +142,8 @@ impl TrainingRun {
                 source => source.into(),
             })
         };
-        let train = packing(Split::Train, Some(config.seed))?;
-        let validation = packing(Split::Validation, None)?;
+        let train = packing(config.windows, Split::Train, Some(config.seed))?;
+        let validation = packing(config.validation, Split::Validation, None)?;
         config.check_memory(&model)?;
         let folder = RunFolder::new(&config.out);
         let checkpoint = newest(&folder, config, resume, &*ranks)?;

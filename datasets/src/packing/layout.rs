@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::contiguous::Contiguous;
+use super::kind::WindowKind;
 use super::listed::Listed;
 use super::streamed::Streamed;
 use crate::documents::Documents;
@@ -46,21 +48,32 @@ pub(super) struct Place {
 pub(super) enum Layout {
     Listed(Listed),
     Streamed(Streamed),
+    Contiguous(Contiguous),
 }
 
 impl Layout {
-    pub(super) fn new(order: Order, documents: &dyn Documents, shape: Shape, epoch: u64) -> Self {
-        match order {
-            Order::Listed => Self::Listed(Listed::new(documents, shape, epoch)),
-            Order::Streamed => Self::Streamed(Streamed::new(documents, shape, epoch)),
+    /// `tokens` is the length of the stream without padding on the left.
+    pub(super) fn new(
+        (kind, order): (WindowKind, Order),
+        documents: &dyn Documents,
+        (shape, tokens): (Shape, u64),
+        epoch: u64,
+    ) -> Self {
+        match (kind, order) {
+            (WindowKind::Contiguous, _) => {
+                Self::Contiguous(Contiguous::new(documents, shape, tokens, epoch))
+            }
+            (_, Order::Listed) => Self::Listed(Listed::new(documents, shape, epoch)),
+            (_, Order::Streamed) => Self::Streamed(Streamed::new(documents, shape, epoch)),
         }
     }
 
-    /// The window that is used at `visit`.
-    pub(super) fn window(&self, visit: usize) -> usize {
+    /// The position of the first element of the window of `context` elements that is used at `visit`.
+    pub(super) fn start(&self, visit: usize, context: usize) -> usize {
         match self {
-            Self::Listed(layout) => layout.window(visit),
-            Self::Streamed(layout) => layout.window(visit),
+            Self::Listed(layout) => layout.window(visit) * context,
+            Self::Streamed(layout) => layout.window(visit) * context,
+            Self::Contiguous(layout) => layout.start(visit as u64, context as u64),
         }
     }
 
@@ -69,14 +82,16 @@ impl Layout {
         match self {
             Self::Listed(layout) => layout.place(position),
             Self::Streamed(layout) => layout.place(documents, position),
+            Self::Contiguous(layout) => layout.place(documents, position),
         }
     }
 
-    /// The document after `place`; `None` after the last one.
+    /// The document after `place`; `None` after the last one. Contiguous windows continue with the first one.
     pub(super) fn after(&self, documents: &dyn Documents, place: Place) -> Option<Place> {
         match self {
             Self::Listed(layout) => layout.place_at(place.index + 1),
             Self::Streamed(layout) => layout.place_at(documents, place.index + 1, place.end),
+            Self::Contiguous(layout) => layout.after(documents, place),
         }
     }
 }

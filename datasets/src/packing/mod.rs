@@ -1,6 +1,8 @@
 //! Packing of documents into training windows. The tokens of window `i` depend only on the
 //! documents, the seed and `i`, so that training can resume at any step.
 
+mod contiguous;
+mod kind;
 mod layout;
 mod listed;
 mod permutation;
@@ -14,8 +16,9 @@ use rayon::prelude::*;
 
 use crate::documents::Documents;
 use crate::error::DatasetError;
-use layout::{Layout, Shape};
+use layout::{Layout, Place, Shape};
 
+pub use kind::WindowKind;
 pub use layout::Order;
 
 /// One training sequence.
@@ -27,19 +30,25 @@ pub struct Window {
     pub is_token: Vec<bool>,
 }
 
-/// Documents concatenated into a stream, which is cut into windows.
+/// Documents concatenated into a stream, which is cut into windows. Each document consists of its
+/// tokens and EOS.
 ///
-/// Each document consists of its tokens and EOS. In a stream of blocks of `block_length` tokens, a
-/// document starts with a random padding of 0 to `block_length - 1` and is padded at its end to a
-/// whole block, as in the published training; so with a block length of 1 there is no padding. Each
-/// epoch shuffles the documents, draws new paddings, and shuffles the windows.
+/// With [`WindowKind::Documents`], a document starts with a random padding of 0 to
+/// `block_length - 1` and is padded at its end to a whole block; so with a block length of 1 there is
+/// no padding. Each epoch shuffles the documents, draws new paddings, and shuffles the windows.
+/// With [`WindowKind::Contiguous`], the documents keep their order and there is no padding. The
+/// stream is a ring. Each epoch draws the token of the ring at which the first window starts, and
+/// shuffles the windows.
 #[derive(Clone)]
 pub struct Packing {
     documents: Arc<dyn Documents>,
     block_length: usize,
     context: usize,
     seed: Option<u64>,
+    kind: WindowKind,
     order: Order,
+    /// The length of the stream without padding on the left, which differs between epochs.
+    tokens: u64,
     windows_per_epoch: u64,
     layout: Arc<Mutex<CachedLayout>>,
 }
@@ -63,35 +72,46 @@ impl Packing {
         context: usize,
         seed: Option<u64>,
     ) -> Result<Self, DatasetError> {
-        Self::ordered(documents, block_length, context, seed, Order::Listed)
+        let kind = (WindowKind::Documents, Order::Listed);
+        Self::of_kind(kind, documents, block_length, context, seed)
     }
 
-    /// [`new`](Self::new) with the given order.
-    pub(crate) fn ordered(
+    /// [`new`](Self::new) with windows of the given kind, in the given order.
+    pub(crate) fn of_kind(
+        (kind, order): (WindowKind, Order),
         documents: Arc<dyn Documents>,
         block_length: usize,
         context: usize,
         seed: Option<u64>,
-        order: Order,
     ) -> Result<Self, DatasetError> {
         if context == 0 || !context.is_multiple_of(block_length) {
             return Err(DatasetError::Context { context, block_length });
         }
-        // the length of the stream without the padding on the left, because that padding differs
-        // between epochs
+        let multiple = if kind == WindowKind::Contiguous { 1 } else { block_length };
         let tokens: usize = (0..documents.len())
             .into_par_iter()
-            .map(|i| (documents.document_len(i) + 1).next_multiple_of(block_length))
+            .map(|i| (documents.document_len(i) + 1).next_multiple_of(multiple))
             .sum();
         let windows_per_epoch = (tokens / context) as u64;
         if windows_per_epoch == 0 {
             return Err(DatasetError::LessThanOneWindow { tokens, context });
         }
-        if order == Order::Listed && windows_per_epoch > u64::from(u32::MAX) {
+        let is_listed = (kind, order) == (WindowKind::Documents, Order::Listed);
+        if is_listed && windows_per_epoch > u64::from(u32::MAX) {
             return Err(DatasetError::TooManyWindows(context));
         }
-        let layout = Arc::default();
-        Ok(Self { documents, block_length, context, seed, order, windows_per_epoch, layout })
+        let (tokens, layout) = (tokens as u64, Arc::default());
+        Ok(Self {
+            documents,
+            block_length,
+            context,
+            seed,
+            kind,
+            order,
+            tokens,
+            windows_per_epoch,
+            layout,
+        })
     }
 
     /// The number of windows per epoch.
@@ -103,18 +123,19 @@ impl Packing {
     pub fn window(&self, index: u64) -> Window {
         let layout = self.layout(index / self.windows_per_epoch);
         let visit = (index % self.windows_per_epoch) as usize;
-        let start = layout.window(visit) * self.context;
+        let mut position = layout.start(visit, self.context);
         let mut window = Window {
             ids: Vec::with_capacity(self.context),
             is_token: Vec::with_capacity(self.context),
         };
         let documents = &*self.documents;
-        let mut place = layout.place(documents, start);
+        let mut place = layout.place(documents, position);
         while let Some(at) = place.filter(|_| window.ids.len() < self.context) {
-            let from = (start + window.ids.len()) - at.first;
+            let from = position - at.first;
             let until = (at.end - at.first).min(from + self.context - window.ids.len());
-            self.append(at.document, at.left, from..until, &mut window);
+            self.append(&at, from..until, &mut window);
             place = layout.after(documents, at);
+            position = place.map_or(at.end, |next| next.first);
         }
         window
     }
@@ -125,7 +146,8 @@ impl Packing {
     /// position   0 ..     left ..       left + tokens        .. whole blocks
     /// content    PAD      tokens        EOS                  PAD
     /// ```
-    fn append(&self, document: usize, left: usize, span: Range<usize>, window: &mut Window) {
+    fn append(&self, place: &Place, span: Range<usize>, window: &mut Window) {
+        let (document, left) = (place.document, place.left);
         let tokens = self.documents.document_len(document);
         let (text, end) = (left..left + tokens, span.end);
         let before = text.start.min(end).saturating_sub(span.start);
@@ -155,11 +177,13 @@ impl Packing {
         match &*cached {
             Some((number, layout)) if *number == epoch => layout.clone(),
             _ => {
-                let &Self { block_length, seed, windows_per_epoch: windows, .. } = self;
+                let &Self { block_length, seed, windows_per_epoch: windows, tokens, .. } = self;
+                let kind = (self.kind, self.order);
                 // the layout before is not needed while the new one is made
                 *cached = None;
                 let shape = Shape { block_length, seed, windows };
-                let layout = Arc::new(Layout::new(self.order, &*self.documents, shape, epoch));
+                let layout = Layout::new(kind, &*self.documents, (shape, tokens), epoch);
+                let layout = Arc::new(layout);
                 *cached = Some((epoch, layout.clone()));
                 layout
             }
@@ -208,7 +232,26 @@ mod tests {
     }
 
     fn streamed(lengths: &[usize], length: usize, context: usize, seed: Option<u64>) -> Packing {
-        Packing::ordered(docs(lengths), length, context, seed, Order::Streamed).unwrap()
+        of_kind((WindowKind::Documents, Order::Streamed), lengths, length, context, seed)
+    }
+
+    pub(super) fn contiguous(
+        lengths: &[usize],
+        length: usize,
+        context: usize,
+        seed: Option<u64>,
+    ) -> Packing {
+        of_kind((WindowKind::Contiguous, Order::Listed), lengths, length, context, seed)
+    }
+
+    fn of_kind(
+        kind: (WindowKind, Order),
+        lengths: &[usize],
+        length: usize,
+        context: usize,
+        seed: Option<u64>,
+    ) -> Packing {
+        Packing::of_kind(kind, docs(lengths), length, context, seed).unwrap()
     }
 
     /// The documents in stream order, each with the length of its padding on the left.
@@ -289,11 +332,11 @@ mod tests {
         fn windows_are_a_function_of_seed_and_index(
             lengths in prop::collection::vec(0_usize..40, 1..10),
             seed: u64,
-            streams: bool,
+            kind in 0_usize..3,
             asked in prop::collection::vec(0_u64..60, 1..20),
         ) {
-            prop_assume!(lengths.iter().map(|n| (n + 1).next_multiple_of(4)).sum::<usize>() >= 8);
-            let make = if streams { streamed } else { pack };
+            prop_assume!(lengths.iter().map(|n| n + 1).sum::<usize>() >= 8);
+            let make = [pack, streamed, contiguous][kind];
             let used = make(&lengths, 4, 8, Some(seed));
             for &index in &asked {
                 let fresh = make(&lengths, 4, 8, Some(seed));
@@ -304,7 +347,7 @@ mod tests {
 
     #[test]
     fn epochs_and_seeds_differ() {
-        for make in [pack, streamed] {
+        for make in [pack, streamed, contiguous] {
             let packing = make(&[40; 12], 4, 8, Some(1));
             let epoch = |packing: &Packing, e: u64| -> Vec<_> {
                 (0..packing.windows_per_epoch)
@@ -335,5 +378,6 @@ mod tests {
         };
         assert_eq!(hash(&pack(&lengths, 4, 16, Some(3))), 3_399_292_734);
         assert_eq!(hash(&streamed(&lengths, 4, 16, Some(3))), 2_838_553_131);
+        assert_eq!(hash(&contiguous(&lengths, 4, 16, Some(3))), 1_439_957_563);
     }
 }

@@ -3,6 +3,7 @@
 
 mod burn_train;
 mod evaluation;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

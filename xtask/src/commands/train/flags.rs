@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result, anyhow, bail};
 use block_transformer_collectives::Wire;
-use block_transformer_datasets::{Share, TokenizerChoice};
+use block_transformer_datasets::{Share, TokenizerChoice, WindowKind};
 use block_transformer_device::DeviceName;
 use block_transformer_training::{TrainConfig, TrainError, Uptrain};
 use block_transformer_zoo::family::Lora;
@@ -25,6 +25,14 @@ pub(in crate::commands) struct Flags {
     /// project only: dependencies]
     #[arg(long)]
     corpus: Option<String>,
+    /// Windows of training: `documents`, which start at block boundaries after a random padding, or `contiguous`, cut
+    /// from the stream of tokens without padding [default: documents]
+    #[arg(long, value_name = "KIND")]
+    windows: Option<WindowKind>,
+    /// Windows of validation, whatever those of training are; contiguous windows are the same for every block length
+    /// [default: documents]
+    #[arg(long, value_name = "KIND")]
+    validation: Option<WindowKind>,
     /// Folder of the run [default: runs/PRESET]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
