@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use block_transformer_cost::{Holding, TrainingMemory, TrainingShape};
+use block_transformer_cost::{Holding, OptimizerKind, TrainingMemory, TrainingShape};
 use block_transformer_datasets::Window;
 use block_transformer_device::DeviceName;
 use block_transformer_layers::recompute_layers;
@@ -31,8 +31,8 @@ fn models() -> Vec<(&'static str, ModelConfig)> {
 }
 
 fn shape(batch: usize, precision: Precision, recompute: bool) -> TrainingShape {
-    let (context, holding) = (CONTEXT, Holding::Cube);
-    TrainingShape { batch, accumulate: 1, context, precision, recompute, holding }
+    let (context, holding, optimizer) = (CONTEXT, Holding::Cube, OptimizerKind::Adamw);
+    TrainingShape { batch, accumulate: 1, context, precision, recompute, holding, optimizer }
 }
 
 fn windows(vocab: usize, batch: usize) -> Vec<Window> {

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use block_transformer_cost::{
-    Machine, Peaks, Sizes, TrainingMemory, TrainingShape, decode, largest, training_flops,
+    Machine, OptimizerKind, Peaks, Sizes, TrainingMemory, TrainingShape, decode, largest,
+    training_flops,
 };
 use block_transformer_datasets::Window;
 use block_transformer_device::DeviceName;
@@ -74,6 +75,7 @@ impl SequenceBench {
             precision: Precision::default(),
             recompute: false,
             holding: device.into(),
+            optimizer: OptimizerKind::Adamw,
         };
         for preset in &self.presets {
             let model = &preset.model;

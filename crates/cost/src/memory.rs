@@ -5,6 +5,7 @@ use block_transformer_family::{
 };
 
 use crate::held::{F32, Holding, Kind, Layers};
+use crate::optimizer::OptimizerKind;
 
 /// Number of logits that the loss holds at a time.
 const CHUNK_LOGITS: f64 = (1_u64 << 25) as f64;
@@ -13,6 +14,8 @@ const CHUNK_LOGITS: f64 = (1_u64 << 25) as f64;
 const LOGIT_TENSORS: f64 = 3.0;
 /// Copies of the largest parameter during its update.
 const UPDATE_TENSORS: f64 = 5.0;
+/// Copies of the largest matrix of a layer during its update by Muon.
+const MUON_TENSORS: f64 = 8.0;
 
 /// The settings of a training step that its memory depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub struct TrainingShape {
     pub recompute: bool,
     /// The operations of the device.
     pub holding: Holding,
+    /// The optimizer.
+    pub optimizer: OptimizerKind,
 }
 
 /// The bytes that training holds at the moment when it holds most.
@@ -38,7 +43,7 @@ pub struct TrainingMemory {
     pub weights: f64,
     /// Gradients.
     pub gradients: f64,
-    /// The two moments of AdamW.
+    /// The state of the optimizer: moments of AdamW, velocities of Muon.
     pub optimizer: f64,
     /// Activations of a micro-batch that are kept for the backward pass, and gradients of activations.
     pub activations: f64,
@@ -51,6 +56,7 @@ impl TrainingMemory {
     pub fn new<C: FamilyConfig>(config: &C, shape: TrainingShape) -> Self {
         let parameters = config.num_params() as f64 * F32;
         let stacks = config.stacks();
+        let optimizer = shape.optimizer.state_elements(config) as f64 * F32;
         let narrow = if shape.is_narrow() { 2.0 * stacks.matrix_params() as f64 } else { 0.0 };
         let segments = ModelParts::of(config, shape).0;
         // the sum over the micro-batches before this one
@@ -64,17 +70,21 @@ impl TrainingMemory {
             Self {
                 weights: parameters + narrow + widened,
                 gradients: sum + gradients,
-                optimizer: 2.0 * parameters,
+                optimizer,
                 activations: kept + segment.working,
                 logits: segment.logits,
             }
         };
-        let largest = stacks.vocab_size * stacks.context.width.max(token_width(&stacks));
+        let table = stacks.vocab_size * stacks.context.width.max(token_width(&stacks));
+        let matrix = match shape.optimizer {
+            OptimizerKind::Adamw => 0.0,
+            OptimizerKind::Muon => MUON_TENSORS * stacks.largest_hidden_matrix() as f64,
+        };
         let update = Self {
             weights: parameters,
             gradients: parameters,
-            optimizer: 2.0 * parameters,
-            activations: UPDATE_TENSORS * largest as f64 * F32,
+            optimizer,
+            activations: (UPDATE_TENSORS * table as f64).max(matrix) * F32,
             logits: 0.0,
         };
         let moments = segments.iter().map(of);
@@ -86,10 +96,10 @@ impl TrainingMemory {
         ModelParts::of(config, shape).0.iter().map(|segment| segment.kept).sum()
     }
 
-    /// Bytes of weights and moments, which a run holds at any time. A checkpoint is written from a copy of
-    /// them in the memory of the process.
-    pub fn state<C: FamilyConfig>(config: &C) -> f64 {
-        3.0 * config.num_params() as f64 * F32
+    /// Bytes of weights and the state of the optimizer, which a run holds at any time. A checkpoint is written
+    /// from a copy of them in the memory of the process.
+    pub fn state<C: FamilyConfig>(config: &C, optimizer: OptimizerKind) -> f64 {
+        (config.num_params() + optimizer.state_elements(config)) as f64 * F32
     }
 
     /// Bytes that the loss of `shape.batch` sequences holds at its peak without gradients: weights in f32,

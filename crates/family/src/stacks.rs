@@ -118,6 +118,25 @@ impl Stacks {
         });
         embedder + context.matrix_params() + decoder
     }
+
+    /// Parameters in the matrices of the layers of all stacks.
+    pub fn hidden_matrix_params(&self) -> usize {
+        self.stacks().map(|stack| stack.matrix_params()).sum()
+    }
+
+    /// Elements of the largest matrix in the layers of a stack.
+    pub fn largest_hidden_matrix(&self) -> usize {
+        // the largest of the projections of attention maps to queries, keys and values
+        let largest = |stack: StackShape| stack.width * stack.mlp_width.max(3 * stack.kv_width);
+        self.stacks().map(largest).max().unwrap_or(0)
+    }
+
+    /// The stacks of layers.
+    fn stacks(&self) -> impl Iterator<Item = StackShape> {
+        let encoder = self.embedder.and_then(|embedder| embedder.encoder).map(|(stack, _)| stack);
+        let token = self.token.map(|token| token.stack);
+        [encoder, Some(self.context), token].into_iter().flatten()
+    }
 }
 
 /// Shape of an embedder of blocks.

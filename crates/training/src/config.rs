@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use block_transformer_collectives::Wire;
+use block_transformer_cost::OptimizerKind;
 use block_transformer_datasets::{Share, TokenizerChoice, WindowKind};
 use block_transformer_device::DeviceName;
 use block_transformer_zoo::family::Lora;
@@ -86,6 +87,8 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Tokens per sequence.
     pub context: usize,
+    /// The optimizer. Both take the same learning rate, weight decay and clipping.
+    pub optimizer: OptimizerKind,
     /// Peak learning rate.
     pub lr: f64,
     /// Learning rate at the end, as a fraction of the peak.
@@ -174,6 +177,7 @@ impl TrainConfig {
             batch: train.batch,
             accumulate: 1,
             context: train.context,
+            optimizer: OptimizerKind::Adamw,
             lr: train.lr,
             lr_end: 0.1,
             warmup: train.warmup,
@@ -308,6 +312,10 @@ impl TrainConfig {
             let range =
                 "empty unless the run begins with given weights (`from`) that keep their shape";
             return out_of_range("lora", lora.to_string(), range);
+        }
+        if let (OptimizerKind::Muon, Some(lora)) = (self.optimizer, &self.lora) {
+            let range = format!("adamw with adapters (`lora` {lora})");
+            return out_of_range("optimizer", self.optimizer.to_string(), &range);
         }
         let other_kind = |device: &&DeviceName| device.name() != self.all_devices()[0].name();
         if let Some(other) = self.all_devices().iter().find(other_kind) {

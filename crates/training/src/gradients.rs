@@ -164,14 +164,7 @@ struct Squares<'a> {
 impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
-            self.of_each.push(Box::new(move || {
-                let squares = gradient.cast(DType::F32).square();
-                if squares.shape().num_elements() < LARGE {
-                    squares.sum()
-                } else {
-                    in_parts(squares)
-                }
-            }));
+            self.of_each.push(Box::new(move || square_sum_in_parts(gradient)));
         }
     }
 }
@@ -190,6 +183,12 @@ fn in_parts<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     let parts: Vec<Tensor<1>> =
         (0..count).step_by(PART).collect::<Vec<_>>().into_par_iter().map(part).collect();
     parts.into_iter().reduce(|sum, part| sum + part).expect("there are elements")
+}
+
+/// The sum of the squares of all elements, `[1]` in f32, in an order that does not depend on the threads.
+pub(crate) fn square_sum_in_parts<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    let squares = x.cast(DType::F32).square();
+    if squares.shape().num_elements() < LARGE { squares.sum() } else { in_parts(squares) }
 }
 
 struct Scale {

@@ -204,6 +204,7 @@ fn allowed(key: &str) -> Option<&'static str> {
         "mixture" => {
             "a list of prepared folders with weights, such as [\"books=0.7\", \"code=0.3\"]"
         }
+        "optimizer" => "\"adamw\" or \"muon\"",
         "recompute" | "deterministic" => "true or false",
         "windows" | "validation" => "\"documents\" or \"contiguous\"",
         _ => return None,
@@ -272,6 +273,7 @@ fn read(path: &Path) -> Result<(Table, KeySource), TrainError> {
 
 #[cfg(test)]
 mod tests {
+    use block_transformer_cost::OptimizerKind;
     use block_transformer_datasets::WindowKind;
     use block_transformer_device::DeviceName;
 
@@ -315,6 +317,7 @@ mod tests {
             ("mixture = [\"a\"]", &["c.toml:1: mixture: [\"a\"]", "books=0.7"]),
             ("out = 3", &["c.toml:1: out: 3", "folder"]),
             ("windows = \"blocks\"", &["c.toml:1: windows: \"blocks\"", "\"contiguous\""]),
+            ("optimizer = \"sgd\"", &["c.toml:1: optimizer: \"sgd\"", "\"muon\""]),
             ("validation = 32", &["c.toml:1: validation: 32", "\"documents\""]),
             ("recompute = 1", &["c.toml:1: recompute: 1", "true or false"]),
             ("devices = \"flex\"", &["c.toml:1: devices", "string \"flex\", expected a list"]),
@@ -333,6 +336,20 @@ mod tests {
             let error = TrainConfig::read(&path).unwrap_err().to_string();
             assert!(says.iter().all(|word| error.contains(word)), "{error}");
         }
+    }
+
+    #[test]
+    fn adapters_and_muon_are_refused_together() {
+        let lora = Some("4".parse().unwrap());
+        let config = TrainConfig {
+            optimizer: OptimizerKind::Muon,
+            lora,
+            from: "run".into(),
+            ..TrainConfig::from_preset("debug-block").unwrap()
+        };
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains("optimizer = muon") && error.contains("`lora` 4"), "{error}");
+        TrainConfig { lora: None, ..config }.check().unwrap();
     }
 
     #[test]

@@ -20,6 +20,8 @@ mod gradients;
 mod layers;
 mod memory;
 mod metrics;
+mod muon;
+mod optimizer;
 mod queue;
 mod ranks;
 mod reading;

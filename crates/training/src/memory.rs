@@ -31,7 +31,8 @@ impl TrainConfig {
         };
         let (context, precision, recompute) = (self.context, self.precision, self.recompute);
         let holding = devices.first().copied().unwrap_or_default().into();
-        TrainingShape { batch, accumulate, context, precision, recompute, holding }
+        let optimizer = self.optimizer;
+        TrainingShape { batch, accumulate, context, precision, recompute, holding, optimizer }
     }
 
     /// Bytes of memory for each replica on the device that has least; `None` where one is not known.
@@ -65,7 +66,7 @@ impl TrainConfig {
             largest,
         };
         // first, because it bounds the size of the model: the formula of a step goes through all layers
-        let kept = TrainingMemory::state(model) + self.copy(model);
+        let kept = TrainingMemory::state(model, self.optimizer) + self.copy(model);
         if kept > bytes {
             return Err(error(kept, None));
         }
@@ -96,7 +97,8 @@ impl TrainConfig {
     fn copy(&self, model: &ModelConfig) -> f64 {
         let devices = self.all_devices();
         let processors = devices.iter().filter(|device| device.is_processor()).count();
-        if processors == 0 { 0.0 } else { TrainingMemory::state(model) / processors as f64 }
+        let state = || TrainingMemory::state(model, self.optimizer);
+        if processors == 0 { 0.0 } else { state() / processors as f64 }
     }
 
     /// The sequences of a micro-batch of which each device computes `per_device`.
@@ -229,7 +231,7 @@ mod tests {
         let width = config.model.stacks().context.width;
         let ids = memory as usize / 16 / (2 * width);
         let wide = config.model.with_vocab_size(ids);
-        assert!(TrainingMemory::state(&wide) < memory as f64);
+        assert!(TrainingMemory::state(&wide, config.optimizer) < memory as f64);
         let error = TrainConfig { batch: 1, ..many }.check_memory(&wide).unwrap_err();
         assert!(matches!(error, TrainError::TooLarge { largest: None, .. }), "{error}");
         assert!(error.to_string().contains("smaller model"), "{error}");

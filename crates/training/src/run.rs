@@ -17,6 +17,7 @@ use crate::config::TrainConfig;
 use crate::error::{EvaluationError, TrainError};
 use crate::events::to_usize;
 use crate::metrics::Metrics;
+use crate::optimizer::optimizer;
 use crate::queue::Queue;
 use crate::ranks::check_same;
 use crate::reading::ReadPolicy;
@@ -25,7 +26,7 @@ use crate::replicas::Replicas;
 use crate::row::{EvaluationScore, MetricsRow};
 use crate::speed::{RunEvent, Speed};
 use crate::start::Origin;
-use crate::trainer::{Trainer, adamw};
+use crate::trainer::Trainer;
 use crate::writer::Writer;
 
 /// Number of last steps over which the final training loss is averaged.
@@ -299,7 +300,8 @@ impl TrainingRun {
 
     /// Bytes of the copy that a checkpoint is written from, and whether training waits until it is written.
     pub fn checkpoint_copy(&self) -> (f64, bool) {
-        (TrainingMemory::state(&self.model), self.config.waits_for_checkpoints(&self.model))
+        let state = TrainingMemory::state(&self.model, self.config.optimizer);
+        (state, self.config.waits_for_checkpoints(&self.model))
     }
 
     /// The largest micro-batch of a device of `memory` bytes with which a step fits into
@@ -428,7 +430,7 @@ fn resumed(
 ) -> Result<Trainer, TrainError> {
     let device = device.clone().autodiff();
     let model = checkpoint.load_unmerged(&device)?;
-    let (optimizer, skip) = adamw(config);
+    let (optimizer, skip) = optimizer(config);
     let optimizer = checkpoint.load_optimizer(optimizer)?;
     let optimizer = optimizer.ok_or_else(|| TrainError::NoOptimizer(checkpoint.dir.clone()))?;
     Ok(Trainer::from_parts(model, optimizer, config, device).skipping_by(skip))

@@ -25,7 +25,7 @@ impl SkipFlag {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = decision;
     }
 
-    fn get(&self) -> Option<Decision> {
+    pub(crate) fn get(&self) -> Option<Decision> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

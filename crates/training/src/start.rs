@@ -11,7 +11,8 @@ use burn::tensor::Device;
 use crate::config::TrainConfig;
 use crate::distill::Teacher;
 use crate::error::TrainError;
-use crate::trainer::{Trainer, adamw};
+use crate::optimizer::optimizer;
+use crate::trainer::Trainer;
 use crate::uptrain::{Uptrain, Uptrained};
 
 /// The checkpoint whose weights a run begins with.
@@ -109,7 +110,7 @@ impl Origin {
             Some(lora) => lora.attach(model, config.seed, &device),
             None => model,
         };
-        let (optimizer, skip) = adamw(config);
+        let (optimizer, skip) = optimizer(config);
         let trainer = Trainer::from_parts(model, optimizer, config, device);
         Ok((trainer.skipping_by(skip).taught_by(teacher), unused))
     }

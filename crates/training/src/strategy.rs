@@ -12,11 +12,11 @@ use burn::train::{
 
 use crate::batch::WindowBatcher;
 use crate::error::TrainError;
+use crate::optimizer::optimizer;
 use crate::run::{Outcome, TrainingRun};
 use crate::silent::NoRenderer;
 use crate::step_metric::{LastValues, StepMetric};
 use crate::trainable::{Learned, Trainable};
-use crate::trainer::adamw;
 
 impl TrainingRun {
     /// Trains to the last step, as a `SupervisedTraining` of burn-train. `customize` can change
@@ -95,7 +95,7 @@ impl TrainingRun {
             None => training,
         };
         let model = Trainable { model: self.trainer().model().clone() };
-        let learner = Learner::new(model, adamw(config).0, ConstantLr::new(config.lr));
+        let learner = Learner::new(model, optimizer(config).0, ConstantLr::new(config.lr));
         #[expect(clippy::arc_with_non_send_sync, reason = "burn-train takes an Arc of a strategy")]
         let exact = Arc::new(ExactLoop(Mutex::new(Some((self, Ok(()))))));
         let strategy = TrainingStrategy::Custom(exact.clone());

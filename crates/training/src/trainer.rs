@@ -14,8 +14,11 @@ use crate::buckets::{GradientSum, Plan};
 use crate::config::TrainConfig;
 use crate::distill::Teacher;
 use crate::gradients;
+use crate::optimizer::optimizer;
 use crate::reading::ReadPolicy;
 use crate::skipping::{Constants, SkipFlag, SkippingAdamW};
+use crate::reduce::{Reduce, ReduceError};
+use crate::skipping::SkipFlag;
 use crate::update::{StepResult, StepValues, host, queue_update, read_update};
 
 const HELD: &str = "the optimizer returned the model";
@@ -54,7 +57,7 @@ impl<M: Family> Trainer<M> {
     pub fn new(model: &M::Config, config: &TrainConfig, device: &Device) -> Self {
         let device = device.clone().autodiff();
         let weights = M::init(model, config.seed, &device);
-        let (optimizer, skip) = adamw(config);
+        let (optimizer, skip) = optimizer(config);
         Self::from_parts(weights, optimizer, config, device).skipping_by(skip)
     }
 
@@ -280,15 +283,4 @@ impl<M: Family> Trainer<M> {
         }
         sum / count
     }
-}
-
-/// AdamW with the hyper-parameters of `config`, without state, and the flag that skips its steps.
-pub(crate) fn adamw(config: &TrainConfig) -> (ModuleOptimizer, SkipFlag) {
-    let (optimizer, skip) = SkippingAdamW::new(Constants {
-        beta_1: config.beta1 as f32,
-        beta_2: config.beta2 as f32,
-        epsilon: config.epsilon as f32,
-        weight_decay: config.weight_decay as f32,
-    });
-    (optimizer.into(), skip)
 }

@@ -174,13 +174,16 @@ pub(crate) fn host(tensor: Tensor<1>) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::batch::token_batch;
-    use crate::skipping::{Constants, SkippingAdamW};
+    use crate::config::TrainConfig;
+    use crate::optimizer::optimizer;
+    use block_transformer_cost::OptimizerKind;
     use block_transformer_datasets::Window;
     use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, preset};
     use burn::module::{ModuleVisitor, Param};
     use burn::tensor::Device;
 
     const STEPS: usize = 5;
+    const KINDS: [OptimizerKind; 2] = [OptimizerKind::Adamw, OptimizerKind::Muon];
 
     /// Bits of all weights.
     fn bits(model: &LanguageModel) -> Vec<u32> {
@@ -197,13 +200,17 @@ mod tests {
 
     /// The bits of the weights after each step, and the results. The gradients of step `bad` are not
     /// finite.
-    fn trained(on_device: bool, bad: Option<usize>) -> (Vec<Vec<u32>>, Vec<StepResult>) {
+    fn trained(
+        kind: OptimizerKind,
+        on_device: bool,
+        bad: Option<usize>,
+    ) -> (Vec<Vec<u32>>, Vec<StepResult>) {
         let device = Device::flex().autodiff();
         let config = preset("debug-block").unwrap().model.clone().with_vocab_size(64);
         let mut model = LanguageModel::init(&config, 0, &device);
-        let constants = Constants { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-5, weight_decay: 0.1 };
-        let (adamw, skip) = SkippingAdamW::new(constants);
-        let mut optimizer = ModuleOptimizer::from(adamw);
+        let defaults = TrainConfig::from_preset("debug-block").unwrap();
+        let run = TrainConfig { optimizer: kind, beta2: 0.999, epsilon: 1e-5, ..defaults };
+        let (mut optimizer, skip) = optimizer(&run);
         let (mut weights, mut values) = (Vec::new(), Vec::new());
         for step in 0..STEPS {
             let ids = (0..32).map(|i| (i * 7 + step as u32) % 64).collect();
@@ -233,19 +240,21 @@ mod tests {
 
     #[test]
     fn an_update_without_a_read_has_the_same_bits() {
-        let (expected, results) = trained(false, None);
-        let (weights, late) = trained(true, None);
-        assert!(weights == expected);
-        assert_eq!(late, results);
-        assert!(results.iter().all(StepResult::is_finite));
-        assert!(results[0].grad_norm > 0.01, "the gradient is clipped: {results:?}");
+        for kind in KINDS {
+            let (expected, results) = trained(kind, false, None);
+            let (weights, late) = trained(kind, true, None);
+            assert!(weights == expected);
+            assert_eq!(late, results);
+            assert!(results.iter().all(StepResult::is_finite));
+            assert!(results[0].grad_norm > 0.01, "the gradient is clipped: {results:?}");
+        }
     }
 
     #[test]
     fn a_step_that_is_not_finite_is_skipped_with_and_without_a_read() {
-        for bad in [0, 2] {
-            let (expected, results) = trained(false, Some(bad));
-            let (weights, late) = trained(true, Some(bad));
+        for (kind, bad) in KINDS.into_iter().flat_map(|kind| [(kind, 0), (kind, 2)]) {
+            let (expected, results) = trained(kind, false, Some(bad));
+            let (weights, late) = trained(kind, true, Some(bad));
             assert!(weights == expected);
             for results in [results, late] {
                 let finite: Vec<bool> = results.iter().map(StepResult::is_finite).collect();

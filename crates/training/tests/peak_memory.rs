@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use block_transformer_cost::{Holding, TrainingMemory, TrainingShape};
+use block_transformer_cost::{Holding, OptimizerKind, TrainingMemory, TrainingShape};
 use block_transformer_datasets::Window;
 use block_transformer_testing::shape;
 use block_transformer_training::{TrainConfig, Trainer, token_batch};
@@ -68,9 +68,13 @@ fn windows(model: &ModelConfig, batch: usize, context: usize) -> Vec<Window> {
 
 /// Bytes at the peak of a second step, beyond those before the model was made.
 fn measured(model: &ModelConfig, shape: TrainingShape) -> f64 {
-    let TrainingShape { batch, accumulate, context, precision, recompute, .. } = shape;
-    let config =
-        TrainConfig { precision, recompute, ..TrainConfig::from_preset("debug-block").unwrap() };
+    let TrainingShape { batch, accumulate, context, precision, recompute, optimizer, .. } = shape;
+    let config = TrainConfig {
+        precision,
+        recompute,
+        optimizer,
+        ..TrainConfig::from_preset("debug-block").unwrap()
+    };
     let windows = windows(model, batch, context);
     let micro_batches = vec![windows; accumulate];
     let before = LIVE.load(Relaxed);
@@ -118,6 +122,10 @@ fn the_formula_gives_the_peak_of_a_step() {
         measured(&model, shape_of(1, 1, context, Precision::F32, false));
         for (batch, accumulate, precision, recompute) in settings {
             let shape = shape_of(batch, accumulate, context, precision, recompute);
+            // one setting of each model
+            let muon = (batch, accumulate, precision) == (8, 1, Precision::F32) && recompute;
+            let optimizer = if muon { OptimizerKind::Muon } else { OptimizerKind::Adamw };
+            let shape = TrainingShape { optimizer, ..shape };
             let (formula, peak) = (TrainingMemory::new(&model, shape), measured(&model, shape));
             let error = formula.total() / peak - 1.0;
             if error.abs() > tolerance {
@@ -159,5 +167,6 @@ fn shape_of(
     precision: Precision,
     recompute: bool,
 ) -> TrainingShape {
-    TrainingShape { batch, accumulate, context, precision, recompute, holding: Holding::Flex }
+    let (holding, optimizer) = (Holding::Flex, OptimizerKind::Adamw);
+    TrainingShape { batch, accumulate, context, precision, recompute, holding, optimizer }
 }

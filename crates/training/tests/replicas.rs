@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use block_transformer_collectives::Alone;
+use block_transformer_cost::OptimizerKind;
 use block_transformer_datasets::{DocumentSource, PreparedCorpus, TokenizerChoice, prepare};
 use block_transformer_device::DeviceName;
 use block_transformer_text::Tokenizer;
@@ -101,6 +102,21 @@ fn replicas_give_the_losses_of_one_device_and_so_does_a_resume_with_another_numb
         let whole = train(&config("half"), &corpus, (1, each), (true, STEPS + 1)).unwrap();
         assert_close(&whole.metrics, &one.metrics);
     }
+}
+
+/// Every replica orthogonalizes the same sum of gradients.
+#[test]
+fn replicas_with_muon_give_the_losses_of_one_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let corpus = corpus(dir.path());
+    let losses = |replicas: usize| {
+        let config = config(dir.path().join(replicas.to_string()), 2, 2);
+        let config = TrainConfig { optimizer: OptimizerKind::Muon, ..config };
+        let run = train(&config, &corpus, (replicas, ReadPolicy::EveryStep), (false, STEPS + 1));
+        run.unwrap().metrics.iter().map(|row| row.loss).collect::<Vec<_>>()
+    };
+    // two whole micro-batches are added in the same order
+    assert_eq!(losses(2), losses(1));
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use anyhow::Result;
 use block_transformer_bench::{size, table};
-use block_transformer_cost::{Holding, Machine, Peaks, TrainingMemory, TrainingShape};
+use block_transformer_cost::{
+    Holding, Machine, OptimizerKind, Peaks, TrainingMemory, TrainingShape,
+};
 use block_transformer_device::DeviceName;
 use block_transformer_training::{TrainConfig, TrainingRun};
 use block_transformer_zoo::{FamilyConfig, Precision, Preset};
@@ -127,6 +129,7 @@ pub(super) fn planned(presets: &[&Preset], machine: &Machine, processor: bool) -
             precision,
             recompute,
             holding,
+            optimizer: OptimizerKind::Adamw,
         };
         let of = |recompute| TrainingMemory::new(model, shape(1, recompute));
         // what one more sequence adds

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use block_transformer_checkpoint::{Checkpoint, RunFolder};
+use block_transformer_cost::OptimizerKind;
 use block_transformer_datasets::{DocumentSource, PreparedCorpus, TokenizerChoice, prepare};
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
@@ -99,16 +100,21 @@ fn metrics(out: &Path) -> Vec<serde_json::Value> {
 
 #[test]
 fn an_interrupted_run_ends_bit_for_bit_where_an_uninterrupted_one_does() {
-    is_exact_after_an_interrupt(Precision::F32, false);
-    is_exact_after_an_interrupt(Precision::Bf16, false);
-    is_exact_after_an_interrupt(Precision::Bf16, true);
+    for (precision, recompute, optimizer) in [
+        (Precision::F32, false, OptimizerKind::Adamw),
+        (Precision::F32, false, OptimizerKind::Muon),
+        (Precision::Bf16, false, OptimizerKind::Adamw),
+        (Precision::Bf16, true, OptimizerKind::Muon),
+    ] {
+        is_exact_after_an_interrupt(precision, recompute, optimizer);
+    }
 }
 
 /// With `recompute`, the interrupted and resumed run recomputes activations, and the other does not.
-fn is_exact_after_an_interrupt(precision: Precision, recompute: bool) {
+fn is_exact_after_an_interrupt(precision: Precision, recompute: bool, optimizer: OptimizerKind) {
     let dir = tempfile::tempdir().unwrap();
     let corpus = corpus(dir.path());
-    let config = |out| TrainConfig { precision, ..config(out) };
+    let config = |out| TrainConfig { precision, optimizer, ..config(out) };
     let straight = config(dir.path().join("straight"));
     let expected = whole(&straight, &corpus, false).unwrap();
     assert_eq!((expected.step, expected.interrupted), (STEPS, false));

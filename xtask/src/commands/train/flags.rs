@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Error, Result, anyhow, bail};
 use block_transformer_collectives::Wire;
+use block_transformer_cost::OptimizerKind;
 use block_transformer_datasets::{Share, TokenizerChoice, WindowKind};
 use block_transformer_device::DeviceName;
 use block_transformer_training::{TrainConfig, TrainError, Uptrain};
@@ -79,6 +80,10 @@ pub(in crate::commands) struct Flags {
     /// Tokens per sequence
     #[arg(long, value_name = "T", help_heading = "Optimization", value_parser = counts::up_to_most())]
     context: Option<usize>,
+    /// Optimizer: `adamw`, or `muon` for the matrices inside the stacks and AdamW for the rest; the other flags keep
+    /// their meaning [default: adamw]
+    #[arg(long, value_name = "NAME", help_heading = "Optimization")]
+    optimizer: Option<OptimizerKind>,
     /// Peak learning rate
     #[arg(long, help_heading = "Optimization")]
     lr: Option<f64>,
