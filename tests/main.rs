@@ -25,4 +25,5 @@ mod plan_ranks;
 mod presets;
 mod readme;
 mod replicas;
+mod rope_scaling;
 mod support;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use block_transformer_gpt_neox::GptNeoXConfig;
-use block_transformer_layers::neox::NeoXConfig;
+use block_transformer_layers::neox::{NeoXConfig, RopeKind, RopeScaling};
 use block_transformer_text::{EOS, PAD};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,15 +32,35 @@ struct Config {
     rope_theta: Option<f64>,
     partial_rotary_factor: Option<f64>,
     rope_scaling: Option<Value>,
-    rope_parameters: Option<Rope>,
+    rope_parameters: Option<Value>,
 }
 
-/// `rope_parameters`, which replaced `rotary_pct` and `rotary_emb_base`.
-#[derive(Deserialize)]
-struct Rope {
-    rope_type: Option<String>,
-    rope_theta: Option<f64>,
-    partial_rotary_factor: Option<f64>,
+/// Reads `rope_scaling`, or the scaling in `rope_parameters`, with the kind in `rope_type` or, in older files,
+/// `type`. `None` is the kind `default`. `ntk` is not a kind of `transformers`.
+///
+/// # Errors
+/// Says what is not supported.
+pub(crate) fn rope_scaling(table: &Value) -> Result<Option<RopeScaling>, String> {
+    let kind = table.get("rope_type").or_else(|| table.get("type")).and_then(Value::as_str);
+    let rope_type = match kind {
+        None | Some("default") => return Ok(None),
+        Some("linear") => RopeKind::Linear,
+        Some("ntk") => RopeKind::Ntk,
+        Some("dynamic") => {
+            return Err("`dynamic` is not supported, because its angles change with the length, so that keys \
+                        in a cache do not fit later queries; `ntk` has the angles of one length for all"
+                .into());
+        }
+        Some(other) => {
+            return Err(format!(
+                "`{other}` is not supported; only `default`, `linear` and `ntk` are"
+            ));
+        }
+    };
+    match table.get("factor").and_then(Value::as_f64) {
+        Some(factor) => Ok(Some(RopeScaling { rope_type, factor })),
+        None => Err("the number `factor` is missing".into()),
+    }
 }
 
 /// Reads the `config.json` of a GPT-NeoX model; `path` names it in errors. Rotary settings may have the older
@@ -48,7 +68,7 @@ struct Rope {
 ///
 /// # Errors
 /// When a key is missing, or the model differs from GPT-NeoX as it is implemented here: tied embeddings,
-/// another activation, no biases, scaled rotary angles.
+/// another activation, no biases, other scaled rotary angles than linear ones.
 pub fn from_hugging_face(value: &Value, path: &Path) -> Result<GptNeoXConfig, ExchangeError> {
     let unsupported = |key: &str, reason: String| ExchangeError::Unsupported {
         path: path.into(),
@@ -75,19 +95,18 @@ pub fn from_hugging_face(value: &Value, path: &Path) -> Result<GptNeoXConfig, Ex
             return Err(unsupported(key, format!("{} is not supported", !needed)));
         }
     }
-    let rope = config.rope_parameters.as_ref();
-    if let Some(kind) =
-        rope.and_then(|rope| rope.rope_type.as_ref()).filter(|kind| *kind != "default")
+    let mut scaling = None;
+    for (key, table) in
+        [("rope_parameters", &config.rope_parameters), ("rope_scaling", &config.rope_scaling)]
     {
-        let reason = format!("`{kind}` is not supported; only `default` is");
-        return Err(unsupported("rope_parameters.rope_type", reason));
+        if let Some(table) = table {
+            scaling = scaling.or(rope_scaling(table).map_err(|reason| unsupported(key, reason))?);
+        }
     }
-    if config.rope_scaling.is_some_and(|scaling| !scaling.is_null()) {
-        return Err(unsupported("rope_scaling", "scaled rotary angles are not supported".into()));
-    }
-    let pct = rope.and_then(|rope| rope.partial_rotary_factor);
+    let of_rope = |key: &str| config.rope_parameters.as_ref()?.get(key)?.as_f64();
+    let pct = of_rope("partial_rotary_factor");
     let pct = pct.or(config.rotary_pct).or(config.partial_rotary_factor);
-    let base = rope.and_then(|rope| rope.rope_theta);
+    let base = of_rope("rope_theta");
     let base = base.or(config.rotary_emb_base).or(config.rope_theta);
     let default =
         NeoXConfig::new(config.hidden_size, config.num_hidden_layers, config.num_attention_heads);
@@ -100,6 +119,7 @@ pub fn from_hugging_face(value: &Value, path: &Path) -> Result<GptNeoXConfig, Ex
                 .filter(|width| Some(*width) != config.hidden_size.checked_mul(4)),
             rotary_pct: pct.unwrap_or(default.rotary_pct),
             rotary_emb_base: base.unwrap_or(default.rotary_emb_base),
+            rope_scaling: scaling,
             layer_norm_eps: config.layer_norm_eps.unwrap_or(default.layer_norm_eps),
             use_parallel_residual: config.use_parallel_residual.unwrap_or(true),
             ..default
@@ -108,10 +128,18 @@ pub fn from_hugging_face(value: &Value, path: &Path) -> Result<GptNeoXConfig, Ex
 }
 
 /// The `config.json` with which `transformers` loads the model. It has the rotary settings in both forms, so that
-/// older and newer versions read it.
+/// older and newer versions read it. Its rotary base includes NTK scaling, for which `transformers` has no name.
 pub fn to_hugging_face(config: &GptNeoXConfig, dtype: &str) -> Value {
     let stack = &config.stack;
-    json!({
+    let scaling = stack.rope_scaling;
+    let (base, _) = scaling
+        .map_or((stack.rotary_emb_base, 1.0), |it| it.of(stack.rotated(), stack.rotary_emb_base));
+    let mut rope = json!({
+        "rope_type": "default",
+        "rope_theta": base,
+        "partial_rotary_factor": stack.rotary_pct,
+    });
+    let mut written = json!({
         "architectures": ["GPTNeoXForCausalLM"],
         "model_type": MODEL_TYPE,
         "vocab_size": config.vocab_size,
@@ -126,18 +154,21 @@ pub fn to_hugging_face(config: &GptNeoXConfig, dtype: &str) -> Value {
         "attention_bias": true,
         "tie_word_embeddings": false,
         "rotary_pct": stack.rotary_pct,
-        "rotary_emb_base": stack.rotary_emb_base,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": stack.rotary_emb_base,
-            "partial_rotary_factor": stack.rotary_pct,
-        },
+        "rotary_emb_base": base,
         "bos_token_id": EOS,
         "eos_token_id": EOS,
         "pad_token_id": PAD,
         "torch_dtype": dtype,
         "use_cache": true,
-    })
+    });
+    if let Some(RopeScaling { rope_type: RopeKind::Linear, factor }) = scaling {
+        rope["rope_type"] = "linear".into();
+        rope["factor"] = factor.into();
+        written["rope_scaling"] =
+            json!({"type": "linear", "rope_type": "linear", "factor": factor});
+    }
+    written["rope_parameters"] = rope;
+    written
 }
 
 #[cfg(test)]
@@ -182,6 +213,33 @@ mod tests {
         config.stack.use_parallel_residual = false;
         config.stack.intermediate_size = Some(512);
         assert_eq!(read(&to_hugging_face(&config, "float32")).unwrap(), config);
+        config.stack.rope_scaling = Some(RopeScaling { rope_type: RopeKind::Linear, factor: 2.5 });
+        assert_eq!(read(&to_hugging_face(&config, "float32")).unwrap(), config);
+        // a base for 192 rotated dimensions: 10000 * 3^(192 / 190)
+        config.stack.rope_scaling = Some(RopeScaling { rope_type: RopeKind::Ntk, factor: 3.0 });
+        config.stack.num_attention_heads = 4;
+        let written = to_hugging_face(&config, "float32");
+        assert_eq!(written["rope_parameters"]["rope_type"], "default");
+        assert!((written["rotary_emb_base"].as_f64().unwrap() - 30_348.944).abs() < 1e-3);
+        let read = read(&written).unwrap().stack;
+        let (base, divisor) = config.stack.rope_scaling.unwrap().of(192, 10_000.0);
+        assert_eq!((read.rotary_emb_base, read.rope_scaling, divisor), (base, None, 1.0));
+    }
+
+    #[test]
+    fn scaled_positions_are_read_in_both_forms() {
+        let linear = Some(RopeScaling { rope_type: RopeKind::Linear, factor: 2.0 });
+        let of = |key: &str, table: Value| {
+            let mut config = pythia();
+            config[key] = table;
+            read(&config).unwrap().stack.rope_scaling
+        };
+        assert_eq!(of("rope_scaling", json!({"type": "linear", "factor": 2.0})), linear);
+        assert_eq!(of("rope_scaling", json!({"rope_type": "linear", "factor": 2})), linear);
+        assert_eq!(of("rope_scaling", Value::Null), None);
+        assert_eq!(of("rope_parameters", json!({"rope_type": "linear", "factor": 2.0})), linear);
+        let ntk = json!({"rope_type": "ntk", "factor": 2.0});
+        assert_eq!(of("rope_scaling", ntk).unwrap().rope_type, RopeKind::Ntk);
     }
 
     #[test]
@@ -191,7 +249,8 @@ mod tests {
             ("hidden_act", json!("gelu_new")),
             ("tie_word_embeddings", json!(true)),
             ("attention_bias", json!(false)),
-            ("rope_scaling", json!({"type": "linear", "factor": 2.0})),
+            ("rope_scaling", json!({"type": "dynamic", "factor": 2.0})),
+            ("rope_scaling", json!({"type": "linear"})),
             ("rope_parameters", json!({"rope_type": "yarn"})),
             ("hidden_size", Value::Null),
             ("num_hidden_layers", json!(-1)),

@@ -6,6 +6,7 @@ use block_transformer_zoo::{ModelConfig, published_weights};
 use serde_json::{Map, Value, json};
 
 use crate::error::ExchangeError;
+use crate::hugging_face::rope_scaling;
 
 /// Rows of the position table of `roberta-base`, the base of the published RoBERTa embedders.
 const ROBERTA_POSITIONS: usize = 514;
@@ -78,6 +79,13 @@ impl Reader<'_> {
         table.insert("num_attention_heads".into(), heads.into());
         if let Some(width) = self.get(&format!("{key}.intermediate_size")) {
             table.insert("intermediate_size".into(), width.clone());
+        }
+        if let Some(scaling) = self.get(&format!("{key}.rope_scaling")).filter(|it| !it.is_null()) {
+            let scaling = rope_scaling(scaling)
+                .map_err(|reason| self.unsupported(&format!("{key}.rope_scaling"), &reason))?;
+            if let Some(scaling) = scaling {
+                table.insert("rope_scaling".into(), json!(scaling));
+            }
         }
         for name in ["rotary_pct", "rotary_emb_base", "layer_norm_eps", "use_parallel_residual"] {
             if let Some(value) = self.get(&format!("{key}.{name}")) {

@@ -13,6 +13,8 @@ use crate::per_device::PerDevice;
 pub struct RotaryTable {
     rotated: usize,
     base: f64,
+    /// The number by which positions are divided.
+    divisor: f64,
     table: Arc<Mutex<Arc<Table>>>,
 }
 
@@ -32,12 +34,18 @@ impl RotaryTable {
     /// The table for heads whose first `rotated` dimensions are rotated: at position `p`, pair `i`
     /// of dimensions turns by `p * base^(-2i / rotated)`.
     pub fn new(rotated: usize, base: f64) -> Self {
-        Self { rotated, base, table: Arc::new(Mutex::new(Arc::new(Table::new(0, rotated, base)))) }
+        Self::divided(rotated, base, 1.0)
+    }
+
+    /// [`new`](Self::new) with positions that are divided by `divisor`.
+    pub fn divided(rotated: usize, base: f64, divisor: f64) -> Self {
+        let table = Arc::new(Mutex::new(Arc::new(Table::new(0, rotated, base, divisor))));
+        Self { rotated, base, divisor, table }
     }
 
     /// A table of its own, for positions below `positions` and as many more as are requested.
     pub fn with_positions(&self, positions: usize) -> Self {
-        let table = Table::new(positions, self.rotated, self.base);
+        let table = Table::new(positions, self.rotated, self.base, self.divisor);
         Self { table: Arc::new(Mutex::new(Arc::new(table))), ..*self }
     }
 
@@ -56,7 +64,8 @@ impl RotaryTable {
         let end = positions.iter().max().map_or(0, |last| last + 1);
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if table.positions < end {
-            *table = Arc::new(Table::new(end.next_power_of_two(), self.rotated, self.base));
+            let &Self { rotated, base, divisor, .. } = self;
+            *table = Arc::new(Table::new(end.next_power_of_two(), rotated, base, divisor));
         }
         let time = positions.len() / rows;
         RotaryAngles { table: table.clone(), positions, rows, time }
@@ -64,10 +73,10 @@ impl RotaryTable {
 }
 
 impl Table {
-    fn new(positions: usize, rotated: usize, base: f64) -> Self {
+    fn new(positions: usize, rotated: usize, base: f64, divisor: f64) -> Self {
         let half = rotated / 2;
-        let inverse: Vec<f32> =
-            (0..half).map(|i| base.powf(-2.0 * i as f64 / rotated as f64) as f32).collect();
+        let inverse = |i| base.powf(-2.0 * i as f64 / rotated as f64) / divisor;
+        let inverse: Vec<f32> = (0..half).map(|i| inverse(i) as f32).collect();
         let (sin, cos) = (0..positions)
             .flat_map(|position| {
                 inverse.iter().map(move |inverse| (position as f32 * inverse).sin_cos())

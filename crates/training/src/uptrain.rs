@@ -62,6 +62,10 @@ impl Uptrain {
         vanilla: &GptNeoXConfig,
     ) -> Result<BlockTransformerConfig, TrainError> {
         let (block, token) = self.layers(vanilla.stack.num_hidden_layers)?;
+        if vanilla.stack.rope_scaling.is_some() {
+            let reason = "the vanilla model has scaled rotary positions, and a token decoder cannot have them";
+            return Err(InvalidConfig::new("rope_scaling", reason).into());
+        }
         let stack = |num_hidden_layers| {
             let stack = vanilla.stack.clone();
             block_transformer_layers::neox::NeoXConfig { num_hidden_layers, ..stack }
@@ -216,6 +220,8 @@ mod tests {
     use block_transformer_zoo::{LanguageModel, ModelConfig, preset, published_weights};
     use burn::tensor::{Device, Int, Tensor};
 
+    use block_transformer_layers::neox::{RopeKind, RopeScaling};
+
     use super::*;
 
     fn vanilla() -> (GptNeoXConfig, HostTensors) {
@@ -260,6 +266,10 @@ mod tests {
             },
             ..vanilla
         };
+        let mut scaled = odd.clone();
+        scaled.stack.rope_scaling = Some(RopeScaling { rope_type: RopeKind::Linear, factor: 2.0 });
+        let error = Uptrain::Partition.shape(&scaled).unwrap_err().to_string();
+        assert!(error.contains("rope_scaling"), "{error}");
         assert_eq!(Uptrain::Partition.layers(3).unwrap(), (1, 2));
         assert!(Uptrain::Skip.shape(&odd).unwrap_err().to_string().contains("num_hidden_layers"));
     }

@@ -2,6 +2,7 @@
 
 use block_transformer_family::{Family, FamilyConfig, InvalidConfig};
 use block_transformer_files::{nearest, plain_types};
+use block_transformer_layers::neox::RopeScaling;
 use burn::tensor::Device;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
@@ -63,6 +64,17 @@ impl ModelConfig {
 
     fn to_value(&self) -> Value {
         serde_json::to_value(self).expect(VALID_JSON)
+    }
+
+    /// The configuration with other rotary positions: of the block decoder, or of a vanilla model. Set it before
+    /// weights are loaded, for example to evaluate a model on a longer context than that of its training.
+    #[must_use]
+    pub fn with_rope_scaling(mut self, scaling: Option<RopeScaling>) -> Self {
+        match &mut self {
+            Self::Block(config) => config.block_decoder.rope_scaling = scaling,
+            Self::Vanilla(config) => config.stack.rope_scaling = scaling,
+        }
+        self
     }
 
     /// A model with initial weights drawn from `seed`.

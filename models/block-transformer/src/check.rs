@@ -97,6 +97,10 @@ impl NeoXTokenDecoderConfig {
             }
             (_, None) => {}
         }
+        if self.stack.rope_scaling.is_some() {
+            let reason = "belongs to block_decoder only: no block is longer than in training";
+            return Err(InvalidConfig::new("rope_scaling", reason));
+        }
         self.stack.check()
     }
 }
@@ -113,7 +117,7 @@ impl T5TokenDecoderConfig {
 #[cfg(test)]
 mod tests {
     use block_transformer_family::FamilyConfig;
-    use block_transformer_layers::neox::NeoXConfig;
+    use block_transformer_layers::neox::{NeoXConfig, RopeKind, RopeScaling};
     use block_transformer_layers::t5::T5Config;
 
     use super::*;
@@ -131,6 +135,10 @@ mod tests {
             expansion_ratio,
             stack,
         })
+    }
+
+    fn linear(factor: f64) -> Option<RopeScaling> {
+        Some(RopeScaling { rope_type: RopeKind::Linear, factor })
     }
 
     fn t5(decoding_strategy: Conditioning, d_kv: usize) -> TokenDecoderConfig {
@@ -158,7 +166,7 @@ mod tests {
         };
         assert_eq!(valid.check(), Ok(()));
         type Change = fn(&mut BlockTransformerConfig);
-        let cases: [(&str, Change); 10] = [
+        let cases: [(&str, Change); 12] = [
             ("vocab_size", |c| c.vocab_size = 1),
             ("block_length", |c| c.block_length = 0),
             ("block_decoder.num_attention_heads", |c| c.block_decoder.num_attention_heads = 5),
@@ -170,6 +178,17 @@ mod tests {
             }),
             ("token_decoder.decoding_strategy", |c| {
                 c.token_decoder = neox(Conditioning::CrossAttention, None);
+            }),
+            ("block_decoder.rope_scaling.factor", |c| c.block_decoder.rope_scaling = linear(0.5)),
+            ("token_decoder.rope_scaling", |c| {
+                let mut stack = NeoXConfig::new(32, 2, 2);
+                stack.rope_scaling = linear(2.0);
+                let decoding_strategy = Conditioning::Summation;
+                c.token_decoder = TokenDecoderConfig::NeoX(NeoXTokenDecoderConfig {
+                    decoding_strategy,
+                    expansion_ratio: None,
+                    stack,
+                });
             }),
             ("token_decoder.d_kv", |c| c.token_decoder = t5(Conditioning::CrossAttention, 0)),
             ("token_decoder.decoding_strategy", |c| c.token_decoder = t5(Conditioning::Prefix, 8)),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::rope_scaling::RopeScaling;
 use crate::invalid::InvalidConfig;
 
 /// Shape of a GPT-NeoX stack. The fields have the names that the published configuration
@@ -23,6 +24,9 @@ pub struct NeoXConfig {
     /// Base of the rotary angles.
     #[serde(default = "default_rotary_base")]
     pub rotary_emb_base: f64,
+    /// Scaling of the rotary positions; `None` for the positions of training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
     /// Epsilon of the layer norms, added to the variance.
     #[serde(default = "default_eps")]
     pub layer_norm_eps: f64,
@@ -53,6 +57,7 @@ impl NeoXConfig {
         "intermediate_size",
         "rotary_pct",
         "rotary_emb_base",
+        "rope_scaling",
         "layer_norm_eps",
         "use_parallel_residual",
     ];
@@ -66,6 +71,7 @@ impl NeoXConfig {
             intermediate_size: None,
             rotary_pct: default_rotary_pct(),
             rotary_emb_base: default_rotary_base(),
+            rope_scaling: None,
             layer_norm_eps: default_eps(),
             use_parallel_residual: true,
         }
@@ -108,7 +114,7 @@ impl NeoXConfig {
                 return Err(InvalidConfig::new(key, format!("{value} must be greater than 0")));
             }
         }
-        Ok(())
+        self.rope_scaling.map_or(Ok(()), |scaling| scaling.check(self.rotated()))
     }
 
     /// Number of parameters of the stack, including its final norm.

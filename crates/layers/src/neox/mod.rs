@@ -3,8 +3,10 @@
 
 mod config;
 mod layer;
+mod rope_scaling;
 mod stack;
 
 pub use config::NeoXConfig;
 pub use layer::{NeoXAttention, NeoXLayer, NeoXMlp};
+pub use rope_scaling::{RopeKind, RopeScaling};
 pub use stack::NeoXStack;

@@ -28,6 +28,18 @@ pub struct NeoXStack {
     rotary: RotaryTable,
 }
 
+/// The angles of a stack with the configuration `config`.
+fn rotary_table(config: &NeoXConfig) -> RotaryTable {
+    let (rotated, base) = (config.rotated(), config.rotary_emb_base);
+    match config.rope_scaling {
+        None => RotaryTable::new(rotated, base),
+        Some(scaling) => {
+            let (base, divisor) = scaling.of(rotated, base);
+            RotaryTable::divided(rotated, base, divisor)
+        }
+    }
+}
+
 impl NeoXStack {
     /// Standard deviation of every weight matrix at initialisation, as published.
     pub const INIT_STD: f64 = INIT_STD;
@@ -47,7 +59,7 @@ impl NeoXStack {
             norm_epsilon: config.layer_norm_eps,
             heads: config.num_attention_heads,
             head_dim: config.head_dim(),
-            rotary: RotaryTable::new(config.rotated(), config.rotary_emb_base),
+            rotary: rotary_table(config),
         }
     }
 
