@@ -21,6 +21,7 @@ macro_rules! families {
         /// configurations.
         #[derive(Clone, Debug, PartialEq, Serialize)]
         #[serde(untagged)]
+        #[expect(clippy::large_enum_variant, reason = "a program holds few configurations")]
         #[non_exhaustive]
         pub enum ModelConfig {
             $($(#[$doc])* $variant(<$model as Family>::Config),)+
