@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use crate::support::{TINY, command, fails, fails_as, succeeds, with_run, with_text};
 
 #[test]
-fn a_negative_number_names_its_flag() {
+fn a_value_that_is_not_possible_names_its_flag() {
     let dir = with_text();
     for (line, flag) in [
         ("train --steps -1", "--steps"),
@@ -22,6 +22,8 @@ fn a_negative_number_names_its_flag() {
     for (line, says) in [
         ("bench decode --lengths -1:5", ["invalid value '-1:5'", "--lengths", "2048:128"]),
         ("plan --memory -5GB", ["invalid value '-5GB'", "--memory", "16GiB"]),
+        ("train --windows blocks", ["invalid value 'blocks'", "--windows", "contiguous"]),
+        ("train --optimizer sgd", ["invalid value 'sgd'", "--optimizer", "adamw or muon"]),
         ("train --lr -inf", ["--lr", "-inf", "above 0"]),
         ("train --peak-tflops 1e-300", ["--peak-tflops", "1e-300", "`measure`"]),
     ] {

@@ -93,7 +93,11 @@ def loss_of(model, ids, length):
 
 
 def groups(model, decay, weight_decay):
-    """Returns the parameters in groups of the same weight decay. Trainer of transformers leaves out biases and norms."""
+    """Returns the parameters in groups of the same weight decay.
+
+    The published training decays all parameters, because DeepSpeed makes its optimizer
+    (`deepspeed_optim_sched` of transformers). Without DeepSpeed, transformers leaves out biases and norms.
+    """
     plain, decayed = [], []
     for name, parameter in model.named_parameters():
         leave_out = decay == "matrices" and (name.endswith("bias") or "norm" in name.lower())
@@ -134,7 +138,7 @@ def main():
     parser.add_argument("--init", help="initial weights in place of the published ones: safetensors of `export`")
     parser.add_argument("--windows", help="windows in the order of training: file of the example `windows` of datasets")
     parser.add_argument("--statistics", action="store_true", help="only print statistics of the initial weights")
-    parser.add_argument("--decay", choices=["all", "matrices"], default="matrices", help="what weight decay applies to")
+    parser.add_argument("--decay", choices=["all", "matrices"], default="all", help="what weight decay applies to")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--batch", type=int, default=8)

@@ -41,8 +41,10 @@ struct Config {
 /// # Errors
 /// Says what is not supported.
 pub(crate) fn rope_scaling(table: &Value) -> Result<Option<RopeScaling>, String> {
-    let kind = table.get("rope_type").or_else(|| table.get("type")).and_then(Value::as_str);
-    let rope_type = match kind {
+    let Some(table) = table.as_object() else { return Err(format!("{table} is not a table")) };
+    let kind = table.get("rope_type").or_else(|| table.get("type"));
+    let kind = kind.map(|kind| kind.as_str().ok_or(format!("the kind {kind} is not a text")));
+    let rope_type = match kind.transpose()? {
         None | Some("default") => return Ok(None),
         Some("linear") => RopeKind::Linear,
         Some("ntk") => RopeKind::Ntk,
@@ -251,6 +253,8 @@ mod tests {
             ("attention_bias", json!(false)),
             ("rope_scaling", json!({"type": "dynamic", "factor": 2.0})),
             ("rope_scaling", json!({"type": "linear"})),
+            ("rope_scaling", json!({"type": 3, "factor": 2.0})),
+            ("rope_scaling", json!(2.0)),
             ("rope_parameters", json!({"rope_type": "yarn"})),
             ("hidden_size", Value::Null),
             ("num_hidden_layers", json!(-1)),
