@@ -145,6 +145,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn divided_positions_have_the_angles_of_earlier_ones() {
+        let plain = RotaryTable::new(8, 1e4).angles(vec![2, 5], 1);
+        // a table of its own keeps the divisor, and so does one that has grown
+        let divided = RotaryTable::divided(8, 1e4, 4.0).with_positions(4);
+        let divided = divided.angles(vec![8, 20], 1);
+        for time in [0, 1] {
+            assert_eq!(plain.at(0, time), divided.at(0, time));
+        }
+    }
+
+    #[test]
     fn a_table_that_has_grown_has_the_same_angles() {
         let table = RotaryTable::new(8, 1e4);
         let early = table.angles(vec![3], 1);

@@ -66,3 +66,36 @@ impl RopeScaling {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scaling_gives_base_and_divisor() {
+        let of = |rope_type, rotated| RopeScaling { rope_type, factor: 3.0 }.of(rotated, 100.0);
+        assert_eq!(of(RopeKind::Linear, 16), (100.0, 3.0));
+        // 3^(4/2) and 3^(16/14)
+        assert_eq!(of(RopeKind::Ntk, 4), (900.0, 1.0));
+        let (base, divisor) = of(RopeKind::Ntk, 16);
+        assert!((base - 350.979_24).abs() < 1e-4 && divisor == 1.0, "{base}");
+        // the slowest angle, of pair 7 of 8, is that of `linear`
+        let slowest = base.powf(-14.0 / 16.0);
+        assert!((slowest - 100_f64.powf(-14.0 / 16.0) / 3.0).abs() < 1e-12, "{slowest}");
+    }
+
+    #[test]
+    fn scalings_that_do_not_apply_are_refused() {
+        let check = |rope_type, factor, rotated| {
+            RopeScaling { rope_type, factor }.check(rotated).map_err(|error| error.key)
+        };
+        assert_eq!(check(RopeKind::Linear, 1.0, 2), Ok(()));
+        assert_eq!(check(RopeKind::Ntk, 1e6, 4), Ok(()));
+        for factor in [0.99, -2.0, 2e6, f64::NAN, f64::INFINITY] {
+            assert_eq!(check(RopeKind::Linear, factor, 8), Err("rope_scaling.factor".into()));
+        }
+        for (rope_type, rotated) in [(RopeKind::Linear, 0), (RopeKind::Ntk, 2)] {
+            assert_eq!(check(rope_type, 2.0, rotated), Err("rope_scaling.rope_type".into()));
+        }
+    }
+}
