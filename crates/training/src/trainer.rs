@@ -16,8 +16,6 @@ use crate::distill::Teacher;
 use crate::gradients;
 use crate::optimizer::optimizer;
 use crate::reading::ReadPolicy;
-use crate::skipping::{Constants, SkipFlag, SkippingAdamW};
-use crate::reduce::{Reduce, ReduceError};
 use crate::skipping::SkipFlag;
 use crate::update::{StepResult, StepValues, host, queue_update, read_update};
 
