@@ -25,6 +25,11 @@ impl Candidate {
         Self { name, config, loss: None, checkpoint: None }
     }
 
+    /// Returns a model of this shape with random weights, under the name `name`.
+    pub fn shape(name: &str, config: ModelConfig) -> Self {
+        Self { name: name.into(), config, loss: None, checkpoint: None }
+    }
+
     /// Returns a checkpoint, under the name `name`.
     pub fn checkpoint(name: &str, checkpoint: Checkpoint) -> Self {
         Self {

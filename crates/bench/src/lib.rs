@@ -22,5 +22,5 @@ pub use error::BenchError;
 pub use figures::{draw, ratios};
 pub use format::{number, size, table};
 pub use report::{BenchReport, BenchRow, Spread};
-pub use sequences::{SequenceBench, StepKind};
+pub use sequences::{SequenceBench, StepKind, training_seconds};
 pub use tokenizing::{TokenizingBench, TokenizingRow, tokenizing_table};

@@ -9,7 +9,7 @@ use block_transformer_cost::{
 use block_transformer_datasets::Window;
 use block_transformer_device::DeviceName;
 use block_transformer_training::{Schedule, TrainConfig, Trainer, token_batch};
-use block_transformer_zoo::{Family, FamilyConfig, Precision, Preset};
+use block_transformer_zoo::{Family, FamilyConfig, ModelConfig, Precision, Preset};
 use burn::tensor::Device;
 
 use crate::error::BenchError;
@@ -193,22 +193,56 @@ impl SequenceBench {
             }
             StepKind::Training => {
                 let config = TrainConfig { precision, ..TrainConfig::from_preset(&preset.name)? };
-                let schedule = Schedule::new(&config);
-                let mut trainer: Trainer = Trainer::new(model, &config, device);
-                Box::new(move |step| {
-                    trainer.step(std::slice::from_ref(&windows), schedule.rate(step));
-                })
+                Box::new(steps(model, &config, windows, device))
             }
         };
-        let mut seconds = Vec::new();
-        for step in 1..=WARM_UP + self.steps {
-            let start = Instant::now();
-            run(step);
-            device.sync()?;
-            if step > WARM_UP {
-                seconds.push(start.elapsed().as_secs_f64());
-            }
-        }
-        Ok(seconds)
+        timed(self.steps, device, &mut run)
     }
+}
+
+/// Returns the seconds of `count` training steps of a new model of the shape `model`, in micro-batches of `config`,
+/// after steps of warm-up. `accumulate` does not count: a step has one micro-batch.
+///
+/// # Errors
+/// When the device fails.
+pub fn training_seconds(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    count: u64,
+    device: &Device,
+) -> Result<Vec<f64>, BenchError> {
+    let window = |i| Window {
+        ids: token_ids(i, config.context, model.vocab_size()),
+        is_token: vec![true; config.context],
+    };
+    let windows = (0..config.batch).map(window).collect();
+    timed(count, device, &mut steps(model, config, windows, device))
+}
+
+/// Returns training steps on the same windows.
+fn steps(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    windows: Vec<Window>,
+    device: &Device,
+) -> impl FnMut(u64) + use<> {
+    let schedule = Schedule::new(config);
+    let mut trainer: Trainer = Trainer::new(model, config, device);
+    move |step| {
+        trainer.step(std::slice::from_ref(&windows), schedule.rate(step));
+    }
+}
+
+/// Returns the seconds of `count` steps, after steps of warm-up.
+fn timed(count: u64, device: &Device, run: &mut dyn FnMut(u64)) -> Result<Vec<f64>, BenchError> {
+    let mut seconds = Vec::new();
+    for step in 1..=WARM_UP + count {
+        let start = Instant::now();
+        run(step);
+        device.sync()?;
+        if step > WARM_UP {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(seconds)
 }

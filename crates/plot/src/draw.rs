@@ -1,7 +1,6 @@
 //! Drawing with plotters.
 
 use std::error::Error;
-use std::ops::Range;
 use std::sync::Once;
 
 use plotters::coord::Shift;
@@ -9,6 +8,7 @@ use plotters::prelude::*;
 use plotters::style::register_font;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::axis::Axis;
 use crate::plot::{AxisScale, Corner, Plot, Ribbon, Style};
 
 const WIDTH: u32 = 960;
@@ -26,6 +26,8 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
     RGBColor(230, 159, 0),
 ];
+/// Radius of a mark without a line.
+const MARK: i32 = 5;
 pub(crate) const INK: RGBColor = RGBColor(40, 40, 40);
 
 type Drawn<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -84,7 +86,7 @@ fn draw_chart<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     area.fill(&WHITE)?;
-    let (xs, ys) = ranges(plot);
+    let (xs, ys) = plot.ranges();
     let beside = plot.legend == Corner::Beside;
     let mut chart = ChartBuilder::on(area)
         .caption(&plot.title, (FONT, 24).into_font().color(&INK))
@@ -92,7 +94,7 @@ fn draw_chart<B: DrawingBackend>(
         .margin_right(if beside { LEGEND } else { 28 })
         .x_label_area_size(52)
         .y_label_area_size(68)
-        .build_cartesian_2d(xs, ys)?;
+        .build_cartesian_2d(plot.x_axis(xs), Axis::new(plot.y_scale, ys))?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -103,13 +105,25 @@ fn draw_chart<B: DrawingBackend>(
         .y_desc(&plot.y_label)
         .axis_desc_style((FONT, 18).into_font().color(&INK))
         .label_style((FONT, 16).into_font().color(&INK))
-        .x_label_formatter(&|x| plot.x_scale.tick(*x))
+        .x_label_formatter(&|x| plot.x_tick(*x))
         .y_labels(if plot.y_scale == AxisScale::Log2 { 16 } else { 10 })
         .y_label_formatter(&|y| plot.y_scale.tick(*y))
         .draw()?;
     for ribbon in &plot.ribbons {
         let colour = COLOURS[ribbon.line % COLOURS.len()].mix(0.2);
         chart.draw_series([Polygon::new(plot.outline(ribbon), colour)])?;
+    }
+    for bars in &plot.bars {
+        let colour = colours(plot).nth(bars.line).unwrap_or(INK);
+        for &(x, low, high) in &bars.edges {
+            let ends: Vec<_> = plot.placed(&[(x, low), (x, high)]).collect();
+            let [low, high] = ends[..] else { continue };
+            chart.draw_series([PathElement::new([low, high], colour.stroke_width(1))])?;
+            let cap = |at| {
+                EmptyElement::at(at) + PathElement::new([(-4, 0), (4, 0)], colour.stroke_width(1))
+            };
+            chart.draw_series([low, high].map(cap))?;
+        }
     }
     // the short dashed line in the legend
     let dashed = |style: ShapeStyle| {
@@ -118,16 +132,14 @@ fn draw_chart<B: DrawingBackend>(
             EmptyElement::at((0, 0)) + dash(0) + dash(15)
         }
     };
-    let mut colours = 0;
-    for (i, line) in plot.lines.iter().enumerate() {
-        colours += usize::from(line.style != Style::Dashed || colours == 0);
-        let colour = COLOURS[(colours - 1) % COLOURS.len()];
+    for (i, (line, colour)) in plot.lines.iter().zip(colours(plot)).enumerate() {
         let style = match line.style {
+            Style::Front => INK.mix(0.6).stroke_width(1),
             Style::Faint => colour.mix(0.6).stroke_width(1),
             _ => colour.stroke_width(2),
         };
         let points: Vec<_> = plot.placed(&line.points).collect();
-        let is_dashed = matches!(line.style, Style::Dashed | Style::Level);
+        let is_dashed = matches!(line.style, Style::Dashed | Style::Level | Style::Front);
         if beside {
             // plotters draws no legend outside of the axes, and the last tick needs some room
             let at = ((WIDTH - LEGEND) as i32 + 24, 64 + 22 * i as i32);
@@ -144,6 +156,14 @@ fn draw_chart<B: DrawingBackend>(
             chart.draw_series(dashes)?.label(&line.label).legend(dashed(style));
             continue;
         }
+        if matches!(line.style, Style::Dots | Style::Hollow) {
+            let filled = line.style == Style::Dots;
+            let style = if filled { colour.filled() } else { colour.stroke_width(2) };
+            let marks = points.iter().map(|&at| Circle::new(at, MARK, style));
+            let mark = move |(x, y): (i32, i32)| Circle::new((x + 12, y), MARK, style);
+            chart.draw_series(marks)?.label(&line.label).legend(mark);
+            continue;
+        }
         chart
             .draw_series(LineSeries::new(points.iter().copied(), style))?
             .label(&line.label)
@@ -153,12 +173,26 @@ fn draw_chart<B: DrawingBackend>(
             chart.draw_series(points.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
         }
     }
+    let beside = |text: &str, colour: RGBColor| {
+        let style = (FONT, 14).into_font().color(&colour).pos(Pos::new(HPos::Left, VPos::Bottom));
+        Text::new(text.to_string(), (7, -3), style)
+    };
+    for note in &plot.notes {
+        let colour = colours(plot).nth(note.line).unwrap_or(INK);
+        let at = [note.at];
+        let text = |at| EmptyElement::at(at) + beside(&note.text, colour);
+        chart.draw_series(plot.placed(&at).map(text).collect::<Vec<_>>())?;
+    }
     let position = match plot.legend {
         Corner::UpperRight => SeriesLabelPosition::UpperRight,
         Corner::LowerLeft => SeriesLabelPosition::LowerLeft,
         Corner::LowerRight => SeriesLabelPosition::LowerRight,
+        Corner::UpperLeft => SeriesLabelPosition::UpperLeft,
         Corner::Beside => return Ok(()),
     };
+    if plot.lines.is_empty() {
+        return Ok(());
+    }
     chart
         .configure_series_labels()
         .position(position)
@@ -170,64 +204,26 @@ fn draw_chart<B: DrawingBackend>(
         .draw()
 }
 
+/// Returns the colours of the lines.
+fn colours(plot: &Plot) -> impl Iterator<Item = RGBColor> {
+    plot.lines.iter().scan(0, |colours, line| {
+        let is_of_line_before = matches!(line.style, Style::Dashed | Style::Hollow | Style::Front);
+        *colours += usize::from(!is_of_line_before || *colours == 0);
+        Some(COLOURS[(*colours - 1) % COLOURS.len()])
+    })
+}
+
 impl Plot {
     /// Returns the points that can be drawn.
-    fn placed(&self, points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> {
+    pub(crate) fn placed(&self, points: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> {
         let placed = points.iter().map(|&(x, y)| (self.x_scale.place(x), self.y_scale.place(y)));
         placed.filter(|(x, y)| x.is_finite() && y.is_finite())
     }
 
     /// Returns the outline of a ribbon: along its upper edge, and back along its lower edge.
-    fn outline(&self, ribbon: &Ribbon) -> Vec<(f64, f64)> {
+    pub(crate) fn outline(&self, ribbon: &Ribbon) -> Vec<(f64, f64)> {
         let upper: Vec<_> = ribbon.edges.iter().map(|&(x, _, high)| (x, high)).collect();
         let lower: Vec<_> = ribbon.edges.iter().rev().map(|&(x, low, _)| (x, low)).collect();
         self.placed(&upper).chain(self.placed(&lower)).collect()
     }
-}
-
-impl AxisScale {
-    /// Returns the place of a value on the axis.
-    fn place(self, value: f64) -> f64 {
-        match self {
-            Self::Linear => value,
-            Self::Log2 => value.log2(),
-        }
-    }
-
-    /// Returns the label of the tick at `place`.
-    fn tick(self, place: f64) -> String {
-        match self {
-            Self::Linear => number(place),
-            Self::Log2 if place.fract().abs() < 1e-9 => number(place.exp2()),
-            Self::Log2 => String::new(),
-        }
-    }
-}
-
-/// Returns the ranges of the axes: all points, and some room above and below.
-fn ranges(plot: &Plot) -> (Range<f64>, Range<f64>) {
-    let lines = plot.lines.iter().flat_map(|line| plot.placed(&line.points));
-    let ribbons = plot.ribbons.iter().flat_map(|ribbon| plot.outline(ribbon));
-    let points: Vec<(f64, f64)> = lines.chain(ribbons).collect();
-    let xs = span(points.iter().map(|p| p.0));
-    let ys = span(points.iter().map(|p| p.1));
-    let room = 0.06 * (ys.end - ys.start);
-    (xs, ys.start - room..ys.end + room)
-}
-
-/// Returns a range from the smallest to the largest value. It is never empty.
-fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
-    let (low, high) =
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-    match (low.is_finite(), low < high) {
-        (false, _) => 0.0..1.0,
-        (true, false) => low - 0.5..low + 0.5,
-        (true, true) => low..high,
-    }
-}
-
-/// Formats a tick with at most three decimals.
-fn number(value: f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_string()
 }

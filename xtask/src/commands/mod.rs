@@ -22,6 +22,7 @@ mod plan_training;
 mod prepare;
 mod presets;
 mod sources;
+mod study;
 mod train;
 mod uptrain;
 
@@ -65,6 +66,8 @@ pub(crate) enum Subcommands {
     Prepare(prepare::Args),
     /// List the presets with their sizes
     Presets(presets::Args),
+    /// Train, measure and draw a study: a question of the paper with its runs, figures and claims
+    Study(Box<study::Args>),
     /// Train a model, or resume its training
     Train(Box<train::Args>),
     /// Make a Block Transformer from a vanilla model, and train it
@@ -91,6 +94,7 @@ impl Subcommands {
             Self::Plan(args) => args.run(),
             Self::Prepare(args) => args.run(),
             Self::Presets(args) => args.run(),
+            Self::Study(args) => args.run(),
             Self::Train(args) => args.run(),
             Self::Uptrain(args) => args.run(),
         }

@@ -42,8 +42,8 @@ use crate::{device, job, paths};
 use data::Data;
 use evaluation::Evaluations;
 use flags::{Flags, Origin};
-use interrupt::Signals;
-use lines::Lines;
+pub(super) use interrupt::Signals;
+pub(super) use lines::Lines;
 
 /// Tokens of the sample that is generated at the end.
 const SAMPLE_TOKENS: usize = 160;

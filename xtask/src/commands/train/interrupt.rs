@@ -28,16 +28,16 @@ const OF_QUEUES: [i32; 3] = [SIGTERM, signal_hook::consts::SIGHUP, signal_hook::
 const OF_QUEUES: [i32; 1] = [SIGTERM];
 
 /// The signals that this process got.
-pub(super) struct Signals {
+pub(in crate::commands) struct Signals {
     /// Triggered by the first signal. The second one ends the process at once, and the steps since the last
     /// checkpoint are lost.
-    pub(super) interrupter: Interrupter,
+    pub(in crate::commands) interrupter: Interrupter,
     status: Arc<AtomicUsize>,
 }
 
 impl Signals {
     /// Listens to signals.
-    pub(super) fn listen() -> Result<Self> {
+    pub(in crate::commands) fn listen() -> Result<Self> {
         let status = Arc::new(AtomicUsize::new(0));
         let again = Arc::new(AtomicBool::new(false));
         let listen = |signal, code: u8| -> io::Result<()> {
@@ -61,7 +61,7 @@ impl Signals {
     }
 
     /// The exit code of an interrupted run. It is the same on all ranks, although only some may have got a signal.
-    pub(super) fn code(&self, ranks: &dyn Collective) -> Result<u8> {
+    pub(in crate::commands) fn code(&self, ranks: &dyn Collective) -> Result<u8> {
         let own = u8::try_from(self.status.load(Ordering::SeqCst)).unwrap_or(INTERRUPTED);
         let all = ranks.gather(vec![own])?;
         let code = all.into_iter().flatten().max().filter(|&code| code > 0);

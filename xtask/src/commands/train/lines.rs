@@ -10,11 +10,11 @@ use indicatif::FormattedDuration;
 use crate::output::written;
 
 /// Prints one line per event.
-pub(super) struct Lines<W>(pub W);
+pub(in crate::commands) struct Lines<W>(pub W);
 
 impl<W: Write> Lines<W> {
     /// Prints `event`. A failure does not end the run, but makes the command fail at its end.
-    pub(super) fn print(&mut self, event: &RunEvent) {
+    pub(in crate::commands) fn print(&mut self, event: &RunEvent) {
         let line = match event {
             RunEvent::Step(progress) => step(progress),
             RunEvent::Skipped { step, result } => {

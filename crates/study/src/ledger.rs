@@ -1,0 +1,176 @@
+//! The ledger: every measurement, one line of JSON each.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use block_transformer_files::{FileError, read_up_to, write};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::StudyError;
+
+/// The largest ledger in bytes.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// A measurement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The identity of the run or of the shape that was measured.
+    pub run: String,
+    /// The name of the measurement.
+    pub measurement: String,
+    /// Its settings. A measurement with other settings is another one.
+    pub settings: Value,
+    /// Its values.
+    pub values: Value,
+    /// The seed of the run; `None` for a shape.
+    pub seed: Option<u64>,
+    /// The device.
+    pub device: String,
+    /// Seconds that the measurement took.
+    pub seconds: f64,
+    /// The SHA-256 of the text that the run was trained on; empty for a shape.
+    pub text: String,
+    /// The commit of the program.
+    pub commit: String,
+    /// The command, without paths.
+    pub command: String,
+}
+
+/// The measurements of a file.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    path: PathBuf,
+    rows: Vec<Row>,
+    /// Index of the first row of a run and a measurement with settings.
+    index: HashMap<String, usize>,
+}
+
+fn key(run: &str, measurement: &str, settings: &Value) -> String {
+    format!("{run} {measurement} {settings}")
+}
+
+impl Ledger {
+    /// Reads the ledger at `path`, which need not exist. A last line without an end, which a kill left, is
+    /// removed from the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds a line that is not a measurement.
+    pub fn open(path: &Path) -> Result<Self, StudyError> {
+        let mut bytes = match read_up_to(path, MAX_BYTES) {
+            Ok(bytes) => bytes,
+            Err(error) if error.source.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let complete = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        if complete < bytes.len() {
+            bytes.truncate(complete);
+            write(path, &bytes)?;
+        }
+        let mut ledger = Self { path: path.into(), ..Self::default() };
+        for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+            if line.is_empty() {
+                continue;
+            }
+            let row = serde_json::from_slice(line).map_err(|error| StudyError::Ledger {
+                path: path.into(),
+                line: i + 1,
+                reason: error.to_string(),
+            })?;
+            ledger.insert(row);
+        }
+        Ok(ledger)
+    }
+
+    /// A ledger with these rows and without a file.
+    #[cfg(test)]
+    pub(crate) fn of(rows: Vec<Row>) -> Self {
+        let mut ledger = Self::default();
+        rows.into_iter().for_each(|row| ledger.insert(row));
+        ledger
+    }
+
+    fn insert(&mut self, row: Row) {
+        let key = key(&row.run, &row.measurement, &row.settings);
+        self.index.entry(key).or_insert(self.rows.len());
+        self.rows.push(row);
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The rows, in the order in which they were measured.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// The row of a measurement.
+    pub fn get(&self, run: &str, measurement: &str, settings: &Value) -> Option<&Row> {
+        self.index.get(&key(run, measurement, settings)).map(|&i| &self.rows[i])
+    }
+
+    /// Appends a row to the file in one write, and syncs it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn append(&mut self, row: Row) -> Result<(), StudyError> {
+        let path = &self.path;
+        let mut line = serde_json::to_vec(&row)?;
+        line.push(b'\n');
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(FileError::write(folder))?;
+        }
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        let written = file.and_then(|mut file| {
+            file.write_all(&line)?;
+            file.sync_all()
+        });
+        written.map_err(FileError::write(path))?;
+        self.insert(row);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(run: &str, context: u64) -> Row {
+        Row {
+            run: run.into(),
+            measurement: "loss".into(),
+            settings: serde_json::json!({ "context": context }),
+            values: serde_json::json!({ "nats": 0.1 + context as f64 }),
+            seed: Some(1),
+            device: "flex".into(),
+            seconds: 0.1,
+            text: String::new(),
+            commit: "c".into(),
+            command: "study toy".into(),
+        }
+    }
+
+    #[test]
+    fn a_half_line_is_dropped_and_a_damaged_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/ledger.jsonl");
+        let mut ledger = Ledger::open(&path).unwrap();
+        ledger.append(row("a", 1)).unwrap();
+        ledger.append(row("a", 2)).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        let mut again = Ledger::open(&path).unwrap();
+        assert_eq!(again.rows(), [row("a", 1)]);
+        again.append(row("a", 2)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+        assert_eq!(again.get("a", "loss", &row("a", 2).settings), Some(&row("a", 2)));
+        assert_eq!(again.get("a", "loss", &row("a", 3).settings), None);
+        std::fs::write(&path, "{}\n").unwrap();
+        let error = Ledger::open(&path).unwrap_err().to_string();
+        assert!(error.contains("ledger.jsonl:1: not a measurement"), "{error}");
+    }
+}

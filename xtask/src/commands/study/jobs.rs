@@ -1,0 +1,107 @@
+//! `--jobs`: several runs at the same time, each in a process of its own.
+
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use block_transformer_study::{Ended, Run, Settings, Study};
+use burn::train::Interrupter;
+
+use super::{Args, in_flags};
+
+/// Time between two looks at the processes.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Trains and measures the runs that the ledger lacks, except for speeds, which other work would change.
+pub(super) fn run(
+    args: &Args,
+    study: &Study,
+    settings: &Settings,
+    interrupter: &Interrupter,
+) -> Result<Ended> {
+    // the runs of the sweep decide the identity of the others
+    let sweep = Study::open("rates").map_err(in_flags)?;
+    let uses_sweep = study.uses_rates(&settings.scale) && study.name != sweep.name;
+    for study in uses_sweep.then_some(&sweep).into_iter().chain([study]) {
+        let settings = match study.name == sweep.name {
+            true => Settings { only: Vec::new(), ..settings.clone() },
+            false => settings.clone(),
+        };
+        for group in study.missing(&settings).map_err(in_flags)? {
+            if all(args, &study.name, &group, interrupter)? == Ended::Interrupted {
+                return Ok(Ended::Interrupted);
+            }
+        }
+    }
+    Ok(Ended::Done)
+}
+
+fn all(args: &Args, study: &str, runs: &[Run], interrupter: &Interrupter) -> Result<Ended> {
+    let mut waiting = runs.iter();
+    let mut working: Vec<(String, Child)> = Vec::new();
+    let mut failed = None;
+    loop {
+        while working.len() < args.jobs && failed.is_none() && !interrupter.should_stop() {
+            let Some(run) = waiting.next() else { break };
+            say!("{}: a process of its own", run.name());
+            working.push((run.name(), start(args, study, run)?));
+        }
+        if working.is_empty() {
+            break;
+        }
+        thread::sleep(POLL);
+        let mut still = Vec::new();
+        for (name, mut child) in working {
+            match child.try_wait().with_context(|| name.clone())? {
+                None => still.push((name, child)),
+                // an interrupted process ends without an error of its own
+                Some(status) if status.success() || interrupter.should_stop() => {
+                    say!("{name}: done");
+                }
+                Some(status) => failed = Some(format!("{name}: its process failed ({status})")),
+            }
+        }
+        working = still;
+    }
+    match failed {
+        Some(failed) => bail!("{failed}; its error is above"),
+        None if interrupter.should_stop() => Ok(Ended::Interrupted),
+        None => Ok(Ended::Done),
+    }
+}
+
+/// Starts a process that trains and measures one run.
+fn start(args: &Args, study: &str, run: &Run) -> Result<Child> {
+    let program = std::env::current_exe().context("the path of this program")?;
+    let mut command = Command::new(program);
+    let study =
+        if args.name.as_deref().is_some_and(|name| name.ends_with(".toml")) && study != "rates" {
+            args.name.as_deref().unwrap_or(study)
+        } else {
+            study
+        };
+    command.args(["study", study, "--worker", "--scale", &args.scale, "--only", &run.id]);
+    for (flag, path) in [
+        ("--out", &args.out),
+        ("--ledger", &args.ledger),
+        ("--data", &args.data),
+        ("--eval-data", &args.eval_data),
+    ] {
+        command.arg(flag).arg(path);
+    }
+    if let Some(corpus) = &args.corpus {
+        command.arg("--corpus").arg(corpus);
+    }
+    if let Some(validation) = &args.validation {
+        command.arg("--validation").arg(validation);
+    }
+    let device = args.device.to_string();
+    command.args(["--device", &device, "--skip", "decode", "--skip", "speed"]);
+    args.skip.iter().for_each(|name| {
+        command.args(["--skip", name]);
+    });
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    command.env("RAYON_NUM_THREADS", (cores / args.jobs).max(1).to_string());
+    command.stdout(Stdio::null()).spawn().context("cannot start a process for a run")
+}
