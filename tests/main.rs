@@ -26,4 +26,5 @@ mod presets;
 mod readme;
 mod replicas;
 mod rope_scaling;
+mod study;
 mod support;

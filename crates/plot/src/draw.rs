@@ -157,11 +157,15 @@ fn draw_chart<B: DrawingBackend>(
             continue;
         }
         if matches!(line.style, Style::Dots | Style::Hollow) {
-            let filled = line.style == Style::Dots;
-            let style = if filled { colour.filled() } else { colour.stroke_width(2) };
-            let marks = points.iter().map(|&at| Circle::new(at, MARK, style));
-            let mark = move |(x, y): (i32, i32)| Circle::new((x + 12, y), MARK, style);
-            chart.draw_series(marks)?.label(&line.label).legend(mark);
+            let inner = if line.style == Style::Dots { colour } else { WHITE };
+            let mark = move |at: (i32, i32)| {
+                let circle = |radius, colour: RGBColor| Circle::new(at, radius, colour.filled());
+                EmptyElement::at((0, 0)) + circle(MARK, colour) + circle(MARK - 2, inner)
+            };
+            let outer = points.iter().map(|&at| Circle::new(at, MARK, colour.filled()));
+            chart.draw_series(outer)?.label(&line.label).legend(move |(x, y)| mark((x + 12, y)));
+            chart
+                .draw_series(points.iter().map(|&at| Circle::new(at, MARK - 2, inner.filled())))?;
             continue;
         }
         chart

@@ -287,3 +287,6 @@ fn joined(compared: Vec<(String, Difference)>) -> Verdict {
     let texts: Vec<String> = compared.into_iter().map(|(text, _)| text).collect();
     Verdict { confidence, because: texts.join("; ") }
 }
+
+#[cfg(test)]
+mod tests;

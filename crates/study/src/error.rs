@@ -74,8 +74,8 @@ pub enum StudyError {
         /// The study that measures learning rates.
         sweep: String,
     },
-    /// The text of the corpus is not known.
-    #[error("the study trains on {0}; say where this text is")]
+    /// A text that the study needs is not known.
+    #[error("the study needs {0}; say where this text is")]
     NoCorpus(String),
     /// The ledger holds measurements of another text.
     #[error(

@@ -221,7 +221,7 @@ impl Laboratory {
         measurements: &[Measurement],
         ledger: &mut Ledger,
     ) -> Result<Ended, StudyError> {
-        let corpus = self.corpus(&run.config.tokenizer)?;
+        let corpus = self.corpus(&run.config.tokenizer, &run.config.corpus)?;
         let text = format!("{}-{:08x}", corpus.info.train.tokens, corpus.info.tokenizer);
         if let Some(row) = ledger.rows().iter().find(|row| row.run == run.id && row.text != text) {
             return Err(StudyError::OtherText {
@@ -291,13 +291,17 @@ impl Laboratory {
     }
 
     /// The corpus, prepared with a tokenizer.
-    fn corpus(&mut self, tokenizer: &TokenizerChoice) -> Result<PreparedCorpus, StudyError> {
+    fn corpus(
+        &mut self,
+        tokenizer: &TokenizerChoice,
+        name: &str,
+    ) -> Result<PreparedCorpus, StudyError> {
         let key = serde_json::to_string(tokenizer)?;
         if let Some(corpus) = self.corpora.get(&key) {
             return Ok(corpus.clone());
         }
         let Some(path) = self.settings.corpus.clone() else {
-            return Err(StudyError::NoCorpus("a corpus".into()));
+            return Err(StudyError::NoCorpus(format!("{name:?}")));
         };
         let request = CorpusRequest {
             corpus: std::slice::from_ref(&path),

@@ -151,6 +151,9 @@ impl Figure {
 
     /// The values of the axis on x that are not numbers, in the order of the declaration.
     fn x_names(&self, view: &View<'_>) -> Vec<String> {
+        if self.x.is_none() {
+            return self.places(view);
+        }
         let Some(axis) = self.x_axis() else { return Vec::new() };
         let labels: Vec<&String> =
             view.points.iter().filter_map(|point| point.labels.get(axis)).collect();
@@ -164,6 +167,15 @@ impl Figure {
             }
         }
         names
+    }
+
+    /// The places of the longest list by place, counted from 1; empty for lists by position.
+    fn places(&self, view: &View<'_>) -> Vec<String> {
+        let runs = view.points.iter().flat_map(|point| &point.runs);
+        let lists = runs.filter_map(|run| view.json(run, &self.y)?.as_array());
+        let by_place = lists.filter(|list| list.iter().all(Value::is_number));
+        let most = by_place.map(Vec::len).max().unwrap_or(0);
+        (1..=most).map(|place| place.to_string()).collect()
     }
 
     fn x_axis(&self) -> Option<&str> {

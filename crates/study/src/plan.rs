@@ -21,7 +21,7 @@ pub(crate) const PREDICTED: &str = "h100";
 /// FLOPs of a step above which a short measurement would take long.
 const MEASURED_FLOPS: f64 = 1e12;
 /// Steps of a measurement.
-const STEPS: u64 = 2;
+const STEPS: u64 = 4;
 
 /// The speed of this machine in a plan.
 pub enum Here<'a> {
@@ -60,7 +60,8 @@ pub struct StudyPlan {
 impl StudyPlan {
     /// The sum of a quantity over the runs that are not shared.
     pub fn sum(&self, of: impl Fn(&PlannedRun) -> f64) -> f64 {
-        self.runs.iter().filter(|planned| !planned.is_shared).map(of).sum()
+        // the sum of nothing is -0.0
+        self.runs.iter().filter(|planned| !planned.is_shared).map(of).sum::<f64>() + 0.0
     }
 }
 
@@ -88,8 +89,8 @@ pub fn plan(
     here: &Here<'_>,
 ) -> Result<Vec<StudyPlan>, StudyError> {
     let rates = Rates::of(ledger, scale)?;
-    let mut speeds = Speeds { here, measured: BTreeMap::new() };
-    let mut seen: Vec<String> = Vec::new();
+    let mut speeds = Speeds { here, measured: BTreeMap::new(), peak: None };
+    let mut seen: Vec<(String, bool)> = Vec::new();
     let mut plans = Vec::new();
     for study in studies {
         let mut runs = study.runs(scale, rates.as_ref())?;
@@ -109,8 +110,10 @@ pub fn plan(
             for run in own {
                 let flops =
                     training_flops(&run.config.model, run.config.context) * run.tokens() as f64;
-                let is_shared = seen.contains(&run.id);
-                seen.push(run.id.clone());
+                // an open run has the learning rate of its preset, but only until the sweep is measured
+                let key = (run.id.clone(), run.is_open);
+                let is_shared = seen.contains(&key);
+                seen.push(key);
                 planned.push(PlannedRun {
                     run: run.clone(),
                     flops,
@@ -130,6 +133,8 @@ struct Speeds<'a> {
     here: &'a Here<'a>,
     /// Tokens per second and FLOP/s by shape.
     measured: BTreeMap<String, (f64, f64)>,
+    /// FLOP/s of matrix products, where no shape is small enough to be measured.
+    peak: Option<f64>,
 }
 
 impl Speeds<'_> {
@@ -147,8 +152,12 @@ impl Speeds<'_> {
         }
         if token_flops * tokens > MEASURED_FLOPS {
             let fastest = self.measured.values().map(|(_, flops)| *flops).fold(0.0, f64::max);
-            let fastest = if fastest > 0.0 { fastest } else { peak(device)? };
-            return Ok(flops / fastest);
+            if fastest > 0.0 {
+                return Ok(flops / fastest);
+            }
+            let peak = self.peak.map_or_else(|| peak(device), Ok)?;
+            self.peak = Some(peak);
+            return Ok(flops / peak);
         }
         let seconds = training_seconds(&config.model, config, STEPS, device)?;
         let fastest = seconds.into_iter().fold(f64::INFINITY, f64::min);

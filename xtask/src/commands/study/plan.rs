@@ -96,7 +96,7 @@ fn total(plans: &[StudyPlan]) -> Vec<String> {
             .to_string()
     };
     cells.extend([count(|_| true), String::new(), count(|run| run.is_done)]);
-    cells.extend(sums(&|of| plans.iter().map(|plan| plan.sum(of)).sum()));
+    cells.extend(sums(&|of| plans.iter().map(|plan| plan.sum(of)).sum::<f64>()));
     cells
 }
 
