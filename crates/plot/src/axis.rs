@@ -156,7 +156,7 @@ fn short(value: f64) -> String {
             return number(value / unit) + suffix;
         }
     }
-    if value >= 1e15 || value < 1e-3 { format!("{value:.0e}") } else { number(value) }
+    if !(1e-3..1e15).contains(&value) { format!("{value:.0e}") } else { number(value) }
 }
 
 #[cfg(test)]

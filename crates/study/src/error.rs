@@ -62,7 +62,7 @@ pub enum StudyError {
         /// The run.
         run: String,
         /// The cause.
-        source: TrainError,
+        source: Box<TrainError>,
     },
     /// The learning rate follows from runs that have not been measured yet.
     #[error(

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -9,10 +10,11 @@ use block_transformer_datasets::{
     CorpusRequest, PreparedCorpus, ReadOptions, SHARD_TOKENS, TokenizerChoice, prepare_corpus,
 };
 use block_transformer_device::DeviceName;
-use block_transformer_files::nearest;
+use block_transformer_files::{FileError, nearest};
 use block_transformer_training::RunEvent;
 use burn::tensor::Device;
 use burn::train::Interrupter;
+use serde_json::Value;
 
 use crate::clock::Clock;
 use crate::declaration::{RATES, Study};
@@ -221,6 +223,12 @@ impl Laboratory {
         measurements: &[Measurement],
         ledger: &mut Ledger,
     ) -> Result<Ended, StudyError> {
+        // a process of a killed `--jobs` may still train it
+        let _lock = self.lock(run)?;
+        *ledger = Ledger::open(&self.settings.ledger)?;
+        if self.is_done(run, measurements, ledger) {
+            return Ok(Ended::Done);
+        }
         let corpus = self.corpus(&run.config.tokenizer, &run.config.corpus)?;
         let text = format!("{}-{:08x}", corpus.info.train.tokens, corpus.info.tokenizer);
         if let Some(row) = ledger.rows().iter().find(|row| row.run == run.id && row.text != text) {
@@ -231,7 +239,7 @@ impl Laboratory {
             });
         }
         let subject = Subject { run, corpus: &corpus, text: &text };
-        let trained = ledger.get(&run.id, TRAIN, &serde_json::Value::Null).is_some();
+        let trained = ledger.get(&run.id, TRAIN, &Value::Null).is_some();
         let Some(row) = measure::train(self, &subject)? else { return Ok(Ended::Interrupted) };
         if !trained {
             self.append(row, ledger)?;
@@ -249,6 +257,16 @@ impl Laboratory {
         Ok(Ended::Done)
     }
 
+    /// Waits until no other process trains the run.
+    fn lock(&self, run: &Run) -> Result<File, StudyError> {
+        let folder = self.settings.out.join("locks");
+        std::fs::create_dir_all(&folder).map_err(FileError::write(&folder))?;
+        let path = folder.join(&run.id);
+        let file = File::create(&path).map_err(FileError::write(&path))?;
+        file.lock().map_err(FileError::write(&path))?;
+        Ok(file)
+    }
+
     /// Measures the shapes of runs.
     fn shapes(
         &mut self,
@@ -262,7 +280,7 @@ impl Laboratory {
             let same =
                 |other: &&Run| other.shape == run.shape && measurement.settings(other) == settings;
             let is_known = ledger.get(&run.shape, measurement.name(), &settings).is_some();
-            if !is_known && !missing.iter().any(|other| same(&other)) {
+            if !is_known && !missing.iter().any(same) {
                 missing.push(run);
             }
         }
@@ -317,11 +335,11 @@ impl Laboratory {
     }
 
     /// A row of the ledger.
-    pub(crate) fn row(&self, run: &str, measurement: &str, values: serde_json::Value) -> Row {
+    pub(crate) fn row(&self, run: &str, measurement: &str, values: Value) -> Row {
         Row {
             run: run.into(),
             measurement: measurement.into(),
-            settings: serde_json::Value::Null,
+            settings: Value::Null,
             values,
             seed: None,
             device: self.settings.device.to_string(),

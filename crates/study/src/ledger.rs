@@ -1,11 +1,11 @@
 //! The ledger: every measurement, one line of JSON each.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use block_transformer_files::{FileError, read_up_to, write};
+use block_transformer_files::{FileError, read_up_to};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -64,10 +64,13 @@ impl Ledger {
             Err(error) if error.source.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error.into()),
         };
-        let complete = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        if complete < bytes.len() {
-            bytes.truncate(complete);
-            write(path, &bytes)?;
+        if bytes.last().is_some_and(|&byte| byte != b'\n') {
+            // it may be a line that another process is writing
+            let file = OpenOptions::new().read(true).append(true).open(path);
+            let repaired = file.and_then(|mut file| repair(&mut file));
+            repaired.map_err(FileError::write(path))?;
+            bytes = read_up_to(path, MAX_BYTES)?;
+            bytes.truncate(end(&bytes));
         }
         let mut ledger = Self { path: path.into(), ..Self::default() };
         for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
@@ -113,7 +116,7 @@ impl Ledger {
         self.index.get(&key(run, measurement, settings)).map(|&i| &self.rows[i])
     }
 
-    /// Appends a row to the file in one write, and syncs it.
+    /// Appends a row to the file in one write, and syncs it. Several processes can append at the same time.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -124,8 +127,9 @@ impl Ledger {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(FileError::write(folder))?;
         }
-        let file = OpenOptions::new().append(true).create(true).open(path);
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path);
         let written = file.and_then(|mut file| {
+            repair(&mut file)?;
             file.write_all(&line)?;
             file.sync_all()
         });
@@ -133,6 +137,29 @@ impl Ledger {
         self.insert(row);
         Ok(())
     }
+}
+
+/// The place after the last complete line.
+fn end(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1)
+}
+
+/// Locks a file against other processes until it is closed, and removes a last line without an end.
+fn repair(file: &mut File) -> std::io::Result<()> {
+    file.lock()?;
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut last = [b'\n'];
+    if length > 0 {
+        file.seek(SeekFrom::Start(length - 1))?;
+        file.read_exact(&mut last)?;
+    }
+    if last == [b'\n'] {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    file.set_len(end(&bytes) as u64)
 }
 
 #[cfg(test)]

@@ -119,6 +119,14 @@ impl Measurement {
 
     /// The settings for a run, as they are written to the ledger.
     pub(crate) fn settings(&self, run: &Run) -> Value {
+        let mut settings = self.settings_of(run);
+        if let (Some(read), false) = (&run.read, self.is_of_shape()) {
+            settings["read"] = json!(read);
+        }
+        settings
+    }
+
+    fn settings_of(&self, run: &Run) -> Value {
         match self {
             Self::Loss(keys) | Self::Position(keys) => {
                 let context = if keys.context == 0 { run.config.context } else { keys.context };

@@ -41,6 +41,8 @@ pub struct Run {
     pub config: TrainConfig,
     /// The identity of the run whose weights it begins with.
     pub from: Option<String>,
+    /// Keys of the model that are replaced when the trained model is measured, such as a scaling of its positions.
+    pub read: Option<Value>,
     /// Whether its learning rate is that of a sweep which has not been measured: its identity is not final.
     pub is_open: bool,
 }
@@ -49,6 +51,16 @@ impl Run {
     /// The name within the study: the values of its axes, the seed last.
     pub fn name(&self) -> String {
         name(&self.labels)
+    }
+
+    /// `trained`, the configuration of the trained model, with the keys that are replaced when it is measured.
+    pub(crate) fn read_model(&self, trained: &ModelConfig) -> Result<ModelConfig, String> {
+        let Some(read) = &self.read else { return Ok(trained.clone()) };
+        let over = read.as_table().ok_or("read: must be a table of keys of the model")?;
+        let mut model = Table::try_from(trained).map_err(|error| error.to_string())?;
+        merge(&mut model, over);
+        let model = ModelConfig::deserialize(Value::Table(model));
+        model.map_err(|error| format!("read: {error}"))
     }
 
     /// Tokens that the run trains on, padding included.
@@ -142,14 +154,14 @@ impl Study {
         let failed = |source: TrainError| StudyError::Run {
             study: self.name.clone(),
             run: shown.clone(),
-            source,
+            source: Box::new(source),
         };
         let shape = table.remove("shape").ok_or_else(|| invalid("shape: needed"))?;
         let shape =
             Shape::deserialize(shape).map_err(|error| invalid(&format!("shape: {error}")))?;
         let rates = self.lr(&mut table, &shape, rates).map_err(|reason| invalid(&reason))?;
         let from = self.source(&mut table, &labels, before).map_err(|reason| invalid(&reason))?;
-        let model = table.remove("model");
+        let (model, read) = (table.remove("model"), table.remove("read"));
         let flops = table.remove("flops").map(|flops| number(&flops).ok_or(flops));
         let flops = flops
             .transpose()
@@ -182,7 +194,9 @@ impl Study {
         }
         let id = run_id(&config, from.as_deref())?;
         let shape = shape_id(&config.model, config.precision)?;
-        Ok(Run { labels, id, shape, config, from, is_open: rates })
+        let run = Run { labels, id, shape, config, from, read, is_open: rates };
+        run.read_model(&run.config.model).map_err(|reason| invalid(&reason))?;
+        Ok(run)
     }
 
     /// The steps that need `flops` FLOPs.

@@ -34,7 +34,13 @@ impl Subject<'_> {
     fn checkpoint(&self, laboratory: &Laboratory) -> Result<Checkpoint, StudyError> {
         let folder = RunFolder::new(&laboratory.settings.out.join(&self.run.id));
         let last = folder.checkpoint(self.run.config.steps);
-        Ok(Checkpoint::open_model(&last)?)
+        let mut checkpoint = Checkpoint::open_model(&last)?;
+        let read = self.run.read_model(&checkpoint.config);
+        checkpoint.config = read.map_err(|reason| StudyError::Declaration {
+            origin: format!("run {}", self.run.name()),
+            reason,
+        })?;
+        Ok(checkpoint)
     }
 
     /// The row of a measurement of this run.

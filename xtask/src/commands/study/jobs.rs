@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use block_transformer_study::{Ended, Run, Settings, Study};
@@ -12,6 +12,8 @@ use super::{Args, in_flags};
 
 /// Time between two looks at the processes.
 const POLL: Duration = Duration::from_millis(200);
+/// Time that interrupted processes have to write a checkpoint.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// Trains and measures the runs that the ledger lacks, except for speeds, which other work would change.
 pub(super) fn run(
@@ -40,7 +42,7 @@ pub(super) fn run(
 fn all(args: &Args, study: &str, runs: &[Run], interrupter: &Interrupter) -> Result<Ended> {
     let mut waiting = runs.iter();
     let mut working: Vec<(String, Child)> = Vec::new();
-    let mut failed = None;
+    let (mut failed, mut stopped) = (None, None::<Instant>);
     loop {
         while working.len() < args.jobs && failed.is_none() && !interrupter.should_stop() {
             let Some(run) = waiting.next() else { break };
@@ -51,6 +53,13 @@ fn all(args: &Args, study: &str, runs: &[Run], interrupter: &Interrupter) -> Res
             break;
         }
         thread::sleep(POLL);
+        if interrupter.should_stop() {
+            let since = *stopped.get_or_insert_with(Instant::now);
+            if since.elapsed() > GRACE {
+                // a killed run goes on from its newest checkpoint
+                working.iter_mut().for_each(|(_, child)| drop(child.kill()));
+            }
+        }
         let mut still = Vec::new();
         for (name, mut child) in working {
             match child.try_wait().with_context(|| name.clone())? {
