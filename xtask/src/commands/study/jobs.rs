@@ -1,10 +1,11 @@
-//! `--jobs`: several runs at the same time, each in a process of its own.
+//! Several runs at the same time: each in a process of its own with `--jobs`, or shared by the ranks of a job.
 
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use block_transformer_collectives::{self as collectives, Collective};
 use block_transformer_study::{Ended, Run, Settings, Study};
 use burn::train::Interrupter;
 
@@ -22,16 +23,49 @@ pub(super) fn run(
     settings: &Settings,
     interrupter: &Interrupter,
 ) -> Result<Ended> {
-    // the runs of the sweep decide the identity of the others
+    for (study, settings) in &studies(study, settings)? {
+        for group in study.missing(settings).map_err(in_flags)? {
+            if all(args, &study.name, &group, interrupter)? == Ended::Interrupted {
+                return Ok(Ended::Interrupted);
+            }
+        }
+    }
+    Ok(Ended::Done)
+}
+
+/// The studies whose runs are needed, with their settings. The runs of the sweep decide the identity of the others.
+fn studies(study: &Study, settings: &Settings) -> Result<Vec<(Study, Settings)>> {
     let sweep = Study::open("rates").map_err(in_flags)?;
     let uses_sweep = study.uses_rates(&settings.scale) && study.name != sweep.name;
-    for study in uses_sweep.then_some(&sweep).into_iter().chain([study]) {
-        let settings = match study.name == sweep.name {
-            true => Settings { only: Vec::new(), ..settings.clone() },
-            false => settings.clone(),
-        };
-        for group in study.missing(&settings).map_err(in_flags)? {
-            if all(args, &study.name, &group, interrupter)? == Ended::Interrupted {
+    let all = Settings { only: Vec::new(), ..settings.clone() };
+    let sweep = uses_sweep.then_some((sweep, all));
+    Ok(sweep.into_iter().chain([(study.clone(), settings.clone())]).collect())
+}
+
+/// Trains and measures the runs that the ledger lacks, except for speeds: each rank takes a part of them.
+pub(super) fn share(
+    args: &Args,
+    study: &Study,
+    settings: &Settings,
+    interrupter: &Interrupter,
+    ranks: &dyn Collective,
+) -> Result<Ended> {
+    for (study, settings) in &studies(study, settings)? {
+        let groups = study.missing(settings).map_err(in_flags)?;
+        // the ledger grows when all ranks have read it
+        ranks.barrier()?;
+        for group in groups {
+            let only: Vec<String> =
+                collectives::share(group.len(), ranks).map(|i| group[i].id.clone()).collect();
+            let mut ended = Ended::Done;
+            if !only.is_empty() {
+                let mut skip = settings.skip.clone();
+                skip.extend(["decode", "speed"].map(String::from));
+                let settings = Settings { only, skip, ..settings.clone() };
+                ended = args.work(study, settings, interrupter)?;
+            }
+            let flags = ranks.gather(vec![u8::from(ended == Ended::Interrupted)])?;
+            if flags.concat().contains(&1) {
                 return Ok(Ended::Interrupted);
             }
         }

@@ -9,15 +9,17 @@ use std::process::{Command, ExitCode};
 use std::rc::Rc;
 
 use anyhow::{Error, Result, anyhow, ensure};
+use block_transformer_collectives::Collective;
 use block_transformer_device::DeviceName;
 use block_transformer_study::{
     Clock, Ended, Laboratory, Ledger, Observer, Settings, Study, StudyError,
 };
+use burn::train::Interrupter;
 
 use crate::commands::prepare::with_flags;
-use crate::commands::train::{INTERRUPTED, interrupter_of_signals};
+use crate::commands::train::Signals;
 use crate::counts::positive;
-use crate::{device, paths, program};
+use crate::{device, job, paths, program};
 
 /// The clock of tests: every duration is a prediction, so that a ledger has the same bytes each time.
 const CLOCK: &str = "BLOCK_TRANSFORMER_STUDY_CLOCK";
@@ -105,9 +107,13 @@ impl Args {
         let settings = self.settings();
         if !self.figures_only {
             self.check_paths()?;
-            if self.execute(&study, settings)? == Ended::Interrupted {
+            let (signals, ranks) = (Signals::listen()?, job::join()?);
+            if self.execute(&study, settings, &signals, &*ranks)? == Ended::Interrupted {
                 say!("interrupted; the same command goes on from there");
-                return Ok(ExitCode::from(INTERRUPTED));
+                return Ok(ExitCode::from(signals.code(&*ranks)?));
+            }
+            if ranks.rank() > 0 {
+                return Ok(ExitCode::SUCCESS);
             }
         }
         if !self.worker {
@@ -160,14 +166,33 @@ impl Args {
         format!("study {name} --scale {}", self.scale)
     }
 
-    fn execute(&self, study: &Study, settings: Settings) -> Result<Ended> {
-        let interrupter = interrupter_of_signals()?;
-        if self.jobs > 1 && jobs::run(self, study, &settings, &interrupter)? == Ended::Interrupted {
-            return Ok(Ended::Interrupted);
+    fn execute(
+        &self,
+        study: &Study,
+        settings: Settings,
+        signals: &Signals,
+        ranks: &dyn Collective,
+    ) -> Result<Ended> {
+        let interrupter = &signals.interrupter;
+        let ended = if ranks.size() > 1 {
+            jobs::share(self, study, &settings, interrupter, ranks)?
+        } else if self.jobs > 1 {
+            jobs::run(self, study, &settings, interrupter)?
+        } else {
+            Ended::Done
+        };
+        // what is left, such as speeds, which other work would change
+        if ended == Ended::Interrupted || ranks.rank() > 0 {
+            return Ok(ended);
         }
+        self.work(study, settings, interrupter)
+    }
+
+    /// Trains and measures in this process.
+    fn work(&self, study: &Study, settings: Settings, interrupter: &Interrupter) -> Result<Ended> {
         let device = device::open(self.device)?;
         let observer: Observer = Rc::new(std::cell::RefCell::new(progress::print));
-        let mut laboratory = Laboratory::new(settings, device, observer, interrupter);
+        let mut laboratory = Laboratory::new(settings, device, observer, interrupter.clone());
         laboratory.run(study).map_err(in_flags)
     }
 
