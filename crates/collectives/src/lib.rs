@@ -12,6 +12,7 @@
 //! Every method is collective: all ranks call the same methods in the same order. A rank that ends
 //! without the others would leave them waiting, so it [leaves](Replica) or [aborts](Collective::abort).
 
+mod agreement;
 mod alone;
 mod error;
 mod meeting;
@@ -20,8 +21,10 @@ mod mpi;
 mod nccl;
 mod nested;
 mod replicas;
+mod sharing;
 mod values;
 
+pub use agreement::{check_same, named};
 pub use alone::Alone;
 pub use error::CollectiveError;
 #[cfg(feature = "mpi")]
@@ -29,6 +32,7 @@ pub use mpi::Mpi;
 pub use nccl::NoCollectives;
 pub use nested::Nested;
 pub use replicas::{Replica, replicas};
+pub use sharing::{Message, of_rank_0, rank_0_first, share_in_order};
 pub use values::{Values, Wire};
 
 use std::fmt;
