@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use block_transformer_collectives::CollectiveError;
 use block_transformer_files::FileError;
 use block_transformer_text::TextError;
 
@@ -16,6 +17,15 @@ pub enum DatasetError {
     /// The tokenizer fails.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// Ranks that cannot prepare together.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    /// A rank that reads other documents than this one, although its files have the same sizes.
+    #[error(
+        "rank {0} reads other documents than this rank; give all ranks the same files, and do not change them \
+         while they are read"
+    )]
+    OtherDocuments(usize),
 
     /// The folder to read documents from has no files.
     #[error("{0} contains no file")]
@@ -217,6 +227,11 @@ pub enum DatasetError {
 }
 
 impl DatasetError {
+    /// Whether all ranks get this error, so that none waits for another.
+    pub fn is_of_all_ranks(&self) -> bool {
+        matches!(self, Self::Collective(error) if error.is_of_all_ranks())
+    }
+
     pub(crate) fn invalid(path: &Path, reason: impl ToString) -> Self {
         Self::InvalidFile { place: path.display().to_string(), reason: reason.to_string() }
     }

@@ -49,7 +49,7 @@ pub use mixture::{MixedWindows, Mixture};
 pub use packing::{Order, Packing, Window, WindowKind};
 pub use prepare::{Preparation, Progress, SHARD_TOKENS, prepare};
 #[cfg(feature = "download")]
-pub use prepare_corpus::{CorpusRequest, prepare_corpus};
+pub use prepare_corpus::{CorpusRequest, prepare_corpus, prepare_corpus_on};
 #[cfg(feature = "download")]
 pub use recipes::{resolve, task_file};
 pub use share::Share;

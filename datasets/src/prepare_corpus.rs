@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use block_transformer_collectives::{Alone, Collective, of_rank_0, rank_0_first};
 use block_transformer_text::Tokenizer;
+use serde::{Deserialize, Serialize};
 
 use crate::cache_name::CacheName;
-use crate::corpus::PreparedCorpus;
+use crate::corpus::{CorpusInfo, PreparedCorpus};
 use crate::error::DatasetError;
 use crate::folder_lock::FolderLock;
 use crate::prepare::{Preparation, Progress, SHARD_TOKENS};
@@ -48,34 +50,118 @@ pub fn prepare_corpus(
     request: &CorpusRequest<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<PreparedCorpus, DatasetError> {
+    prepare_corpus_on(&Alone, request, progress)
+}
+
+/// [`prepare_corpus`] on several ranks, with the files of one rank. Rank 0 downloads, trains a tokenizer and writes
+/// the folder; all ranks read the documents and share their tokenization. A Megatron pair is prepared by rank 0.
+///
+/// # Errors
+/// Those of [`prepare_corpus`], and if a rank has other files, another tokenizer, or has left.
+pub fn prepare_corpus_on(
+    ranks: &dyn Collective,
+    request: &CorpusRequest<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<PreparedCorpus, DatasetError> {
     let first = request.corpus.first().map_or("", String::as_str);
-    let (path, is_one) = (Path::new(first), request.corpus.len() == 1);
-    if is_one && PreparedCorpus::exists(path) {
-        return PreparedCorpus::open(path);
+    let (path, name) = (Path::new(first), name(Path::new(first)));
+    let without_documents = || prepared_without_documents(request, path, &name, progress);
+    let known: Option<Known> = of_rank_0(ranks, without_documents)?;
+    if let Some(known) = known {
+        return Ok(known.into());
     }
-    let name = name(path);
-    if let (true, Some("idx" | "bin")) = (is_one, path.extension().and_then(|e| e.to_str())) {
-        return megatron(request, path, &name, progress);
-    }
-    let source = if is_one {
-        let downloads = request.data.join("downloads");
-        resolve(first, &downloads, &mut |done, total| {
-            progress(Progress { done, total, ..Progress::default() });
-        })?
-    } else {
-        DocumentSource::open_all(request.corpus)?
-    };
-    let source = source.with_options(request.options.clone());
+    let source = rank_0_first(ranks, || source(request, progress))?;
     // an unusable tokenizer file is reported before any text is read
     let tokenizer = match request.tokenizer {
         TokenizerChoice::Bytes => Ok(Tokenizer::Bytes),
         TokenizerChoice::File(path) => Ok(Tokenizer::load(path)?),
         TokenizerChoice::Bpe(size) => Err(*size),
     };
+    let dir = documents_folder(request, &source, &tokenizer, &name)?;
+    let mut lock = None;
+    let known: Option<Known> = of_rank_0(ranks, || {
+        if !PreparedCorpus::exists(&dir) {
+            lock = Some(FolderLock::wait(&dir)?);
+        }
+        // another process may have prepared it in the meantime
+        match PreparedCorpus::exists(&dir) {
+            true => PreparedCorpus::open(&dir).map(|corpus| Some(corpus.into())),
+            false => Ok(None),
+        }
+    })?;
+    if let Some(known) = known {
+        return Ok(known.into());
+    }
+    progress(Progress { total: source.bytes()?, ..Progress::default() });
+    let tokenizer = tokenizer.or_else(|size| shared_tokenizer(ranks, &source, size))?;
+    let shard_tokens = request.shard_tokens;
+    let (source, tokenizer, dir) = (&source, &tokenizer, &*dir);
+    Preparation { name: &name, source, tokenizer, dir, shard_tokens }.run_on(ranks, progress)
+}
+
+/// A prepared corpus that rank 0 knows.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    dir: PathBuf,
+    info: CorpusInfo,
+}
+
+impl From<PreparedCorpus> for Known {
+    fn from(PreparedCorpus { dir, info }: PreparedCorpus) -> Self {
+        Self { dir, info }
+    }
+}
+
+impl From<Known> for PreparedCorpus {
+    fn from(Known { dir, info }: Known) -> Self {
+        Self { dir, info }
+    }
+}
+
+/// A prepared folder, or a corpus of a Megatron pair; `None` for a corpus of documents.
+fn prepared_without_documents(
+    request: &CorpusRequest<'_>,
+    path: &Path,
+    name: &str,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Option<Known>, DatasetError> {
+    let is_one = request.corpus.len() == 1;
+    if is_one && PreparedCorpus::exists(path) {
+        return PreparedCorpus::open(path).map(|corpus| Some(corpus.into()));
+    }
+    if let (true, Some("idx" | "bin")) = (is_one, path.extension().and_then(|e| e.to_str())) {
+        return megatron(request, path, name, progress).map(|corpus| Some(corpus.into()));
+    }
+    Ok(None)
+}
+
+/// The documents of the corpus, which are downloaded if necessary.
+fn source(
+    request: &CorpusRequest<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<DocumentSource, DatasetError> {
+    let source = if let [path] = request.corpus {
+        let downloads = request.data.join("downloads");
+        resolve(path, &downloads, &mut |done, total| {
+            progress(Progress { done, total, ..Progress::default() });
+        })?
+    } else {
+        DocumentSource::open_all(request.corpus)?
+    };
+    Ok(source.with_options(request.options.clone()))
+}
+
+/// The folder of a corpus of documents. Without a tokenizer, one of a number of ids will be trained.
+fn documents_folder(
+    request: &CorpusRequest<'_>,
+    source: &DocumentSource,
+    tokenizer: &Result<Tokenizer, usize>,
+    name: &str,
+) -> Result<PathBuf, DatasetError> {
     let mut cache_name = CacheName::default();
     cache_name.add(env!("CARGO_PKG_VERSION"));
     source.files().iter().try_for_each(|path| cache_name.add_file(path))?;
-    match &tokenizer {
+    match tokenizer {
         Ok(tokenizer) => cache_name.add(Some(tokenizer.fingerprint()?)),
         Err(size) => cache_name.add(size),
     }
@@ -86,20 +172,7 @@ pub fn prepare_corpus(
     if request.shard_tokens != SHARD_TOKENS {
         cache_name.add(request.shard_tokens);
     }
-    let dir = folder(request, &cache_name, &name);
-    if PreparedCorpus::exists(&dir) {
-        return PreparedCorpus::open(&dir);
-    }
-    let _lock = FolderLock::wait(&dir)?;
-    // another process may have prepared it in the meantime
-    if PreparedCorpus::exists(&dir) {
-        return PreparedCorpus::open(&dir);
-    }
-    progress(Progress { total: source.bytes()?, ..Progress::default() });
-    let tokenizer = tokenizer.or_else(|size| train_tokenizer(&source, size))?;
-    let shard_tokens = request.shard_tokens;
-    let (source, tokenizer, dir) = (&source, &tokenizer, &*dir);
-    Preparation { name: &name, source, tokenizer, dir, shard_tokens }.run(progress)
+    Ok(folder(request, &cache_name, name))
 }
 
 /// The name of the corpus at `path`: the stem of the file, or of its folder if the name of the file
@@ -136,6 +209,20 @@ fn megatron(
 
 fn folder(request: &CorpusRequest<'_>, cache_name: &CacheName, name: &str) -> PathBuf {
     request.out.map_or_else(|| cache_name.folder(request.data, name), Path::to_path_buf)
+}
+
+/// The tokenizer that rank 0 trains, on all ranks.
+fn shared_tokenizer(
+    ranks: &dyn Collective,
+    source: &DocumentSource,
+    size: usize,
+) -> Result<Tokenizer, DatasetError> {
+    if ranks.size() == 1 {
+        return train_tokenizer(source, size);
+    }
+    let json = || Ok(train_tokenizer(source, size)?.to_json()?);
+    let json: String = of_rank_0::<_, DatasetError>(ranks, json)?;
+    Ok(Tokenizer::from_json(&json, Path::new("tokenizer of rank 0"))?)
 }
 
 /// Trains a BPE on the first documents.

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
-use block_transformer_collectives::{Alone, Collective};
+use block_transformer_collectives::{Alone, Collective, CollectiveError};
+use block_transformer_datasets::DatasetError;
+use block_transformer_evaluation::EvalError;
 use block_transformer_training::TrainError;
 
 use crate::output;
@@ -75,10 +77,7 @@ pub(crate) fn fail(error: &anyhow::Error, text: &str) {
         output::error(text);
         return;
     };
-    let of_all = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<TrainError>().is_some_and(TrainError::is_of_all_ranks)
-    };
-    if error.chain().any(of_all) {
+    if error.chain().any(is_of_all_ranks) {
         if job.rank() == 0 {
             output::error(text);
         }
@@ -87,6 +86,14 @@ pub(crate) fn fail(error: &anyhow::Error, text: &str) {
         return;
     }
     abort(&*job, text)
+}
+
+/// Whether all ranks get the error `cause`.
+fn is_of_all_ranks(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.downcast_ref().is_some_and(TrainError::is_of_all_ranks)
+        || cause.downcast_ref().is_some_and(CollectiveError::is_of_all_ranks)
+        || cause.downcast_ref().is_some_and(DatasetError::is_of_all_ranks)
+        || cause.downcast_ref().is_some_and(EvalError::is_of_all_ranks)
 }
 
 /// Ends all ranks with an error of this one.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use block_transformer_checkpoint::CheckpointError;
+use block_transformer_collectives::CollectiveError;
 use block_transformer_datasets::DatasetError;
 use block_transformer_files::FileError;
 use block_transformer_text::TextError;
@@ -185,6 +186,9 @@ pub enum EvalError {
         reason: String,
     },
 
+    /// Ranks that cannot evaluate together.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
     /// A file that cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -200,6 +204,11 @@ pub enum EvalError {
 }
 
 impl EvalError {
+    /// Whether all ranks get this error, so that none waits for another.
+    pub fn is_of_all_ranks(&self) -> bool {
+        matches!(self, Self::Collective(error) if error.is_of_all_ranks())
+    }
+
     pub(crate) fn content(path: &Path, reason: impl Into<String>) -> Self {
         Self::Content { place: path.display().to_string(), reason: reason.into() }
     }

@@ -68,8 +68,11 @@ impl Tokenizer {
         Self::from_json(&json, path)
     }
 
-    /// Parses `json`; errors name `path`.
-    fn from_json(json: &str, path: &Path) -> Result<Self, TextError> {
+    /// Parses the JSON of a tokenizer ([`to_json`](Self::to_json)); errors name `path`.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn from_json(json: &str, path: &Path) -> Result<Self, TextError> {
         if json.trim() == BYTES_JSON.trim() {
             return Ok(Self::Bytes);
         }

@@ -62,9 +62,21 @@ impl Inputs {
         Ok(Self { program, tokenizer, shard_tokens, text_key, files })
     }
 
-    /// The total size of the files before the file with the number `file`.
-    pub(super) fn bytes_before(&self, file: usize) -> u64 {
-        self.files.iter().take(file).map(|file| file.bytes).sum()
+    /// What all ranks must have in common, with the names of the properties. The folders of the files can differ.
+    pub(super) fn of_documents(&self, source: &DocumentSource) -> Vec<(&'static str, String)> {
+        let mut properties = vec![
+            ("the version", self.program.clone()),
+            ("the tokenizer", self.tokenizer.to_string()),
+            ("the text key", self.text_key.clone()),
+            ("the largest document", source.options().max_document.to_string()),
+            ("the number of files", self.files.len().to_string()),
+        ];
+        let file = |SourceFile { path, bytes, .. }: &SourceFile| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            ("the files", format!("{name} of {bytes} bytes"))
+        };
+        properties.extend(self.files.iter().map(file));
+        properties
     }
 
     /// Says what differs between these inputs, those of a journal, and `now`.

@@ -1,12 +1,16 @@
 //! Preparation of a text corpus: documents are tokenized into token files.
 
 mod batches;
+mod encoded;
 mod journal;
 mod writer;
 
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 
+use block_transformer_collectives::{
+    Alone, Collective, CollectiveError, check_same, of_rank_0, share_in_order,
+};
 use block_transformer_files::FileError;
 use block_transformer_text::Tokenizer;
 
@@ -15,10 +19,11 @@ use crate::counts::FrequencyLoss;
 use crate::error::DatasetError;
 use crate::packing::Order;
 use crate::shards::INDEX;
-use crate::source::{BytesRead, DocumentSource};
+use crate::source::{BytesRead, DocumentSource, Position};
 use crate::split::Split;
 use crate::token_file::TokenFile;
-use batches::{Batch, send_batches};
+use batches::{Batch, Batching, send_batches};
+use encoded::Encoded;
 use journal::{Inputs, JOURNAL, Journal};
 use writer::ShardWriter;
 
@@ -83,57 +88,97 @@ impl Preparation<'_> {
     /// If a document cannot be read or tokenized, a split has no text, `dir` cannot be written or
     /// holds the unfinished preparation of something else.
     pub fn run(&self, progress: &mut dyn FnMut(Progress)) -> Result<PreparedCorpus, DatasetError> {
+        self.run_on(&Alone, progress)
+    }
+
+    /// [`run`](Self::run) on several ranks, with the files of one rank. All ranks read all documents, and each
+    /// tokenizes a part of them. Rank 0 writes the folder. The number of ranks may change when an unfinished
+    /// preparation is continued.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run), and if a rank has other files, another tokenizer, or has left.
+    pub fn run_on(
+        &self,
+        ranks: &dyn Collective,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<PreparedCorpus, DatasetError> {
         let (dir, vocab_size) = (self.dir, self.tokenizer.vocab_size());
         let inputs = Inputs::new(self.source, self.tokenizer.fingerprint()?, self.shard_tokens)?;
+        check_same(ranks, &inputs.of_documents(self.source))?;
+        if ranks.rank() > 0 {
+            self.shared(ranks, None, progress)?;
+            let info = of_rank_0::<Option<CorpusInfo>, DatasetError>(ranks, || Ok(None))?;
+            let info = info.ok_or(CollectiveError::OtherWork(0))?;
+            return Ok(PreparedCorpus { dir: dir.into(), info });
+        }
         let journal = Journal::new(inputs, vocab_size).find(dir)?;
         let is_new = !dir.exists();
         PreparedCorpus::begin(dir)?;
-        let prepared = self.continued(journal, progress);
+        let prepared = self.continued(ranks, journal, progress);
         if prepared.is_err() && is_new {
             // fails, as it should, if there are finished shards
             let _ = std::fs::remove_dir(dir);
         }
-        prepared
+        let prepared = prepared?;
+        of_rank_0::<_, DatasetError>(ranks, || Ok(Some(prepared.info.clone())))?;
+        Ok(prepared)
     }
 
+    /// The part of rank 0, which continues after the shards of `journal`.
     fn continued(
         &self,
+        ranks: &dyn Collective,
         journal: Journal,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<PreparedCorpus, DatasetError> {
         if journal.documents == 0 {
             remove_shards(self.dir)?;
         }
-        let (from, count) = (journal.position, journal.documents);
+        let mut writer = ShardWriter::new(self.dir, self.shard_tokens, journal);
+        self.shared(ranks, Some(&mut writer), progress)?;
+        self.finish(writer)
+    }
+
+    /// Tokenizes the documents on all ranks. Rank 0 has the `writer`.
+    fn shared(
+        &self,
+        ranks: &dyn Collective,
+        mut writer: Option<&mut ShardWriter<'_>>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), DatasetError> {
+        let begin = || match &writer {
+            Some(ShardWriter { journal, .. }) => Ok((journal.position, journal.documents)),
+            None => Ok((Position::default(), 0)),
+        };
+        let (from, count) = of_rank_0::<_, DatasetError>(ranks, begin)?;
+        let batching = Batching::new(ranks)?;
         let read = BytesRead::default();
-        read.add(journal.inputs.bytes_before(from.file));
+        read.add(self.source.bytes_before(from.file)?);
         let total = self.source.bytes()?;
         let mut at = Progress { done: read.get(), total, tokens: 0, continued: count };
         progress(at);
-        let mut writer = ShardWriter::new(self.dir, self.shard_tokens, journal);
         std::thread::scope(|scope| {
             // with one batch that is tokenized and one that is read
             let (sender, batches) = sync_channel(1);
             let reader = read.clone();
-            scope.spawn(move || send_batches(self.source, from, count, reader, &sender));
-            for batch in batches {
-                at.tokens += self.write(&batch?, &mut writer)?;
+            let from = (from, count);
+            scope.spawn(move || send_batches(self.source, from, reader, batching, &sender));
+            let encode = |batch: &Batch| Encoded::new(batch, self.tokenizer);
+            share_in_order(ranks, batches.into_iter(), encode, |batch, encoded| {
+                let lengths = (encoded.ids.len(), batch.documents.len());
+                if encoded.checksum != batch.checksum || lengths.0 != lengths.1 {
+                    return Err(DatasetError::OtherDocuments(batch.rank));
+                }
+                for (document, ids) in batch.documents.iter().zip(&encoded.ids) {
+                    at.tokens += ids.len() as u64;
+                    if let Some(writer) = &mut writer {
+                        writer.push(document, ids)?;
+                    }
+                }
                 progress(Progress { done: read.get().min(total), ..at });
-            }
-            Ok::<_, DatasetError>(())
-        })?;
-        self.finish(writer)
-    }
-
-    /// Tokenizes and writes a batch. Returns the number of tokens.
-    fn write(&self, batch: &Batch, writer: &mut ShardWriter<'_>) -> Result<u64, DatasetError> {
-        let encoded = self.tokenizer.encode_batch(&batch.texts)?;
-        let mut tokens = 0;
-        for ((document, text), ids) in batch.documents.iter().zip(&batch.texts).zip(encoded) {
-            tokens += ids.len() as u64;
-            writer.push(document, &ids, text.len())?;
-        }
-        Ok(tokens)
+                Ok(())
+            })
+        })
     }
 
     fn finish(&self, mut writer: ShardWriter<'_>) -> Result<PreparedCorpus, DatasetError> {

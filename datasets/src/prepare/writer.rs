@@ -43,13 +43,8 @@ impl<'a> ShardWriter<'a> {
         Self { dir, shard_tokens, number, journal, files: [None, None] }
     }
 
-    /// Adds a document of `bytes` bytes of text, and finishes the shard if it is full.
-    pub(super) fn push(
-        &mut self,
-        document: &Document,
-        ids: &[u32],
-        bytes: usize,
-    ) -> Result<(), DatasetError> {
+    /// Adds a document, and finishes the shard if it is full.
+    pub(super) fn push(&mut self, document: &Document, ids: &[u32]) -> Result<(), DatasetError> {
         let number = self.number;
         let open = &mut self.files[document.split as usize];
         let file = match open {
@@ -69,7 +64,7 @@ impl<'a> ShardWriter<'a> {
         file.writer.push(ids)?;
         file.documents += 1;
         file.tokens += ids.len() as u64;
-        self.journal.counts.add(document.split, ids, bytes);
+        self.journal.counts.add(document.split, ids, document.bytes);
         (self.journal.position, self.journal.documents) = (document.end, document.count);
         let open = || self.files.iter().flatten();
         let tokens: u64 = open().map(|file| file.tokens).sum();

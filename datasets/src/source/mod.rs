@@ -115,8 +115,14 @@ impl DocumentSource {
     /// # Errors
     /// If a file cannot be read.
     pub fn bytes(&self) -> Result<u64, DatasetError> {
+        self.bytes_before(self.files.len())
+    }
+
+    /// The total size of the files before the file with the number `file`.
+    pub(crate) fn bytes_before(&self, file: usize) -> Result<u64, DatasetError> {
         self.files
             .iter()
+            .take(file)
             .map(|path| Ok(std::fs::metadata(path).map_err(FileError::read(path))?.len()))
             .sum()
     }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Error, Result, ensure};
+use block_transformer_collectives::rank_0_first;
 use block_transformer_datasets::task_file;
 use block_transformer_device::DeviceName;
 use block_transformer_evaluation::EvalError;
@@ -20,7 +21,7 @@ use block_transformer_files::write;
 use super::prepare::{with_flags, with_remedy};
 use crate::device::StorageFlags;
 use crate::progress::progress;
-use crate::{device, paths};
+use crate::{device, job, paths};
 use checkpoint::{Needles, OpenedCheckpoint, Outcome};
 use settings::Settings;
 
@@ -53,16 +54,19 @@ struct LoadedTask {
 impl Args {
     /// Evaluates the tasks, writes the report after each of them, and prints it as a table.
     pub(crate) fn run(self) -> Result<ExitCode> {
+        let ranks = job::join()?;
+        let leads = ranks.rank() == 0;
         let settings = match (&self.out, self.resume) {
-            (Some(out), true) => self.settings.resumed(out)?,
+            (Some(out), true) => self.settings.resumed(out, &*ranks)?,
             _ => self.settings,
         };
         let (tasks, needle) = settings.tasks()?;
         let shots = settings.shots(&tasks)?;
-        if let Some(items) = &settings.items {
+        if let Some(items) = settings.items.as_ref().filter(|_| leads) {
             paths::output_file("--items", items)?;
         }
-        if let Some(out) = &self.out {
+        let out = self.out.as_deref().filter(|_| leads);
+        if let Some(out) = out {
             let existing = out.join(JSON);
             let shown = existing.display();
             ensure!(
@@ -83,7 +87,7 @@ impl Args {
             loaded.push(LoadedTask { task: corpus_metrics(), items: items.into() });
         }
         for task in &tasks {
-            let items = items(task, &settings, &shots)?;
+            let items = rank_0_first(&*ranks, || items(task, &settings, &shots))?;
             loaded.push(LoadedTask { task: task.metrics(), items: items.into() });
         }
         let context = opened.iter().map(OpenedCheckpoint::context).min().unwrap_or(1);
@@ -102,7 +106,7 @@ impl Args {
         // the encoded items of all checkpoints are checked before the first model is loaded
         let encoded = opened.iter().map(|one| one.encode(&loaded, needles.as_ref()));
         let encoded = encoded.collect::<Result<Vec<_>>>()?;
-        if let (Some(out), false) = (&self.out, self.resume) {
+        if let (Some(out), false) = (out, self.resume) {
             ensure!(
                 !Settings::is_recorded(out),
                 "--out {}: the folder holds an evaluation already; resume it with --resume, or give another --out",
@@ -111,15 +115,15 @@ impl Args {
             settings.record(out)?;
         }
         for (one, tasks) in opened.into_iter().zip(encoded) {
-            let out = self.out.as_deref().map(|out| one.folder(out, several));
+            let out = out.map(|out| one.folder(out, several));
             let label = one.label.clone();
             let before = records.len();
             let mut save = |text: &str| -> Result<()> {
                 records.truncate(before);
                 records += text;
                 match &settings.items {
-                    Some(path) => Ok(write(path, records.as_bytes())?),
-                    None => Ok(()),
+                    Some(path) if leads => Ok(write(path, records.as_bytes())?),
+                    _ => Ok(()),
                 }
             };
             let outcome = one.evaluate(
@@ -127,7 +131,7 @@ impl Args {
                 &tasks,
                 needles.as_ref(),
                 (out.as_deref(), self.resume),
-                &device,
+                (&ranks, &device),
                 &mut save,
             )?;
             let Outcome { report, documents, grid } = outcome;
@@ -148,7 +152,7 @@ impl Args {
             }
         }
         if let Some(Needles { settings, .. }) = needles {
-            write_needles(&NeedleReport { settings, checkpoints: grids }, self.out.as_deref())?;
+            write_needles(&NeedleReport { settings, checkpoints: grids }, out)?;
         }
         if let Some(items) = &settings.items {
             say!("items {}", items.display());

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Error, Result, anyhow, ensure};
+use block_transformer_collectives::{Collective, of_rank_0, rank_0_first};
 use block_transformer_device::DeviceName;
 use block_transformer_evaluation::EvalError;
 use block_transformer_evaluation::documents::{
-    Book, DocumentSettings, EvaluationFolder, Measures, OpenCheckpoints, PositionReport, Windows,
-    evaluate,
+    Book, DocumentEvaluation, DocumentSettings, EvaluationFolder, Measures, OpenCheckpoints,
+    PositionReport, Windows,
 };
 
 use block_transformer_zoo::Precision;
@@ -18,7 +19,7 @@ use super::inputs::{of_checkpoint, warn_of_skipped};
 use super::prepare::with_remedy;
 use crate::device::StorageFlags;
 use crate::progress::{TokenMeter, progress};
-use crate::{device, paths};
+use crate::{device, job, paths};
 
 const RECIPE: &str = "pg19-test";
 const CONTEXT: usize = 2048;
@@ -76,8 +77,12 @@ pub(crate) struct Args {
 impl Args {
     /// Evaluates the checkpoints and prints the summary.
     pub(crate) fn run(self) -> Result<ExitCode> {
-        paths::output_folder("--out", &self.out)?;
-        let settings = if self.resume { self.resumed()? } else { self.settings()? };
+        let ranks = job::join()?;
+        let leads = ranks.rank() == 0;
+        if leads {
+            paths::output_folder("--out", &self.out)?;
+        }
+        let settings = if self.resume { self.resumed(&*ranks)? } else { self.settings()? };
         if let Some(books) = &settings.books {
             let remedy = "give a folder of .txt files, or a file that lists one book per line";
             paths::existing("--books", books, remedy)?;
@@ -89,18 +94,28 @@ impl Args {
         StorageFlags { weights, cache }.check(self.device, &device)?;
         let books = match &settings.books {
             Some(path) => Book::list(path).map_err(of_books)?,
-            None => self.downloaded()?,
+            None => rank_0_first(&*ranks, || self.downloaded())?,
         };
         let mut meter = TokenMeter::new();
         let report = OpenCheckpoints::open(&settings.checkpoints).and_then(|checkpoints| {
             let skipped = checkpoints.all.iter().flat_map(|opened| &*opened.checkpoint.skipped);
             warn_of_skipped(skipped);
-            let (out, resume) = (&self.out, self.resume);
-            evaluate(&settings, &checkpoints, &books, out, resume, &device, &mut meter)
+            let evaluation = DocumentEvaluation {
+                settings: &settings,
+                checkpoints: &checkpoints,
+                books: &books,
+                out: &self.out,
+                resume: self.resume,
+                device: &device,
+                ranks: &*ranks,
+            };
+            evaluation.run(&mut meter)
         });
         let report = report.map_err(with_flag)?;
         meter.finish();
-        self.print(&report)?;
+        if leads {
+            self.print(&report)?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -142,8 +157,9 @@ impl Args {
     }
 
     /// The settings of the evaluation in --out. Flags may repeat them, but not change them.
-    fn resumed(&self) -> Result<DocumentSettings> {
-        let begun = EvaluationFolder::new(&self.out).settings().map_err(with_flag)?;
+    fn resumed(&self, ranks: &dyn Collective) -> Result<DocumentSettings> {
+        let folder = EvaluationFolder::new(&self.out);
+        let begun = of_rank_0(ranks, || folder.settings().map_err(with_flag))?;
         let measures = &begun.measures;
         let same = [
             ("--checkpoint", self.checkpoint.is_empty() || self.checkpoint == begun.checkpoints),

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
+use block_transformer_collectives::{Alone, Collective};
 use block_transformer_datasets::{
     CorpusRequest, DatasetError, PreparedCorpus, ReadOptions, SHARD_TOKENS, TokenizerChoice,
-    inside_project, prepare_corpus,
+    inside_project, prepare_corpus_on,
 };
 use block_transformer_text::TextError;
 use bytesize::ByteSize;
 
 use crate::progress::PrepareMeter;
-use crate::{counts, paths};
+use crate::{counts, job, paths};
 
 /// The error of a missing corpus outside this project.
 pub(super) const CORPUS_NEEDED: &str = "--corpus: needed outside the project's own folder; give a text file, \
@@ -74,19 +75,15 @@ impl Args {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let tokenizer = self.tokenizer.choice().unwrap_or(TokenizerChoice::Bpe(2048));
         check_tokenizer("--tokenizer", Some(&tokenizer))?;
-        if let Some(out) = &self.out {
-            let taken = PreparedCorpus::exists(out);
-            let shown = out.display();
-            ensure!(!taken, "--out {shown}: holds a prepared corpus already; give another folder");
-            paths::output_folder("--out", out)?;
-        } else {
-            paths::cache_folder("--data", &self.data)?;
+        let ranks = job::join()?;
+        if ranks.rank() == 0 {
+            self.check_folder()?;
         }
         let mut corpus = self.corpus;
         if corpus.is_empty() {
             corpus.push(default_corpus().context(CORPUS_NEEDED)?);
         }
-        let corpus = prepared(&CorpusRequest {
+        let request = CorpusRequest {
             corpus: &corpus,
             options: &ReadOptions {
                 text_key: self.text_key,
@@ -96,9 +93,19 @@ impl Args {
             tokenizer: &tokenizer,
             data: &self.data,
             out: self.out.as_deref(),
-        })?;
+        };
+        let corpus = prepared_on(&*ranks, &request)?;
         say!("{}", summary(&corpus));
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Checks the folder that will be written.
+    fn check_folder(&self) -> Result<()> {
+        let Some(out) = &self.out else { return paths::cache_folder("--data", &self.data) };
+        let taken = PreparedCorpus::exists(out);
+        let shown = out.display();
+        ensure!(!taken, "--out {shown}: holds a prepared corpus already; give another folder");
+        paths::output_folder("--out", out)
     }
 }
 
@@ -126,9 +133,14 @@ pub(super) fn summary(corpus: &PreparedCorpus) -> String {
 
 /// Prepares a corpus, with progress on stderr.
 pub(super) fn prepared(request: &CorpusRequest<'_>) -> Result<PreparedCorpus> {
+    prepared_on(&Alone, request)
+}
+
+/// Prepares a corpus on all ranks, with progress on stderr.
+fn prepared_on(ranks: &dyn Collective, request: &CorpusRequest<'_>) -> Result<PreparedCorpus> {
     let mut meter = PrepareMeter::new();
     let mut announced = false;
-    let corpus = prepare_corpus(request, &mut |at| {
+    let corpus = prepare_corpus_on(ranks, request, &mut |at| {
         if !announced {
             note!("preparing {}", request.corpus.join(", "));
             announced = true;

@@ -1,25 +1,21 @@
 //! An evaluation of checkpoints on books, from its start or from the point where it was stopped.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
+use block_transformer_collectives::{Alone, Collective, of_rank_0};
 use block_transformer_family::{CacheFormat, Conditioning, Family, FamilyConfig};
-use block_transformer_text::Tokenizer;
 use burn::tensor::Device;
 
 use crate::documents::book::{Book, BookText};
 use crate::documents::checkpoint::{OpenCheckpoint, OpenCheckpoints};
-use crate::documents::folder::{Begun, DocumentSettings, EvaluationFolder, PARTIAL};
-use crate::documents::measure::{BookRow, BookScorer, Measures, Tally};
+use crate::documents::folder::{Begun, DocumentSettings, Done, EvaluationFolder};
+use crate::documents::measure::{BookRow, BookScorer, Measures};
 use crate::documents::output;
 use crate::documents::report::PositionReport;
+use crate::documents::session::Session;
 use crate::documents::windows::Windows;
 use crate::error::EvalError;
 use crate::score::Scorer;
-
-/// Time between records of the book in progress. If the process is killed, it loses at most the
-/// work of this time and of the current batch.
-const SAVE_EVERY: Duration = Duration::from_secs(2);
 
 /// Receives the progress of an evaluation.
 pub trait Observer {
@@ -30,16 +26,29 @@ pub trait Observer {
     fn book(&mut self, row: &BookRow);
 }
 
-/// Evaluates checkpoints on books and writes the results to the folder `out`. The result of each
-/// book is written as soon as the book is done. With `resume`, finished books are not evaluated
-/// again, and the files at the end are identical to the files of an uninterrupted evaluation. The
-/// text of all books is held in memory.
+/// An evaluation of checkpoints on books, whose results are written to a folder.
+pub struct DocumentEvaluation<'a> {
+    /// The settings.
+    pub settings: &'a DocumentSettings,
+    /// The checkpoints.
+    pub checkpoints: &'a OpenCheckpoints,
+    /// The books.
+    pub books: &'a [Book],
+    /// The folder of the results.
+    pub out: &'a Path,
+    /// Whether the evaluation in the folder goes on.
+    pub resume: bool,
+    /// The device that computes.
+    pub device: &'a Device,
+    /// The ranks that share the batches. Rank 0 reads and writes the folder.
+    pub ranks: &'a dyn Collective,
+}
+
+/// Evaluates checkpoints on books and writes the results to the folder `out`, on one rank. See
+/// [`DocumentEvaluation::run`].
 ///
 /// # Errors
-/// - The settings are invalid.
-/// - Without `resume`, `out` already holds an evaluation.
-/// - With `resume`, `out` does not hold this evaluation.
-/// - A book or a checkpoint cannot be used, the device fails, or a file cannot be written.
+/// Those of [`DocumentEvaluation::run`].
 pub fn evaluate(
     settings: &DocumentSettings,
     checkpoints: &OpenCheckpoints,
@@ -49,53 +58,72 @@ pub fn evaluate(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<PositionReport, EvalError> {
-    check(settings, checkpoints)?;
-    let limit = settings.limit.unwrap_or(usize::MAX);
-    let books: Vec<BookText> =
-        books.iter().take(limit).map(Book::read).collect::<Result<_, _>>()?;
-    let begun = Begun {
-        settings: settings.clone(),
-        checkpoints: checkpoints.all.iter().map(|opened| opened.info.clone()).collect(),
-        tokenizer: checkpoints.tokenizer.fingerprint()?,
-        books: books.iter().map(|book| book.identity.clone()).collect(),
-    };
-    let folder = EvaluationFolder::new(out);
-    folder.begin(&begun, resume)?;
-    let mut rows = folder.rows(&begun)?;
-    let bytes = |books: &[BookText]| books.iter().map(|book| book.identity.bytes).sum::<u64>();
-    let mut session = Session {
-        folder: &folder,
-        tokenizer: &checkpoints.tokenizer,
-        partial: folder.files.read(PARTIAL)?,
-        done: rows.iter().map(|rows| bytes(&books[..rows.len()])).sum(),
-        total: bytes(&books) * checkpoints.all.len() as u64,
-        observer,
-    };
-    for (opened, rows) in checkpoints.all.iter().zip(&mut rows) {
-        // a checkpoint is not loaded if all its books are done
-        if rows.len() == books.len() {
-            continue;
+    let ranks = &Alone;
+    DocumentEvaluation { settings, checkpoints, books, out, resume, device, ranks }.run(observer)
+}
+
+impl DocumentEvaluation<'_> {
+    /// Evaluates the checkpoints. The result of each book is written as soon as the book is done. With `resume`,
+    /// finished books are not evaluated again, and the files at the end are identical to the files of an
+    /// uninterrupted evaluation, on any number of ranks. The text of all books is held in memory. All ranks get the
+    /// report.
+    ///
+    /// # Errors
+    /// - The settings are invalid.
+    /// - Without `resume`, `out` already holds an evaluation.
+    /// - With `resume`, `out` does not hold this evaluation.
+    /// - A book or a checkpoint cannot be used, the device fails, or a file cannot be written.
+    /// - A rank has another input or has left.
+    pub fn run(&self, observer: &mut dyn Observer) -> Result<PositionReport, EvalError> {
+        let Self { settings, checkpoints, ranks, .. } = *self;
+        check(settings, checkpoints)?;
+        let limit = settings.limit.unwrap_or(usize::MAX);
+        let books: Vec<BookText> =
+            self.books.iter().take(limit).map(Book::read).collect::<Result<_, _>>()?;
+        let begun = Begun {
+            settings: settings.clone(),
+            checkpoints: checkpoints.all.iter().map(|opened| opened.info.clone()).collect(),
+            tokenizer: checkpoints.tokenizer.fingerprint()?,
+            books: books.iter().map(|book| book.identity.clone()).collect(),
+        };
+        begun.check_same(ranks)?;
+        let folder = (ranks.rank() == 0).then(|| EvaluationFolder::new(self.out));
+        let begin = || match &folder {
+            Some(folder) => folder.begin(&begun, self.resume),
+            None => Ok(Done::default()),
+        };
+        let Done { mut rows, partial } = of_rank_0(ranks, begin)?;
+        let bytes = |books: &[BookText]| books.iter().map(|book| book.identity.bytes).sum::<u64>();
+        let mut session = Session {
+            ranks,
+            folder: folder.as_ref(),
+            tokenizer: &checkpoints.tokenizer,
+            partial,
+            done: rows.iter().map(|rows| bytes(&books[..rows.len()])).sum(),
+            total: bytes(&books) * checkpoints.all.len() as u64,
+            observer,
+        };
+        for (opened, rows) in checkpoints.all.iter().zip(&mut rows) {
+            // a checkpoint is not loaded if all its books are done
+            if rows.len() == books.len() {
+                continue;
+            }
+            let model = opened.checkpoint.load_model(self.device)?;
+            let model = model.with_precision(settings.precision).prepared();
+            let mut scorer = Scorer::new(&model);
+            if settings.precision.cache() != CacheFormat::F32 {
+                scorer = scorer.with_cache(settings.precision.cache())?;
+            }
+            let scorer = BookScorer::new(scorer, settings.measures)?;
+            session.evaluate(&opened.info.label, &books[rows.len()..], &scorer, rows)?;
         }
-        let model =
-            opened.checkpoint.load_model(device)?.with_precision(settings.precision).prepared();
-        let mut scorer = Scorer::new(&model);
-        if settings.precision.cache() != CacheFormat::F32 {
-            scorer = scorer.with_cache(settings.precision.cache())?;
+        let mut report = PositionReport::new(&begun.checkpoints, &settings.measures, &rows)?;
+        report.precision = settings.precision;
+        if let Some(folder) = &folder {
+            output::write(folder, &report)?;
         }
-        let scorer = BookScorer::new(scorer, settings.measures)?;
-        for book in &books[rows.len()..] {
-            let row = session.book(&opened.info.label, book, &scorer)?;
-            session.observer.book(&row);
-            folder.append(&row)?;
-            folder.files.remove(PARTIAL)?;
-            rows.push(row);
-            session.done += book.identity.bytes;
-        }
+        Ok(report)
     }
-    let mut report = PositionReport::new(&begun.checkpoints, &settings.measures, &rows)?;
-    report.precision = settings.precision;
-    output::write(&folder, &report)?;
-    Ok(report)
 }
 
 fn check(settings: &DocumentSettings, checkpoints: &OpenCheckpoints) -> Result<(), EvalError> {
@@ -119,65 +147,4 @@ fn check(settings: &DocumentSettings, checkpoints: &OpenCheckpoints) -> Result<(
         }
     }
     Ok(())
-}
-
-struct Session<'a> {
-    folder: &'a EvaluationFolder,
-    tokenizer: &'a Tokenizer,
-    /// The book that was in progress when the evaluation was stopped.
-    partial: Option<BookRow>,
-    /// Bytes of the finished books. A book counts once for each checkpoint.
-    done: u64,
-    /// Bytes of all books, counted in the same way.
-    total: u64,
-    observer: &'a mut dyn Observer,
-}
-
-impl Session<'_> {
-    /// Scores a book, starting from the part that is done.
-    fn book<M: Family>(
-        &mut self,
-        checkpoint: &str,
-        book: &BookText,
-        scorer: &BookScorer<M>,
-    ) -> Result<BookRow, EvalError> {
-        let name = &book.identity.name;
-        let ids = book.tokens(self.tokenizer)?;
-        let mut row = BookRow {
-            checkpoint: checkpoint.into(),
-            book: name.clone(),
-            tokens: ids.len(),
-            bytes: book.text.len() as u64,
-            words: book.words(),
-            tally: Tally::default(),
-        };
-        // if the process was killed after it appended a row and before it removed the record, this
-        // is the record of a finished book
-        let partial = self.partial.take();
-        let of_this = |partial: &BookRow| partial.checkpoint == checkpoint && partial.book == *name;
-        let tally = partial.filter(of_this).map_or_else(Tally::default, |partial| partial.tally);
-        let work = scorer.work(row.tokens).max(1) as u64;
-        let mut saved: Option<Instant> = None;
-        let step = |tally: &Tally, tokens| {
-            let part = (tally.windows + tally.rolling_windows) as u64;
-            let done = self.done + book.identity.bytes * part / work;
-            self.observer.batch(tokens, done, self.total);
-            if saved.is_none_or(|saved| saved.elapsed() >= SAVE_EVERY) {
-                row.tally = tally.clone();
-                self.folder.files.write_json(PARTIAL, &row)?;
-                saved = Some(Instant::now());
-            }
-            Ok(())
-        };
-        let scored = scorer.score(&ids, tally, step);
-        row.tally = scored.map_err(|error| match error {
-            EvalError::File(_) => error,
-            error => EvalError::Book {
-                book: name.clone(),
-                checkpoint: checkpoint.into(),
-                source: Box::new(error),
-            },
-        })?;
-        Ok(row)
-    }
 }

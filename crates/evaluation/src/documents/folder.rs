@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use block_transformer_collectives::{Collective, check_same};
 use block_transformer_family::Precision;
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ use crate::folder::ResultFolder;
 const BEGUN: &str = "evaluation.json";
 const ROWS: &str = "books.jsonl";
 /// The record of the book in progress.
-pub(crate) const PARTIAL: &str = "partial.json";
+const PARTIAL: &str = "partial.json";
 
 /// Settings of an evaluation on documents.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +43,36 @@ pub(crate) struct Begun {
     pub books: Vec<BookIdentity>,
 }
 
+impl Begun {
+    /// Checks that all ranks have this input.
+    pub(crate) fn check_same(&self, ranks: &dyn Collective) -> Result<(), EvalError> {
+        let Self { settings, checkpoints, tokenizer, books } = self;
+        let settings = serde_json::to_string(settings);
+        let mut properties = vec![
+            ("the version", env!("CARGO_PKG_VERSION").into()),
+            ("the settings", settings.unwrap_or_default()),
+            ("the tokenizer", tokenizer.to_string()),
+            ("the number of books", books.len().to_string()),
+        ];
+        let checkpoint = |checkpoint: &CheckpointInfo| {
+            ("the checkpoints", format!("{} {}", checkpoint.label, checkpoint.weights))
+        };
+        properties.extend(checkpoints.iter().map(checkpoint));
+        let book = |book: &BookIdentity| ("the books", format!("{} {}", book.name, book.sha256));
+        properties.extend(books.iter().map(book));
+        Ok(check_same(ranks, &properties)?)
+    }
+}
+
+/// What is done of an evaluation.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Done {
+    /// The rows of the books that are done, by checkpoint.
+    pub rows: Vec<Vec<BookRow>>,
+    /// The book in progress.
+    pub partial: Option<BookRow>,
+}
+
 /// The folder of an evaluation.
 #[derive(Clone, Debug)]
 pub struct EvaluationFolder {
@@ -66,13 +97,15 @@ impl EvaluationFolder {
         self.files.begun(BEGUN)
     }
 
-    /// With `resume`, checks that the folder holds the evaluation `begun`. Otherwise starts it.
-    pub(crate) fn begin(&self, begun: &Begun, resume: bool) -> Result<(), EvalError> {
+    /// With `resume`, checks that the folder holds the evaluation `begun`. Otherwise starts it. Returns what is done.
+    pub(crate) fn begin(&self, begun: &Begun, resume: bool) -> Result<Done, EvalError> {
         if resume {
             self.files.sweep();
-            return self.check(begun);
+            self.check(begun)?;
+        } else {
+            self.files.start(BEGUN, begun, &[ROWS, PARTIAL])?;
         }
-        self.files.start(BEGUN, begun, &[ROWS, PARTIAL])
+        Ok(Done { rows: self.rows(begun)?, partial: self.files.read(PARTIAL)? })
     }
 
     fn check(&self, now: &Begun) -> Result<(), EvalError> {
@@ -99,7 +132,7 @@ impl EvaluationFolder {
 
     /// The rows of the books that are done, by checkpoint. If the process was killed while it wrote
     /// the last row, this incomplete row is removed from the file.
-    pub(crate) fn rows(&self, begun: &Begun) -> Result<Vec<Vec<BookRow>>, EvalError> {
+    fn rows(&self, begun: &Begun) -> Result<Vec<Vec<BookRow>>, EvalError> {
         let (rows, count) = (self.files.lines::<BookRow>(ROWS)?, begun.books.len());
         let names = begun.checkpoints.iter().flat_map(|checkpoint| {
             begun.books.iter().map(move |book| (&checkpoint.label, &book.name))
@@ -113,8 +146,14 @@ impl EvaluationFolder {
         Ok(begun.checkpoints.iter().map(|_| rows.by_ref().take(count).collect()).collect())
     }
 
-    /// Appends the row of a book that is done.
+    /// Records the book in progress.
+    pub(crate) fn save(&self, row: &BookRow) -> Result<(), EvalError> {
+        self.files.write_json(PARTIAL, row)
+    }
+
+    /// Appends the row of a book that is done, and removes its record.
     pub(crate) fn append(&self, row: &BookRow) -> Result<(), EvalError> {
-        self.files.append(ROWS, row, true)
+        self.files.append(ROWS, row, true)?;
+        self.files.remove(PARTIAL)
     }
 }

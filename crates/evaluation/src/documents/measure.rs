@@ -1,11 +1,13 @@
 //! Losses of one book under one model.
 
+use std::ops::Range;
+
 use block_transformer_family::Family;
 use serde::{Deserialize, Serialize};
 
 use crate::documents::windows::Windows;
 use crate::error::EvalError;
-use crate::score::{Request, Scorer, rolling_windows};
+use crate::score::{Request, Scored, Scorer, rolling_window};
 
 /// The measurements that are made of every book.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +53,24 @@ pub struct BookRow {
     pub words: u64,
     /// The losses of the book; for an unfinished book, the losses of the part that is done.
     pub tally: Tally,
+}
+
+/// Windows of a book that are scored together.
+#[derive(Debug)]
+pub(crate) struct BookBatch {
+    part: Part,
+    pub windows: Range<usize>,
+    /// Tokens that are run through the model.
+    pub tokens: usize,
+}
+
+/// The two parts of the measurement of a book.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// Windows whose loss is measured position by position.
+    Windows,
+    /// Windows in which every token is predicted once ([`rolling_window`]).
+    Rolling,
 }
 
 /// Scores books with a model.
@@ -101,35 +121,77 @@ impl<M: Family> BookScorer<M> {
         mut tally: Tally,
         mut step: impl FnMut(&Tally, usize) -> Result<(), EvalError>,
     ) -> Result<Tally, EvalError> {
-        let Measures { windows, documents, batch } = self.measures;
-        // the first block of a window is not predicted
-        let first = self.scorer.block_length();
-        tally.sums.resize(windows.context, 0.0);
-        let count = windows.count(ids.len());
-        while tally.windows < count {
-            let until = count.min(tally.windows + batch);
-            let request = |i| {
-                let (context, continuation) = ids[windows.range(i)].split_at(first);
-                Request { context: context.into(), continuation: continuation.into() }
-            };
-            let requests: Vec<Request> = (tally.windows..until).map(request).collect();
-            for scored in self.scorer.score(&requests, &mut |_, _| ())? {
-                let sums = &mut tally.sums[first..];
-                sums.iter_mut().zip(&scored.log_probs).for_each(|(sum, log_p)| *sum -= log_p);
-            }
-            tally.windows = until;
-            step(&tally, requests.len() * windows.context)?;
-        }
-        let rolling = if documents { rolling_windows(ids, windows.context) } else { Vec::new() };
-        for requests in rolling[tally.rolling_windows.min(rolling.len())..].chunks(batch) {
-            for scored in self.scorer.score(requests, &mut |_, _| ())? {
-                tally.predicted += scored.log_probs.len();
-                tally.total_nats -= scored.sum();
-            }
-            tally.rolling_windows += requests.len();
-            let tokens = requests.iter().map(|r| r.context.len() + r.continuation.len() - 1).sum();
-            step(&tally, tokens)?;
+        tally = self.sized(tally);
+        for batch in self.batches(ids.len(), &tally) {
+            let scored = self.score_batch(ids, &batch)?;
+            self.add(&mut tally, &batch, &scored);
+            step(&tally, batch.tokens)?;
         }
         Ok(tally)
+    }
+
+    /// `tally` with a sum for each position.
+    pub(crate) fn sized(&self, mut tally: Tally) -> Tally {
+        tally.sums.resize(self.measures.windows.context, 0.0);
+        tally
+    }
+
+    /// The batches of a book of `tokens` tokens after those that `tally` records, in the order of scoring.
+    pub(crate) fn batches(
+        &self,
+        tokens: usize,
+        tally: &Tally,
+    ) -> impl Iterator<Item = BookBatch> + use<M> {
+        let Measures { windows, documents, batch } = self.measures;
+        let batches = move |part, done: usize, count, tokens| {
+            (done..count).step_by(batch).map(move |first| {
+                let windows = first..count.min(first + batch);
+                BookBatch { part, tokens: tokens * windows.len(), windows }
+            })
+        };
+        let rolling = if documents { tokens.div_ceil(windows.context) } else { 0 };
+        let cut = batches(Part::Windows, tally.windows, windows.count(tokens), windows.context);
+        let in_rolling = windows.context.min(tokens);
+        cut.chain(batches(Part::Rolling, tally.rolling_windows, rolling, in_rolling))
+    }
+
+    /// Scores a batch of the book `ids`.
+    pub(crate) fn score_batch(
+        &self,
+        ids: &[u32],
+        batch: &BookBatch,
+    ) -> Result<Vec<Scored>, EvalError> {
+        let windows = self.measures.windows;
+        // the first block of a window is not predicted
+        let first = self.scorer.block_length();
+        let request = |i| match batch.part {
+            Part::Windows => {
+                let (context, continuation) = ids[windows.range(i)].split_at(first);
+                Request { context: context.into(), continuation: continuation.into() }
+            }
+            Part::Rolling => rolling_window(ids, windows.context, i),
+        };
+        let requests: Vec<Request> = batch.windows.clone().map(request).collect();
+        self.scorer.score(&requests, &mut |_, _| ())
+    }
+
+    /// Adds the scores of a batch to the tally of its book.
+    pub(crate) fn add(&self, tally: &mut Tally, batch: &BookBatch, scored: &[Scored]) {
+        match batch.part {
+            Part::Windows => {
+                let sums = &mut tally.sums[self.scorer.block_length()..];
+                for scored in scored {
+                    sums.iter_mut().zip(&scored.log_probs).for_each(|(sum, log_p)| *sum -= log_p);
+                }
+                tally.windows = batch.windows.end;
+            }
+            Part::Rolling => {
+                for scored in scored {
+                    tally.predicted += scored.log_probs.len();
+                    tally.total_nats -= scored.sum();
+                }
+                tally.rolling_windows = batch.windows.end;
+            }
+        }
     }
 }

@@ -18,12 +18,13 @@ mod notes;
 mod output;
 mod report;
 mod samples;
+mod session;
 mod totals;
 mod windows;
 
 pub use book::{Book, BookIdentity, BookText};
 pub use checkpoint::{CheckpointInfo, OpenCheckpoint, OpenCheckpoints, free_label};
-pub use evaluate::{Observer, evaluate};
+pub use evaluate::{DocumentEvaluation, Observer, evaluate};
 pub use folder::{DocumentSettings, EvaluationFolder};
 pub use measure::{BookRow, BookScorer, Measures, Tally};
 pub use report::{BookReport, CheckpointReport, Octave, PositionReport};

@@ -15,20 +15,19 @@ use crate::score::request::Request;
 /// When `context` is 0.
 pub fn rolling_windows(ids: &[u32], context: usize) -> Vec<Request> {
     assert!(context > 0, "windows need at least one token of context");
-    let mut windows = Vec::with_capacity(ids.len().div_ceil(context));
-    let mut done = 0;
-    while done < ids.len() {
-        let end = (done + context).min(ids.len());
-        let before = match done {
-            0 => vec![EOS],
-            // context and continuation together have `context + 1` tokens: the last one is a target
-            // only
-            _ => ids[end - context - 1..done].to_vec(),
-        };
-        windows.push(Request { context: before, continuation: ids[done..end].to_vec() });
-        done = end;
-    }
-    windows
+    (0..ids.len().div_ceil(context)).map(|i| rolling_window(ids, context, i)).collect()
+}
+
+/// Request `i` of [`rolling_windows`].
+pub(crate) fn rolling_window(ids: &[u32], context: usize, i: usize) -> Request {
+    let done = i * context;
+    let end = (done + context).min(ids.len());
+    let before = match done {
+        0 => vec![EOS],
+        // context and continuation together have `context + 1` tokens: the last one is a target only
+        _ => ids[end - context - 1..done].to_vec(),
+    };
+    Request { context: before, continuation: ids[done..end].to_vec() }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use block_transformer_collectives::{Alone, Collective, share_in_order};
 use block_transformer_family::{CacheFormat, Family, FamilyConfig};
 use block_transformer_layers::{TargetScore, is_attention_batch_invariant, score_targets};
 use burn::tensor::Device;
@@ -9,7 +10,7 @@ use burn::tensor::Device;
 use crate::error::EvalError;
 use crate::score::alignment::Alignment;
 use crate::score::cached;
-use crate::score::request::{Request, Scored};
+use crate::score::request::{BatchScores, Request, Scored};
 use crate::score::rows::{Input, hidden};
 
 /// Tokens per batch, unless [`Scorer::with_batch_tokens`] sets another number.
@@ -140,19 +141,40 @@ impl<M: Family> Scorer<M> {
         done: usize,
         on_batch: &mut dyn FnMut(Vec<(usize, Scored)>) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
+        self.score_batches_on(&Alone, requests, done, on_batch)
+    }
+
+    /// [`score_batches`](Self::score_batches) by several ranks, which score the same batches as one rank. All ranks
+    /// get the scores of all batches.
+    ///
+    /// # Errors
+    /// As [`score_batches`](Self::score_batches), and when a rank has left or other requests.
+    pub fn score_batches_on(
+        &self,
+        ranks: &dyn Collective,
+        requests: &[Request],
+        done: usize,
+        on_batch: &mut dyn FnMut(Vec<(usize, Scored)>) -> Result<(), EvalError>,
+    ) -> Result<(), EvalError> {
         requests.iter().try_for_each(|request| self.check(request))?;
         let inputs: Vec<Input<'_>> =
             requests.iter().map(|request| Input::new(request, self.context)).collect();
         let order = self.order_of(&inputs);
         let mut rest = &order[done.min(order.len())..];
-        while let Some(first) = rest.first() {
+        let batches = std::iter::from_fn(|| {
+            let first = rest.first()?;
             let fit = (self.batch_tokens / self.width(&inputs[*first])).clamp(1, rest.len());
             let (batch, after) = rest.split_at(fit);
-            let rows: Vec<&Input<'_>> = batch.iter().map(|&i| &inputs[i]).collect();
-            on_batch(batch.iter().copied().zip(self.batch(&rows)?).collect())?;
             rest = after;
-        }
-        Ok(())
+            Some(Ok(batch))
+        });
+        let score = |batch: &&[usize]| {
+            let rows: Vec<&Input<'_>> = batch.iter().map(|&i| &inputs[i]).collect();
+            Ok(BatchScores(self.batch(&rows)?))
+        };
+        share_in_order(ranks, batches, score, |batch, BatchScores(scores)| {
+            on_batch(batch.iter().copied().zip(scores).collect())
+        })
     }
 
     /// The order in which [`score_batches`](Self::score_batches) scores requests.

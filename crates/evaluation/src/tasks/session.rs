@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use block_transformer_collectives::{Alone, Collective, check_same, of_rank_0};
 use block_transformer_family::Family;
 use block_transformer_text::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -133,17 +134,21 @@ struct BatchRow {
     scores: Vec<Sum>,
 }
 
+/// The scores of a task that are done, and their seconds.
+type Done = (Vec<Sum>, f64);
+
 /// An evaluation of several tasks, whose scores are kept in a folder batch by batch.
-#[derive(Debug)]
 pub struct TaskSession {
+    ranks: Arc<dyn Collective>,
+    /// `None` on ranks that write nothing.
     folder: Option<ResultFolder>,
-    done: BTreeMap<String, (Vec<Sum>, f64)>,
+    done: BTreeMap<String, Done>,
 }
 
 impl TaskSession {
     /// An evaluation that is kept in memory only.
     pub fn in_memory() -> Self {
-        Self { folder: None, done: BTreeMap::new() }
+        Self { ranks: Arc::new(Alone), folder: None, done: BTreeMap::new() }
     }
 
     /// An evaluation of `tasks` in the folder `dir`. With `resume`, the evaluation in the folder goes on, and ends
@@ -159,31 +164,31 @@ impl TaskSession {
         tasks: &[EncodedTask],
         resume: bool,
     ) -> Result<Self, EvalError> {
-        let folder = ResultFolder::new(dir);
+        Self::begin_on(Arc::new(Alone), Some(dir), input, tasks, resume)
+    }
+
+    /// An evaluation that several ranks share, in a folder ([`begin`](Self::begin)) or in memory. Rank 0 reads and
+    /// writes the folder; the number of ranks may change when the evaluation is resumed.
+    ///
+    /// # Errors
+    /// Those of [`begin`](Self::begin), and when a rank has another input or has left.
+    pub fn begin_on(
+        ranks: Arc<dyn Collective>,
+        dir: Option<&Path>,
+        input: SessionInput,
+        tasks: &[EncodedTask],
+        resume: bool,
+    ) -> Result<Self, EvalError> {
         let named = tasks.iter().map(|task| (task.task.name.clone(), task.sha256()));
         let begun = Begun { input, tasks: named.collect() };
-        let mut done: BTreeMap<String, (Vec<Sum>, f64)> = BTreeMap::new();
-        if !resume {
-            folder.start(BEGUN, &begun, &[SCORES])?;
-            return Ok(Self { folder: Some(folder), done });
-        }
-        folder.sweep();
-        check(&folder, &folder.begun(BEGUN)?, &begun)?;
-        for BatchRow { task, seconds, scores } in folder.lines::<BatchRow>(SCORES)? {
-            let (all, time) = done.entry(task).or_default();
-            all.extend(scores);
-            *time += seconds;
-        }
-        for (name, (scores, _)) in &done {
-            let task = tasks.iter().find(|task| task.task.name == *name);
-            let most = task.map_or(0, |task| task.requests.requests.len());
-            if scores.len() > most {
-                let reason =
-                    format!("{} scores of the task {name}, which has {most}", scores.len());
-                return Err(folder.damaged(SCORES, &reason));
-            }
-        }
-        Ok(Self { folder: Some(folder), done })
+        begun.check_same(&*ranks)?;
+        let folder = dir.filter(|_| ranks.rank() == 0).map(ResultFolder::new);
+        let begin = || match &folder {
+            Some(folder) => begin(folder, &begun, tasks, resume),
+            None => Ok(BTreeMap::new()),
+        };
+        let done = of_rank_0(&*ranks, begin)?;
+        Ok(Self { ranks, folder, done })
     }
 
     /// The settings with which the evaluation in the folder `dir` was begun.
@@ -215,7 +220,7 @@ impl TaskSession {
         let all = &requests.requests;
         let order = scorer.order(all)?;
         let (mut begun, mut synced) = (Instant::now(), Instant::now());
-        scorer.score_batches(all, scores.len(), &mut |batch| {
+        scorer.score_batches_on(&*self.ranks, all, scores.len(), &mut |batch| {
             let batch: Vec<Sum> = batch.iter().map(|(_, scored)| Sum::from(scored)).collect();
             let took = begun.elapsed().as_secs_f64();
             seconds += took;
@@ -239,6 +244,53 @@ impl TaskSession {
         let evaluation = requests.evaluation_of_sums(task.task.clone(), items, &sums);
         Ok(TimedEvaluation { evaluation, seconds: seconds + task.seconds })
     }
+}
+
+impl Begun {
+    /// Checks that all ranks have this input.
+    fn check_same(&self, ranks: &dyn Collective) -> Result<(), EvalError> {
+        let SessionInput { settings, weights, tokenizer } = &self.input;
+        let mut properties = vec![
+            ("the version", env!("CARGO_PKG_VERSION").into()),
+            ("the checkpoint", weights.clone()),
+            ("the tokenizer", tokenizer.to_string()),
+            ("the settings", settings.to_string()),
+            ("the number of tasks", self.tasks.len().to_string()),
+        ];
+        let items = |(name, sha256): &(String, String)| ("the items", format!("{name} {sha256}"));
+        properties.extend(self.tasks.iter().map(items));
+        Ok(check_same(ranks, &properties)?)
+    }
+}
+
+/// Begins or resumes the evaluation `begun` in `folder`. Returns the scores that are done, by task.
+fn begin(
+    folder: &ResultFolder,
+    begun: &Begun,
+    tasks: &[EncodedTask],
+    resume: bool,
+) -> Result<BTreeMap<String, Done>, EvalError> {
+    let mut done: BTreeMap<String, Done> = BTreeMap::new();
+    if !resume {
+        folder.start(BEGUN, begun, &[SCORES])?;
+        return Ok(done);
+    }
+    folder.sweep();
+    check(folder, &folder.begun(BEGUN)?, begun)?;
+    for BatchRow { task, seconds, scores } in folder.lines::<BatchRow>(SCORES)? {
+        let (all, time) = done.entry(task).or_default();
+        all.extend(scores);
+        *time += seconds;
+    }
+    for (name, (scores, _)) in &done {
+        let task = tasks.iter().find(|task| task.task.name == *name);
+        let most = task.map_or(0, |task| task.requests.requests.len());
+        if scores.len() > most {
+            let reason = format!("{} scores of the task {name}, which has {most}", scores.len());
+            return Err(folder.damaged(SCORES, &reason));
+        }
+    }
+    Ok(done)
 }
 
 fn check(folder: &ResultFolder, then: &Begun, now: &Begun) -> Result<(), EvalError> {

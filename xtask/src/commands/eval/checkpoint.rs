@@ -1,9 +1,11 @@
 //! The evaluation of one checkpoint.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use block_transformer_checkpoint::Checkpoint;
+use block_transformer_collectives::Collective;
 use block_transformer_evaluation::documents::free_label;
 use block_transformer_evaluation::needle::{
     Haystack, NEEDLE, NeedleGrid, NeedleSettings, needle_metrics,
@@ -129,15 +131,15 @@ impl OpenedCheckpoint {
         Ok(tasks)
     }
 
-    /// Evaluates the tasks and writes the report to the folder `out` after each of them. `save` gets the items
-    /// of all tasks that are done, one line of JSON each.
+    /// Evaluates the tasks on all ranks and writes the report to the folder `out` after each of them. `save` gets the
+    /// items of all tasks that are done, one line of JSON each.
     pub(super) fn evaluate(
         &self,
         settings: &Settings,
         tasks: &[EncodedTask],
         needles: Option<&Needles>,
         (out, resume): (Option<&Path>, bool),
-        device: &Device,
+        (ranks, device): (&Arc<dyn Collective>, &Device),
         save: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Outcome> {
         let input = SessionInput {
@@ -145,13 +147,9 @@ impl OpenedCheckpoint {
             weights: self.checkpoint.weights_sha256.clone(),
             tokenizer: self.tokenizer.fingerprint()?,
         };
-        let mut session = match out {
-            None => TaskSession::in_memory(),
-            Some(out) => {
-                let resume = resume && TaskSession::is_begun(out);
-                TaskSession::begin(out, input, tasks, resume).map_err(with_flag)?
-            }
-        };
+        let resume = resume && out.is_some_and(TaskSession::is_begun);
+        let session = TaskSession::begin_on(ranks.clone(), out, input, tasks, resume);
+        let mut session = session.map_err(with_flag)?;
         let precision = settings.precision();
         let checkpoint = &self.checkpoint;
         let model = checkpoint.load_model(device).map_err(of_checkpoint)?;

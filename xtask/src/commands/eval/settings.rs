@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use block_transformer_collectives::{Collective, of_rank_0};
 use block_transformer_evaluation::Alignment;
 use block_transformer_evaluation::needle::{NEEDLE, NeedleSettings};
 use block_transformer_evaluation::tasks::{Shots, TaskChoice};
@@ -106,6 +107,23 @@ struct Stored {
     precision: Precision,
 }
 
+impl Stored {
+    /// Reads the record in `out`.
+    fn read(out: &Path) -> Result<Self> {
+        let path = out.join(FILE);
+        ensure!(
+            path.is_file(),
+            "--out {}: the folder holds no evaluation to resume; leave out --resume",
+            out.display()
+        );
+        let text =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| {
+            format!("{} is damaged; start again in another folder (--out)", path.display())
+        })
+    }
+}
+
 fn alignment() -> impl TypedValueParser<Value = Alignment> {
     let names = [Alignment::Generation, Alignment::Published].map(Alignment::name);
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Alignment>())
@@ -118,18 +136,9 @@ impl Settings {
     }
 
     /// The settings of the evaluation in `out`. Flags may repeat them, but not change them.
-    pub(super) fn resumed(&self, out: &Path) -> Result<Self> {
-        let path = out.join(FILE);
+    pub(super) fn resumed(&self, out: &Path, ranks: &dyn Collective) -> Result<Self> {
         let shown = out.display();
-        ensure!(
-            path.is_file(),
-            "--out {shown}: the folder holds no evaluation to resume; leave out --resume"
-        );
-        let text =
-            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let stored: Stored = serde_json::from_slice(&text).with_context(|| {
-            format!("{} is damaged; start again in another folder (--out)", path.display())
-        })?;
+        let stored = of_rank_0(ranks, || Stored::read(out))?;
         let Stored { settings: mut begun, precision } = stored;
         begun.weights = Some(precision.matrices());
         begun.cache = Some(precision.cache());
