@@ -1,3 +1,5 @@
+mod ranks;
+
 use super::*;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

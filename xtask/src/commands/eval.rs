@@ -106,6 +106,10 @@ impl Args {
         // the encoded items of all checkpoints are checked before the first model is loaded
         let encoded = opened.iter().map(|one| one.encode(&loaded, needles.as_ref()));
         let encoded = encoded.collect::<Result<Vec<_>>>()?;
+        // before anything is written
+        for (one, tasks) in opened.iter().zip(&encoded) {
+            one.input(&settings)?.check_same(&*ranks, tasks)?;
+        }
         if let (Some(out), false) = (out, self.resume) {
             ensure!(
                 !Settings::is_recorded(out),

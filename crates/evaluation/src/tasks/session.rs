@@ -117,6 +117,33 @@ pub struct SessionInput {
     pub tokenizer: u32,
 }
 
+impl SessionInput {
+    /// Checks that all ranks have this input and these tasks. [`TaskSession::begin_on`] does it as well.
+    ///
+    /// # Errors
+    /// When a rank has other input or has left.
+    pub fn check_same(
+        &self,
+        ranks: &dyn Collective,
+        tasks: &[EncodedTask],
+    ) -> Result<(), EvalError> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        let mut properties = vec![
+            ("the version", env!("CARGO_PKG_VERSION").into()),
+            ("the checkpoint", self.weights.clone()),
+            ("the tokenizer", self.tokenizer.to_string()),
+            ("the settings", self.settings.to_string()),
+            ("the number of tasks", tasks.len().to_string()),
+        ];
+        let items =
+            |task: &EncodedTask| ("the items", format!("{} {}", task.task.name, task.sha256()));
+        properties.extend(tasks.iter().map(items));
+        Ok(check_same(ranks, &properties)?)
+    }
+}
+
 /// The record of an evaluation, which can only be resumed with the same input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Begun {
@@ -179,12 +206,10 @@ impl TaskSession {
         tasks: &[EncodedTask],
         resume: bool,
     ) -> Result<Self, EvalError> {
-        let named = tasks.iter().map(|task| (task.task.name.clone(), task.sha256()));
-        let begun = Begun { input, tasks: named.collect() };
-        begun.check_same(&*ranks)?;
+        input.check_same(&*ranks, tasks)?;
         let folder = dir.filter(|_| ranks.rank() == 0).map(ResultFolder::new);
         let begin = || match &folder {
-            Some(folder) => begin(folder, &begun, tasks, resume),
+            Some(folder) => begin(folder, input, tasks, resume),
             None => Ok(BTreeMap::new()),
         };
         let done = of_rank_0(&*ranks, begin)?;
@@ -246,37 +271,22 @@ impl TaskSession {
     }
 }
 
-impl Begun {
-    /// Checks that all ranks have this input.
-    fn check_same(&self, ranks: &dyn Collective) -> Result<(), EvalError> {
-        let SessionInput { settings, weights, tokenizer } = &self.input;
-        let mut properties = vec![
-            ("the version", env!("CARGO_PKG_VERSION").into()),
-            ("the checkpoint", weights.clone()),
-            ("the tokenizer", tokenizer.to_string()),
-            ("the settings", settings.to_string()),
-            ("the number of tasks", self.tasks.len().to_string()),
-        ];
-        let items = |(name, sha256): &(String, String)| ("the items", format!("{name} {sha256}"));
-        properties.extend(self.tasks.iter().map(items));
-        Ok(check_same(ranks, &properties)?)
-    }
-}
-
-/// Begins or resumes the evaluation `begun` in `folder`. Returns the scores that are done, by task.
+/// Begins or resumes an evaluation in `folder`. Returns the scores that are done, by task.
 fn begin(
     folder: &ResultFolder,
-    begun: &Begun,
+    input: SessionInput,
     tasks: &[EncodedTask],
     resume: bool,
 ) -> Result<BTreeMap<String, Done>, EvalError> {
+    let named = tasks.iter().map(|task| (task.task.name.clone(), task.sha256()));
+    let begun = Begun { input, tasks: named.collect() };
     let mut done: BTreeMap<String, Done> = BTreeMap::new();
     if !resume {
-        folder.start(BEGUN, begun, &[SCORES])?;
+        folder.start(BEGUN, &begun, &[SCORES])?;
         return Ok(done);
     }
     folder.sweep();
-    check(folder, &folder.begun(BEGUN)?, begun)?;
+    check(folder, &folder.begun(BEGUN)?, &begun)?;
     for BatchRow { task, seconds, scores } in folder.lines::<BatchRow>(SCORES)? {
         let (all, time) = done.entry(task).or_default();
         all.extend(scores);

@@ -131,6 +131,15 @@ impl OpenedCheckpoint {
         Ok(tasks)
     }
 
+    /// The input of the evaluation, apart from its tasks.
+    pub(super) fn input(&self, settings: &Settings) -> Result<SessionInput> {
+        Ok(SessionInput {
+            settings: settings.of_scores()?,
+            weights: self.checkpoint.weights_sha256.clone(),
+            tokenizer: self.tokenizer.fingerprint()?,
+        })
+    }
+
     /// Evaluates the tasks on all ranks and writes the report to the folder `out` after each of them. `save` gets the
     /// items of all tasks that are done, one line of JSON each.
     pub(super) fn evaluate(
@@ -142,11 +151,7 @@ impl OpenedCheckpoint {
         (ranks, device): (&Arc<dyn Collective>, &Device),
         save: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Outcome> {
-        let input = SessionInput {
-            settings: settings.of_scores()?,
-            weights: self.checkpoint.weights_sha256.clone(),
-            tokenizer: self.tokenizer.fingerprint()?,
-        };
+        let input = self.input(settings)?;
         let resume = resume && out.is_some_and(TaskSession::is_begun);
         let session = TaskSession::begin_on(ranks.clone(), out, input, tasks, resume);
         let mut session = session.map_err(with_flag)?;
