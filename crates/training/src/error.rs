@@ -223,22 +223,6 @@ pub enum TrainError {
         /// The cause.
         source: EvaluationError,
     },
-    /// Ranks of a run that did not begin alike. All ranks get this error.
-    #[error(
-        "the ranks of the run have different values of {property}: rank 0 has {first}, {ranks} {} {other}; start \
-         all ranks with the same program, flags and files",
-        if ranks.starts_with("ranks") { "have, for example," } else { "has" }
-    )]
-    RanksDiffer {
-        /// What differs.
-        property: String,
-        /// Its value on rank 0.
-        first: String,
-        /// The ranks with another value.
-        ranks: String,
-        /// The value of the first of them.
-        other: String,
-    },
     /// Ranks of a run whose weights are not equal any more. All ranks get this error.
     #[error(
         "the weights of {ranks} are not those of rank 0 after step {step}; check the memory and the processors of \
@@ -250,7 +234,7 @@ pub enum TrainError {
         /// The step.
         step: u64,
     },
-    /// A rank of a data-parallel run stopped.
+    /// A rank of a data-parallel run stopped, or did not begin like the others.
     #[error(transparent)]
     Collective(#[from] CollectiveError),
     /// A metric, a logger or a renderer of burn-train failed.
@@ -288,7 +272,11 @@ pub enum TrainError {
 impl TrainError {
     /// Whether all ranks of the run get this error, so that none waits for another.
     pub fn is_of_all_ranks(&self) -> bool {
-        matches!(self, Self::RanksDiffer { .. } | Self::RanksDrifted { .. })
+        match self {
+            Self::RanksDrifted { .. } => true,
+            Self::Collective(error) => error.is_of_all_ranks(),
+            _ => false,
+        }
     }
 }
 

@@ -49,7 +49,6 @@ pub use buckets::BUCKET_BYTES;
 pub use config::TrainConfig;
 pub use error::{EvaluationError, TrainError};
 pub use memory::is_out_of_memory;
-pub use ranks::check_same;
 pub use reading::ReadPolicy;
 pub use ready::{check_folder, check_formats, model_config, run_model};
 pub use row::{EvaluationScore, MetricsRow};

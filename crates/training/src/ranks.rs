@@ -1,45 +1,11 @@
-//! What the processes of a run must agree on: the same beginning, the same weights, the same end.
+//! What the processes of a run must agree on after they began: the same weights, the same end.
 
-use block_transformer_collectives::{Collective, Wire};
+use block_transformer_collectives::{Collective, Wire, named};
 use block_transformer_zoo::LanguageModel;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::error::TrainError;
-
-/// Checks that all ranks bring the same value of each property, such as `("version", "0.1.0")`. All ranks get the
-/// same result.
-///
-/// # Errors
-/// [`TrainError::RanksDiffer`] names the first property that differs, with the ranks that differ from rank 0.
-pub fn check_same(ranks: &dyn Collective, properties: &[(&str, String)]) -> Result<(), TrainError> {
-    if ranks.size() == 1 {
-        return Ok(());
-    }
-    let own = serde_json::to_vec(properties)?;
-    let all = ranks.gather(own)?;
-    let read = |bytes: &Vec<u8>| serde_json::from_slice::<Vec<(String, String)>>(bytes);
-    let all = all.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    for (i, (name, first)) in all[0].iter().enumerate() {
-        let value = |rank: usize| all[rank].get(i).map_or("", |(_, value)| &**value);
-        let others: Vec<usize> = (1..all.len()).filter(|&rank| value(rank) != first).collect();
-        if let Some(&other) = others.first() {
-            return Err(TrainError::RanksDiffer {
-                property: name.clone(),
-                first: first.clone(),
-                ranks: named(&others),
-                other: value(other).into(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// `rank 1`, or `ranks 1, 3`.
-fn named(ranks: &[usize]) -> String {
-    let numbers: Vec<String> = ranks.iter().map(ToString::to_string).collect();
-    format!("rank{} {}", if ranks.len() == 1 { "" } else { "s" }, numbers.join(", "))
-}
 
 /// Returns for each of `flags` whether any rank has it.
 pub(crate) fn any<const N: usize>(
@@ -99,20 +65,6 @@ mod tests {
                 .collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         })
-    }
-
-    #[test]
-    fn a_property_that_differs_is_named_with_its_ranks() {
-        let errors = on_ranks(4, |replica| {
-            let tokenizer = if replica.rank() % 2 == 1 { "b" } else { "a" };
-            let properties = [("version", "1".to_string()), ("tokenizer", tokenizer.into())];
-            check_same(replica, &properties).unwrap_err().to_string()
-        });
-        for error in errors {
-            assert!(error.contains("tokenizer") && error.contains("ranks 1, 3"), "{error}");
-        }
-        let same = on_ranks(2, |replica| check_same(replica, &[("version", "1".into())]).is_ok());
-        assert_eq!(same, [true; 2]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use block_transformer_checkpoint::{Checkpoint, CheckpointError, RunFolder, State};
-use block_transformer_collectives::{Alone, Collective, NoCollectives};
+use block_transformer_collectives::{Alone, Collective, NoCollectives, check_same};
 use block_transformer_cost::{Mfu, TrainingMemory};
 use block_transformer_datasets::{CorpusInfo, DatasetError, MixedWindows, Mixture, Split};
 use block_transformer_text::Tokenizer;
@@ -19,7 +19,6 @@ use crate::events::to_usize;
 use crate::metrics::Metrics;
 use crate::optimizer::optimizer;
 use crate::queue::Queue;
-use crate::ranks::check_same;
 use crate::reading::ReadPolicy;
 use crate::ready::{check_folder, check_formats, run_model};
 use crate::replicas::Replicas;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use block_transformer_checkpoint::RunFolder;
-use block_transformer_collectives::{Alone, Collective};
+use block_transformer_collectives::{Alone, Collective, check_same};
 use block_transformer_datasets::{
     CorpusRequest, Mixture, ReadOptions, SHARD_TOKENS, Share, TokenizerChoice,
 };
@@ -26,7 +26,7 @@ use block_transformer_generation::{GenerationError, sample_text};
 use block_transformer_text::Tokenizer;
 use block_transformer_training::{
     Origin as Given, Outcome, TrainConfig, TrainError, TrainingRun, check_folder, check_formats,
-    check_same, run_model,
+    run_model,
 };
 use block_transformer_zoo::FamilyConfig;
 use burn::tensor::Device;
