@@ -16,7 +16,7 @@ use block_transformer_evaluation::tasks::{
 use block_transformer_evaluation::{EvalError, Scorer};
 use block_transformer_testing::{model, shape};
 use block_transformer_text::Tokenizer;
-use block_transformer_zoo::{LanguageModel, ModelConfig, Precision};
+use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig, Precision};
 use burn::tensor::Device;
 use serde_json::Value;
 
