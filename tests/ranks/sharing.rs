@@ -92,7 +92,7 @@ fn items_are_shared_with_the_scores_of_one_rank() {
     let line = |out: &str| {
         format!(
             "eval --checkpoint block --checkpoint vanilla --tasks lambada,needle --haystack text.txt --corpus text.txt \
-             --data . --context 128 --needle-lengths 64 --needle-depths 0,50 --needle-samples 2 --batch-tokens 128 \
+             --data . --context 256 --needle-lengths 64 --needle-depths 0,50 --needle-samples 2 --batch-tokens 256 \
              --items {out}.jsonl --out {out}"
         )
     };

@@ -251,6 +251,8 @@ fn gather(
         .collect();
     let mut all = vec![0_u8; usize::try_from(total).unwrap_or_default()];
     {
+        // the address of an empty vector is 1, which Open MPI knows as `MPI_IN_PLACE`
+        let bytes = if bytes.is_empty() { &[0_u8][..0] } else { bytes };
         let mut all = PartitionMut::new(&mut all[..], &counts[..], &starts[..]);
         scope(|scope| {
             let request = world.immediate_all_gather_varcount_into(scope, bytes, &mut all);
