@@ -75,13 +75,13 @@ impl Collective for Nested {
 }
 
 /// `parts` in one message, each after its length.
-fn framed(parts: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn framed(parts: &[Vec<u8>]) -> Vec<u8> {
     let with_length = |part: &Vec<u8>| [&(part.len() as u64).to_le_bytes(), &part[..]].concat();
     parts.iter().flat_map(with_length).collect()
 }
 
 /// The parts of a [`framed`] message.
-fn parts(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn parts(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut parts = Vec::new();
     while let Some((length, rest)) = bytes.split_first_chunk() {
         let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);

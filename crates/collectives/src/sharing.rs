@@ -1,15 +1,21 @@
 //! Work that is shared by rank, with the results of one rank.
 
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::nested::{framed, parts};
 use crate::{Collective, CollectiveError};
 
 /// The most bytes that all ranks together send at a time. MPI counts up to 2 GiB.
 const MOST_BYTES: usize = 1 << 30;
 
-/// The length of the message of a rank that has no work in a round.
-const NO_WORK: u64 = u64::MAX;
+/// The time that a round should take. Ranks wait for the slowest at its end, and a kill loses it.
+const ROUND: Duration = Duration::from_millis(200);
+
+/// The most works of a rank in a round.
+const MOST_WORKS: usize = 64;
 
 /// A result that is sent to the other ranks.
 pub trait Message: Sized {
@@ -23,54 +29,78 @@ pub trait Message: Sized {
 /// Computes the results of `works`, and calls `take` with each of them in the order of `works`, on every rank.
 ///
 /// All ranks bring the same works. Work `i` is computed by rank `i % ranks.size()` only. After each round, in which
-/// every rank computes one result, all ranks take the results of all. So what a rank does in `take` does not depend
-/// on the number of ranks. With one rank, nothing is converted or sent.
+/// every rank computes one or more results, all ranks take the results of all. So what a rank does in `take` does not
+/// depend on the number of ranks. With one rank, nothing is converted or sent.
 ///
 /// # Errors
 /// The first error of `works`, `compute` or `take`, without the results of its round. When a rank has left, or has
 /// other works.
 pub fn share_in_order<W, R: Message, E: From<CollectiveError>>(
     ranks: &dyn Collective,
-    works: impl Iterator<Item = Result<W, E>>,
+    mut works: impl Iterator<Item = Result<W, E>>,
     mut compute: impl FnMut(&W) -> Result<R, E>,
     mut take: impl FnMut(W, R) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut works = works.fuse();
-    if ranks.size() == 1 {
+    let (rank, size) = (ranks.rank(), ranks.size());
+    if size == 1 {
         return works.try_for_each(|work| {
             let work = work?;
             let result = compute(&work)?;
             take(work, result)
         });
     }
+    let mut works = works.fuse();
+    let mut works_of_rank = 1;
     loop {
-        let round = works.by_ref().take(ranks.size()).collect::<Result<Vec<W>, E>>()?;
+        let begun = Instant::now();
+        let mut round = Vec::new();
+        for (i, work) in works.by_ref().take(works_of_rank * size).enumerate() {
+            let work = work?;
+            let result = if i % size == rank { Some(compute(&work)?) } else { None };
+            round.push((work, result));
+        }
         if round.is_empty() {
             return Ok(());
         }
-        let own = round.get(ranks.rank()).map(&mut compute).transpose()?;
-        let all = gather(ranks, own.as_ref().map(Message::to_bytes), MOST_BYTES)?;
-        let mut own = own;
-        for (rank, (work, bytes)) in round.into_iter().zip(all).enumerate() {
-            let own = if rank == ranks.rank() { own.take() } else { None };
+        let time = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let mut message = vec![time.to_le_bytes().to_vec()];
+        message.extend(round.iter().filter_map(|(_, result)| Some(result.as_ref()?.to_bytes())));
+        let all = gather(ranks, framed(&message), MOST_BYTES)?;
+        let mut all: Vec<_> = all.iter().map(|message| parts(message).into_iter()).collect();
+        // all ranks see the same times
+        let times = all.iter_mut().filter_map(|message| message.next()?.try_into().ok());
+        let slowest = Duration::from_micros(times.map(u64::from_le_bytes).max().unwrap_or(0));
+        for (i, (work, own)) in round.into_iter().enumerate() {
+            let bytes = all[i % size].next();
             let result = own.or_else(|| R::from_bytes(&bytes?));
-            take(work, result.ok_or(CollectiveError::OtherWork(rank))?)?;
+            take(work, result.ok_or(CollectiveError::OtherWork(i % size))?)?;
         }
+        works_of_rank = next_works(works_of_rank, slowest);
+    }
+}
+
+/// The works of a rank in the round after one of `works` works that took `time`.
+fn next_works(works: usize, time: Duration) -> usize {
+    if time < ROUND / 2 {
+        (works * 2).min(MOST_WORKS)
+    } else if time > ROUND {
+        (works / 2).max(1)
+    } else {
+        works
     }
 }
 
 /// The message of each rank, sent in parts if all together have more than `most` bytes.
 fn gather(
     ranks: &dyn Collective,
-    message: Option<Vec<u8>>,
+    mut message: Vec<u8>,
     most: usize,
-) -> Result<Vec<Option<Vec<u8>>>, CollectiveError> {
-    let length = message.as_ref().map_or(NO_WORK, |bytes| bytes.len() as u64);
-    let mut rest = message.unwrap_or_default();
+) -> Result<Vec<Vec<u8>>, CollectiveError> {
+    let length = message.len() as u64;
     let part = (most / ranks.size()).max(1);
     let mut next = || {
-        let after = rest.split_off(part.min(rest.len()));
-        std::mem::replace(&mut rest, after)
+        let after = message.split_off(part.min(message.len()));
+        std::mem::replace(&mut message, after)
     };
     let first = [&length.to_le_bytes()[..], &next()].concat();
     let mut all = Vec::new();
@@ -79,14 +109,12 @@ fn gather(
         let (length, bytes) = bytes.split_first_chunk().ok_or(other)?;
         all.push((u64::from_le_bytes(*length), bytes.to_vec()));
     }
-    let is_part =
-        |(length, bytes): &(u64, Vec<u8>)| *length != NO_WORK && (bytes.len() as u64) < *length;
-    while all.iter().any(is_part) {
+    while all.iter().any(|(length, bytes)| (bytes.len() as u64) < *length) {
         for ((_, bytes), more) in all.iter_mut().zip(ranks.gather(next())?) {
             bytes.extend(more);
         }
     }
-    Ok(all.into_iter().map(|(length, bytes)| (length != NO_WORK).then_some(bytes)).collect())
+    Ok(all.into_iter().map(|(_, bytes)| bytes).collect())
 }
 
 /// Computes a value on rank 0, and returns it on all ranks.
@@ -178,7 +206,7 @@ mod tests {
 
     #[test]
     fn every_rank_takes_all_results_in_order_and_computes_its_own() {
-        for count in [0, 1, 3, 8] {
+        for count in [0, 1, 3, 8, 500] {
             let expected = squares(&Alone, count).1;
             assert_eq!(expected.len() as u64, count);
             let all = on_ranks(3, |replica| squares(replica, count));
@@ -218,18 +246,28 @@ mod tests {
             );
             (shared.unwrap_err(), taken)
         });
-        assert_eq!(errors, vec![(CollectiveError::Lengths, 4); 2]);
+        // the results of the rounds before it
+        let taken = errors[0].1;
+        assert!(taken == 2 || taken == 4, "{taken}");
+        assert_eq!(errors, vec![(CollectiveError::Lengths, taken); 2]);
     }
 
     #[test]
     fn long_messages_are_sent_in_parts() {
         for most in [1, 6, 7, 1000] {
             let all = on_ranks(3, |replica| {
-                let own = [Some(vec![1; 20]), None, Some(Vec::new())];
-                gather(replica, own[replica.rank()].clone(), most).unwrap()
+                let own = vec![7; 10 * replica.rank()];
+                gather(replica, own, most).unwrap()
             });
-            assert_eq!(all, vec![vec![Some(vec![1; 20]), None, Some(Vec::new())]; 3]);
+            assert_eq!(all, vec![[vec![], vec![7; 10], vec![7; 20]]; 3]);
         }
+    }
+
+    #[test]
+    fn rounds_get_longer_until_they_take_their_time() {
+        let after = |works, millis| next_works(works, Duration::from_millis(millis));
+        assert_eq!([after(1, 1), after(4, 99), after(4, 150), after(4, 201)], [2, 8, 4, 2]);
+        assert_eq!([after(1, 900), after(64, 1)], [1, 64]);
     }
 
     #[test]

@@ -158,8 +158,8 @@ impl Preparation<'_> {
         let mut at = Progress { done: read.get(), total, tokens: 0, continued: count };
         progress(at);
         std::thread::scope(|scope| {
-            // with one batch that is tokenized and one that is read
-            let (sender, batches) = sync_channel(1);
+            // with one batch that is tokenized and one that is read; those of other ranks have no text
+            let (sender, batches) = sync_channel(ranks.size());
             let reader = read.clone();
             let from = (from, count);
             scope.spawn(move || send_batches(self.source, from, reader, batching, &sender));
