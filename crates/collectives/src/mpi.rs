@@ -7,18 +7,20 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
-use mpi::collective::SystemOperation;
 use mpi::datatype::PartitionMut;
 use mpi::request::{Request, Scope, scope};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::*;
 
-use crate::values::{Values, Wire, add_bf16, to_bf16};
+use crate::values::{Values, Wire, add, add_bf16, to_bf16};
 use crate::{Collective, CollectiveError, PendingSum};
 
 /// Values that are summed at a time: 4 MiB. While one part travels, others are copied to and from the
 /// device.
 const PART: usize = 1 << 20;
+
+/// Values of all ranks together up to which each rank gets all values: few messages matter more than few bytes.
+const SMALL: usize = 1 << 14;
 
 /// The time for which a transfer is watched without a break. After it, the watching thread leaves its
 /// core to the computation.
@@ -156,11 +158,8 @@ fn serve(world: &SimpleCommunicator, calls: &Receiver<Call>, abort: &AtomicI32) 
         };
         // a caller that does not wait for its result is no error
         match call {
-            Call::Sum(values, Wire::F32, result) => {
-                let _ = result.send(Ok(sum_f32(world, &values, &check)));
-            }
-            Call::Sum(values, Wire::Bf16, result) => {
-                let _ = result.send(sum_bf16(world, &values, &check));
+            Call::Sum(values, wire, result) => {
+                let _ = result.send(Ok(sum(world, &values, wire, &check)));
             }
             Call::Gather(bytes, result) => {
                 let _ = result.send(gather(world, &bytes, &check));
@@ -184,40 +183,70 @@ fn finish<'a, D: ?Sized, S: Scope<'a>>(mut request: Request<'a, D, S>, check: &d
     }
 }
 
-/// The sum by the algorithm of the MPI library, which depends on the number of ranks and values only.
-fn sum_f32(world: &SimpleCommunicator, values: &[f32], check: &dyn Fn()) -> Vec<f32> {
-    let mut sum = vec![0.0; values.len()];
-    scope(|scope| {
-        let operation = SystemOperation::sum();
-        finish(world.immediate_all_reduce_into(scope, values, &mut sum[..], operation), check);
-    });
+/// The sum over all ranks, in the order of the ranks and in f32. So the bits depend on the number of ranks only, and
+/// not on the MPI library or the network.
+fn sum(world: &SimpleCommunicator, values: &[f32], wire: Wire, check: &dyn Fn()) -> Vec<f32> {
+    let size = usize::try_from(world.size()).unwrap_or(1);
+    if values.len() * size <= SMALL {
+        let mut all = vec![0.0; values.len() * size];
+        scope(|scope| {
+            finish(world.immediate_all_gather_into(scope, values, &mut all[..]), check);
+        });
+        return sum_of(&all, values.len());
+    }
+    // each rank sums a part of the values, and sends the sums to all
+    let part = values.len().div_ceil(size);
+    match wire {
+        Wire::F32 => {
+            let mut sent = values.to_vec();
+            sent.resize(part * size, 0.0);
+            let received = exchanged(world, &sent, check);
+            let mut sums = gathered(world, &sum_of(&received, part), sent, check);
+            sums.truncate(values.len());
+            sums
+        }
+        Wire::Bf16 => {
+            let mut sent = to_bf16(values);
+            sent.resize(part * size, 0);
+            let received = exchanged(world, &sent, check);
+            let mut own = vec![0.0; part];
+            received.chunks_exact(part).for_each(|values| add_bf16(&mut own, values));
+            let rounded = gathered(world, &to_bf16(&own), sent, check);
+            let mut sums = vec![0.0; values.len()];
+            add_bf16(&mut sums, &rounded[..values.len()]);
+            sums
+        }
+    }
+}
+
+/// The sum of the rows of `length` values in `all`.
+fn sum_of(all: &[f32], length: usize) -> Vec<f32> {
+    let mut sum = vec![0.0; length];
+    all.chunks_exact(length.max(1)).for_each(|row| add(&mut sum, row));
     sum
 }
 
-/// The sum of values that travel in bf16: each rank gets a part of the values of all ranks, adds them in
-/// f32 in the order of the ranks, and sends its rounded sums to all.
-fn sum_bf16(
-    world: &SimpleCommunicator,
-    values: &[f32],
-    check: &dyn Fn(),
-) -> Result<Vec<f32>, CollectiveError> {
-    let size = usize::try_from(world.size()).unwrap_or(1);
-    let part = values.len().div_ceil(size);
-    let mut sent = to_bf16(values);
-    sent.resize(part * size, 0);
-    let mut received = vec![0_u16; part * size];
+/// The parts for this rank of the values `sent` by each rank, in their order.
+fn exchanged<T>(world: &SimpleCommunicator, sent: &[T], check: &dyn Fn()) -> Vec<T>
+where
+    T: Equivalence + Clone + Default,
+{
+    let mut received = vec![T::default(); sent.len()];
     scope(|scope| {
-        finish(world.immediate_all_to_all_into(scope, &sent[..], &mut received[..]), check);
+        finish(world.immediate_all_to_all_into(scope, sent, &mut received[..]), check);
     });
-    let mut sum = vec![0.0; part];
-    received.chunks_exact(part.max(1)).for_each(|values| add_bf16(&mut sum, values));
-    let own = to_bf16(&sum);
+    received
+}
+
+/// The parts `own` of all ranks, in their order, in the memory `all`.
+fn gathered<T>(world: &SimpleCommunicator, own: &[T], mut all: Vec<T>, check: &dyn Fn()) -> Vec<T>
+where
+    T: Equivalence,
+{
     scope(|scope| {
-        finish(world.immediate_all_gather_into(scope, &own[..], &mut sent[..]), check);
+        finish(world.immediate_all_gather_into(scope, own, &mut all[..]), check);
     });
-    let mut sums = vec![0.0; values.len()];
-    add_bf16(&mut sums, &sent[..values.len()]);
-    Ok(sums)
+    all
 }
 
 /// The bytes of all ranks.
