@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::job::{job, succeeds};
+use crate::job::{job, ranks_of, signal, start, succeeds, wait_for};
 use crate::support::{self, TINY, with_text};
 
 /// Sums of f32 in another order differ by about 1e-7 in each step, and the steps carry it on.
@@ -80,19 +80,24 @@ fn a_run_is_resumed_with_another_number_of_ranks() {
     let dir = dir.path();
     let line = |out: &str, steps: usize| {
         format!(
-            "{TINY} --steps {steps} --lr-end 1 --warmup 1 --checkpoint-every 5 --validate-every 5 --out {out}"
+            "{TINY} --steps {steps} --lr-end 1 --warmup 1 --checkpoint-every 5 --validate-every 30 --keep 20 --out {out}"
         )
     };
-    support::succeeds(dir, &line("one", 15));
-    // the same windows after each change
-    let mut run = job(dir, 2, &line("mixed", 15));
-    run.args(["--log-every", "1"]);
-    let mut child = crate::job::start(run);
-    crate::job::wait_for(&dir.join("mixed/checkpoints/step-000005"));
-    let _ = child.kill();
-    let _ = child.wait();
-    let resumed = support::succeeds(dir, "train --resume --out mixed");
-    assert!(resumed.contains("resuming after step") || resumed.contains("validation loss"));
+    support::succeeds(dir, &line("one", 60));
+    // the same windows after each change: two ranks, then one, then two again
+    let resumed = |ranks: usize| match ranks {
+        1 => support::command(dir, "train --resume --out mixed"),
+        _ => job(dir, ranks, "train --resume --out mixed"),
+    };
+    let begun = job(dir, 2, &line("mixed", 60));
+    for (run, until) in [(begun, 5), (resumed(1), 25)] {
+        let child = start(run);
+        wait_for(&dir.join(format!("mixed/checkpoints/step-{until:06}")));
+        ranks_of(&child).into_iter().chain([child.id()]).for_each(|rank| signal(rank, "-KILL"));
+        let _ = child.wait_with_output();
+        assert!(losses(dir, "mixed").len() < 60, "the run ended before it was killed");
+    }
+    succeeds(resumed(2));
     let difference = greatest_difference(&losses(dir, "one"), &losses(dir, "mixed"));
     assert!(difference < TOLERANCE, "{difference}");
 }
