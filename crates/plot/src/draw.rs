@@ -194,7 +194,7 @@ fn draw_chart<B: DrawingBackend>(
         Corner::UpperLeft => SeriesLabelPosition::UpperLeft,
         Corner::Beside => return Ok(()),
     };
-    if plot.lines.is_empty() {
+    if plot.lines.iter().all(|line| line.label.is_empty()) {
         return Ok(());
     }
     chart

@@ -70,6 +70,9 @@ impl From<Scale> for AxisScale {
     }
 }
 
+/// The distance between marks of several series at one name, as a part of the distance between two names.
+const BESIDE: f64 = 0.1;
+
 /// A line of a figure before it is drawn.
 struct Series {
     label: String,
@@ -94,7 +97,15 @@ impl Figure {
 
     fn plot(&self, view: &View<'_>) -> Option<Plot> {
         let names = self.x_names(view);
-        let series = self.series(view, &names);
+        let mut series = self.series(view, &names);
+        if !names.is_empty() && self.x.is_some() && !self.joined {
+            // marks of several series at one name stand beside each other
+            let middle = (series.len().max(1) - 1) as f64 / 2.0;
+            for (i, series) in series.iter_mut().enumerate() {
+                let by = BESIDE * (i as f64 - middle);
+                series.points.iter_mut().for_each(|placed| placed.at.0 += by);
+            }
+        }
         if series.is_empty() {
             return None;
         }
