@@ -123,12 +123,18 @@ impl fmt::Display for Difference {
 }
 
 impl Claim {
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let metrics = match &self.test {
-            Test::EqualLoss { loss, .. } => vec![&self.metric, loss],
-            _ => vec![&self.metric],
+    /// The metrics that decide it.
+    pub(crate) fn metrics(&self) -> impl Iterator<Item = &str> {
+        let loss = match &self.test {
+            Test::EqualLoss { loss, .. } => Some(loss.as_str()),
+            _ => None,
         };
-        match metrics.into_iter().find(|metric| !metric.contains('.')) {
+        [&*self.metric].into_iter().chain(loss)
+    }
+
+    /// Checks that the metrics are measurements with a value.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self.metrics().find(|metric| !metric.contains('.')) {
             Some(metric) => Err(format!(
                 "claim: metric {metric:?} must be MEASUREMENT.VALUE, such as \"loss.nats\""
             )),

@@ -233,3 +233,60 @@ impl Grid {
         self.scales.is_empty() || self.scales.iter().any(|known| known == scale)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measurement::{Measurement, TRAIN};
+
+    /// A misspelt measurement, axis or key in a declaration of the project is found here.
+    #[test]
+    fn every_study_of_the_project_is_valid_at_its_scales() {
+        for study in Study::all().unwrap() {
+            assert!(!study.scales().is_empty(), "{}", study.name);
+            for scale in study.scales() {
+                let runs = study.runs(scale, None).unwrap();
+                let measurements = study.measurements(scale);
+                for (name, settings) in &measurements {
+                    Measurement::parse(name, settings)
+                        .unwrap_or_else(|error| panic!("{}: {error}", study.name));
+                }
+                let known = |metric: &str| {
+                    let name = metric.split('.').next().unwrap_or_default();
+                    let axis = metric.strip_prefix("axis.");
+                    let is_axis = axis
+                        .is_some_and(|axis| runs.iter().any(|run| run.labels.contains_key(axis)));
+                    is_axis
+                        || name == TRAIN
+                        || measurements.contains_key(name)
+                        || metric == "training.seconds" && measurements.contains_key("speed")
+                };
+                let of_columns = study.columns.iter().map(|column| column.metric.as_str());
+                let of_figures = study.figures.iter().flat_map(Figure::metrics);
+                let of_claims = study.claims.iter().flat_map(Claim::metrics);
+                for metric in of_columns.chain(of_figures).chain(of_claims) {
+                    assert!(known(metric), "{} at {scale}: {metric}", study.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn studies_at_the_paper_s_scale_have_the_published_sizes() {
+        let frontier = Study::open("frontier").unwrap();
+        let runs = frontier.runs("paper", None).unwrap();
+        let tokens = 300_000_000_000_u64;
+        for (size, preset) in
+            [("xs", "block-33m"), ("s", "block-77m"), ("m", "block-170m"), ("l", "block-420m")]
+        {
+            let run = runs
+                .iter()
+                .find(|run| run.labels["size"] == size && run.labels["family"] == "block")
+                .unwrap();
+            let preset = block_transformer_zoo::preset(preset).unwrap();
+            assert_eq!(run.config.model, preset.model);
+            assert_eq!(run.config.lr, preset.train.lr);
+            assert!(run.tokens().abs_diff(tokens) < tokens / 1000, "{}", run.tokens());
+        }
+    }
+}

@@ -264,6 +264,12 @@ impl Figure {
         of_family.filter_map(point).collect()
     }
 
+    /// The metrics on its axes.
+    #[cfg(test)]
+    pub(crate) fn metrics(&self) -> impl Iterator<Item = &str> {
+        self.x.as_deref().into_iter().chain([&*self.y])
+    }
+
     /// Whether published values are drawn in it.
     pub(crate) fn has_published(&self) -> bool {
         self.published.is_some()
