@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import GPTNeoXConfig
 
-EOS = 0
+EOS, PAD = 0, 1
 
 
 def stream(path):
@@ -85,10 +85,10 @@ def published_model(config):
 
 
 def loss_of(model, ids, length):
-    """Returns the mean loss of windows `[batch, context]`."""
+    """Returns the mean loss of windows `[batch, context]`; padding is not predicted."""
     blocks = ids.reshape(len(ids), -1, length)
-    whole = torch.ones_like(blocks)
-    outputs = model(input_ids=blocks, attention_mask=whole, block_attention_mask=whole[..., 0], labels=blocks)
+    mask = (blocks != PAD).long()
+    outputs = model(input_ids=blocks, attention_mask=mask, block_attention_mask=mask.amax(-1), labels=blocks)
     return outputs["loss"]
 
 
@@ -157,6 +157,7 @@ def main():
     vocab = json.loads((Path(arguments.corpus) / "tokenizer.json").read_text())["model"]["vocab"]
     config["vocab_size"] = (max(vocab.values()) + 64) // 64 * 64
     model, length = published_model(config), config["block_length"]
+    model.token_decoder.config.pad_token_id = PAD
     if arguments.init:
         load(model, arguments.init)
     if arguments.statistics:
