@@ -5,8 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use block_transformer_cost::{AllReduce, Network, RankStep, input_table_params};
-use block_transformer_training::BUCKET_BYTES;
+use block_transformer_cost::{AllReduce, Network, RankStep, bucket_bytes, input_table_params};
 use block_transformer_zoo::FamilyConfig;
 
 use crate::link::{Link, SPACES};
@@ -96,6 +95,14 @@ fn compute(dir: &Path, preset: &str, context: usize) -> f64 {
     times[0].max(times[1])
 }
 
+/// The time of a step of two ranks that share memory.
+fn on_one_machine(dir: &Path, preset: &str, context: usize) -> f64 {
+    let out = format!("{preset}-shared");
+    let output = crate::job::job(dir, 2, &train(preset, context, 2, &out, false)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    step_time(dir, &out)
+}
+
 /// The time of a step of two ranks over a link, and the bytes that a rank sends per step.
 fn measured(dir: &Path, preset: &str, context: usize, rate: f64, overlap: bool) -> (f64, f64) {
     let link = Link::new(rate, DELAY);
@@ -105,8 +112,9 @@ fn measured(dir: &Path, preset: &str, context: usize, rate: f64, overlap: bool) 
     (step_time(dir, &out), link.bytes() as f64 / STEPS as f64)
 }
 
-/// What is predicted beside what was measured. Computation is measured without communication. The virtual link passes
-/// through this process, so its speed without a limit is measured as well; a slower link has its own speed.
+/// What is predicted beside what was measured. Three things are measured first: computation without communication;
+/// copies and sums, by two ranks that share memory; and the link without a limit, because its packets pass through
+/// this process. The rest follows from the formula.
 #[test]
 #[ignore = "a measurement of minutes, which needs root and a quiet machine"]
 fn network_of_known_speed() {
@@ -123,7 +131,9 @@ fn network_of_known_speed() {
         let bytes = 4.0 * model.num_params() as f64;
         let alone = compute(dir, preset, context);
         let (free, _) = measured(dir, preset, context, 1e12, false);
-        let fastest = bytes / (free - alone).max(1e-3);
+        let shared = on_one_machine(dir, preset, context);
+        let sums = 0.5 * bytes / (shared - alone).max(1e-3);
+        let fastest = bytes / (free - shared).max(1e-3);
         println!(
             "<!-- {preset}: {bytes:.3e} bytes, {alone:.3} s without communication, {free:.3} s without a limit -->"
         );
@@ -132,11 +142,12 @@ fn network_of_known_speed() {
             micro_batches: 1,
             gradients: bytes,
             late: 4.0 * input_table_params(&model) as f64,
-            bucket: BUCKET_BYTES as f64,
+            bucket: bucket_bytes(bytes),
         };
         for gigabits in [1.0_f64, 10.0] {
             let speed = (gigabits * 1e9 / 8.0).min(fastest);
             let network = Network::new(speed, DELAY.as_secs_f64()).unwrap();
+            let network = network.with_sums(sums).unwrap();
             for overlap in [false, true] {
                 let (seconds, sent) = measured(dir, preset, context, gigabits * 1e9, overlap);
                 let predicted = step.time(AllReduce::Ring, &network, 2).seconds(overlap);

@@ -54,6 +54,12 @@ impl RankCompute {
     }
 }
 
+/// Bytes of a bucket of a step with `gradients` bytes of gradients: few enough that the first bucket is sent early in
+/// the backward pass, and enough that a network is busy with them. The trainer uses the same rule.
+pub fn bucket_bytes(gradients: f64) -> f64 {
+    (gradients / 8.0).clamp(1e6, 25e6)
+}
+
 /// The sequences of a step when the number of ranks grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scaling {

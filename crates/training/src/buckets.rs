@@ -5,6 +5,7 @@ use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use block_transformer_collectives::{Collective, CollectiveError, PendingSum, Wire};
+use block_transformer_cost::bucket_bytes;
 use block_transformer_datasets::Window;
 use block_transformer_layers::{Report, watch_layers};
 use block_transformer_zoo::Family;
@@ -13,10 +14,6 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::batch::token_batch;
-
-/// Bytes of f32 gradients that are summed at a time: enough that a network is busy with them, and few enough that
-/// the sum begins early in the backward pass.
-pub const BUCKET_BYTES: usize = 25_000_000;
 
 /// The parameters of a model in the order in which their gradients are summed: the same on all ranks and in
 /// all steps.
@@ -45,7 +42,9 @@ impl Plan {
         let mut lengths = Lengths { gradients: &gradients, all: Vec::new() };
         model.visit(&mut lengths);
         let seen = take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
-        Self::in_order(&lengths.all, &seen, BUCKET_BYTES / size_of::<f32>())
+        let values: usize = lengths.all.iter().map(|(_, length)| length).sum();
+        let most = bucket_bytes((values * size_of::<f32>()) as f64) as usize / size_of::<f32>();
+        Self::in_order(&lengths.all, &seen, most)
     }
 
     /// Buckets of at most `most` values, or of one parameter, of the parameters `all`: those of `first` in its order,

@@ -45,7 +45,6 @@ mod uptrain;
 mod writer;
 
 pub use batch::{WindowBatcher, token_batch};
-pub use buckets::BUCKET_BYTES;
 pub use config::TrainConfig;
 pub use error::{EvaluationError, TrainError};
 pub use memory::is_out_of_memory;

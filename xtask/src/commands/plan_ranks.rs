@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use block_transformer_bench::{number, size};
 use block_transformer_cost::{
     AllReduce, Machine, Network, RankCompute, RankStep, Scaling, StepTime, TrainingStep,
-    input_table_params,
+    bucket_bytes, input_table_params,
 };
 use block_transformer_zoo::{FamilyConfig, Preset};
 use bytesize::ByteSize;
@@ -58,9 +58,9 @@ pub(super) struct Flags {
     /// Format of the gradients on the network
     #[arg(long, value_name = "FORMAT", default_value = "f32", requires = "ranks")]
     wire: Wire,
-    /// Bytes of gradients that are summed together
-    #[arg(long, value_name = "SIZE", value_parser = counts::memory, default_value = "25MB", requires = "ranks")]
-    bucket: ByteSize,
+    /// Bytes of gradients that are summed together [default: those of `train`, an eighth of all, and 1MB to 25MB]
+    #[arg(long, value_name = "SIZE", value_parser = counts::memory, requires = "ranks")]
+    bucket: Option<ByteSize>,
     /// Speed at which a rank adds received gradients to its own [default: they take no time]
     #[arg(long, value_name = "SPEED", value_parser = units::speed, requires = "ranks")]
     sum_speed: Option<Stated>,
@@ -147,9 +147,12 @@ impl Flags {
         let network = self.described_network();
         say!("predicted by formula, not measured: training steps on several ranks");
         say!(
-            "network: {network}; gradients in {}, buckets of {}",
+            "network: {network}; gradients in {}, {}",
             self.wire_name(),
-            size(self.bucket.as_u64() as f64)
+            match self.bucket {
+                Some(bucket) => format!("buckets of {}", size(bucket.as_u64() as f64)),
+                None => "in buckets of an eighth, 1.0 MB to 25.0 MB".into(),
+            }
         );
         let of = if self.total_batch.is_some() { "over all ranks" } else { "per rank" };
         say!("step: {sequences} sequences {of}, in micro-batches of at most {most}");
@@ -173,11 +176,9 @@ impl Flags {
             self.step_time.is_none() || presets.len() == 1,
             "--step-time is the time of one model; name it with --preset"
         );
-        ensure!(
-            self.bucket.as_u64() >= LEAST_BUCKET,
-            "--bucket {}: must be at least 64KiB; the default is 25MB",
-            self.bucket
-        );
+        if let Some(bucket) = self.bucket {
+            ensure!(bucket.as_u64() >= LEAST_BUCKET, "--bucket {bucket}: must be at least 64KiB");
+        }
         if let Some(total) = self.total_batch {
             ensure!(
                 ranks <= total,
@@ -297,7 +298,7 @@ impl Flags {
                 micro_batches,
                 gradients,
                 late: bytes(input_table_params(model)),
-                bucket: self.bucket.as_u64() as f64,
+                bucket: self.bucket.map_or(bucket_bytes(gradients), |size| size.as_u64() as f64),
             };
             let times = AllReduce::ALL.map(|algorithm| step.time(algorithm, network, ranks));
             let sequences =
