@@ -48,12 +48,12 @@ fn the_steps_of_a_preset_follow_from_its_gradients_and_a_measured_time() {
 #[test]
 fn overlap_hides_at_most_the_backward_pass_of_the_last_micro_batch() {
     let dir = tempfile::tempdir().unwrap();
-    // in buckets of 1 MB, 12.9 MB of the input table are sent after the backward pass, and a part of a bucket
+    // of 135.4 MB, 19.5 MB belong to layers: 116.4 MB are sent after the backward pass, in 117 buckets of 1 MB
     let flags = "--preset block-33m --step-time 3 --bucket 1MB --ranks 2";
     let step = |table: &str, at: usize| row(table, "2")[at].parse::<f64>().unwrap();
     let whole = plan(dir.path(), flags);
     let (alone, overlap) = (step(&whole, 4), step(&whole, 8));
-    assert!(alone > 4.1 && overlap > 3.1 && overlap < 3.13, "{whole}");
+    assert!(alone > 4.1 && overlap > 3.96 && overlap < 4.0, "{whole}");
     // a 16th of the backward pass: 125 ms
     let parts = plan(dir.path(), &format!("{flags} --accumulate 16"));
     let hidden = step(&parts, 4) - step(&parts, 8);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use block_transformer_cost::{AllReduce, Network, RankStep, bucket_bytes, input_table_params};
+use block_transformer_cost::{AllReduce, Network, RankStep, bucket_bytes, late_params};
 use block_transformer_zoo::FamilyConfig;
 
 use crate::link::{Link, SPACES};
@@ -66,24 +66,25 @@ fn step_time(dir: &Path, run: &str) -> f64 {
 
 /// Steps of a measured run.
 const STEPS: usize = 7;
-/// Sequences of a rank and step.
-const BATCH: usize = 2;
+/// Sequences and tokens of a rank and step.
+const SHARES: [(&str, usize, usize); 2] = [("block-33m", 8, 256), ("block-170m", 4, 128)];
 
-/// A run of `ranks` ranks with a share of [`BATCH`] sequences each.
-fn train(preset: &str, context: usize, ranks: usize, out: &str, overlap: bool) -> String {
+/// A run of `ranks` ranks, each with its share.
+fn train(preset: &str, ranks: usize, out: &str, overlap: bool) -> String {
+    let (_, batch, context) = SHARES.into_iter().find(|(name, ..)| *name == preset).unwrap();
     format!(
         "train --preset {preset} --corpus text.txt --byte-level --batch {} --context {context} --steps {STEPS} \
          --validate-every 1000 --validation-windows 1 --checkpoint-every 1000 --compare-every 0 --out {out} \
          --overlap={overlap}",
-        BATCH * ranks
+        batch * ranks
     )
 }
 
 /// The time of a step of one rank without communication, while another one computes beside it.
-fn compute(dir: &Path, preset: &str, context: usize) -> f64 {
+fn compute(dir: &Path, preset: &str) -> f64 {
     let runs = ["a", "b"].map(|name| {
         let out = format!("{preset}-alone-{name}");
-        let line = train(preset, context, 1, &out, false);
+        let line = train(preset, 1, &out, false);
         let mut command = support::command(dir, &line);
         let command = command.env("RAYON_NUM_THREADS", "1").stdout(Stdio::null());
         (command.spawn().unwrap(), out)
@@ -96,18 +97,18 @@ fn compute(dir: &Path, preset: &str, context: usize) -> f64 {
 }
 
 /// The time of a step of two ranks that share memory.
-fn on_one_machine(dir: &Path, preset: &str, context: usize) -> f64 {
+fn on_one_machine(dir: &Path, preset: &str) -> f64 {
     let out = format!("{preset}-shared");
-    let output = crate::job::job(dir, 2, &train(preset, context, 2, &out, false)).output().unwrap();
+    let output = crate::job::job(dir, 2, &train(preset, 2, &out, false)).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     step_time(dir, &out)
 }
 
 /// The time of a step of two ranks over a link, and the bytes that a rank sends per step.
-fn measured(dir: &Path, preset: &str, context: usize, rate: f64, overlap: bool) -> (f64, f64) {
+fn measured(dir: &Path, preset: &str, rate: f64, overlap: bool) -> (f64, f64) {
     let link = Link::new(rate, DELAY);
     let out = format!("{preset}-{rate}-{overlap}");
-    let output = job(dir, &train(preset, context, 2, &out, overlap)).output().unwrap();
+    let output = job(dir, &train(preset, 2, &out, overlap)).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     (step_time(dir, &out), link.bytes() as f64 / STEPS as f64)
 }
@@ -125,14 +126,13 @@ fn network_of_known_speed() {
         "| preset | Gbit/s | overlap | MB sent | seconds | predicted | measured / predicted |"
     );
     println!("|---|---|---|---|---|---|---|");
-    for (preset, context) in [("block-33m", 256), ("block-170m", 128)] {
+    for (preset, ..) in SHARES {
         let model =
             block_transformer_zoo::preset(preset).unwrap().model.clone().with_vocab_size(320);
         let bytes = 4.0 * model.num_params() as f64;
-        let alone = compute(dir, preset, context);
-        let (free, _) = measured(dir, preset, context, 1e12, false);
-        let shared = on_one_machine(dir, preset, context);
-        let sums = 0.5 * bytes / (shared - alone).max(1e-3);
+        let alone = compute(dir, preset);
+        let (free, _) = measured(dir, preset, 1e12, false);
+        let shared = on_one_machine(dir, preset);
         let fastest = bytes / (free - shared).max(1e-3);
         println!(
             "<!-- {preset}: {bytes:.3e} bytes, {alone:.3} s without communication, {free:.3} s without a limit -->"
@@ -141,15 +141,15 @@ fn network_of_known_speed() {
             compute: alone,
             micro_batches: 1,
             gradients: bytes,
-            late: 4.0 * input_table_params(&model) as f64,
+            late: 4.0 * late_params(&model) as f64,
             bucket: bucket_bytes(bytes),
+            host: shared - alone,
         };
         for gigabits in [1.0_f64, 10.0] {
             let speed = (gigabits * 1e9 / 8.0).min(fastest);
             let network = Network::new(speed, DELAY.as_secs_f64()).unwrap();
-            let network = network.with_sums(sums).unwrap();
             for overlap in [false, true] {
-                let (seconds, sent) = measured(dir, preset, context, gigabits * 1e9, overlap);
+                let (seconds, sent) = measured(dir, preset, gigabits * 1e9, overlap);
                 let predicted = step.time(AllReduce::Ring, &network, 2).seconds(overlap);
                 println!(
                     "| {preset} | {gigabits} | {} | {:.1} | {seconds:.2} | {predicted:.2} | {:.2} |",

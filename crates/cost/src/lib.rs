@@ -28,9 +28,7 @@ mod workload;
 
 pub use all_reduce::{AllReduce, Network, NetworkError};
 pub use cost::{Cost, Phases};
-pub use data_parallel::{
-    RankCompute, RankStep, Scaling, StepTime, bucket_bytes, input_table_params,
-};
+pub use data_parallel::{RankCompute, RankStep, Scaling, StepTime, bucket_bytes, late_params};
 pub use held::Holding;
 pub use launches::{decode_launches, prefill_launches, step_launches};
 pub use machine::{Machine, MachineError};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use block_transformer_bench::{number, size};
 use block_transformer_cost::{
     AllReduce, Machine, Network, RankCompute, RankStep, Scaling, StepTime, TrainingStep,
-    bucket_bytes, input_table_params,
+    bucket_bytes, late_params,
 };
 use block_transformer_zoo::{FamilyConfig, Preset};
 use bytesize::ByteSize;
@@ -61,6 +61,10 @@ pub(super) struct Flags {
     /// Bytes of gradients that are summed together [default: those of `train`, an eighth of all, and 1MB to 25MB]
     #[arg(long, value_name = "SIZE", value_parser = counts::memory, requires = "ranks")]
     bucket: Option<ByteSize>,
+    /// Seconds in which a rank copies and sums gradients on the cores that compute: the step of two ranks on one machine,
+    /// less that of one [default: 0]
+    #[arg(long, value_name = "SECONDS", value_parser = units::duration, requires = "ranks")]
+    host_time: Option<Stated>,
     /// Speed at which a rank adds received gradients to its own [default: they take no time]
     #[arg(long, value_name = "SPEED", value_parser = units::speed, requires = "ranks")]
     sum_speed: Option<Stated>,
@@ -297,8 +301,9 @@ impl Flags {
                 compute,
                 micro_batches,
                 gradients,
-                late: bytes(input_table_params(model)),
+                late: bytes(late_params(model)),
                 bucket: self.bucket.map_or(bucket_bytes(gradients), |size| size.as_u64() as f64),
+                host: self.host_time.as_ref().map_or(0.0, |time| time.value),
             };
             let times = AllReduce::ALL.map(|algorithm| step.time(algorithm, network, ranks));
             let sequences =
