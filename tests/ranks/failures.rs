@@ -103,14 +103,6 @@ fn a_full_disk_of_rank_0_ends_all_ranks_and_the_run_goes_on_with_room() {
     let dir = with_text();
     let dir = dir.path();
     succeeds(job(dir, 2, &line("straight")));
-    succeeds(job(
-        dir,
-        2,
-        &line("full")
-            .replace("--steps 400", "--steps 400 --log-every 100")
-            .replace("--checkpoint-every 5", "--checkpoint-every 5"),
-    ));
-    std::fs::remove_dir_all(dir.join("full")).unwrap();
     let child = start(job(dir, 2, &line("full")));
     wait_for(&dir.join("full/checkpoints/step-000005"));
     signal(ranks_of(&child)[0], "-KILL");

@@ -16,6 +16,7 @@ mod distill;
 mod error;
 mod evaluation;
 mod events;
+mod found;
 mod gradients;
 mod layers;
 mod memory;

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use block_transformer_checkpoint::{Checkpoint, CheckpointError, RunFolder, State};
+use block_transformer_checkpoint::{CheckpointError, RunFolder, State};
 use block_transformer_collectives::{Alone, Collective, NoCollectives, check_same};
 use block_transformer_cost::{Mfu, TrainingMemory};
-use block_transformer_datasets::{CorpusInfo, DatasetError, MixedWindows, Mixture, Split};
+use block_transformer_datasets::{DatasetError, MixedWindows, Mixture, Split};
 use block_transformer_text::Tokenizer;
 use block_transformer_weights::HostTensors;
 use block_transformer_zoo::{FamilyConfig, LanguageModel, ModelConfig};
@@ -16,8 +16,8 @@ use burn::tensor::Device;
 use crate::config::TrainConfig;
 use crate::error::{EvaluationError, TrainError};
 use crate::events::to_usize;
+use crate::found::{checkpoint_of, data_of, is_same_data, newest, resumed};
 use crate::metrics::Metrics;
-use crate::optimizer::optimizer;
 use crate::queue::Queue;
 use crate::reading::ReadPolicy;
 use crate::ready::{check_folder, check_formats, run_model};
@@ -368,69 +368,4 @@ impl TrainingRun {
             model,
         }
     }
-}
-
-/// The newest checkpoint of a resumed run. Rank 0 removes damaged ones after it, before the others look for it.
-fn newest(
-    folder: &RunFolder,
-    config: &TrainConfig,
-    resume: bool,
-    ranks: &dyn Collective,
-) -> Result<Option<Checkpoint>, TrainError> {
-    let open = || -> Result<Option<Checkpoint>, TrainError> {
-        let found = resume && !folder.checkpoints().is_empty();
-        Ok(if found { Some(Checkpoint::open(&config.out)?) } else { None })
-    };
-    if ranks.rank() > 0 {
-        ranks.barrier()?;
-        return open();
-    }
-    let checkpoint = open()?;
-    if let Some(checkpoint) = &checkpoint {
-        folder.remove_after(checkpoint.state.step)?;
-    }
-    ranks.barrier()?;
-    Ok(checkpoint)
-}
-
-/// What tells a checkpoint from others of the run.
-fn checkpoint_of(checkpoint: Option<&Checkpoint>) -> String {
-    checkpoint.map_or("none".into(), |checkpoint| {
-        format!(
-            "step {} with weights of the SHA-256 {}",
-            checkpoint.state.step, checkpoint.weights_sha256
-        )
-    })
-}
-
-/// The description of the data in a checkpoint: that of the corpus, or those of the corpora of a
-/// mixture. The configuration has the weights.
-fn data_of(mixture: &Mixture) -> Result<serde_json::Value, serde_json::Error> {
-    match &mixture.infos()[..] {
-        [corpus] => serde_json::to_value(corpus),
-        corpora => serde_json::to_value(corpora),
-    }
-}
-
-/// Returns whether a checkpoint with the description `then` was trained on `mixture`.
-fn is_same_data(then: serde_json::Value, mixture: &Mixture) -> bool {
-    let then: Vec<CorpusInfo> = if then.is_array() {
-        serde_json::from_value(then).unwrap_or_default()
-    } else {
-        serde_json::from_value(then).into_iter().collect()
-    };
-    then.iter().eq(mixture.infos())
-}
-
-fn resumed(
-    checkpoint: &Checkpoint,
-    config: &TrainConfig,
-    device: &Device,
-) -> Result<Trainer, TrainError> {
-    let device = device.clone().autodiff();
-    let model = checkpoint.load_unmerged(&device)?;
-    let (optimizer, skip) = optimizer(config);
-    let optimizer = checkpoint.load_optimizer(optimizer)?;
-    let optimizer = optimizer.ok_or_else(|| TrainError::NoOptimizer(checkpoint.dir.clone()))?;
-    Ok(Trainer::from_parts(model, optimizer, config, device).skipping_by(skip))
 }

@@ -28,7 +28,7 @@ pub struct Tally {
     /// Loss in nats at each position of a window, summed over the windows; 0 in the first block,
     /// which is not predicted.
     pub sums: Vec<f64>,
-    /// Windows of the whole-book measurement that are done ([`rolling_windows`]).
+    /// Windows of the whole-book measurement that are done ([`rolling_windows`](crate::rolling_windows)).
     #[serde(rename = "rolled")]
     pub rolling_windows: usize,
     /// Tokens predicted in these windows.
