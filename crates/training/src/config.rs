@@ -214,9 +214,9 @@ impl TrainConfig {
         self.processes * self.all_devices().len()
     }
 
-    /// Checks that a step can be divided among all devices.
-    fn check_replicas(&self) -> Result<(), TrainError> {
-        let (batch, accumulate, replicas) = (self.batch, self.accumulate, self.replicas());
+    /// Checks that a step can be divided among `replicas` devices of all processes.
+    pub(crate) fn check_replicas(&self, replicas: usize) -> Result<(), TrainError> {
+        let (batch, accumulate) = (self.batch, self.accumulate);
         if accumulate.is_multiple_of(replicas) || batch >= replicas {
             return Ok(());
         }
@@ -301,7 +301,7 @@ impl TrainConfig {
                 return out_of_range(key, value.to_string(), &range);
             }
         }
-        self.check_replicas()?;
+        self.check_replicas(self.replicas())?;
         if self.uptrain == Uptrain::Off && self.distill > 0.0 {
             let range = "0 unless a vanilla model becomes a Block Transformer (`uptrain`)";
             return out_of_range("distill", self.distill.to_string(), range);

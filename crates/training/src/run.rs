@@ -126,6 +126,7 @@ impl TrainingRun {
         let leads = ranks.rank() == 0;
         let config = &TrainConfig { processes: ranks.size(), ..config.clone() };
         config.check()?;
+        config.check_replicas(ranks.size() * (1 + others.len()))?;
         if leads {
             check_folder(config, resume)?;
         }
