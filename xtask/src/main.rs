@@ -111,9 +111,11 @@ fn run(cli: Cli) -> ExitCode {
 /// been printed.
 fn parsed() -> Result<Cli, ExitCode> {
     Cli::try_parse_from(joined(std::env::args_os())).map_err(|error| {
-        // all ranks of a job have the same command line
-        let is_first = job::launched_rank().is_none_or(|rank| rank == 0);
-        let printed = if is_first { error.print() } else { Ok(()) };
+        // usually all ranks of a job have the same error, and the launcher ends them when the first has printed it
+        if job::launched_rank().is_some_and(|rank| rank > 0) {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        }
+        let printed = error.print();
         if !error.use_stderr() {
             output::written(printed);
         }

@@ -246,9 +246,11 @@ fn check_beginning(ranks: &dyn Collective, config: &TrainConfig, resume: bool) -
     let keys = serde_json::to_value(TrainConfig { device, devices: unnamed, ..config.clone() })?;
     let keys = keys.as_object().into_iter().flatten();
     let keys = keys.map(|(key, value)| (&**key, value.to_string()));
+    let seen = if RunFolder::new(&config.out).is_used() { "a run" } else { "no run" };
     let begun = [
         ("the version", env!("CARGO_PKG_VERSION").to_string()),
         ("the devices", devices),
+        ("the run in --out, a folder that all ranks must see", seen.into()),
         ("--resume", resume.to_string()),
     ];
     Ok(check_same(ranks, &begun.into_iter().chain(keys).collect::<Vec<_>>())?)
