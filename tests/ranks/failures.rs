@@ -32,8 +32,10 @@ fn a_killed_rank_ends_the_job_and_the_resumed_run_is_the_uninterrupted_one() {
         let child = start(job(dir, 2, &format!("{} --resume-or-start", line("killed"))));
         std::thread::sleep(Duration::from_millis(rng.random_range(300..1500)));
         let ranks = ranks_of(&child);
-        let Some(&victim) = ranks.get(rng.random_range(0..2)) else { continue };
-        signal(victim, "-KILL");
+        // a job that has ended has no ranks
+        if let Some(&victim) = ranks.get(rng.random_range(0..2)) {
+            signal(victim, "-KILL");
+        }
         let output = ends_promptly(child);
         if !output.status.success() {
             killed += 1;

@@ -111,11 +111,15 @@ fn run(cli: Cli) -> ExitCode {
 /// been printed.
 fn parsed() -> Result<Cli, ExitCode> {
     Cli::try_parse_from(joined(std::env::args_os())).map_err(|error| {
-        // usually all ranks of a job have the same error, and the launcher ends them when the first has printed it
-        if job::launched_rank().is_some_and(|rank| rank > 0) {
-            std::thread::sleep(std::time::Duration::from_secs(1));
-        }
-        let printed = error.print();
+        // all ranks of a job have the same text, and the launcher ends them when the first has printed an error
+        let printed = match job::launched_rank() {
+            Some(1..) if !error.use_stderr() => Ok(()),
+            Some(1..) => {
+                std::thread::sleep(std::time::Duration::from_secs(1));
+                error.print()
+            }
+            _ => error.print(),
+        };
         if !error.use_stderr() {
             output::written(printed);
         }

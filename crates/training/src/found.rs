@@ -1,7 +1,7 @@
 //! What a run finds when it begins: its checkpoints, and the data that they were trained on.
 
 use block_transformer_checkpoint::{Checkpoint, RunFolder};
-use block_transformer_collectives::Collective;
+use block_transformer_collectives::{Collective, rank_0_first};
 use block_transformer_datasets::{CorpusInfo, Mixture};
 use burn::tensor::Device;
 
@@ -17,20 +17,16 @@ pub(crate) fn newest(
     resume: bool,
     ranks: &dyn Collective,
 ) -> Result<Option<Checkpoint>, TrainError> {
-    let open = || -> Result<Option<Checkpoint>, TrainError> {
-        let found = resume && !folder.checkpoints().is_empty();
-        Ok(if found { Some(Checkpoint::open(&config.out)?) } else { None })
-    };
-    if ranks.rank() > 0 {
-        ranks.barrier()?;
-        return open();
-    }
-    let checkpoint = open()?;
-    if let Some(checkpoint) = &checkpoint {
-        folder.remove_after(checkpoint.state.step)?;
-    }
-    ranks.barrier()?;
-    Ok(checkpoint)
+    rank_0_first(ranks, || {
+        if !resume || folder.checkpoints().is_empty() {
+            return Ok(None);
+        }
+        let checkpoint = Checkpoint::open(&config.out)?;
+        if ranks.rank() == 0 {
+            folder.remove_after(checkpoint.state.step)?;
+        }
+        Ok(Some(checkpoint))
+    })
 }
 
 /// What tells a checkpoint from others of the run.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use block_transformer_checkpoint::RunFolder;
-use block_transformer_collectives::{Alone, Collective, check_same};
+use block_transformer_collectives::{Alone, Collective, check_same, rank_0_first};
 use block_transformer_datasets::{
     CorpusRequest, Mixture, ReadOptions, SHARD_TOKENS, Share, TokenizerChoice,
 };
@@ -131,24 +131,19 @@ impl Args {
             paths::cache_folder("--data", &cache)?;
         }
         // rank 0 prepares the corpus for all
-        if !leads {
-            ranks.barrier()?;
-        }
-        let corpus = if config.mixture.is_empty() {
-            Mixture::from(&prepared(&CorpusRequest {
+        let corpus = rank_0_first(&*ranks, || -> Result<Mixture> {
+            if !config.mixture.is_empty() {
+                return data::open(&config.mixture, &origin.of("mixture"));
+            }
+            Ok(Mixture::from(&prepared(&CorpusRequest {
                 corpus: std::slice::from_ref(&config.corpus),
                 options: &ReadOptions::default(),
                 shard_tokens: SHARD_TOKENS,
                 tokenizer,
                 data: &cache,
                 out: None,
-            })?)
-        } else {
-            data::open(&config.mixture, &origin.of("mixture"))?
-        };
-        if leads {
-            ranks.barrier()?;
-        }
+            })?))
+        })?;
         data::say_summary(&corpus);
         let tokenizer = corpus.first().tokenizer()?;
         let model = run_model(&config, &tokenizer).map_err(in_flags)?;
