@@ -33,7 +33,7 @@ pub use nccl::NoCollectives;
 pub use nested::Nested;
 pub use replicas::{Replica, replicas};
 pub use sharing::{Message, of_rank_0, rank_0_first, share_in_order};
-pub use values::{Values, Wire};
+pub use values::Wire;
 
 use std::fmt;
 use std::sync::mpsc::Receiver;

@@ -1,5 +1,6 @@
 //! The replicas of one process: threads, each with a device.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use block_transformer_device::DeviceName;
@@ -54,6 +55,20 @@ impl Replica {
             messages: Meeting::new(size, |parts| Ok(parts.into())),
         });
         (0..size).map(|rank| Self { rank, shared: shared.clone() }).collect()
+    }
+
+    /// Runs `run` on `size` replicas, each in a thread of its own, and returns their results by rank.
+    ///
+    /// # Panics
+    /// When `run` panics.
+    pub fn each<T: Send>(size: usize, run: impl Fn(&Self) -> T + Sync) -> Vec<T> {
+        std::thread::scope(|scope| {
+            let run = &run;
+            let start = |replica: Self| scope.spawn(move || run(&replica));
+            let threads: Vec<_> = Self::on_host(size).into_iter().map(start).collect();
+            let result = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
+            result.map(|result| result.unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        })
     }
 
     /// Leaves: the sums and messages that need this replica fail from now on.

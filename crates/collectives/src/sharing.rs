@@ -173,18 +173,6 @@ mod tests {
         }
     }
 
-    /// The results of all ranks.
-    fn on_ranks<T: Send>(size: usize, run: impl Fn(&Replica) -> T + Sync) -> Vec<T> {
-        std::thread::scope(|scope| {
-            let run = &run;
-            let threads: Vec<_> = Replica::on_host(size)
-                .into_iter()
-                .map(|replica| scope.spawn(move || run(&replica)))
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        })
-    }
-
     /// The works that this rank computes, and all results.
     fn squares(ranks: &dyn Collective, count: u64) -> (Vec<u64>, Vec<(u64, u64)>) {
         let (mut computed, mut taken) = (Vec::new(), Vec::new());
@@ -209,7 +197,7 @@ mod tests {
         for count in [0, 1, 3, 8, 500] {
             let expected = squares(&Alone, count).1;
             assert_eq!(expected.len() as u64, count);
-            let all = on_ranks(3, |replica| squares(replica, count));
+            let all = Replica::each(3, |replica| squares(replica, count));
             for (rank, (computed, taken)) in all.into_iter().enumerate() {
                 let own: Vec<u64> = (rank as u64..count).step_by(3).collect();
                 assert_eq!(computed, own);
@@ -220,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_rank_with_other_works_is_named() {
-        let errors = on_ranks(2, |replica| {
+        let errors = Replica::each(2, |replica| {
             let count = if replica.rank() == 0 { 4 } else { 3 };
             let works = (0..count).map(Ok::<_, CollectiveError>);
             let shared =
@@ -232,7 +220,7 @@ mod tests {
 
     #[test]
     fn an_error_ends_the_sharing() {
-        let errors = on_ranks(2, |replica| {
+        let errors = Replica::each(2, |replica| {
             let works = (0..9).map(|i| if i < 5 { Ok(i) } else { Err(CollectiveError::Lengths) });
             let mut taken = 0;
             let shared = share_in_order(
@@ -255,7 +243,7 @@ mod tests {
     #[test]
     fn long_messages_are_sent_in_parts() {
         for most in [1, 6, 7, 1000] {
-            let all = on_ranks(3, |replica| {
+            let all = Replica::each(3, |replica| {
                 let own = vec![7; 10 * replica.rank()];
                 gather(replica, own, most).unwrap()
             });
@@ -273,7 +261,7 @@ mod tests {
     #[test]
     fn a_value_of_rank_0_is_known_to_all_and_rank_0_comes_first() {
         let order = std::sync::Mutex::new(Vec::new());
-        let values = on_ranks(3, |replica| {
+        let values = Replica::each(3, |replica| {
             let rank = replica.rank();
             rank_0_first(replica, || {
                 order.lock().unwrap().push(rank);

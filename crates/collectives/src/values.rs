@@ -51,16 +51,16 @@ impl FromStr for Wire {
 }
 
 /// The values of several tensors on the host, one tensor after the other.
-pub struct Values {
+pub(crate) struct Values {
     lengths: Vec<usize>,
     device: Device,
     /// All values.
-    pub values: Vec<f32>,
+    pub(crate) values: Vec<f32>,
 }
 
 impl Values {
     /// Copies `tensors`, which are on one device; `None` without tensors.
-    pub fn of(tensors: Vec<Tensor<1>>) -> Option<Self> {
+    pub(crate) fn of(tensors: Vec<Tensor<1>>) -> Option<Self> {
         let lengths = tensors.iter().map(|tensor| tensor.dims()[0]).collect();
         let device = tensors.first()?.device();
         let values = Tensor::cat(tensors, 0).into_data().iter::<f32>().collect();
@@ -68,7 +68,7 @@ impl Values {
     }
 
     /// `values` as tensors like those that these values came from.
-    pub fn tensors(&self, values: &[f32]) -> Vec<Tensor<1>> {
+    pub(crate) fn tensors(&self, values: &[f32]) -> Vec<Tensor<1>> {
         let mut rest = values;
         let tensor = |&length: &usize| {
             let (values, after) = rest.split_at(length);

@@ -55,22 +55,10 @@ mod tests {
     use block_transformer_collectives::Replica;
     use block_transformer_zoo::{Family, FamilyConfig, preset};
 
-    /// The results of all ranks.
-    fn on_ranks<T: Send>(size: usize, run: impl Fn(&Replica) -> T + Sync) -> Vec<T> {
-        std::thread::scope(|scope| {
-            let run = &run;
-            let threads: Vec<_> = Replica::on_host(size)
-                .into_iter()
-                .map(|replica| scope.spawn(move || run(&replica)))
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        })
-    }
-
     #[test]
     fn a_flag_of_one_rank_is_seen_by_all() {
         let flags = |ranks: [bool; 3]| {
-            on_ranks(3, move |replica| {
+            Replica::each(3, move |replica| {
                 any(replica, [ranks[replica.rank()], false], &Device::flex()).unwrap()
             })
         };
@@ -81,7 +69,7 @@ mod tests {
     #[test]
     fn weights_that_differ_in_one_value_are_an_error_that_names_the_rank() {
         let config = preset("debug-block").unwrap().model.clone().with_vocab_size(64);
-        let results = on_ranks(3, |replica| {
+        let results = Replica::each(3, |replica| {
             let seed = u64::from(replica.rank() == 2);
             let model = LanguageModel::init(&config, seed, &Device::flex().autodiff());
             check_weights(replica, &model, 7).err().map(|error| error.to_string())
@@ -90,7 +78,7 @@ mod tests {
             let error = error.unwrap();
             assert!(error.contains("step 7") && error.contains("rank 2"), "{error}");
         }
-        let same = on_ranks(2, |replica| {
+        let same = Replica::each(2, |replica| {
             let model = LanguageModel::init(&config, 0, &Device::flex().autodiff());
             check_weights(replica, &model, 7).is_ok()
         });
