@@ -115,7 +115,7 @@ fn parsed() -> Result<Cli, ExitCode> {
         let printed = match job::launched_rank() {
             Some(1..) if !error.use_stderr() => Ok(()),
             Some(1..) => {
-                std::thread::sleep(std::time::Duration::from_secs(1));
+                std::thread::sleep(std::time::Duration::from_secs(4));
                 error.print()
             }
             _ => error.print(),
