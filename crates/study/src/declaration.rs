@@ -12,7 +12,7 @@ use crate::error::StudyError;
 use crate::figure::Figure;
 
 /// The declarations that belong to the project, in the order of the paper's questions.
-const BUILT_IN: [(&str, &str); 10] = [
+const BUILT_IN: [(&str, &str); 11] = [
     ("rates", include_str!("../studies/rates.toml")),
     ("frontier", include_str!("../studies/frontier.toml")),
     ("budget", include_str!("../studies/budget.toml")),
@@ -22,6 +22,7 @@ const BUILT_IN: [(&str, &str); 10] = [
     ("uptrain", include_str!("../studies/uptrain.toml")),
     ("context", include_str!("../studies/context.toml")),
     ("megabyte", include_str!("../studies/megabyte.toml")),
+    ("optimizer", include_str!("../studies/optimizer.toml")),
     ("toy", include_str!("../studies/toy.toml")),
 ];
 const COMMON: &str = include_str!("../studies/common.toml");

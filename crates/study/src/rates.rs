@@ -12,9 +12,18 @@ use crate::points::View;
 /// The rate of each family that the sweep chose, by the rule that the study `rates` states.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rates {
-    /// Rate and width by family.
-    chosen: BTreeMap<String, (f64, usize)>,
+    chosen: BTreeMap<String, Chosen>,
     power: f64,
+}
+
+/// The rate of a family.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Chosen {
+    rate: f64,
+    width: usize,
+    loss: f64,
+    /// Whether the sweep has no lower or no higher rate: a rate outside of it may be better.
+    is_edge: bool,
 }
 
 impl Rates {
@@ -31,35 +40,42 @@ impl Rates {
             runs => runs?,
         };
         let view = View::new(&study, scale, ledger, &runs);
-        let mut chosen: BTreeMap<String, (f64, usize, f64)> = BTreeMap::new();
+        let mut swept: BTreeMap<String, Vec<Chosen>> = BTreeMap::new();
         for point in &view.points {
             let mean = view.mean(point, &rule.metric).filter(|mean| mean.count == point.runs.len());
-            let Some(mean) = mean.map(|mean| mean.value) else { return Ok(None) };
+            let Some(loss) = mean.map(|mean| mean.value) else { return Ok(None) };
             let config = &point.runs[0].config;
-            let (family, width) = (config.model.family(), config.model.stacks().context.width);
-            let best = chosen.entry(family.into()).or_insert((config.lr, width, mean));
-            if mean < best.2 {
-                *best = (config.lr, width, mean);
-            }
+            let (rate, width) = (config.lr, config.model.stacks().context.width);
+            let one = Chosen { rate, width, loss, is_edge: false };
+            swept.entry(config.model.family().into()).or_default().push(one);
         }
-        let chosen = chosen.into_iter().map(|(family, (lr, width, _))| (family, (lr, width)));
-        Ok(Some(Self { chosen: chosen.collect(), power: rule.power }))
+        let best = |(family, mut all): (String, Vec<Chosen>)| {
+            all.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+            let (i, best) = all.iter().enumerate().min_by(|a, b| a.1.loss.total_cmp(&b.1.loss))?;
+            Some((family, Chosen { is_edge: i == 0 || i + 1 == all.len(), ..*best }))
+        };
+        let chosen = swept.into_iter().filter_map(best).collect();
+        Ok(Some(Self { chosen, power: rule.power }))
     }
 
     /// The rate for a model of `family` with `width`.
     pub(crate) fn rate(&self, family: &str, width: usize) -> Option<f64> {
-        let &(lr, swept) = self.chosen.get(family)?;
-        let scaled = lr * (swept as f64 / width as f64).powf(self.power);
+        let chosen = self.chosen.get(family)?;
+        let scaled = chosen.rate * (chosen.width as f64 / width as f64).powf(self.power);
         // the same on every machine, although powers may differ in their last digits
         format!("{scaled:.2e}").parse().ok()
     }
 
     /// The rule and the rates in words.
     pub(crate) fn describe(&self) -> String {
-        let rates = self
-            .chosen
-            .iter()
-            .map(|(family, (lr, width))| format!("{lr} for {family} models at width {width}"));
+        let rates = self.chosen.iter().map(|(family, Chosen { rate, width, is_edge, .. })| {
+            let edge = if *is_edge {
+                " (the end of the sweep: a rate outside it may be better)"
+            } else {
+                ""
+            };
+            format!("{rate} for {family} models at width {width}{edge}")
+        });
         format!(
             "The learning rate is the one with the lowest validation loss in a sweep at the smallest size, by the same \
              rule for both families: {}. A model of width `w` gets this rate times (width of the sweep / `w`)^{}.",
