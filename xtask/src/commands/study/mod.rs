@@ -222,8 +222,14 @@ fn list() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The commit of the checkout that the program runs in, or its version.
+/// The commit of an installed program, which has no checkout.
+const COMMIT: &str = "BLOCK_TRANSFORMER_COMMIT";
+
+/// The commit that the environment states, that of the checkout that the program runs in, or the version.
 fn commit() -> String {
+    if let Ok(commit) = std::env::var(COMMIT) {
+        return commit;
+    }
     let version = || format!("version {}", env!("CARGO_PKG_VERSION"));
     if program::name() == env!("CARGO_BIN_NAME") {
         return version();
