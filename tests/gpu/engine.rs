@@ -73,7 +73,7 @@ fn decoded(name: &str, sampling: Sampling, graphs: bool, device: &Device) -> (Ve
     let (mut tokens, mut replayed) = (vec![Vec::new(); ids.len()], false);
     while !engine.is_idle() {
         for event in engine.step().unwrap() {
-            if let Event::Token { id, token } = event {
+            if let Event::Token { id, token, .. } = event {
                 tokens[ids.iter().position(|known| *known == id).unwrap()].push(token);
             }
         }

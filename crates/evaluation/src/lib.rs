@@ -18,6 +18,7 @@ mod folder;
 mod score;
 mod table;
 
+pub use block_transformer_layers::TokenLogProbs;
 pub use block_transformer_text::{EOS, PAD};
 pub use error::EvalError;
 pub use score::{Alignment, BATCH_TOKENS, Request, Scored, Scorer, Sum, rolling_windows};

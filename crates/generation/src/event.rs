@@ -1,5 +1,7 @@
 //! Sequences and the events of a decoding step.
 
+use block_transformer_layers::TokenLogProbs;
+
 /// Identifies a sequence of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(pub(crate) u64);
@@ -12,7 +14,7 @@ impl SequenceId {
 }
 
 /// Something that happened to a sequence in a step of an [`Engine`](crate::Engine).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The model chose the sequence's next token.
     Token {
@@ -20,6 +22,9 @@ pub enum Event {
         id: SequenceId,
         /// The token.
         token: u32,
+        /// Log-probabilities before temperature, bias and penalties, if
+        /// [`Options::logprobs`](crate::Options::logprobs) asks for them.
+        logprobs: Option<Box<TokenLogProbs>>,
     },
     /// The sequence ended; no event of it follows.
     Finished {
@@ -41,7 +46,7 @@ impl Event {
 
 /// The reason why a sequence ended.
 ///
-/// [`Engine`](crate::Engine) reports `Length`, `Eos` and `NotFinite`;
+/// [`Engine`](crate::Engine) reports `Length`, `Eos`, `Stop` and `NotFinite`;
 /// [`TextEngine`](crate::TextEngine) reports all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
@@ -49,7 +54,7 @@ pub enum Finish {
     Length,
     /// The model chose [`Options::eos`](crate::Options::eos), which is not reported as a token.
     Eos,
-    /// The text contained a stop string.
+    /// The model chose one of [`Options::stop_tokens`](crate::Options::stop_tokens), or the text contained a stop string.
     Stop,
     /// The caller cancelled the sequence.
     Cancelled,

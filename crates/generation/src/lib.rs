@@ -23,6 +23,7 @@ mod text;
 mod text_engine;
 
 pub use block_transformer_family::{PositionCounts, Work};
+pub use block_transformer_layers::TokenLogProbs;
 pub use block_transformer_text::{EOS, PAD};
 pub use engine::Engine;
 pub use error::GenerationError;
@@ -35,4 +36,4 @@ pub use sampling::{Sampler, Sampling};
 pub use speculation::{NGrams, Speculate, SpeculationCounts};
 pub use stop::StopFilter;
 pub use text::{Completion, Completions, SAMPLE_TEMPERATURE, TextGenerator, sample_text};
-pub use text_engine::{TextEngine, TextEvent};
+pub use text_engine::{ChosenToken, TextEngine, TextEvent};

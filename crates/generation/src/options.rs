@@ -14,6 +14,13 @@ pub struct Options {
     pub max_tokens: usize,
     /// The id that ends a sequence; it is not part of the output. With `None` no id ends it.
     pub eos: Option<u32>,
+    /// More ids that end a sequence ([`Finish::Stop`](crate::Finish::Stop)) and are not part of the output.
+    pub stop_tokens: Vec<u32>,
+    /// Ids with the values, from -100 to 100, that are added to their logits.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Reports the log-probability of each token and of this many of the most likely tokens at its position.
+    /// `None` reports none.
+    pub logprobs: Option<usize>,
     /// Size of the tokenizer's vocabulary. [`PAD`](crate::PAD) and the ids from this value on,
     /// which only round up the size of the model's tables, are never chosen. `None` allows every id
     /// of the model.
@@ -31,6 +38,9 @@ impl Default for Options {
             sampling: Sampling::greedy(),
             max_tokens: 128,
             eos: Some(EOS),
+            stop_tokens: Vec::new(),
+            logit_bias: Vec::new(),
+            logprobs: None,
             allowed_vocab: None,
             rng_stream: 0,
         }

@@ -10,7 +10,7 @@ use crate::error::GenerationError;
 /// Number of weights that are summed in f32; these partial sums are added in f64.
 const F32_SUM: usize = 256;
 
-/// How a token is chosen. The temperature is applied first, then `top_k`, then `top_p`.
+/// How a token is chosen. The penalties are applied first, then the temperature, `min_p`, `top_k` and `top_p`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
     /// Divides the logits. With 0, the most likely token is chosen, and with any value whose inverse is too
@@ -21,6 +21,15 @@ pub struct Sampling {
     /// Draws from the smallest set of most likely tokens whose probabilities sum to at least this
     /// value (nucleus sampling, Holtzman et al., arXiv 1904.09751); `None` draws from all tokens.
     pub top_p: Option<f64>,
+    /// Draws from the tokens whose probability is at least this part of the largest one (Nguyen et al., arXiv
+    /// 2407.01082); `None` draws from all tokens.
+    pub min_p: Option<f64>,
+    /// Subtracted from the logits of all tokens that the sequence has generated so far. From -2 to 2; 0 changes
+    /// nothing.
+    pub presence_penalty: f64,
+    /// Subtracted from the logit of a token for each time that the sequence has generated it so far. From -2 to 2; 0
+    /// changes nothing.
+    pub frequency_penalty: f64,
     /// Seed of the random number generator, whose stream is
     /// [`Options::rng_stream`](crate::Options::rng_stream).
     pub seed: u64,
@@ -34,7 +43,15 @@ impl Sampling {
 
     /// Draws from all tokens at `temperature`.
     pub fn at(temperature: f64, seed: u64) -> Self {
-        Self { temperature, top_k: None, top_p: None, seed }
+        Self {
+            temperature,
+            top_k: None,
+            top_p: None,
+            min_p: None,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed,
+        }
     }
 
     /// Checks every value.

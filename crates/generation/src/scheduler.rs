@@ -343,7 +343,7 @@ impl Running {
             Some(token) => {
                 self.block.push(token);
                 self.left -= 1;
-                events.push(Event::Token { id, token });
+                events.push(Event::Token { id, token, logprobs: None });
                 (self.left == 0).then_some(Finish::Length)
             }
         };

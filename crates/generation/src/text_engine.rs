@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use block_transformer_family::Family;
+use block_transformer_layers::TokenLogProbs;
 use block_transformer_text::{StreamDecoder, Tokenizer};
 use burn::tensor::Device;
 
@@ -47,7 +48,7 @@ pub struct TextEngine {
 }
 
 /// New text of a sequence, or its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TextEvent {
     /// The sequence.
     pub id: SequenceId,
@@ -56,8 +57,20 @@ pub struct TextEvent {
     pub text: String,
     /// Tokens decoded so far, including those of a stop string.
     pub tokens: usize,
+    /// The tokens since the last event of the sequence, with their log-probabilities; also those of a stop string.
+    /// Empty unless [`Options::logprobs`] asks for them.
+    pub chosen: Vec<ChosenToken>,
     /// The reason why the sequence ended, in its last event.
     pub finish: Option<Finish>,
+}
+
+/// A token that the model chose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChosenToken {
+    /// The token.
+    pub token: u32,
+    /// Log-probabilities before temperature, bias and penalties.
+    pub logprobs: Box<TokenLogProbs>,
 }
 
 impl TextEngine {
@@ -127,17 +140,19 @@ impl TextEngine {
         let options = Options { allowed_vocab: Some(self.tokenizer_vocab), ..options.clone() };
         let id = self.engine.submit(prompt, &options)?;
         let decoder = StreamDecoder::new(Arc::clone(&self.tokenizer));
-        self.streams.insert(id, TextStream { decoder, filter, tokens: 0 });
+        self.streams.insert(id, TextStream { decoder, filter, tokens: 0, chosen: Vec::new() });
         Ok(id)
     }
 
     /// Ends a sequence. The next [`step`](Self::step) reports it as [`Finish::Cancelled`], without
     /// more text. Returns false if the sequence has already ended.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
-        let Some(TextStream { tokens, .. }) = self.streams.remove(&id) else { return false };
+        let Some(TextStream { tokens, chosen, .. }) = self.streams.remove(&id) else {
+            return false;
+        };
         self.engine.cancel(id);
         let finish = Some(Finish::Cancelled);
-        self.cancelled.push(TextEvent { id, text: String::new(), tokens, finish });
+        self.cancelled.push(TextEvent { id, text: String::new(), tokens, chosen, finish });
         true
     }
 
@@ -154,20 +169,21 @@ impl TextEngine {
             // there is no stream if the sequence's previous event completed a stop string
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let (text, finish) = match event {
-                Event::Token { token, .. } => {
+                Event::Token { token, logprobs, .. } => {
+                    stream.chosen.extend(logprobs.map(|logprobs| ChosenToken { token, logprobs }));
                     (stream.push(token), stream.filter.stopped().then_some(Finish::Stop))
                 }
                 Event::Finished { reason, .. } => (stream.rest(), Some(reason)),
             };
-            let tokens = stream.tokens;
+            if finish.is_some() || !text.is_empty() {
+                let (tokens, chosen) = (stream.tokens, std::mem::take(&mut stream.chosen));
+                events.push(TextEvent { id, text, tokens, chosen, finish });
+            }
             if finish == Some(Finish::Stop) {
                 self.engine.cancel(id);
             }
             if finish.is_some() {
                 self.streams.remove(&id);
-            }
-            if finish.is_some() || !text.is_empty() {
-                events.push(TextEvent { id, text, tokens, finish });
             }
         }
         Ok(events)
@@ -191,6 +207,8 @@ struct TextStream {
     decoder: StreamDecoder<Arc<Tokenizer>>,
     filter: StopFilter,
     tokens: usize,
+    /// The tokens since the last event, if their log-probabilities are asked for.
+    chosen: Vec<ChosenToken>,
 }
 
 impl TextStream {

@@ -29,6 +29,7 @@ mod host;
 mod indices;
 mod instruction_set;
 mod layers;
+mod log_probs;
 mod none;
 mod optimizer;
 mod packed;
@@ -47,6 +48,7 @@ pub use host::max_of;
 pub use indices::{Indices, int_tensor};
 pub use instruction_set::{InstructionSet, InvalidInstructionSet, instruction_set};
 pub use layers::{Report, recomputed, watched};
+pub use log_probs::{TokenLogProbs, most_likely};
 pub use optimizer::AdamWStep;
 pub use packed::{columns, is_packed, unpacked};
 pub use per_device::PerDevice;
@@ -361,6 +363,14 @@ pub fn choose(
 /// When the number of targets is not the number of rows.
 pub fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<TargetScores> {
     flex::score_targets(logits, targets)
+}
+
+/// Scores one target per row of logits like [`score_targets`], and finds the `top` most probable ids of each row.
+///
+/// # Panics
+/// When the number of targets is not the number of rows.
+pub fn score_tokens(logits: &Tensor<2>, targets: &[u32], top: usize) -> Option<Vec<TokenLogProbs>> {
+    flex::score_tokens(logits, targets, top)
 }
 
 /// `x * Phi(x)`, where the error function in `Phi` is within 1e-6 of its value. On a CubeCL device whose

@@ -10,6 +10,8 @@ use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 use crate::cached_rows::CachedRows;
 use crate::causal_mask::CausalMask;
 use crate::draws::Draws;
+use crate::host::max_of;
+use crate::log_probs::TokenLogProbs;
 use crate::optimizer::AdamWStep;
 use crate::rotary::RotaryAngles;
 use crate::scores::TargetScores;
@@ -77,6 +79,15 @@ pub(crate) fn linear_cross_entropy(
 
 pub(crate) fn score_targets(_: &Tensor<2>, _: &[u32]) -> Option<TargetScores> {
     None
+}
+
+pub(crate) fn score_tokens(_: &Tensor<2>, _: &[u32], _: usize) -> Option<Vec<TokenLogProbs>> {
+    None
+}
+
+pub(crate) fn exp_sum(row: &[f32]) -> (f32, f64) {
+    let largest = max_of(row);
+    (largest, row.iter().map(|x| f64::from(x - largest).exp()).sum())
 }
 
 pub(crate) fn gelu<const D: usize>(_: &Tensor<D>) -> Option<Tensor<D>> {

@@ -9,6 +9,8 @@ pub struct TargetScore {
     pub log_prob: f64,
     /// The most probable id; of equally probable ids, the lowest.
     pub top: u32,
+    /// Its log-probability in nats.
+    pub top_log_prob: f64,
 }
 
 /// Scores of one target per row of logits.
@@ -47,6 +49,7 @@ impl TargetScores {
         let score = |((target, sum), top): ((f64, f64), u32)| TargetScore {
             log_prob: target - sum.ln(),
             top,
+            top_log_prob: -sum.ln(),
         };
         Ok(logits.zip(top.iter::<u32>()).map(score).collect())
     }

@@ -39,14 +39,14 @@ pub use places::Places;
 pub use positions::Positions;
 pub use recompute::{recompute_layers, watch_layers};
 pub use rotary::Rotary;
-pub use scores::{score_logits, score_targets};
+pub use scores::{score_logits, score_targets, score_token_logits, score_tokens};
 pub use total::total;
 
 pub use block_transformer_kernels::{
     AdamWStep, Draw, Draws, Indices, InstructionSet, InvalidInstructionSet, Report, TargetScore,
-    adamw, batch_invariant_rows, choose, chooses, has_adamw, has_graphs, instruction_set,
-    int_tensor, is_attention_batch_invariant, is_cubecl, is_packed, max_of, pack, quantize,
-    refresh_ints, square_sum,
+    TokenLogProbs, adamw, batch_invariant_rows, choose, chooses, has_adamw, has_graphs,
+    instruction_set, int_tensor, is_attention_batch_invariant, is_cubecl, is_packed, max_of, pack,
+    quantize, refresh_ints, square_sum,
 };
 
 /// Replaces each logit `x` by `e^((x - max) * scale)`, the softmax weight of the logit before

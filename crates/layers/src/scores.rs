@@ -1,6 +1,6 @@
 //! Log-probabilities of targets from hidden states.
 
-use block_transformer_kernels::{TargetScore, TargetScores, columns};
+use block_transformer_kernels::{TargetScore, TargetScores, TokenLogProbs, columns, most_likely};
 use burn::tensor::{ExecutionError, Tensor};
 
 use crate::linear::project;
@@ -25,9 +25,48 @@ pub fn score_targets(
     head: Tensor<2>,
     targets: &[u32],
 ) -> Result<Vec<TargetScore>, ExecutionError> {
+    let rows = chunk_rows(&hidden, &head);
+    score_chunks(hidden, head, targets, rows)
+}
+
+/// Scores targets like [`score_targets`], with the same log-probabilities, and finds the `top` most probable ids
+/// of each row. With more than one on another device than burn-flex, the logits of each chunk are read from the
+/// device.
+///
+/// # Shapes
+/// - `hidden`: `[rows, width]`
+/// - `head`: `[width, vocab]`
+/// - `targets`: `[rows]`, each less than `vocab`
+///
+/// # Errors
+/// When the device failed to compute the scores.
+pub fn score_tokens(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[u32],
+    top: usize,
+) -> Result<Vec<TokenLogProbs>, ExecutionError> {
+    let rows = chunk_rows(&hidden, &head);
+    score_token_chunks(hidden, head, targets, top, rows)
+}
+
+/// Rows whose logits are in memory at a time.
+fn chunk_rows(hidden: &Tensor<2>, head: &Tensor<2>) -> usize {
     let [_, width] = hidden.dims();
-    let vocab = columns(&head, width);
-    score_chunks(hidden, head, targets, (CHUNK_LOGITS / vocab).max(1))
+    (CHUNK_LOGITS / columns(head, width)).max(1)
+}
+
+/// The logits of at most `rows` rows at a time, with their targets.
+fn chunks<'a>(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &'a [u32],
+    rows: usize,
+) -> impl Iterator<Item = (Tensor<2>, &'a [u32])> {
+    targets.chunks(rows).enumerate().map(move |(chunk, targets)| {
+        let hidden = hidden.clone().narrow(0, chunk * rows, targets.len());
+        (project(hidden, head.clone(), None), targets)
+    })
 }
 
 fn score_chunks(
@@ -36,17 +75,26 @@ fn score_chunks(
     targets: &[u32],
     rows: usize,
 ) -> Result<Vec<TargetScore>, ExecutionError> {
-    let chunks: Vec<TargetScores> = targets
-        .chunks(rows)
-        .enumerate()
-        .map(|(chunk, targets)| {
-            let hidden = hidden.clone().narrow(0, chunk * rows, targets.len());
-            scores_of(project(hidden, head.clone(), None), targets)
-        })
+    let chunks: Vec<TargetScores> = chunks(hidden, head, targets, rows)
+        .map(|(logits, targets)| scores_of(logits, targets))
         .collect();
     let mut scores = Vec::with_capacity(targets.len());
     for chunk in chunks {
         scores.extend(chunk.read()?);
+    }
+    Ok(scores)
+}
+
+fn score_token_chunks(
+    hidden: Tensor<2>,
+    head: Tensor<2>,
+    targets: &[u32],
+    top: usize,
+    rows: usize,
+) -> Result<Vec<TokenLogProbs>, ExecutionError> {
+    let mut scores = Vec::with_capacity(targets.len());
+    for (logits, targets) in chunks(hidden, head, targets, rows) {
+        scores.extend(score_token_logits(logits, targets, top)?);
     }
     Ok(scores)
 }
@@ -66,23 +114,63 @@ pub fn score_logits(
     scores_of(logits, targets).read()
 }
 
-fn scores_of(logits: Tensor<2>, targets: &[u32]) -> TargetScores {
-    block_transformer_kernels::score_targets(&logits, targets)
-        .unwrap_or_else(|| composed(logits, targets))
+/// Scores one target per row of logits like [`score_tokens`].
+///
+/// # Shapes
+/// - `logits`: `[rows, vocab]`
+/// - `targets`: `[rows]`, each less than `vocab`
+///
+/// # Errors
+/// When the device failed to compute the scores.
+pub fn score_token_logits(
+    logits: Tensor<2>,
+    targets: &[u32],
+    top: usize,
+) -> Result<Vec<TokenLogProbs>, ExecutionError> {
+    if let Some(scores) = block_transformer_kernels::score_tokens(&logits, targets, top) {
+        return Ok(scores);
+    }
+    let [_, vocab] = logits.dims();
+    let (scores, shifted) = composed(logits, targets);
+    let scores = scores.read()?.into_iter();
+    if top <= 1 {
+        let one = |score: TargetScore| TokenLogProbs {
+            log_prob: score.log_prob as f32,
+            top: vec![(score.top, score.top_log_prob as f32); top],
+        };
+        return Ok(scores.map(one).collect());
+    }
+    let shifted: Vec<f32> = shifted.try_into_data()?.iter::<f32>().collect();
+    let one = |(score, shifted): (TargetScore, &[f32])| {
+        let log_prob = |id: u32| f64::from(shifted[id as usize]) + score.top_log_prob;
+        let top = most_likely(shifted, top).into_iter();
+        TokenLogProbs {
+            log_prob: score.log_prob as f32,
+            top: top.map(|id| (id, log_prob(id) as f32)).collect(),
+        }
+    };
+    Ok(scores.zip(shifted.chunks(vocab)).map(one).collect())
 }
 
-fn composed(logits: Tensor<2>, targets: &[u32]) -> TargetScores {
+fn scores_of(logits: Tensor<2>, targets: &[u32]) -> TargetScores {
+    block_transformer_kernels::score_targets(&logits, targets)
+        .unwrap_or_else(|| composed(logits, targets).0)
+}
+
+/// The scores, and each logit minus the largest one of its row.
+fn composed(logits: Tensor<2>, targets: &[u32]) -> (TargetScores, Tensor<2>) {
     let count = targets.len();
     let targets = block_transformer_kernels::int_tensor(targets.iter().copied(), &logits.device());
     let (largest, top) = logits.clone().max_dim_with_indices(1); // [count, 1]
     // both values are small because they are relative to the largest logit, so subtracting the log
     // of the sum loses no precision
     let shifted = logits - largest;
-    TargetScores::Device {
+    let scores = TargetScores::Device {
         target: shifted.clone().gather(1, targets.reshape([count, 1])).reshape([count]),
-        sum: shifted.exp().sum_dim(1).reshape([count]),
+        sum: shifted.clone().exp().sum_dim(1).reshape([count]),
         top: top.reshape([count]),
-    }
+    };
+    (scores, shifted)
 }
 
 #[cfg(test)]

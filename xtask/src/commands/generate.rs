@@ -208,7 +208,7 @@ impl Args {
             temperature: if self.greedy { 0.0 } else { temperature },
             top_k: self.top_k,
             top_p: self.top_p,
-            seed: self.seed,
+            ..Sampling::at(temperature, self.seed)
         };
         let eos = if self.ignore_eos { None } else { Options::default().eos };
         Options { sampling, max_tokens: self.max_tokens, eos, ..Options::default() }

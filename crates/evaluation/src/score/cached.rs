@@ -1,8 +1,8 @@
 //! Scores of continuations by the path of decoding: through KV caches.
 
 use block_transformer_family::{CacheFormat, CacheRoom, Family, PaddingMask};
-use block_transformer_layers::{Positions, TargetScore, int_tensor, score_logits};
-use burn::tensor::Device;
+use block_transformer_layers::{Positions, int_tensor};
+use burn::tensor::{Device, ExecutionError, Tensor};
 
 use crate::error::EvalError;
 use crate::score::alignment::Alignment;
@@ -19,18 +19,20 @@ pub(super) fn is_supported<M: Family>(model: &M, device: &Device) -> bool {
     model.decoder(room, device).speculative().is_some()
 }
 
-/// Scores the tokens of all continuations with keys and values in `format`.
+/// Scores the tokens of all continuations with keys and values in `format`. `score` scores a target per row of
+/// logits `[rows, vocab]`.
 ///
 /// # Errors
 /// [`EvalError::Device`] when the scores cannot be read.
-pub(super) fn scores<M: Family>(
+pub(super) fn scores<M: Family, S: Clone>(
     model: &M,
     l: usize, // block length
     alignment: Alignment,
     inputs: &[&Input<'_>],
     format: CacheFormat,
     device: &Device,
-) -> Result<Vec<TargetScore>, EvalError> {
+    score: impl Fn(Tensor<2>, &[u32]) -> Result<Vec<S>, ExecutionError>,
+) -> Result<Vec<S>, EvalError> {
     let Rows { ids, is_token, rows, n, before, written, scored } = Rows::new(inputs, l, alignment);
     let mut decoding = model.decoder(CacheRoom { slots: rows, blocks: n, format }, device);
     let decoding = decoding.speculative().expect("a scorer with caches has checked this");
@@ -64,13 +66,13 @@ pub(super) fn scores<M: Family>(
             let [_, _, vocab] = logits.dims();
             let targets: Vec<u32> = blocks.iter().flat_map(of).copied().collect();
             let logits = logits.reshape([blocks.len() * l, vocab]);
-            let found = score_logits(logits, &targets).map_err(EvalError::Device)?;
+            let found = score(logits, &targets).map_err(EvalError::Device)?;
             for (&i, found) in blocks.iter().zip(found.chunks(l)) {
                 by_block[i] = found.to_vec();
             }
         }
         next = end;
     }
-    let all: Vec<TargetScore> = by_block.into_iter().flatten().collect();
-    Ok(scored.into_iter().map(|at| all[at as usize]).collect())
+    let all: Vec<S> = by_block.into_iter().flatten().collect();
+    Ok(scored.into_iter().map(|at| all[at as usize].clone()).collect())
 }

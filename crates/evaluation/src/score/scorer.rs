@@ -4,8 +4,11 @@ use std::cmp::Reverse;
 
 use block_transformer_collectives::{Alone, Collective, share_in_order};
 use block_transformer_family::{CacheFormat, Family, FamilyConfig};
-use block_transformer_layers::{TargetScore, is_attention_batch_invariant, score_targets};
-use burn::tensor::Device;
+use block_transformer_layers::{
+    TargetScore, TokenLogProbs, is_attention_batch_invariant, score_logits, score_targets,
+    score_token_logits, score_tokens,
+};
+use burn::tensor::{Device, Tensor};
 
 use crate::error::EvalError;
 use crate::score::alignment::Alignment;
@@ -160,14 +163,7 @@ impl<M: Family> Scorer<M> {
         let inputs: Vec<Input<'_>> =
             requests.iter().map(|request| Input::new(request, self.context)).collect();
         let order = self.order_of(&inputs);
-        let mut rest = &order[done.min(order.len())..];
-        let batches = std::iter::from_fn(|| {
-            let first = rest.first()?;
-            let fit = (self.batch_tokens / self.width(&inputs[*first])).clamp(1, rest.len());
-            let (batch, after) = rest.split_at(fit);
-            rest = after;
-            Some(Ok(batch))
-        });
+        let batches = self.batches(&inputs, &order[done.min(order.len())..]).map(Ok);
         let score = |batch: &&[usize]| {
             let rows: Vec<&Input<'_>> = batch.iter().map(|&i| &inputs[i]).collect();
             Ok(BatchScores(self.batch(&rows)?))
@@ -175,6 +171,33 @@ impl<M: Family> Scorer<M> {
         share_in_order(ranks, batches, score, |batch, BatchScores(scores)| {
             on_batch(batch.iter().copied().zip(scores).collect())
         })
+    }
+
+    /// The log-probability of each token of the continuations, and of the `top` most likely tokens at its place, in
+    /// the order of `requests`. The batches, and the log-probabilities before they are rounded to f32, are those of
+    /// [`score`](Self::score). The first of `top` is the greedy choice. Two unequal logits can have
+    /// log-probabilities that are equal in f32.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score).
+    pub fn score_tokens(
+        &self,
+        requests: &[Request],
+        top: usize,
+    ) -> Result<Vec<Vec<TokenLogProbs>>, EvalError> {
+        requests.iter().try_for_each(|request| self.check(request))?;
+        let inputs: Vec<Input<'_>> =
+            requests.iter().map(|request| Input::new(request, self.context)).collect();
+        let order = self.order_of(&inputs);
+        let mut scored = vec![Vec::new(); requests.len()];
+        for batch in self.batches(&inputs, &order) {
+            let rows: Vec<&Input<'_>> = batch.iter().map(|&i| &inputs[i]).collect();
+            let mut scores = self.token_batch(&rows, top)?.into_iter();
+            for (&i, input) in batch.iter().zip(rows) {
+                scored[i] = scores.by_ref().take(input.continuation.len()).collect();
+            }
+        }
+        Ok(scored)
     }
 
     /// The order in which [`score_batches`](Self::score_batches) scores requests.
@@ -194,6 +217,21 @@ impl<M: Family> Scorer<M> {
         // at once
         order.sort_by_key(|&i| Reverse(self.width(&inputs[i])));
         order
+    }
+
+    /// Splits indices of `inputs` into batches.
+    fn batches<'a>(
+        &'a self,
+        inputs: &'a [Input<'_>],
+        mut rest: &'a [usize],
+    ) -> impl Iterator<Item = &'a [usize]> {
+        std::iter::from_fn(move || {
+            let first = rest.first()?;
+            let fit = (self.batch_tokens / self.width(&inputs[*first])).clamp(1, rest.len());
+            let (batch, after) = rest.split_at(fit);
+            rest = after;
+            Some(batch)
+        })
     }
 
     /// Number of positions that the model reads, including the padding to whole blocks. The last block is a
@@ -216,11 +254,10 @@ impl<M: Family> Scorer<M> {
     }
 
     fn batch(&self, inputs: &[&Input<'_>]) -> Result<Vec<Scored>, EvalError> {
-        let targets = inputs.iter().flat_map(|input| input.continuation);
-        let targets: Vec<u32> = targets.copied().collect();
+        let targets = targets(inputs);
         let (model, l, at, device) = (&self.model, self.block_length, self.alignment, &self.device);
         let scores = match self.cache {
-            Some(format) => cached::scores(model, l, at, inputs, format, device)?,
+            Some(format) => cached::scores(model, l, at, inputs, format, device, score_logits)?,
             None => score_targets(hidden(model, l, at, inputs, device), model.head(), &targets)
                 .map_err(EvalError::Device)?,
         };
@@ -238,4 +275,31 @@ impl<M: Family> Scorer<M> {
         };
         Ok(inputs.iter().map(one).collect())
     }
+
+    fn token_batch(
+        &self,
+        inputs: &[&Input<'_>],
+        top: usize,
+    ) -> Result<Vec<TokenLogProbs>, EvalError> {
+        let targets = targets(inputs);
+        let (model, l, at, device) = (&self.model, self.block_length, self.alignment, &self.device);
+        let scores = match self.cache {
+            Some(format) => {
+                let score =
+                    |logits: Tensor<2>, targets: &[u32]| score_token_logits(logits, targets, top);
+                cached::scores(model, l, at, inputs, format, device, score)?
+            }
+            None => score_tokens(hidden(model, l, at, inputs, device), model.head(), &targets, top)
+                .map_err(EvalError::Device)?,
+        };
+        if scores.iter().any(|score| !score.log_prob.is_finite()) {
+            return Err(EvalError::NotFinite);
+        }
+        Ok(scores)
+    }
+}
+
+/// The tokens of all continuations.
+fn targets(inputs: &[&Input<'_>]) -> Vec<u32> {
+    inputs.iter().flat_map(|input| input.continuation).copied().collect()
 }

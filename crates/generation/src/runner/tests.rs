@@ -46,7 +46,14 @@ fn decode_in_pieces(
     for &(length, max_tokens) in lengths {
         let (sampling, rng_stream) = (Sampling::at(1.0, 3), 100 * length + max_tokens);
         let allowed_vocab = Some(250);
-        let options = Options { sampling, max_tokens, eos: None, allowed_vocab, rng_stream };
+        let options = Options {
+            sampling,
+            max_tokens,
+            eos: None,
+            allowed_vocab,
+            rng_stream,
+            ..Options::default()
+        };
         scheduler.submit(prompts_of([length]).remove(0), 0, &options);
     }
     let mut decoded = vec![Decoded::default(); lengths.len()];
@@ -57,7 +64,7 @@ fn decode_in_pieces(
         let mut events = Vec::new();
         scheduler.settle(&chosen, &mut events);
         let tokens = events.into_iter().filter_map(|event| match event {
-            Event::Token { id, token } => Some((id.index(), token)),
+            Event::Token { id, token, .. } => Some((id.index(), token)),
             Event::Finished { .. } => None,
         });
         for ((sequence, token), logits) in tokens.zip(logits) {

@@ -127,7 +127,8 @@ fn submissions() -> impl Strategy<Value = Submission> {
         let eos = ends.then_some(EOS);
         // excludes tokens that are often most likely
         let allowed_vocab = narrow.then_some(4);
-        let options = Options { sampling, max_tokens, eos, allowed_vocab, rng_stream };
+        let options =
+            Options { sampling, max_tokens, eos, allowed_vocab, rng_stream, ..Options::default() };
         Submission { prompt, options }
     })
 }
@@ -207,7 +208,7 @@ impl Watched {
             let sequence = self.sequences.get_mut(&event.id()).unwrap();
             assert!(!sequence.over, "an event of a sequence that was over");
             match event {
-                Event::Token { id, token } => {
+                Event::Token { id, token, .. } => {
                     assert!(tokens.insert(id, token).is_none(), "two tokens in a step");
                     sequence.written.push(token);
                     assert!(sequence.answer.0.starts_with(&sequence.written), "a wrong token");

@@ -31,7 +31,8 @@ fn options(index: usize, max_tokens: usize) -> Options {
         _ => Sampling { top_p: Some(0.8), ..Sampling::at(1.0, 7) },
     };
     let allowed_vocab = index.is_multiple_of(3).then_some(VOCAB - 2);
-    Options { sampling, max_tokens, eos: None, allowed_vocab, rng_stream: index }
+    let rng_stream = index;
+    Options { sampling, max_tokens, eos: None, allowed_vocab, rng_stream, ..Options::default() }
 }
 
 /// Prompts of these lengths, with the number of their new tokens.
@@ -152,7 +153,7 @@ fn random_schedule(engine: &mut Engine, prompts: &[Submission], answers: &[Vec<u
             _ => {
                 for event in engine.step().unwrap() {
                     match event {
-                        Event::Token { id, token } => live.get_mut(&id).unwrap().1.push(token),
+                        Event::Token { id, token, .. } => live.get_mut(&id).unwrap().1.push(token),
                         Event::Finished { id, reason } => {
                             let (which, tokens) = live.remove(&id).unwrap();
                             assert_eq!((&tokens, reason), (&answers[which], Finish::Length));

@@ -42,7 +42,10 @@ fn repetitive(count: usize, seed: u64) -> Vec<Submission> {
         let allowed_vocab = index.is_multiple_of(3).then_some(VOCAB - 2);
         let eos = random.random_bool(0.3).then(|| random.random_range(0..VOCAB as u32));
         let max_tokens = random.random_range(0..60);
-        (prompt, Options { sampling, max_tokens, eos, allowed_vocab, rng_stream: index })
+        let rng_stream = index;
+        let options =
+            Options { sampling, max_tokens, eos, allowed_vocab, rng_stream, ..Options::default() };
+        (prompt, options)
     };
     (0..count).map(&mut one).collect()
 }

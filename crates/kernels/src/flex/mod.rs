@@ -36,7 +36,7 @@ pub(crate) use pack::{pack, quantize};
 pub(crate) use simd::math::exp_differences;
 pub(crate) use square_sum::square_sum;
 pub(crate) use sum::tracked_sum;
-pub(crate) use targets::score_targets;
+pub(crate) use targets::{exp_sum, score_targets, score_tokens};
 pub(crate) use tracked_linear::tracked_linear;
 
 /// Whether `device` is burn-flex without autodiff.

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::host::max_of;
+use crate::log_probs::{TokenLogProbs, log_prob};
 use crate::scores::{TargetScore, TargetScores};
 
 use super::parts::{contiguous, values};
@@ -12,27 +13,46 @@ use super::simd::math::exp;
 
 /// See [`crate::score_targets`].
 pub(crate) fn score_targets(logits: &Tensor<2>, targets: &[u32]) -> Option<TargetScores> {
+    let score = |row: &[f32], target: u32| {
+        let (largest, sum) = exp_sum(row);
+        TargetScore {
+            log_prob: log_prob(row[target as usize], largest, sum),
+            top: row.iter().position(|&x| x == largest).unwrap_or_default() as u32,
+            top_log_prob: log_prob(largest, largest, sum),
+        }
+    };
+    of_rows(logits, targets, score).map(TargetScores::Host)
+}
+
+/// See [`crate::score_tokens`].
+pub(crate) fn score_tokens(
+    logits: &Tensor<2>,
+    targets: &[u32],
+    top: usize,
+) -> Option<Vec<TokenLogProbs>> {
+    of_rows(logits, targets, |row, target| TokenLogProbs::of(row, target, top))
+}
+
+/// Calls `score` with each row and its target.
+fn of_rows<S: Send>(
+    logits: &Tensor<2>,
+    targets: &[u32],
+    score: impl Fn(&[f32], u32) -> S + Sync,
+) -> Option<Vec<S>> {
     if logits.is_autodiff() {
         return None;
     }
     let [rows, vocab] = logits.dims();
     assert_eq!(rows, targets.len(), "one target per row");
     let logits = contiguous(&logits.clone().try_into_primitive::<Flex>().ok()?)?;
-    let score = |(row, &target): (&[f32], &u32)| {
-        let (largest, sum) = exp_sum(row);
-        // in f64 the difference of two f32 values is exact; in f32 it would be rounded to 1e-6 at -20
-        let log_prob = f64::from(row[target as usize]) - f64::from(largest) - sum.ln();
-        let top = row.iter().position(|&x| x == largest).unwrap_or_default() as u32;
-        TargetScore { log_prob, top }
-    };
     let rows = values(&logits).par_chunks_exact(vocab).zip(targets);
-    Some(TargetScores::Host(rows.map(score).collect()))
+    Some(rows.map(|(row, &target)| score(row, target)).collect())
 }
 
 vectorized! {
     /// Returns the largest logit, and the sum of `e^(x - largest)`. Parts of 1024 logits are summed in
     /// 16 running f32 sums; these are added in f64.
-    fn exp_sum(row: &[f32]) -> (f32, f64) {
+    pub(crate) fn exp_sum(row: &[f32]) -> (f32, f64) {
         let largest = max_of(row);
         let mut sum = 0.0;
         for part in row.chunks(1 << 10) {
