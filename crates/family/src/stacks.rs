@@ -131,6 +131,14 @@ impl Stacks {
         self.stacks().map(largest).max().unwrap_or(0)
     }
 
+    /// Rows of the largest matrix product for a block: those of the block decoder, of the encoder of the embedder,
+    /// or of the start of a block in the token decoder.
+    pub fn rows_per_block(&self) -> usize {
+        let encoder = self.embedder.and_then(|embedder| embedder.encoder);
+        let token = self.token.map_or(1, |token| token.first_positions().max(token.vectors));
+        self.embeddings_per_block.max(encoder.map_or(1, |(_, positions)| positions)).max(token)
+    }
+
     /// The stacks of layers.
     fn stacks(&self) -> impl Iterator<Item = StackShape> {
         let encoder = self.embedder.and_then(|embedder| embedder.encoder).map(|(stack, _)| stack);

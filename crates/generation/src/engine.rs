@@ -12,6 +12,7 @@ use crate::error::GenerationError;
 use crate::event::{Event, SequenceId};
 use crate::limits::Limits;
 use crate::options::Options;
+use crate::prefixes::PrefixCounts;
 use crate::prompts::prefill_budget;
 use crate::runner::Runner;
 use crate::scheduler::{Scheduler, SchedulerOutput};
@@ -55,7 +56,10 @@ pub struct Engine {
     block_length: usize,
     /// Positions of the context stack per block.
     per_block: usize,
+    /// Rows of the largest matrix product of a step, per sequence.
+    rows: usize,
     vocab_size: usize,
+    prefixes: PrefixCounts,
 }
 
 impl Engine {
@@ -103,8 +107,33 @@ impl Engine {
             runner,
             limits,
             block_length: config.block_length(),
+            rows: config.stacks().rows_per_block(),
             vocab_size: config.vocab_size(),
+            prefixes: PrefixCounts::default(),
         })
+    }
+
+    /// Keeps the caches of prefixes in up to `bytes` bytes of memory, in addition to those of
+    /// [`Limits::memory`]. If they do not suffice, the prefixes that were used least recently make room for
+    /// others. By default, these are 0 bytes, and prefixes are run again for each sequence.
+    pub fn with_prefixes(mut self, bytes: u64) -> Self {
+        self.prefixes.budget = bytes;
+        self
+    }
+
+    /// Returns the counts of prefixes and prompts that sequences share.
+    pub fn prefixes(&self) -> PrefixCounts {
+        self.prefixes
+    }
+
+    /// The largest number of sequences for which the tokens and the bits of the logits of each are the same
+    /// alone and together: [`Family::batch_invariant_rows`] divided by the rows that the largest matrix product
+    /// of a step has for each sequence. It is `usize::MAX` if there is no limit, and `None` on devices on which
+    /// logits of several sequences differ from those of one by rounding.
+    pub fn invariant_sequences(&self) -> Option<usize> {
+        let rows = self.runner.invariant_rows();
+        let rows = rows.filter(|_| is_attention_batch_invariant(self.runner.device()))?;
+        Some(if rows == usize::MAX { rows } else { rows / self.rows })
     }
 
     /// Turns the capture of decoded blocks as graphs of the device on or off. By default, it is on for
@@ -224,6 +253,29 @@ impl Engine {
             return Err(GenerationError::TooLong { prompt: number, tokens, limit });
         }
         Ok(self.scheduler.submit(prompt, before, options))
+    }
+
+    /// Queues a sequence for each of `options`, all of them with the same prompt after the same prefix. Prefix and
+    /// prompt are run once for all of them.
+    ///
+    /// The prefix is padded on its own to whole blocks, so that the prompt starts with a block of its own. Its cache
+    /// is [kept](Self::with_prefixes), and other sequences with the same prefix start from it, with the same bits as
+    /// if it were run for them. The prompt can be empty if there is a prefix. Padding of the prefix counts as tokens
+    /// of the sequence. A model without blocks has no padding.
+    ///
+    /// # Errors
+    /// The errors of [`submit`](Self::submit); then nothing is queued.
+    pub fn submit_choices(
+        &mut self,
+        prefix: &[u32],
+        prompt: &[u32],
+        options: &[Options],
+    ) -> Result<Vec<SequenceId>, GenerationError> {
+        if !prefix.is_empty() && self.block_length > 1 {
+            return Err(GenerationError::Prefix);
+        }
+        let prompt = [prefix, prompt].concat();
+        options.iter().map(|options| self.submit(&prompt, options)).collect()
     }
 
     /// Removes a waiting or running sequence and frees its slot; no event of it follows. Returns

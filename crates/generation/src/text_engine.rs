@@ -144,6 +144,30 @@ impl TextEngine {
         Ok(id)
     }
 
+    /// Queues a sequence for each of `options`, with the same prompt after the same prefix, like
+    /// [`Engine::submit_choices`]. Both are already encoded.
+    ///
+    /// # Errors
+    /// The errors of [`submit_ids`](Self::submit_ids); then nothing is queued.
+    pub fn submit_choices(
+        &mut self,
+        prefix: &[u32],
+        prompt: &[u32],
+        options: &[Options],
+        stop: &[String],
+    ) -> Result<Vec<SequenceId>, GenerationError> {
+        let filter = StopFilter::new(stop)?;
+        let allowed_vocab = Some(self.tokenizer_vocab);
+        let options: Vec<Options> =
+            options.iter().map(|options| Options { allowed_vocab, ..options.clone() }).collect();
+        let ids = self.engine.submit_choices(prefix, prompt, &options)?;
+        for &id in &ids {
+            let decoder = StreamDecoder::new(Arc::clone(&self.tokenizer));
+            self.streams.insert(id, TextStream { decoder, filter: filter.clone(), tokens: 0 });
+        }
+        Ok(ids)
+    }
+
     /// Ends a sequence. The next [`step`](Self::step) reports it as [`Finish::Cancelled`], without
     /// more text. Returns false if the sequence has already ended.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
