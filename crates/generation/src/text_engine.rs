@@ -163,7 +163,8 @@ impl TextEngine {
         let ids = self.engine.submit_choices(prefix, prompt, &options)?;
         for &id in &ids {
             let decoder = StreamDecoder::new(Arc::clone(&self.tokenizer));
-            self.streams.insert(id, TextStream { decoder, filter: filter.clone(), tokens: 0 });
+            let (filter, chosen) = (filter.clone(), Vec::new());
+            self.streams.insert(id, TextStream { decoder, filter, tokens: 0, chosen });
         }
         Ok(ids)
     }
