@@ -37,6 +37,7 @@ use std::process::ExitCode;
 use anyhow::anyhow;
 use block_transformer_device::{instruction_set, keep_freed_memory};
 use block_transformer_files::is_caught_as_damage;
+use block_transformer_server::keep_panic;
 use block_transformer_training::is_out_of_memory;
 use burn::tensor::ExecutionError;
 use clap::Parser;
@@ -70,7 +71,9 @@ const OUT_OF_MEMORY: &str = "the device has too little memory; use fewer sequenc
 fn hide_caught_panics() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !is_out_of_memory(panic.payload()) && !is_caught_as_damage() {
+        let is_caught = is_out_of_memory(panic.payload()) || is_caught_as_damage();
+        // a panic of an engine ends its server with an error
+        if !keep_panic(panic) && !is_caught {
             hook(panic);
         }
     }));

@@ -56,6 +56,14 @@ pub enum TextError {
     /// The vocabulary to train is smaller than the alphabet.
     #[error("a vocabulary of {0} ids is too small: 256 bytes and 2 special tokens need 258")]
     VocabularyTooSmall(usize),
+    /// A vocabulary that bytes and their pairs do not have.
+    #[error("a vocabulary of {vocab_size} ids: bytes and pairs of bytes have from 258 to {most}")]
+    PairVocabulary {
+        /// The ids that were asked for.
+        vocab_size: usize,
+        /// The largest number of ids.
+        most: usize,
+    },
     /// The text has a run of whitespace that is too long for the tokenizer to split exactly.
     #[error(
         "more than {limit} whitespace characters in a row before byte {byte} of a document: too \

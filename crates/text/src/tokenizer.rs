@@ -4,7 +4,7 @@ use std::path::Path;
 
 use block_transformer_files::{caught, read_text_up_to};
 use rayon::prelude::*;
-use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::models::bpe::{BPE, BpeTrainer, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
     AddedToken, NormalizedString, Normalizer, NormalizerWrapper, PostProcessorWrapper,
@@ -117,6 +117,43 @@ impl Tokenizer {
         bpe.train(&mut trainer, texts).map_err(TextError::Tokenizer)?;
         let json = bpe.to_string(false).map_err(TextError::Tokenizer)?;
         Self::from_json(&json, Path::new("trained tokenizer"))
+    }
+
+    /// Returns a byte-level BPE whose ids are the special ids, all bytes, and pairs of bytes in a fixed order, `vocab_size`
+    /// in total: a tokenizer for models with random weights, whose ids have no other meaning. English has two bytes
+    /// per token.
+    ///
+    /// # Errors
+    /// If `vocab_size` is below 258, or above 65794: there are no more pairs.
+    pub fn byte_pairs(vocab_size: usize) -> Result<Self, TextError> {
+        let most = MIN_VOCAB_SIZE + 256 * 256;
+        if !(MIN_VOCAB_SIZE..=most).contains(&vocab_size) {
+            return Err(TextError::PairVocabulary { vocab_size, most });
+        }
+        // characters that stand for themselves come first, so that their pairs do too
+        let mut bytes: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        bytes.sort_unstable();
+        let special = [EOS_TEXT, PAD_TEXT].map(String::from).into_iter();
+        let single = bytes.iter().map(char::to_string);
+        // pairs of the first n characters come before those with a later one
+        let pairs = (0..bytes.len()).flat_map(|n| {
+            let row = (0..=n).map(move |i| (i, n));
+            row.chain((0..n).map(move |i| (n, i)))
+        });
+        let pairs: Vec<(String, String)> = pairs
+            .take(vocab_size - MIN_VOCAB_SIZE)
+            .map(|(a, b)| (bytes[a].to_string(), bytes[b].to_string()))
+            .collect();
+        let joined = pairs.iter().map(|(a, b)| format!("{a}{b}"));
+        let vocabulary = special.chain(single).chain(joined).zip(0..);
+        let bpe = BPE::builder().vocab_and_merges(vocabulary.collect::<Vocab>(), pairs);
+        let mut tokenizer = ByteLevelBpe::new(bpe.build().map_err(TextError::Tokenizer)?);
+        tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+        tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
+        let special = [EOS_TEXT, PAD_TEXT].map(|text| AddedToken::from(text, true));
+        tokenizer.add_special_tokens(&special);
+        let json = tokenizer.to_string(false).map_err(TextError::Tokenizer)?;
+        Self::from_json(&json, Path::new("tokenizer of byte pairs"))
     }
 
     /// Returns the ids of `text`, without special ids.
@@ -306,6 +343,21 @@ mod tests {
         let again = Tokenizer::load(&path).unwrap();
         assert_eq!(again.encode(TEXT).unwrap(), ids);
         assert_eq!(again.fingerprint().unwrap(), tokenizer.fingerprint().unwrap());
+    }
+
+    #[test]
+    fn a_tokenizer_of_byte_pairs_has_a_text_for_every_id() {
+        for size in [258, 300, 50304] {
+            let tokenizer = Tokenizer::byte_pairs(size).unwrap();
+            assert_eq!(tokenizer.vocab_size(), size);
+            let ids = tokenizer.encode(TEXT).unwrap();
+            assert_eq!(tokenizer.decode(&ids), TEXT);
+            assert!((2..size as u32).all(|id| !tokenizer.decode(&[id]).is_empty()));
+            assert_eq!(tokenizer.encode(EOS_TEXT).unwrap(), [EOS]);
+        }
+        let pairs = Tokenizer::byte_pairs(50304).unwrap().encode("abcdefgh").unwrap();
+        assert_eq!(pairs.len(), 4);
+        assert!(Tokenizer::byte_pairs(257).is_err() && Tokenizer::byte_pairs(65795).is_err());
     }
 
     #[test]

@@ -232,7 +232,7 @@ impl Args {
 }
 
 /// The value of `--speculate`.
-fn speculate(text: &str) -> Result<Speculate, String> {
+pub(super) fn speculate(text: &str) -> Result<Speculate, String> {
     match text {
         "off" => Ok(Speculate::Off),
         "auto" => Ok(Speculate::Auto),

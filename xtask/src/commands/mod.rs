@@ -21,6 +21,7 @@ mod plan_scaling;
 mod plan_training;
 mod prepare;
 mod presets;
+mod serve;
 mod sources;
 mod study;
 mod train;
@@ -66,6 +67,8 @@ pub(crate) enum Subcommands {
     Prepare(prepare::Args),
     /// List the presets with their sizes
     Presets(presets::Args),
+    /// Answer requests over HTTP, with the completions interface of OpenAI
+    Serve(Box<serve::Args>),
     /// Train, measure and draw a study: a question of the paper with its runs, figures and claims
     Study(Box<study::Args>),
     /// Train a model, or resume its training
@@ -94,6 +97,7 @@ impl Subcommands {
             Self::Plan(args) => args.run(),
             Self::Prepare(args) => args.run(),
             Self::Presets(args) => args.run(),
+            Self::Serve(args) => args.run(),
             Self::Study(args) => args.run(),
             Self::Train(args) => args.run(),
             Self::Uptrain(args) => args.run(),

@@ -1,0 +1,79 @@
+//! What all handlers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::error::ApiError;
+use crate::lifecycle::Status;
+use crate::metrics::Metrics;
+use crate::model::Model;
+
+/// The state of the server.
+pub(crate) struct App {
+    /// The models; the first is the default.
+    pub models: Vec<Arc<Model>>,
+    pub metrics: Metrics,
+    pub status: Status,
+    /// Seconds since 1970 at the start of the server.
+    pub started: u64,
+    pub max_body: usize,
+    pub body_timeout: Duration,
+    requests: AtomicU64,
+}
+
+impl App {
+    pub(crate) fn new(
+        models: Vec<Arc<Model>>,
+        metrics: Metrics,
+        max_body: usize,
+        body_timeout: Duration,
+    ) -> Self {
+        Self {
+            models,
+            metrics,
+            status: Status::default(),
+            started: now(),
+            max_body,
+            body_timeout,
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    /// The model called `name`, or the default.
+    pub(crate) fn model(&self, name: Option<&str>) -> Result<&Arc<Model>, ApiError> {
+        let found = match name.filter(|name| !name.is_empty()) {
+            None => self.models.first(),
+            Some(name) => self.models.iter().find(|model| model.facts.name == name),
+        };
+        found.ok_or_else(|| {
+            let known: Vec<&str> =
+                self.models.iter().map(|model| model.facts.name.as_str()).collect();
+            ApiError::model(name.unwrap_or_default(), &known)
+        })
+    }
+
+    /// A number for a request that no other has.
+    pub(crate) fn next_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether all models can be used.
+    ///
+    /// # Errors
+    /// Says why not.
+    pub(crate) fn check_ready(&self) -> Result<(), ApiError> {
+        if self.status.has_failed() {
+            return Err(ApiError::unusable());
+        }
+        if self.status.is_draining() {
+            return Err(ApiError::draining());
+        }
+        self.models.iter().try_for_each(|model| model.loaded().map(drop))
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}

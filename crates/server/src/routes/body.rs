@@ -1,0 +1,111 @@
+//! Bodies of requests.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
+
+use crate::error::ApiError;
+use crate::routes::app::App;
+
+/// A body of JSON.
+pub(crate) struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        // without this check, any web page could send requests to a server on the same machine
+        if !is_json(request.headers()) {
+            return Err(ApiError::content_type());
+        }
+        let bytes = read(request.into_body(), app.max_body);
+        let bytes = tokio::time::timeout(app.body_timeout, bytes).await;
+        parse(&bytes.map_err(|_| ApiError::body_timeout())??).map(Self)
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.and_then(|kind| kind.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, ApiError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::body_too_large(limit)),
+        Err(error) => Err(ApiError::body(format!("the body cannot be read: {error}"))),
+    }
+}
+
+/// Parses a body. Errors of a value name its field.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut parser = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
+        let path = error.path().to_string();
+        let first = error.path().iter().find_map(|segment| match segment {
+            Segment::Map { key } => Some(key.clone()),
+            _ => None,
+        });
+        let inner = error.into_inner();
+        match first.filter(|_| inner.is_data()) {
+            Some(field) => ApiError::field(&field, format!("{path}: {inner}")),
+            None => ApiError::body(format!("the body is not a JSON object of this route: {inner}")),
+        }
+    })?;
+    let ended = parser.end();
+    ended.map_err(|error| ApiError::body(format!("the body is not one JSON object: {error}")))?;
+    Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::CompletionRequest;
+
+    fn error(body: &[u8]) -> serde_json::Value {
+        let error = parse::<CompletionRequest>(body).unwrap_err();
+        assert_eq!(error.status, 400);
+        serde_json::to_value(error.to_body()).unwrap()["error"].take()
+    }
+
+    #[test]
+    fn values_of_wrong_types_are_named() {
+        for (body, param, says) in [
+            ("{\"prompt\": 5}", "prompt", "must be a string"),
+            ("{\"prompt\": [1, \"a\"]}", "prompt", "must be a string"),
+            ("{\"prompt\": \"a\", \"max_tokens\": -1}", "max_tokens", "`-1`"),
+            ("{\"stream_options\": {\"include_usage\": 3}}", "stream_options", "include_usage"),
+            ("{\"logit_bias\": {\"5\": \"x\"}}", "logit_bias", "logit_bias.5"),
+            ("{\"stop\": [1]}", "stop", "a list of strings"),
+            ("{\"n\": 1, \"n\": 2}", "n", "duplicate field"),
+        ] {
+            let error = error(body.as_bytes());
+            assert_eq!(error["param"], param, "{body}: {error}");
+            assert!(error["message"].as_str().unwrap().contains(says), "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn bodies_that_are_no_object_are_refused_without_a_field() {
+        for body in [&b""[..], b"{", b"[]", b"3", b"{} {}", b"{\"prompt\": \"\xff\"}", b"nul"] {
+            let error = error(body);
+            assert!(error["param"].is_null(), "{error}");
+            assert_eq!(error["code"], "invalid_json");
+        }
+        let nested = format!("{{\"user\": {}1{}}}", "[".repeat(5000), "]".repeat(5000));
+        assert!(error(nested.as_bytes())["message"].as_str().unwrap().contains("recursion"));
+    }
+
+    #[test]
+    fn null_is_the_same_as_nothing_and_unknown_fields_are_ignored() {
+        let body = b"{\"prompt\": [[1, 2]], \"stop\": null, \"n\": null, \"user\": {\"a\": [1]}}";
+        let request: CompletionRequest = parse(body).unwrap();
+        assert!(request.stop.is_none() && request.n.is_none() && request.prompt.is_some());
+    }
+}
