@@ -1,6 +1,6 @@
 //! Tokens chosen on the device.
 
-use block_transformer_generation::{Sampler, Sampling};
+use block_transformer_generation::{Options, Sampler};
 use block_transformer_layers::{Draw, Draws, choose};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
@@ -96,7 +96,8 @@ fn greedy_choices_equal_those_of_the_host() {
             Draw { temperature: 0.0, top_k: None, top_p: None, vocab: 256, without_pad: true };
         let ours = chosen(&logits, draw, &[0.0], &device);
         for (row, (ours, logits)) in ours.iter().zip(values.chunks(300)).enumerate() {
-            let host = Sampler::new(Sampling::greedy(), Some(256), 0).choose(logits);
+            let host = Sampler::new(&Options { allowed_vocab: Some(256), ..Options::default() })
+                .choose(logits);
             assert_eq!(u32::try_from(ours[0]).ok(), host, "{name}, row {row}");
         }
         assert_eq!((ours[4][0], ours[5][0]), (-1, -1));

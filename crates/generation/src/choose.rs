@@ -6,12 +6,12 @@ use burn::tensor::{Tensor, TensorData, Transaction};
 use rayon::prelude::*;
 
 use crate::error::GenerationError;
-use crate::sampling::Sampler;
+use crate::sampler::{Choice, Sampler};
 
 /// Rows of logits from which samplers choose.
 ///
-/// For greedy samplers the device finds the maximum of each row, and only its value and index are read.
-/// The rows are read completely when another sampler needs them.
+/// For greedy samplers without bias, penalties and log-probabilities, the device finds the maximum of each row, and
+/// only its value and index are read. The rows are read completely when another sampler needs them.
 pub(crate) struct LogitRows {
     vocab: usize,
     /// `[rows, vocab]`; `None` if `values` has been read at once
@@ -22,7 +22,7 @@ pub(crate) struct LogitRows {
 }
 
 impl LogitRows {
-    /// Reads what samplers of `logits` `[rows, vocab]` need; `greedy` says which of them are greedy.
+    /// Reads what samplers of `logits` `[rows, vocab]` need; `greedy` says which of them need the maximum only.
     pub(crate) fn new(
         logits: Tensor<2>,
         greedy: impl Iterator<Item = bool>,
@@ -43,7 +43,7 @@ impl LogitRows {
         Ok(Self { vocab, logits: None, most, values: data.into() })
     }
 
-    /// Returns the token that `sampler` chooses from a row; `None` if no allowed logit is finite.
+    /// Returns what `sampler` chooses from a row; `None` if no allowed logit is finite.
     ///
     /// # Errors
     /// [`GenerationError::Device`] when the logits cannot be read.
@@ -51,16 +51,16 @@ impl LogitRows {
         &self,
         row: usize,
         sampler: &mut Sampler,
-    ) -> Result<Option<u32>, GenerationError> {
+    ) -> Result<Option<Choice>, GenerationError> {
         if let Some((most, ids)) = &self.most
-            && sampler.is_greedy()
+            && sampler.needs_maximum_only()
             && most[row].is_finite()
             && sampler.allows(ids[row])
         {
-            return Ok(Some(ids[row]));
+            return Ok(Some(ids[row].into()));
         }
         // a greedy sampler gets here if the most likely token is not allowed, which is rare
-        Ok(sampler.choose(&self.values()?[row * self.vocab..][..self.vocab]))
+        Ok(sampler.choose_with_logprobs(&self.values()?[row * self.vocab..][..self.vocab]))
     }
 
     fn values(&self) -> Result<&[f32], GenerationError> {
@@ -73,7 +73,7 @@ impl LogitRows {
     }
 }
 
-/// Returns the token that each sampler chooses from its row of `logits` `[rows, vocab]`, or `None`
+/// Returns what each sampler chooses from its row of `logits` `[rows, vocab]`, or `None`
 /// if no allowed logit of the row is finite.
 ///
 /// # Errors
@@ -81,8 +81,9 @@ impl LogitRows {
 pub(crate) fn choose(
     logits: Tensor<2>,
     samplers: &mut [&mut Sampler],
-) -> Result<Vec<Option<u32>>, GenerationError> {
-    let logits = LogitRows::new(logits, samplers.iter().map(|sampler| sampler.is_greedy()))?;
+) -> Result<Vec<Option<Choice>>, GenerationError> {
+    let greedy = samplers.iter().map(|sampler| sampler.needs_maximum_only());
+    let logits = LogitRows::new(logits, greedy)?;
     let rows = samplers.par_iter_mut().enumerate();
     rows.map(|(row, sampler)| logits.choose(row, sampler)).collect()
 }

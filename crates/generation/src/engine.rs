@@ -244,6 +244,10 @@ impl Engine {
         if let Some(&id) = prompt.iter().find(|&&id| id as usize >= vocab) {
             return Err(GenerationError::PromptId { prompt: number, id, vocab });
         }
+        let known = options.allowed_vocab.map_or(vocab, |allowed| allowed.min(vocab));
+        if let Some(&(id, _)) = options.logit_bias.iter().find(|(id, _)| *id as usize >= known) {
+            return Err(GenerationError::LogitBiasId { id, vocab: known });
+        }
         let prompt = if prompt.is_empty() { vec![EOS] } else { prompt.to_vec() };
         let before = context.div_ceil(self.block_length);
         let known = before.saturating_mul(self.block_length).saturating_add(prompt.len());
@@ -286,7 +290,10 @@ impl Engine {
 
     /// Decodes one token of every sequence whose prompt has been run, and returns the events of this step. On a
     /// device that chooses tokens itself (CubeCL), a step decodes a whole block, so that the device is
-    /// read once per block; a cancellation takes effect at the next block.
+    /// read once per block; a cancellation takes effect at the next block. Such a device does not apply
+    /// `min_p`, penalties and bias, and does not report log-probabilities: while a sequence with one of them is
+    /// decoded, the host chooses its tokens, so that the device is read once per token, and captured blocks are not
+    /// used. The device still draws the tokens of the other sequences, with the same random numbers.
     /// [Guesses](Self::with_speculation) have steps of one or more blocks too.
     ///
     /// # Errors
@@ -300,7 +307,7 @@ impl Engine {
                     let started = self.runner.start_block(finished, prompts);
                     let (slots, mut samplers) = (self.scheduler.slots(), self.scheduler.samplers());
                     let chosen = self.runner.finish_block(started, slots, &mut samplers)?;
-                    self.scheduler.settle_block(&chosen, &mut events);
+                    self.scheduler.settle_block(chosen, &mut events);
                 }
                 SchedulerOutput::Start { finished, prompts } if self.speculation.is_some() => {
                     let speculation = self.speculation.as_mut().expect("it was just checked");
@@ -313,7 +320,7 @@ impl Engine {
                 planned => {
                     let logits = self.runner.run(planned);
                     let chosen = choose(logits, &mut self.scheduler.samplers())?;
-                    self.scheduler.settle(&chosen, &mut events);
+                    self.scheduler.settle(chosen, &mut events);
                 }
             }
         }

@@ -14,6 +14,36 @@ pub enum GenerationError {
     /// A `top_p` outside (0, 1].
     #[error("top_p {0}: must be above 0 and at most 1")]
     TopP(f64),
+    /// A `min_p` outside [0, 1].
+    #[error("min_p {0}: must be from 0 to 1")]
+    MinP(f64),
+    /// A penalty outside [-2, 2].
+    #[error("{name} {value}: must be from -2 to 2")]
+    Penalty {
+        /// `presence_penalty` or `frequency_penalty`.
+        name: &'static str,
+        /// The value.
+        value: f64,
+    },
+    /// A bias outside [-100, 100].
+    #[error("logit_bias {bias} of token id {id}: must be from -100 to 100")]
+    LogitBias {
+        /// The id.
+        id: u32,
+        /// The value.
+        bias: f32,
+    },
+    /// A bias of an id that is never chosen.
+    #[error(
+        "logit_bias: token id {id} is outside the vocabulary of {vocab}; use ids of the tokenizer the model was \
+         trained with"
+    )]
+    LogitBiasId {
+        /// The id.
+        id: u32,
+        /// Ids of the tokenizer, or rows of the model's token tables.
+        vocab: usize,
+    },
     /// An empty stop string, which every text contains.
     #[error("a stop string must not be empty")]
     EmptyStop,

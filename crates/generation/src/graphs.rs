@@ -18,7 +18,8 @@ use block_transformer_layers::{Draw, Draws, Indices, Positions, choose, refresh_
 use block_transformer_text::PAD;
 use burn::tensor::{Device, Graph, Int, Tensor, TensorData, capture};
 
-use crate::sampling::Sampler;
+use crate::sampler::Sampler;
+use crate::scheduler::FinishedBlock;
 
 /// Runs before a capture. They compile kernels and fill memory pools.
 const RUNS_BEFORE_CAPTURE: usize = 3;
@@ -49,6 +50,13 @@ pub(crate) struct LastBlock {
     /// Blocks before it in the slot.
     pub before: usize,
     pub ids: Vec<u32>,
+}
+
+impl LastBlock {
+    /// The block, to be appended without a graph.
+    pub(crate) fn finished(&self) -> FinishedBlock<'_> {
+        FinishedBlock { slot: self.slot, before: self.before, ids: &self.ids, left: 0 }
+    }
 }
 
 /// Sizes of caches and blocks.

@@ -5,7 +5,7 @@ use block_transformer_text::PAD;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::error::GenerationError;
-use crate::sampling::Sampler;
+use crate::sampler::Sampler;
 
 /// The tensors that stay on the device between blocks.
 #[derive(Default)]
@@ -41,7 +41,7 @@ impl OnDevice {
         }
         let (_, settings) = self.settings.as_ref().expect("it is set above");
         let shape = [rows * length];
-        let noise = if samplers.iter().all(|sampler| sampler.is_greedy()) {
+        let noise = if samplers.iter().all(|sampler| sampler.is_greedy() || sampler.needs_host()) {
             Tensor::zeros(shape, &device)
         } else {
             let noise = samplers.iter_mut().flat_map(|sampler| {

@@ -3,7 +3,11 @@
 use block_transformer_text::EOS;
 
 use crate::error::GenerationError;
+use crate::event::Finish;
 use crate::sampling::Sampling;
+
+/// The largest absolute value of a bias.
+const MOST_BIAS: f32 = 100.0;
 
 /// Sampling and end of a continuation.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,11 +60,36 @@ impl Options {
         if self.allowed_vocab == Some(0) {
             return Err(GenerationError::NothingAllowed);
         }
+        let mut bias = self.logit_bias.iter();
+        if let Some(&(id, bias)) = bias.find(|(_, bias)| !(-MOST_BIAS..=MOST_BIAS).contains(bias)) {
+            return Err(GenerationError::LogitBias { id, bias });
+        }
         self.sampling.check()
     }
 
     /// Returns the options with the random stream of the prompt at `index`.
     pub(crate) fn for_prompt(&self, index: usize) -> Self {
         Self { rng_stream: self.rng_stream + index, ..self.clone() }
+    }
+}
+
+/// The tokens that end a sequence.
+#[derive(Clone, Debug)]
+pub(crate) struct EndTokens {
+    eos: Option<u32>,
+    stop: Vec<u32>,
+}
+
+impl EndTokens {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self { eos: options.eos, stop: options.stop_tokens.clone() }
+    }
+
+    /// The reason for an end after `token`.
+    pub(crate) fn finish(&self, token: u32) -> Option<Finish> {
+        if self.eos == Some(token) {
+            return Some(Finish::Eos);
+        }
+        self.stop.contains(&token).then_some(Finish::Stop)
     }
 }

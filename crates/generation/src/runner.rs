@@ -10,10 +10,11 @@ use burn::tensor::{Device, Tensor};
 
 use crate::error::GenerationError;
 use crate::graphs::{BlockGraphs, GraphSizes, LastBlock, SharedDecoding};
+use crate::host_rows::HostRows;
 use crate::limits::Limits;
 use crate::on_device::{OnDevice, by_place};
 use crate::prompts::{Inputs, batches, prefill_chunk};
-use crate::sampling::Sampler;
+use crate::sampler::{Choice, Sampler};
 use crate::scheduler::{FinishedBlock, PromptPiece, SchedulerOutput};
 
 /// Executes the steps that a scheduler plans. It joins the blocks of prompts to batches.
@@ -204,8 +205,8 @@ impl Runner {
         chooses(&self.device)
     }
 
-    /// Chooses the tokens of the block that has been `started` on the device; `slots` and `samplers` are
-    /// those of the rows. Returns the tokens by place and row; `None` stands for logits that are not
+    /// Chooses the tokens of the block that has been `started`, on the device except for [`HostRows`]; `slots` and
+    /// `samplers` are those of the rows. Returns the tokens by place and row; `None` stands for logits that are not
     /// finite.
     ///
     /// # Errors
@@ -215,23 +216,34 @@ impl Runner {
         started: Started,
         slots: Vec<usize>,
         samplers: &mut [&mut Sampler],
-    ) -> Result<Vec<Vec<Option<u32>>>, GenerationError> {
-        match (started, &mut self.graphs) {
-            (Started::Blocks(last), Some(graphs)) => {
+    ) -> Result<Vec<Vec<Option<Choice>>>, GenerationError> {
+        let (mut on_host, length) = (HostRows::of(samplers), self.sizes.block_length);
+        let logits = match (started, &mut self.graphs) {
+            (Started::Logits(logits), _) => *logits,
+            (Started::Blocks(last), Some(graphs)) if on_host.is_empty() => {
                 let block = graphs.run(&last, samplers, self.vocab);
-                by_place(&block, last.len(), self.sizes.block_length)
+                return Ok(on_host.merged(by_place(&block, last.len(), length)?));
             }
-            (Started::Blocks(_), None) => unreachable!("graphs have been turned off in a step"),
-            (Started::Logits(logits), _) => {
-                let all: Vec<usize> = (0..slots.len()).collect();
-                let mut choices = self.on_device.start(&logits, samplers, self.sizes.block_length);
-                let mut ids = choices.choose(&logits);
-                for _ in 1..self.sizes.block_length {
-                    ids = choices.choose(&self.decoding.get().decode(&all, ids));
-                }
-                self.on_device.finish(slots, choices)
+            // nothing can be read inside a graph
+            (Started::Blocks(last), _) => {
+                self.start(&last.iter().map(LastBlock::finished).collect::<Vec<_>>(), &[])
             }
+        };
+        let all: Vec<usize> = (0..slots.len()).collect();
+        let mut choices = self.on_device.start(&logits, samplers, length);
+        let ids = choices.choose(&logits);
+        let mut ids = on_host.choose(&logits, samplers, ids)?;
+        for _ in 1..length {
+            let logits = self.decoding.get().decode(&all, ids);
+            ids = choices.choose(&logits);
+            ids = on_host.choose(&logits, samplers, ids)?;
         }
+        let block = self.on_device.finish(slots, choices)?;
+        if !on_host.is_empty() {
+            // the block on the device lacks the tokens of the host
+            self.on_device.block_of(&[]);
+        }
+        Ok(on_host.merged(block))
     }
 }
 

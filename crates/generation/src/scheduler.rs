@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::event::{Event, Finish, SequenceId};
-use crate::options::Options;
-use crate::sampling::Sampler;
+use crate::options::{EndTokens, Options};
+use crate::sampler::{Choice, Sampler};
 
 /// Gives slots to sequences and keeps their progress. It does not depend on the model. A step
 /// consists of [`plan`](Self::plan), the work of a runner, and [`settle`](Self::settle).
@@ -92,8 +92,7 @@ struct Waiting {
 /// What a planned row needs to choose several tokens.
 pub(crate) struct Row<'a> {
     pub sampler: &'a mut Sampler,
-    /// The id that ends the sequence.
-    pub eos: Option<u32>,
+    pub ends: &'a EndTokens,
     /// Tokens that may still be chosen.
     pub left: usize,
 }
@@ -108,8 +107,7 @@ struct Running {
     /// Tokens of the block in progress; empty in the first step.
     block: Vec<u32>,
     sampler: Sampler,
-    /// The id that ends the sequence.
-    eos: Option<u32>,
+    ends: EndTokens,
     /// Tokens that may still be chosen.
     left: usize,
 }
@@ -151,8 +149,8 @@ impl Scheduler {
             row: 0,
             blocks: before + prompt.len().div_ceil(self.block_length),
             block: Vec::new(),
-            sampler: Sampler::new(options.sampling, options.allowed_vocab, options.rng_stream),
-            eos: options.eos,
+            sampler: Sampler::new(options),
+            ends: EndTokens::new(options),
             left: options.max_tokens,
         };
         self.waiting.push_back(Waiting { prompt, before, sequence });
@@ -236,23 +234,22 @@ impl Scheduler {
     /// The planned rows.
     pub(crate) fn rows(&mut self) -> Vec<Row<'_>> {
         let rows = self.running.iter_mut();
-        rows.map(|Running { sampler, eos, left, .. }| Row { sampler, eos: *eos, left: *left })
-            .collect()
+        rows.map(|Running { sampler, ends, left, .. }| Row { sampler, ends, left: *left }).collect()
     }
 
     /// Records the tokens `chosen` for the planned rows, and appends the resulting events to
     /// `events`. Sequences that end free their slots.
-    pub(crate) fn settle(&mut self, chosen: &[Option<u32>], events: &mut Vec<Event>) {
+    pub(crate) fn settle(&mut self, chosen: Vec<Option<Choice>>, events: &mut Vec<Event>) {
         let (starts, free) = (self.place == 0, &mut self.free);
-        let mut row = 0;
+        let mut chosen = chosen.into_iter().enumerate();
         self.running.retain_mut(|running| {
+            let (row, chosen) = chosen.next().expect("every planned row has a choice");
             running.row = row;
-            row += 1;
             if starts {
                 running.blocks += usize::from(!running.block.is_empty());
                 running.block.clear();
             }
-            let continues = running.take(chosen[running.row], events);
+            let continues = running.take(chosen, events);
             if !continues {
                 free.insert(running.slot);
             }
@@ -263,27 +260,35 @@ impl Scheduler {
 
     /// Records the tokens of a whole block, by place and row. Rows whose sequence has ended are
     /// ignored.
-    pub(crate) fn settle_block(&mut self, chosen: &[Vec<Option<u32>>], events: &mut Vec<Event>) {
+    pub(crate) fn settle_block(
+        &mut self,
+        chosen: Vec<Vec<Option<Choice>>>,
+        events: &mut Vec<Event>,
+    ) {
         // the row of each running sequence
         let mut rows: Vec<usize> = (0..self.running.len()).collect();
-        for chosen in chosen {
-            let chosen: Vec<_> = rows.iter().map(|&row| chosen[row]).collect();
-            self.settle(&chosen, events);
+        for mut chosen in chosen {
+            let chosen = rows.iter().map(|&row| chosen[row].take()).collect();
+            self.settle(chosen, events);
             rows = self.running.iter().map(|running| rows[running.row]).collect();
         }
     }
 
     /// Records the tokens of each planned row, which reach the end of a block or of the sequence.
-    pub(crate) fn settle_runs(&mut self, chosen: Vec<Vec<Option<u32>>>, events: &mut Vec<Event>) {
+    pub(crate) fn settle_runs(
+        &mut self,
+        chosen: Vec<Vec<Option<Choice>>>,
+        events: &mut Vec<Event>,
+    ) {
         let (length, free, mut chosen) = (self.block_length, &mut self.free, chosen.into_iter());
         self.running.retain_mut(|running| {
             let tokens = chosen.next().unwrap_or_default();
-            let continues = tokens.into_iter().all(|token| {
+            let continues = tokens.into_iter().all(|chosen| {
                 if running.block.len() == length {
                     running.blocks += 1;
                     running.block.clear();
                 }
-                running.take(token, events)
+                running.take(chosen, events)
             });
             if !continues {
                 free.insert(running.slot);
@@ -335,18 +340,16 @@ impl Running {
     }
 
     /// Records the sequence's next token; returns false if the sequence ends.
-    fn take(&mut self, chosen: Option<u32>, events: &mut Vec<Event>) -> bool {
+    fn take(&mut self, chosen: Option<Choice>, events: &mut Vec<Event>) -> bool {
         let id = self.id;
-        let end = match chosen {
-            None => Some(Finish::NotFinite),
-            Some(token) if self.eos == Some(token) => Some(Finish::Eos),
-            Some(token) => {
+        let end = chosen.map_or(Some(Finish::NotFinite), |Choice { token, logprobs }| {
+            self.ends.finish(token).or_else(|| {
                 self.block.push(token);
                 self.left -= 1;
-                events.push(Event::Token { id, token, logprobs: None });
+                events.push(Event::Token { id, token, logprobs });
                 (self.left == 0).then_some(Finish::Length)
-            }
-        };
+            })
+        });
         events.extend(end.map(|reason| Event::Finished { id, reason }));
         end.is_none()
     }

@@ -154,6 +154,75 @@ fn texts_that_come_and_go_get_what_they_get_alone() {
 }
 
 #[test]
+fn chosen_tokens_are_reported_with_the_text_they_belong_to() {
+    let device = Device::flex();
+    for name in ["prefix", "vanilla"] {
+        let model = model(&shape(name), &device);
+        let alone = continued(&model, &[]);
+        let stop = middle(&alone[0]);
+        let limits = Limits { max_sequences: 4, max_tokens: 80 };
+        let mut engine = TextEngine::new(&model, Tokenizer::Bytes, limits, &device).unwrap();
+        let submit = |engine: &mut TextEngine, prompt: usize, logprobs, stop: &[String]| {
+            let options = Options { rng_stream: prompt, logprobs, ..options() };
+            engine.submit(PROMPTS[prompt], &options, stop).unwrap()
+        };
+        let whole = submit(&mut engine, 2, Some(3), &[]);
+        let stopped = submit(&mut engine, 0, Some(0), std::slice::from_ref(&stop));
+        let without = submit(&mut engine, 1, None, &[]);
+        let cancelled = submit(&mut engine, 3, Some(1), &[]);
+        let mut chosen = vec![Vec::new(); 4];
+        let (mut steps, mut texts) = (0, vec![String::new(); 4]);
+        while !engine.is_idle() {
+            steps += 1;
+            if steps == 12 {
+                assert!(engine.cancel(cancelled));
+            }
+            for event in engine.step().unwrap() {
+                let index = event.id.index();
+                texts[index].push_str(&event.text);
+                chosen[index].extend(event.chosen);
+                let count = if event.id == without { 0 } else { event.tokens };
+                assert_eq!(chosen[index].len(), count, "{name}");
+            }
+        }
+        let decoded = |index: usize| {
+            let ids: Vec<u32> = chosen[index].iter().map(|chosen| chosen.token).collect();
+            Tokenizer::Bytes.decode(&ids)
+        };
+        assert_eq!(decoded(whole.index()), alone[2].text, "{name}");
+        assert_eq!(chosen[whole.index()].len(), 40);
+        // the tokens of the stop string are reported too
+        let text = &texts[stopped.index()];
+        assert!(decoded(stopped.index()).starts_with(&format!("{text}{stop}")), "{name}");
+        assert_eq!(chosen[cancelled.index()].len(), 11, "{name}");
+        for (id, count) in [(whole, 3), (stopped, 0), (cancelled, 1)] {
+            let of = &chosen[id.index()];
+            assert!(of.iter().all(|chosen| chosen.logprobs.top.len() == count), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_stop_token_passes_on_the_text_before_it() {
+    let device = Device::flex();
+    let model = model(&shape("prefix"), &device);
+    let prompt = Tokenizer::Bytes.encode(PROMPTS[0]).unwrap();
+    let all = Options { allowed_vocab: Some(Tokenizer::Bytes.vocab_size()), ..options() };
+    let ids = generate(&model, &[prompt], &all, &device, |_, _| ControlFlow::Continue(()));
+    let ids = ids.unwrap().remove(0);
+    let end = ids.iter().position(|id| *id == ids[20]).unwrap();
+    let before = Tokenizer::Bytes.decode(&ids[..end]);
+    // text that may be the start of a stop string is held back until the end
+    let stop = [format!("{}\0", before.chars().last().unwrap())];
+    let options = Options { stop_tokens: vec![ids[20]], ..options() };
+    let generator = TextGenerator::new(&model, Tokenizer::Bytes, &device);
+    let go_on = |_: usize, _: &_| ControlFlow::Continue(());
+    let ours = generator.generate(&[PROMPTS[0].into()], &options, &stop, go_on).unwrap();
+    let expected = Completion { text: before, tokens: end, finish: Some(Finish::Stop) };
+    assert_eq!(ours.all, [expected]);
+}
+
+#[test]
 fn engines_can_move_to_another_thread() {
     fn send<T: Send + 'static>() {}
     send::<TextEngine>();

@@ -66,3 +66,58 @@ pub fn most_likely(logits: &[f32], count: usize) -> Vec<u32> {
     }
     best
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers from -1 to 1.
+    fn numbers(count: usize) -> impl Iterator<Item = f32> {
+        let next = |x: &u64| Some(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        let all = std::iter::successors(Some(count as u64), next).skip(1);
+        all.map(|x| (x >> 40) as f32 / (1 << 23) as f32 - 1.0).take(count)
+    }
+
+    #[test]
+    fn the_most_likely_ids_are_the_front_of_a_stable_sort() {
+        // many equal logits, few, and rows that only rise or fall
+        let rows = [(5, 10.0), (1000, 7.0), (1000, 1e6), (63, 1e6), (64, 3.0), (129, 2.0)];
+        let mut rows: Vec<Vec<f32>> = rows
+            .map(|(length, steps)| numbers(length).map(|x| (x * steps).round()).collect())
+            .into();
+        rows.push((0..300).map(|i| i as f32).collect());
+        rows.push((0..300).map(|i| -i as f32).collect());
+        rows.push(vec![0.0, -0.0, f32::NEG_INFINITY, 0.0]);
+        for row in rows {
+            let mut sorted: Vec<u32> = (0..row.len() as u32).collect();
+            sorted.sort_by(|&a, &b| row[b as usize].partial_cmp(&row[a as usize]).unwrap());
+            for count in [0, 1, 2, 5, 20, row.len(), row.len() + 1] {
+                assert_eq!(most_likely(&row, count), sorted[..count.min(row.len())], "{count}");
+            }
+        }
+        assert_eq!(most_likely(&[f32::NAN, 1.0, f32::NAN, 2.0], 3), [3, 1]);
+        assert_eq!(most_likely(&[], 3), [0; 0]);
+    }
+
+    #[test]
+    fn log_probabilities_are_the_log_softmax() {
+        let logits: Vec<f32> = numbers(5000).map(|x| 9.0 * x).collect();
+        let total: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
+        let expected = |id: u32| f64::from(logits[id as usize]) - total.ln();
+        let found = TokenLogProbs::of(&logits, 7, 20);
+        // the relative error of a term is at most 1e-6, and that of an f32 number around 16 is less
+        assert!((f64::from(found.log_prob) - expected(7)).abs() < 2e-6, "{found:?}");
+        assert_eq!(found.top.len(), 20);
+        for (i, &(id, log_prob)) in found.top.iter().enumerate() {
+            assert!((f64::from(log_prob) - expected(id)).abs() < 2e-6, "{found:?}");
+            assert!(i == 0 || log_prob <= found.top[i - 1].1);
+            // the same number for the token itself
+            let own = TokenLogProbs::of(&logits, id, 0);
+            assert_eq!((own.log_prob, own.top), (log_prob, vec![]));
+        }
+        let ties = TokenLogProbs::of(&[1.0, 3.0, 3.0, 1.0], 2, 3);
+        assert_eq!(ties.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2, 0]);
+        assert_eq!(ties.log_prob, ties.top[0].1);
+        assert!(!TokenLogProbs::of(&[0.0, f32::NAN, 1.0], 0, 1).log_prob.is_finite());
+    }
+}

@@ -191,12 +191,34 @@ mod tests {
             let best = |row: &[f64]| (0..vocab).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
             let mut targets = vec![0, 1, vocab as u32 - 1, 5, 6, 7];
             targets.push(best(&logits[6 * vocab..]) as u32);
-            let scores = score_chunks(hidden, head, &targets, 3).unwrap();
+            let scores = score_chunks(hidden.clone(), head.clone(), &targets, 3).unwrap();
             for ((row, &target), score) in logits.chunks(vocab).zip(&targets).zip(&scores) {
                 let total: f64 = row.iter().map(|x| x.exp()).sum();
                 let expected = row[target as usize] - total.ln();
                 assert!((score.log_prob - expected).abs() < 1e-5, "{score:?}, {expected}");
                 assert_eq!(score.top, best(row) as u32);
+            }
+            for top in [0, 1, 2, 20, vocab + 1] {
+                let (hidden, head) = (hidden.clone(), head.clone());
+                let tokens = score_token_chunks(hidden, head, &targets, top, 3).unwrap();
+                assert_eq!(tokens.len(), targets.len());
+                for (row, (token, score)) in tokens.iter().zip(&scores).enumerate() {
+                    assert_eq!(token.log_prob.to_bits(), (score.log_prob as f32).to_bits());
+                    assert_eq!(token.top.len(), top.min(vocab));
+                    assert!(token.top.first().is_none_or(|(id, _)| *id == score.top));
+                    assert!(token.top.is_sorted_by(|a, b| a.1 >= b.1));
+                    for &(id, log_prob) in token.top.iter().take(20) {
+                        let difference = logits[row * vocab + id as usize]
+                            - logits[row * vocab + targets[row] as usize];
+                        assert!((f64::from(log_prob) - score.log_prob - difference).abs() < 1e-5);
+                    }
+                    // the same number, so that users can compare them
+                    if let Some((_, own)) = token.top.iter().find(|(id, _)| *id == targets[row]) {
+                        assert_eq!(own.to_bits(), token.log_prob.to_bits());
+                    }
+                    let is_in_top = token.top.iter().any(|(id, _)| *id == targets[row]);
+                    assert!(is_in_top || top < vocab && (row < 6 || top == 0));
+                }
             }
         }
     }

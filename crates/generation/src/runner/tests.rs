@@ -60,9 +60,9 @@ fn decode_in_pieces(
     while let Some(planned) = scheduler.plan() {
         let logits = values(runner.run(&planned));
         let samplers = scheduler.samplers().into_iter();
-        let chosen: Vec<_> = samplers.map(|sampler| sampler.choose(&[0.0; 250])).collect();
+        let chosen = samplers.map(|sampler| sampler.choose_with_logprobs(&[0.0; 250])).collect();
         let mut events = Vec::new();
-        scheduler.settle(&chosen, &mut events);
+        scheduler.settle(chosen, &mut events);
         let tokens = events.into_iter().filter_map(|event| match event {
             Event::Token { id, token, .. } => Some((id.index(), token)),
             Event::Finished { .. } => None,

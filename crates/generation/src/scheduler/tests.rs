@@ -96,14 +96,16 @@ struct Submission {
 impl Submission {
     /// The tokens that the prompt gets alone, and the reason for its end.
     fn answer(&self, block_length: usize) -> (Vec<u32>, Finish) {
-        let Options { sampling, allowed_vocab, rng_stream, .. } = self.options;
-        let mut sampler = Sampler::new(sampling, allowed_vocab, rng_stream);
+        let mut sampler = Sampler::new(&self.options);
         let mut history = padded(&self.prompt, block_length);
         let known = history.len();
         while history.len() - known < self.options.max_tokens {
             let id = sampler.choose(&logits(history.iter().copied())).unwrap();
             if self.options.eos == Some(id) {
                 return (history.split_off(known), Finish::Eos);
+            }
+            if self.options.stop_tokens.contains(&id) {
+                return (history.split_off(known), Finish::Stop);
             }
             history.push(id);
         }
@@ -120,15 +122,19 @@ enum Act {
 }
 
 fn submissions() -> impl Strategy<Value = Submission> {
-    let options = (0..12_usize, any::<bool>(), any::<bool>(), any::<bool>(), 0..4_usize);
+    let kinds = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let options = (0..12_usize, kinds, 0..4_usize);
     (vec(0..VOCAB as u32, 1..10), options).prop_map(|(prompt, options)| {
-        let (max_tokens, ends, samples, narrow, rng_stream) = options;
-        let sampling = if samples { Sampling::at(0.8, 3) } else { Sampling::greedy() };
+        let (max_tokens, (ends, samples, narrow, stops, penalizes), rng_stream) = options;
+        let mut sampling = if samples { Sampling::at(0.8, 3) } else { Sampling::greedy() };
+        sampling.frequency_penalty = if penalizes { 1.5 } else { 0.0 };
         let eos = ends.then_some(EOS);
         // excludes tokens that are often most likely
         let allowed_vocab = narrow.then_some(4);
         let options =
             Options { sampling, max_tokens, eos, allowed_vocab, rng_stream, ..Options::default() };
+        let stop_tokens = if stops { vec![9, 2] } else { Vec::new() };
+        let options = Options { stop_tokens, ..options };
         Submission { prompt, options }
     })
 }
@@ -200,8 +206,10 @@ impl Watched {
             let samplers = self.scheduler.samplers();
             assert_eq!(logits.len(), samplers.len());
             let rows = samplers.into_iter().zip(&logits);
-            let chosen: Vec<_> = rows.map(|(sampler, logits)| sampler.choose(logits)).collect();
-            self.scheduler.settle(&chosen, &mut events);
+            let choose =
+                |(sampler, logits): (&mut Sampler, &Vec<f32>)| sampler.choose_with_logprobs(logits);
+            let chosen = rows.map(choose).collect();
+            self.scheduler.settle(chosen, &mut events);
         }
         let mut tokens = HashMap::new();
         for event in events {

@@ -14,6 +14,7 @@ use super::{Planned, Speculation};
 use crate::choose::LogitRows;
 use crate::error::GenerationError;
 use crate::runner::Runner;
+use crate::sampler::Choice;
 use crate::scheduler::{FinishedBlock, PromptPiece, Row};
 
 /// A pass that has run the inputs of several rows.
@@ -32,7 +33,7 @@ struct Progress<'a> {
     /// The guesses that the last pass has run.
     guess: Vec<u32>,
     /// The tokens chosen in this step.
-    tokens: Vec<Option<u32>>,
+    chosen: Vec<Option<Choice>>,
     /// How many of them are in the draft of the sequence.
     drafted: usize,
     /// The row of the last pass that has the logits of the next token.
@@ -55,14 +56,15 @@ impl Progress<'_> {
         let (mut index, mut right) = (0, 0);
         loop {
             let chosen = logits.choose(self.at * time + index, self.row.sampler)?;
-            self.tokens.push(chosen);
-            let ends = chosen.is_none() || chosen == self.row.eos;
+            let token = chosen.as_ref().map(|chosen| chosen.token);
+            self.chosen.push(chosen);
+            let ends = token.is_none_or(|token| self.row.ends.finish(token).is_some());
             self.row.left -= usize::from(!ends);
             if ends || self.row.left == 0 {
                 self.done = true;
                 return Ok(right);
             }
-            let is_right = self.guess.get(right).copied() == chosen;
+            let is_right = self.guess.get(right).copied() == token;
             right += usize::from(is_right);
             (self.place, index) = (self.place + 1, index + 1);
             if self.place == length {
@@ -75,9 +77,15 @@ impl Progress<'_> {
         }
     }
 
+    /// The tokens chosen in this step.
+    fn tokens(&self) -> impl DoubleEndedIterator<Item = Option<u32>> + ExactSizeIterator {
+        self.chosen.iter().map(|chosen| chosen.as_ref().map(|chosen| chosen.token))
+    }
+
     /// The last token.
     fn token(&self) -> u32 {
-        self.tokens.last().copied().flatten().expect("a sequence that goes on has a token")
+        let last = self.tokens().last().flatten();
+        last.expect("a sequence that goes on has a token")
     }
 }
 
@@ -175,7 +183,7 @@ impl Speculation {
         mut pass: Pass,
         planned: &[Planned],
         rows: Vec<Row<'_>>,
-    ) -> Result<Vec<Vec<Option<u32>>>, GenerationError> {
+    ) -> Result<Vec<Vec<Option<Choice>>>, GenerationError> {
         let length = self.sizes.block_length;
         let mut next = 0;
         let mut all: Vec<Progress<'_>> = Vec::new();
@@ -185,7 +193,7 @@ impl Speculation {
                 row,
                 slot: planned.slot,
                 guess: planned.tokens().to_vec(),
-                tokens: Vec::new(),
+                chosen: Vec::new(),
                 drafted: 0,
                 at: next,
                 last: next + blocks - 1,
@@ -206,15 +214,15 @@ impl Speculation {
         for (row, planned) in all.iter_mut().zip(planned) {
             self.draft(row);
             let guess = &planned.guess;
-            let pairs = guess.tokens.iter().zip(&row.tokens);
-            let right = pairs.take_while(|(guessed, token)| Some(**guessed) == **token).count();
-            let wrong = right < guess.tokens.len().min(row.tokens.len());
+            let pairs = guess.tokens.iter().zip(row.tokens());
+            let right = pairs.take_while(|(guessed, token)| Some(**guessed) == *token).count();
+            let wrong = right < guess.tokens.len().min(row.chosen.len());
             for of in [&mut self.all, &mut self.sequences.entry(row.slot).or_default().acceptance] {
                 of.record(guess, right, wrong);
             }
         }
-        self.counts.tokens += all.iter().map(|row| row.tokens.len()).sum::<usize>();
-        Ok(all.into_iter().map(|row| row.tokens).collect())
+        self.counts.tokens += all.iter().map(|row| row.chosen.len()).sum::<usize>();
+        Ok(all.into_iter().map(|row| row.chosen).collect())
     }
 
     /// Chooses the next tokens of the rows from a pass.
@@ -224,7 +232,7 @@ impl Speculation {
         rows: &mut [&mut Progress<'_>],
     ) -> Result<(), GenerationError> {
         let [count, time, vocab] = pass.logits.dims();
-        let greedy = rows.iter().map(|row| row.row.sampler.is_greedy());
+        let greedy = rows.iter().map(|row| row.row.sampler.needs_maximum_only());
         let logits = LogitRows::new(pass.logits.reshape([count * time, vocab]), greedy)?;
         self.passes.record(pass.positions, pass.started.elapsed().as_secs_f64());
         self.counts.passes += rows.len();
@@ -254,9 +262,9 @@ impl Speculation {
 
     /// Adds the tokens of a row to its draft.
     fn draft(&mut self, row: &mut Progress<'_>) {
-        let new = row.tokens[row.drafted..].iter().copied().flatten();
+        let new = row.tokens().skip(row.drafted).flatten();
         self.sequences.entry(row.slot).or_default().draft.extend(new);
-        row.drafted = row.tokens.len();
+        row.drafted = row.chosen.len();
     }
 
     /// Guesses tokens for the rest of each row's block, the same number for all rows.

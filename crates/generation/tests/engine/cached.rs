@@ -53,7 +53,11 @@ fn caches_do_not_change_tokens() {
             let ours = generate(&model, &prompts(10), &ten_tokens(sampling), &device, go_on);
             let ours = ours.unwrap();
             for (row, (prompt, ours)) in prompts(10).iter().zip(&ours).enumerate() {
-                let expected = uncached(&model, prompt, Sampler::new(sampling, None, row));
+                let expected = uncached(
+                    &model,
+                    prompt,
+                    Sampler::new(&Options { rng_stream: row, ..ten_tokens(sampling) }),
+                );
                 assert_eq!(*ours, expected, "{name}, prompt of {row} tokens, {sampling:?}");
             }
             // the CLS tokens of an untrained encoder hardly depend on their block; the tokens of the
@@ -71,7 +75,7 @@ fn prefill_in_chunks_does_not_change_tokens() {
         let (model, prompts) = (on_flex(name), prompts_of([length]));
         let greedy = ten_tokens(Sampling::greedy());
         let ours = generate(&model, &prompts, &greedy, &device, go_on).unwrap();
-        let expected = uncached(&model, &prompts[0], Sampler::new(Sampling::greedy(), None, 0));
+        let expected = uncached(&model, &prompts[0], Sampler::new(&greedy));
         assert_eq!(ours, [expected], "{name}");
     }
 }

@@ -2,6 +2,7 @@
 //! needlessly, and requests that do not fit are refused.
 
 mod cached;
+mod logprobs;
 mod speculation;
 
 use std::collections::HashMap;
