@@ -157,3 +157,78 @@ fn a_plan_shows_the_largest_batch_and_its_speed() {
         fails(dir.path(), &format!("plan {flags}"), says);
     }
 }
+
+const SERVE: &str = "bench serve --preset debug-block,debug-vanilla --lengths 16:8";
+
+#[test]
+fn a_server_is_measured_under_open_and_closed_loops() {
+    let dir = tempfile::tempdir().unwrap();
+    let loads = "--rate 20,40 --streams 1,3 --seconds 0.5 --requests 12 --rounds 2";
+    let said = succeeds(dir.path(), &format!("{SERVE} {loads} --goodput ttft=60s,itl=60s --out out"));
+    assert!(said.contains("3 streams: debug-block writes"), "{said}");
+    let rows = json(&dir.path().join("out/results.json"))["rows"].as_array().unwrap().clone();
+    assert_eq!(rows.len(), 8);
+    for row in &rows {
+        let number = |value: &Value| value.as_f64().unwrap();
+        assert!(number(&row["answered"]) > 0.0 && number(&row["failed"]) == 0.0, "{row}");
+        let tokens = 8.0 * number(&row["requests_per_second"]);
+        assert!((number(&row["tokens_per_second"]) - tokens).abs() < 1e-6 * tokens, "{row}");
+        for times in ["ttft", "itl", "e2e"].map(|name| &row[name]) {
+            let [p50, p90, p99] = ["p50", "p90", "p99"].map(|share| number(&times[share]));
+            assert!(0.0 < p50 && p50 <= p90 && p90 <= p99, "{row}");
+        }
+        assert!(number(&row["ttft"]["p50"]) < number(&row["e2e"]["p50"]), "{row}");
+        // every answer keeps these bounds
+        assert_eq!(row["goodput"], row["requests_per_second"]);
+    }
+    // each client of a closed loop sends at once when it has its answer
+    let closed = rows.iter().filter(|row| row["load"]["streams"] == 3);
+    assert!(closed.clone().count() == 2 && closed.clone().all(|row| row["answered"] == 24));
+    let strict = format!("{SERVE} --streams 2 --seconds 0.2 --goodput ttft=1ns,itl=1ns --out strict");
+    succeeds(dir.path(), &strict);
+    assert_eq!(json(&dir.path().join("strict/results.json"))["rows"][0]["goodput"], 0.0);
+    let file = |name: &str| std::fs::read_to_string(dir.path().join("out").join(name)).unwrap();
+    assert_eq!(file("results.csv").lines().count(), 9);
+    let summary = file("summary.md");
+    assert!(summary.contains("| debug-vanilla | 40/s") && summary.contains("60000 ms"), "{summary}");
+    for plot in ["latency-over-rate", "answers-over-rate", "throughput-over-streams"] {
+        let svg = file(&format!("{plot}.svg"));
+        assert!(svg.contains("debug-block") && svg.contains("debug-vanilla"), "{plot}");
+    }
+}
+
+#[test]
+fn the_server_is_compared_with_the_engine_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = succeeds(dir.path(), &format!("{SERVE} --beside-engine --streams 2 --rounds 2"));
+    let row = table.lines().find(|line| line.starts_with("debug-vanilla")).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[..3], ["debug-vanilla", "16:8", "2"]);
+    let numbers: Vec<f64> = cells[3..].iter().map(|cell| cell.parse().unwrap()).collect();
+    let [http, engine, ratio, min, max] = numbers[..] else { panic!("{row}") };
+    assert!(http > 0.0 && engine > 0.0 && min <= ratio && ratio <= max, "{row}");
+}
+
+#[test]
+fn impossible_loads_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (flags, says) in [
+        ("--url http://127.0.0.1:1", &["--url", "127.0.0.1:1"][..]),
+        ("--url https://127.0.0.1", &["--url", "http://127.0.0.1:8000"]),
+        ("--preset debug-blok", &["debug-blok", "debug-block"]),
+        ("--tokenizer nowhere", &["--tokenizer", "nowhere"]),
+    ] {
+        fails(dir.path(), &format!("bench serve {flags}"), says);
+    }
+    for (flags, says) in [
+        ("--rate 0", "0.001"),
+        ("--streams 0", "--streams"),
+        ("--goodput ttft=5ms", "ttft=500ms,itl=50ms"),
+        ("--goodput ttft=5,itl=x", "ttft=500ms,itl=50ms"),
+        ("--seconds 0", "--seconds"),
+        ("--model a", "--url"),
+        ("--beside-engine --rate 1", "--rate"),
+    ] {
+        fails_as(&mut command(dir.path(), &format!("bench serve {flags}")), 2, &[says]);
+    }
+}

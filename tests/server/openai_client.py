@@ -6,7 +6,6 @@ import threading
 import time
 import unittest
 
-import httpx
 import openai
 
 import served
@@ -18,7 +17,7 @@ KEY = "a key of the tests"
 def client(server, statuses=None, **settings):
     """A client; `statuses` gets the status of every answer, those of retries too."""
     record = (lambda response: statuses.append(response.status_code)) if statuses is not None else lambda _: None
-    http = httpx.Client(event_hooks={"response": [record]}, timeout=120)
+    http = openai.DefaultHttpxClient(event_hooks={"response": [record]}, timeout=120)
     settings = {"api_key": "none", "max_retries": 0, **settings}
     return openai.OpenAI(base_url=f"{server.url}/v1", http_client=http, **settings)
 
@@ -30,6 +29,7 @@ class Test(unittest.TestCase):
 
     def setUp(self):
         self.openai = client(self.server)
+        self.addCleanup(self.openai.close)
 
     def complete(self, prompt=PROMPT, **fields):
         fields = {"model": "block", "max_tokens": 24, "seed": 7, **fields}
@@ -190,7 +190,7 @@ def main():
     with served.checkpoints(options) as checkpoints, served.Server(options.binary, checkpoints) as server:
         Test.server, Test.checkpoints, Test.binary = server, checkpoints, options.binary
         started = time.monotonic()
-        result = unittest.main(argv=sys.argv[:1], exit=False, verbosity=2).result
+        result = unittest.main(argv=sys.argv[:1], exit=False, verbosity=2, warnings="ignore").result
         print(f"openai client: {result.testsRun} tests in {time.monotonic() - started:.1f} s")
     sys.exit(not result.wasSuccessful())
 

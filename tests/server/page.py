@@ -234,7 +234,7 @@ def main():
         Page.server, Page.checkpoints, Page.binary, Page.pictures = server, checkpoints, options.binary, options.pictures
         Page.driver = browser()
         try:
-            result = unittest.main(argv=sys.argv[:1], exit=False, verbosity=2).result
+            result = unittest.main(argv=sys.argv[:1], exit=False, verbosity=2, warnings="ignore").result
         finally:
             Page.driver.quit()
     sys.exit(not result.wasSuccessful())

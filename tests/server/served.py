@@ -18,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # seconds for a server to load its models, and to end
 START, END = 120, 60
+# tokens of a sequence
+CONTEXT = 2048
 # the environment variable of the API key
 KEY = "BLOCK_TRANSFORMER_API_KEY"
 
@@ -56,8 +58,8 @@ def write_corpus(path):
 
 
 def train(binary, family, folder):
-    """Trains a model of 2048 tokens of context for a few steps, and returns the folder of its run."""
-    command = f"train --preset debug-{family} --corpus text.txt --context 2048 --batch 1 --steps 30 --plain --out {family}"
+    """Trains a model of `CONTEXT` tokens of context for a few steps, and returns the folder of its run."""
+    command = f"train --preset debug-{family} --corpus text.txt --context {CONTEXT} --batch 1 --steps 30 --plain --out {family}"
     done = subprocess.run([binary, *command.split()], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{command}: {done.stderr}")
@@ -73,9 +75,11 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [binary, "serve", "--listen", f"127.0.0.1:{self.port}"]
-        for name, path in checkpoints.items():
-            command += ["--checkpoint", path, "--name", name]
+        command = [binary, "serve", "--port", str(self.port), "--name", ",".join(checkpoints)]
+        for path in checkpoints.values():
+            command += ["--checkpoint", path]
+        # the context that the small models were trained with is longer than that of their preset
+        command += ["--max-tokens", str(CONTEXT)]
         self.log = tempfile.TemporaryFile()
         environment = {**os.environ, **(env or {})}
         self.process = subprocess.Popen([*command, *flags], stdout=self.log, stderr=self.log, env=environment)

@@ -1,7 +1,7 @@
 //! Models to measure: presets with random weights, and checkpoints.
 
 use block_transformer_checkpoint::Checkpoint;
-use block_transformer_zoo::{LanguageModel, ModelConfig, Preset};
+use block_transformer_zoo::{Family, LanguageModel, ModelConfig, Precision, Preset};
 use burn::tensor::Device;
 
 use crate::error::BenchError;
@@ -38,6 +38,18 @@ impl Candidate {
             loss: checkpoint.state.validation_loss,
             checkpoint: Some(checkpoint),
         }
+    }
+
+    /// Creates or loads the model, prepared for decoding with these formats.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be loaded.
+    pub fn prepared(
+        &self,
+        precision: Precision,
+        device: &Device,
+    ) -> Result<LanguageModel, BenchError> {
+        Ok(self.model(device)?.with_precision(precision).prepared())
     }
 
     /// Creates or loads the model.

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use block_transformer_cost::{Lengths, Machine, Prediction, Workload};
 use block_transformer_generation::{Engine, Event, Limits, Memory, Options, SequenceId, Storage};
-use block_transformer_zoo::{Family, FamilyConfig, Precision};
+use block_transformer_zoo::family::CacheFormat;
+use block_transformer_zoo::{Family, FamilyConfig, LanguageModel, Precision};
 use burn::tensor::Device;
 
 use crate::candidate::Candidate;
@@ -99,7 +100,7 @@ impl Setup<'_> {
         // random values
         engine.fill_random();
         let vocab_size = self.candidate.config.vocab_size();
-        let mut busy = BusyEngine { engine, vocab_size, submitted: Vec::new() };
+        let mut busy = BusyEngine { engine, vocab_size, allowed: None, submitted: Vec::new() };
         let (rate, first_token) = match self.workload {
             Workload::AtContext(context) => {
                 (self.batch as f64 / self.token(&mut busy, context)?, None)
@@ -160,10 +161,43 @@ impl Setup<'_> {
     }
 }
 
+/// An engine that decodes batches of prompts of the same lengths.
+pub(crate) struct AloneEngine {
+    busy: BusyEngine,
+    lengths: Lengths,
+    batch: usize,
+}
+
+impl AloneEngine {
+    /// Creates an engine for `batch` sequences of `lengths`; it chooses ids below `vocab`.
+    pub(crate) fn new(
+        model: &LanguageModel,
+        vocab: usize,
+        lengths: Lengths,
+        batch: usize,
+        cache: CacheFormat,
+        device: &Device,
+    ) -> Result<Self, BenchError> {
+        let limits = Limits { max_sequences: batch, max_tokens: lengths.total() };
+        let engine = Engine::with_cache(model, limits, cache, device)?;
+        let busy =
+            BusyEngine { engine, vocab_size: vocab, allowed: Some(vocab), submitted: Vec::new() };
+        Ok(Self { busy, lengths, batch })
+    }
+
+    /// Decodes a batch, and returns the new tokens per second. The time includes the prompts.
+    pub(crate) fn rate(&mut self) -> Result<f64, BenchError> {
+        let seconds = self.busy.run(self.batch, self.lengths.prompt, self.lengths.new)?;
+        Ok((self.batch * self.lengths.new) as f64 / seconds)
+    }
+}
+
 /// An engine with the sequences that it decodes.
 struct BusyEngine {
     engine: Engine,
     vocab_size: usize,
+    /// The ids that may be chosen are below this one.
+    allowed: Option<usize>,
     submitted: Vec<SequenceId>,
 }
 
@@ -199,7 +233,12 @@ impl BusyEngine {
         prompt: usize,
         new: usize,
     ) -> Result<(), BenchError> {
-        let options = Options { max_tokens: new, eos: None, ..Options::default() };
+        let options = Options {
+            max_tokens: new,
+            eos: None,
+            allowed_vocab: self.allowed,
+            ..Options::default()
+        };
         for sequence in 0..count {
             let prompt = token_ids(sequence, prompt, self.vocab_size);
             self.submitted.push(self.engine.submit_after(context, &prompt, &options)?);

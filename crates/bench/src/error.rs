@@ -19,6 +19,17 @@ pub enum BenchError {
         "the tokenizer of one id per byte is not one of the `tokenizers` library; use a tokenizer.json"
     )]
     NoLibrary,
+    /// The address of a server is not one.
+    #[error("`{0}` must be the address of a server, such as http://127.0.0.1:8000")]
+    Url(String),
+    /// A server does not answer, or not as asked.
+    #[error("{address}: {reason}")]
+    Server {
+        /// The address, or the name of the model.
+        address: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// Threads cannot be started.
     #[error("cannot start threads: {0}")]
     Threads(String),

@@ -2,8 +2,10 @@
 
 mod decode;
 mod output;
+mod own_server;
 mod prepare;
 mod sequences;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,9 @@ enum What {
     /// Tokens per second of `prepare` by the number of threads, beside the batch encoding of the `tokenizers`
     /// library
     Prepare(prepare::Args),
+    /// The server under load over HTTP: times to the first token and between tokens, by rate or by the number of
+    /// streams
+    Serve(Box<serve::Args>),
     /// Whole training steps: forward pass, backward pass, clipping, AdamW
     Train(sequences::Args),
 }
@@ -38,6 +43,7 @@ impl Args {
             What::Decode(args) => args.run(),
             What::Eval(args) => args.run(StepKind::Evaluation),
             What::Prepare(args) => args.run(),
+            What::Serve(args) => args.run(),
             What::Train(args) => args.run(StepKind::Training),
         }
     }
