@@ -164,7 +164,8 @@ const SERVE: &str = "bench serve --preset debug-block,debug-vanilla --lengths 16
 fn a_server_is_measured_under_open_and_closed_loops() {
     let dir = tempfile::tempdir().unwrap();
     let loads = "--rate 20,40 --streams 1,3 --seconds 0.5 --requests 12 --rounds 2";
-    let said = succeeds(dir.path(), &format!("{SERVE} {loads} --goodput ttft=60s,itl=60s --out out"));
+    let said =
+        succeeds(dir.path(), &format!("{SERVE} {loads} --goodput ttft=60s,itl=60s --out out"));
     assert!(said.contains("3 streams: debug-block writes"), "{said}");
     let rows = json(&dir.path().join("out/results.json"))["rows"].as_array().unwrap().clone();
     assert_eq!(rows.len(), 8);
@@ -184,13 +185,17 @@ fn a_server_is_measured_under_open_and_closed_loops() {
     // each client of a closed loop sends at once when it has its answer
     let closed = rows.iter().filter(|row| row["load"]["streams"] == 3);
     assert!(closed.clone().count() == 2 && closed.clone().all(|row| row["answered"] == 24));
-    let strict = format!("{SERVE} --streams 2 --seconds 0.2 --goodput ttft=1ns,itl=1ns --out strict");
+    let strict =
+        format!("{SERVE} --streams 2 --seconds 0.2 --goodput ttft=1ns,itl=1ns --out strict");
     succeeds(dir.path(), &strict);
     assert_eq!(json(&dir.path().join("strict/results.json"))["rows"][0]["goodput"], 0.0);
     let file = |name: &str| std::fs::read_to_string(dir.path().join("out").join(name)).unwrap();
     assert_eq!(file("results.csv").lines().count(), 9);
     let summary = file("summary.md");
-    assert!(summary.contains("| debug-vanilla | 40/s") && summary.contains("60000 ms"), "{summary}");
+    assert!(
+        summary.contains("| debug-vanilla | 40/s") && summary.contains("60000 ms"),
+        "{summary}"
+    );
     for plot in ["latency-over-rate", "answers-over-rate", "throughput-over-streams"] {
         let svg = file(&format!("{plot}.svg"));
         assert!(svg.contains("debug-block") && svg.contains("debug-vanilla"), "{plot}");

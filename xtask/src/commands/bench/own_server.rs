@@ -38,12 +38,16 @@ impl OwnServer {
         tokens: usize,
         slots: Option<usize>,
     ) -> Result<Self> {
-        let config = ServerConfig { address: (Ipv4Addr::LOCALHOST, 0).into(), ..ServerConfig::default() };
+        let config =
+            ServerConfig { address: (Ipv4Addr::LOCALHOST, 0).into(), ..ServerConfig::default() };
         let server = Server::bind(config)?;
         let served = models.iter().map(|served| {
-            let options = EngineOptions { cache, sequences: slots, ..EngineOptions::new(device, tokens) };
+            let options =
+                EngineOptions { cache, sequences: slots, ..EngineOptions::new(device, tokens) };
             let (model, config) = (served.model.clone(), served.model.config());
-            ServedModel::new(&*served.name, &config, served.tokenizer.clone(), options, || Ok(model))
+            ServedModel::new(&*served.name, &config, served.tokenizer.clone(), options, || {
+                Ok(model)
+            })
         });
         let served: Vec<_> = served.collect();
         let (address, shutdown) = (server.local_addr(), Shutdown::default());
@@ -54,7 +58,11 @@ impl OwnServer {
             server.run(served, &stop, &mut |notice| drop(sender.send(notice)))
         });
         let started = Self { address, shutdown, thread };
-        if is_ready(&notices) { Ok(started) } else { started.stop().and(Err(anyhow!("the server ended"))) }
+        if is_ready(&notices) {
+            Ok(started)
+        } else {
+            started.stop().and(Err(anyhow!("the server ended")))
+        }
     }
 
     /// The address of the server.

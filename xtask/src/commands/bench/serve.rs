@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
 use block_transformer_bench::{
-    BenchError, Bounds, Candidate, Endpoint, Load, LoadReport, LoadRow, LoadTest, Paired, ServedCard,
-    draw_load, number, paired_table,
+    BenchError, Bounds, Candidate, Endpoint, Load, LoadReport, LoadRow, LoadTest, Paired,
+    ServedCard, draw_load, number, paired_table,
 };
 use block_transformer_cost::Lengths;
 use block_transformer_device::DeviceName;
@@ -16,8 +16,7 @@ use block_transformer_zoo::FamilyConfig;
 use super::output::{command_line, create};
 use super::own_server::{OwnServer, Served};
 use crate::commands::inputs::{open_checkpoint, presets};
-// B: use crate::commands::serve::API_KEY;
-const API_KEY: &str = "BLOCK_TRANSFORMER_API_KEY";
+use crate::commands::serve::KEY;
 use crate::counts::{count, positive};
 use crate::{device, paths, units};
 
@@ -92,7 +91,7 @@ impl Args {
 
     /// Measures a running server.
     fn remote(&self, url: &str) -> Result<ExitCode> {
-        let endpoint = Endpoint::new(url, std::env::var(API_KEY).ok()).context("--url")?;
+        let endpoint = Endpoint::new(url, std::env::var(KEY).ok()).context("--url")?;
         let mut cards = endpoint.models().context("--url")?;
         for name in &self.model {
             let known = || cards.iter().map(|card| card.id.as_str()).collect::<Vec<_>>().join(", ");
@@ -138,7 +137,10 @@ impl Args {
         let code = if self.beside_engine {
             self.beside(&tests, &served, &device)
         } else {
-            self.measure(format!("{}, weights {}, caches {cache}", self.device, precision.matrices()), &tests)
+            self.measure(
+                format!("{}, weights {}, caches {cache}", self.device, precision.matrices()),
+                &tests,
+            )
         };
         let ended = server.stop();
         code.and_then(|code| ended.map(|()| code))
@@ -156,11 +158,17 @@ impl Args {
                 number(1000.0 * row.ttft.p50),
             );
         };
-        let report = LoadReport::measure(place, tests, &self.loads(), rounds, self.goodput, progress)?;
+        let report =
+            LoadReport::measure(place, tests, &self.loads(), rounds, self.goodput, progress)?;
         say!("{}\n\n{}", report.table(), report.legend());
         for row in report.rows.iter().filter(|row| row.failed > 0) {
             let error = row.error.as_deref().unwrap_or_default();
-            note!("warning: {}, {}: {} requests failed; the first: {error}", row.model, row.load, row.failed);
+            note!(
+                "warning: {}, {}: {} requests failed; the first: {error}",
+                row.model,
+                row.load,
+                row.failed
+            );
         }
         for line in report.ratios() {
             say!("{line}");
@@ -190,14 +198,21 @@ impl Args {
             let Load::Streams(batch) = load else { continue };
             for ((test, card), served) in tests.iter().zip(served) {
                 let model = (&served.model, served.vocab);
-                let row = Paired::measure(test, model, (cache, device), batch, rounds, &mut |round, side| {
-                    note!(
-                        "round {round} of {rounds}: {}, {load}: {} tokens/s over HTTP, {} by the engine alone",
-                        card.id,
-                        number(side.http),
-                        number(side.engine)
-                    );
-                })?;
+                let row = Paired::measure(
+                    test,
+                    model,
+                    (cache, device),
+                    batch,
+                    rounds,
+                    &mut |round, side| {
+                        note!(
+                            "round {round} of {rounds}: {}, {load}: {} tokens/s over HTTP, {} by the engine alone",
+                            card.id,
+                            number(side.http),
+                            number(side.engine)
+                        );
+                    },
+                )?;
                 rows.push(row);
             }
         }
@@ -256,7 +271,10 @@ impl Args {
         for folder in &self.checkpoint {
             let checkpoint = open_checkpoint(folder)?;
             let tokenizer = checkpoint.tokenizer().context("--checkpoint")?;
-            candidates.push((Candidate::checkpoint(&folder.display().to_string(), checkpoint), tokenizer));
+            candidates.push((
+                Candidate::checkpoint(&folder.display().to_string(), checkpoint),
+                tokenizer,
+            ));
         }
         Ok(candidates)
     }
@@ -264,8 +282,11 @@ impl Args {
 
 /// Parses a number of requests per second.
 fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && (1e-3..=1e6).contains(rate));
-    rate.ok_or_else(|| "must be a number of requests per second from 0.001 to 1000000, such as 0.5".into())
+    let rate =
+        text.parse().ok().filter(|rate: &f64| rate.is_finite() && (1e-3..=1e6).contains(rate));
+    rate.ok_or_else(|| {
+        "must be a number of requests per second from 0.001 to 1000000, such as 0.5".into()
+    })
 }
 
 /// Parses the bounds of the goodput.

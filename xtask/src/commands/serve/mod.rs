@@ -21,7 +21,7 @@ use crate::units::{Stated, duration};
 use crate::{OUT_OF_MEMORY, device};
 
 /// Environment variable of the key that requests must have.
-const KEY: &str = "BLOCK_TRANSFORMER_API_KEY";
+pub(crate) const KEY: &str = "BLOCK_TRANSFORMER_API_KEY";
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
