@@ -20,6 +20,14 @@ fn a_value_that_is_not_possible_names_its_flag() {
         fails_as(&mut command(dir.path(), line), 2, &["invalid value '-1'", flag]);
     }
     for (line, says) in [
+        ("--min-p 1.5", ["--min-p", "min_p 1.5: must be from 0 to 1"]),
+        ("--presence-penalty -3", ["--presence-penalty", "-3: must be from -2 to 2"]),
+        ("--frequency-penalty 2.5", ["--frequency-penalty", "2.5: must be from -2 to 2"]),
+    ] {
+        let line = format!("generate --checkpoint x --prompt x {line}");
+        fails(dir.path(), &line, &says);
+    }
+    for (line, says) in [
         ("bench decode --lengths -1:5", ["invalid value '-1:5'", "--lengths", "2048:128"]),
         ("plan --memory -5GB", ["invalid value '-5GB'", "--memory", "16GiB"]),
         ("train --windows blocks", ["invalid value 'blocks'", "--windows", "contiguous"]),
@@ -51,7 +59,11 @@ fn a_temperature_close_to_0_is_greedy() {
         let line = format!("generate --checkpoint run --prompt line --max-tokens 12 {flags}");
         succeeds(dir.path(), &line)
     };
-    assert_eq!(text("--temperature 1e-300"), text("--greedy"));
+    let greedy = text("--greedy");
+    assert_eq!(text("--temperature 1e-300"), greedy);
+    // every token but the most likely one is too unlikely
+    assert_eq!(text("--temperature 1 --min-p 1"), greedy);
+    assert_ne!(text("--greedy --presence-penalty 2 --frequency-penalty 2"), greedy);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 
 use block_transformer_device::DeviceName;
-use block_transformer_generation::{Engine, Event, Limits, Options, Sampling, generate};
+use block_transformer_generation::{
+    Engine, Event, Limits, Options, Sampling, TokenLogProbs, generate,
+};
 use block_transformer_zoo::preset;
 use burn::tensor::Device;
 
@@ -93,6 +95,57 @@ fn replayed_blocks_have_the_tokens_of_launched_ones() {
                 let (captured, replayed) = decoded(name, sampling, true, &device);
                 assert!(replayed && !none, "{name}");
                 assert_eq!(captured, launched, "{name}, {sampling:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn sequences_that_need_the_host_do_not_change_the_others() {
+    type Tokens = Vec<(u32, Option<Box<TokenLogProbs>>)>;
+    let plain = Options { max_tokens: 11, eos: None, ..Options::default() };
+    let sampling = Sampling::at(0.9, 5);
+    let on_device = [plain.clone(), Options { sampling, rng_stream: 1, ..plain.clone() }];
+    let penalized = Sampling { min_p: Some(0.01), frequency_penalty: 1.0, ..sampling };
+    let on_host = [
+        Options { logprobs: Some(3), rng_stream: 2, ..plain.clone() },
+        Options { sampling: penalized, rng_stream: 3, max_tokens: 7, ..plain },
+    ];
+    let mixed =
+        [on_device[0].clone(), on_host[0].clone(), on_device[1].clone(), on_host[1].clone()];
+    for name in ["debug-block", "debug-vanilla"] {
+        let decode = |all: &[Options], graphs: bool, device: &Device| -> Vec<Tokens> {
+            let model = preset(name).unwrap().model.init(3, device);
+            let limits = Limits { max_sequences: 4, max_tokens: 40 };
+            let mut engine = Engine::new(&model, limits, device).unwrap().with_graphs(graphs);
+            for options in all {
+                // a whole block, which a graph can append
+                let prompt: Vec<u32> = (1..9).map(|i| 7 * i + options.rng_stream as u32).collect();
+                engine.submit(&prompt, options).unwrap();
+            }
+            let mut tokens = vec![Vec::new(); all.len()];
+            while !engine.is_idle() {
+                for event in engine.step().unwrap() {
+                    if let Event::Token { id, token, logprobs } = event {
+                        tokens[id.index()].push((token, logprobs));
+                    }
+                }
+            }
+            tokens
+        };
+        let of_flex = decode(&on_host, false, &Device::flex());
+        for (runtime, device) in runtimes() {
+            let graphs = runtime == DeviceName::WgpuCpu;
+            let alone = decode(&on_device, graphs, &device);
+            let [greedy, scored, drawn, penalized] =
+                decode(&mixed, graphs, &device).try_into().unwrap();
+            assert_eq!([greedy, drawn][..], alone, "{runtime}, {name}");
+            assert_eq!(penalized, of_flex[1], "{runtime}, {name}");
+            assert_eq!(scored.len(), of_flex[0].len());
+            for ((token, ours), (expected, theirs)) in scored.iter().zip(&of_flex[0]) {
+                let [ours, theirs] = [ours, theirs].map(|of| of.as_ref().unwrap());
+                assert_eq!((token, ours.top.len()), (expected, 3), "{runtime}, {name}");
+                assert!((ours.log_prob - theirs.log_prob).abs() < 1e-3, "{ours:?}, {theirs:?}");
             }
         }
     }

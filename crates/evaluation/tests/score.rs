@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use block_transformer_evaluation::{Alignment, EvalError, Request, Scored, Scorer};
+use block_transformer_evaluation::{Alignment, EvalError, Request, Scored, Scorer, TokenLogProbs};
 use block_transformer_generation::{Options, Sampling, generate};
 use block_transformer_testing::{VOCAB, model, prompts_of, shape, shapes};
 use block_transformer_zoo::family::CacheFormat;
@@ -139,6 +139,68 @@ fn log_probabilities_of_a_window_are_the_negated_training_losses() {
 }
 
 #[test]
+fn scores_of_tokens_are_those_of_requests_with_the_most_likely_tokens() {
+    let requests: Vec<Request> = (0..20).map(|i| request(i * 7 % 19, 1 + i * 5 % 11)).collect();
+    for (name, config) in shapes() {
+        let plain = Scorer::new(&model(&config, &Device::flex())).with_batch_tokens(90).unwrap();
+        let published = plain.clone().with_alignment(Alignment::Published);
+        let cached = plain.clone().with_cache(CacheFormat::F32).ok();
+        let cached = cached.into_iter().flat_map(|scorer| {
+            [Alignment::Generation, Alignment::Published]
+                .map(|at| scorer.clone().with_alignment(at))
+        });
+        for scorer in [plain, published].into_iter().chain(cached) {
+            let expected = score(&scorer, &requests);
+            for top in [0, 1, 5, VOCAB + 7] {
+                let found = scorer.score_tokens(&requests, top).unwrap();
+                assert_eq!(found.len(), requests.len());
+                for ((found, scored), request) in found.iter().zip(&expected).zip(&requests) {
+                    let log_probs = found.iter().map(|token| token.log_prob.to_bits());
+                    let rounded = scored.log_probs.iter().map(|&x| (x as f32).to_bits());
+                    assert!(log_probs.eq(rounded), "{name}, top {top}");
+                    for (token, own) in found.iter().zip(&request.continuation) {
+                        assert_eq!(token.top.len(), top.min(VOCAB));
+                        assert!(token.top.is_sorted_by(|a, b| a.1 >= b.1), "{name}");
+                        let of_own = token.top.iter().find(|(id, _)| id == own);
+                        assert!(of_own.is_none_or(|(_, log_prob)| *log_prob == token.log_prob));
+                        assert!(of_own.is_some() || top < VOCAB);
+                        if top > VOCAB {
+                            let total: f64 = token.top.iter().map(|x| f64::from(x.1).exp()).sum();
+                            assert!((total - 1.0).abs() < 1e-5, "{name}: {total}");
+                        }
+                    }
+                    if top > 0 {
+                        let is_first =
+                            |(token, own): (&TokenLogProbs, &u32)| token.top[0].0 == *own;
+                        let greedy = found.iter().zip(&request.continuation).all(is_first);
+                        assert_eq!(greedy, scored.greedy, "{name}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_of_the_most_likely_tokens_is_the_greedy_choice() {
+    let device = Device::flex();
+    for (name, config) in shapes() {
+        let model = model(&config, &device);
+        let prompts = prompts_of(0..9);
+        let options = Options { max_tokens: 10, eos: None, ..Options::default() };
+        let go_on = |_: usize, _: u32| ControlFlow::Continue(());
+        let written = generate(&model, &prompts, &options, &device, go_on).unwrap();
+        let request = |(context, continuation)| Request { context, continuation };
+        let requests: Vec<Request> = prompts.into_iter().zip(written).map(request).collect();
+        let found = Scorer::new(&model).score_tokens(&requests, 2).unwrap();
+        for (found, request) in found.iter().zip(&requests) {
+            let first: Vec<u32> = found.iter().map(|token| token.top[0].0).collect();
+            assert_eq!(first, request.continuation, "{name}");
+        }
+    }
+}
+
+#[test]
 fn tokens_beyond_the_context_are_cut_from_the_left() {
     for name in ["vanilla", "prefix"] {
         let wide = Scorer::new(&model(&shape(name), &Device::flex())).with_context(64).unwrap();
@@ -164,6 +226,9 @@ fn invalid_requests_are_rejected() {
         scorer.score(&[Request { context, continuation }], &mut |_, _| ()).unwrap_err()
     };
     assert!(matches!(error(vec![], vec![]), EvalError::EmptyContinuation));
+    let error_of_tokens = scorer.score_tokens(&[Request::default()], 1).unwrap_err();
+    assert!(matches!(error_of_tokens, EvalError::EmptyContinuation));
+    assert!(scorer.score_tokens(&[], 1).unwrap().is_empty());
     assert!(matches!(error(vec![260], vec![2]), EvalError::TokenId { id: 260, vocab_size: VOCAB }));
     assert!(matches!(error(vec![2], vec![300]), EvalError::TokenId { id: 300, .. }));
     assert!(matches!(error(vec![2], vec![2; 9]), EvalError::TooLong { tokens: 9, context: 8 }));

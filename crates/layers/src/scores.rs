@@ -57,12 +57,12 @@ fn chunk_rows(hidden: &Tensor<2>, head: &Tensor<2>) -> usize {
 }
 
 /// The logits of at most `rows` rows at a time, with their targets.
-fn chunks<'a>(
+fn chunks(
     hidden: Tensor<2>,
     head: Tensor<2>,
-    targets: &'a [u32],
+    targets: &[u32],
     rows: usize,
-) -> impl Iterator<Item = (Tensor<2>, &'a [u32])> {
+) -> impl Iterator<Item = (Tensor<2>, &[u32])> {
     targets.chunks(rows).enumerate().map(move |(chunk, targets)| {
         let hidden = hidden.clone().narrow(0, chunk * rows, targets.len());
         (project(hidden, head.clone(), None), targets)

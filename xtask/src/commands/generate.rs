@@ -50,11 +50,20 @@ pub(crate) struct Args {
     /// Draw only from the smallest set of most likely tokens that together have this probability
     #[arg(long, value_name = "P")]
     top_p: Option<f64>,
+    /// Draw only from tokens with at least this part of the probability of the most likely one, from 0 to 1
+    #[arg(long, value_name = "P")]
+    min_p: Option<f64>,
+    /// Lower the logits of all tokens in the new text by this value, from -2 to 2
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    presence_penalty: f64,
+    /// Lower the logit of a token by this value for each time that it is in the new text, from -2 to 2
+    #[arg(long, value_name = "X", default_value_t = 0.0, allow_negative_numbers = true)]
+    frequency_penalty: f64,
     /// Seed of the random draws; the same seed gives the same text
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Always choose the most likely token
-    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p"])]
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p"])]
     greedy: bool,
     /// Maximum number of new tokens per prompt
     #[arg(long, value_name = "N", default_value_t = 256)]
@@ -177,6 +186,8 @@ impl Args {
             GenerationError::Temperature(_) => "--temperature".into(),
             GenerationError::TopK => "--top-k (leave it out to draw from all tokens)".into(),
             GenerationError::TopP(_) => "--top-p".into(),
+            GenerationError::MinP(_) => "--min-p".into(),
+            GenerationError::Penalty { name, .. } => format!("--{}", name.replace('_', "-")),
             GenerationError::EmptyStop => "--stop".into(),
             GenerationError::MaxTokens(_) => "--max-tokens".into(),
             GenerationError::NGrams { .. } => "--ngrams".into(),
@@ -208,7 +219,10 @@ impl Args {
             temperature: if self.greedy { 0.0 } else { temperature },
             top_k: self.top_k,
             top_p: self.top_p,
-            ..Sampling::at(temperature, self.seed)
+            min_p: self.min_p,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            seed: self.seed,
         };
         let eos = if self.ignore_eos { None } else { Options::default().eos };
         Options { sampling, max_tokens: self.max_tokens, eos, ..Options::default() }
