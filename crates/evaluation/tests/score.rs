@@ -156,8 +156,8 @@ fn scores_of_tokens_are_those_of_requests_with_the_most_likely_tokens() {
                 assert_eq!(found.len(), requests.len());
                 for ((found, scored), request) in found.iter().zip(&expected).zip(&requests) {
                     let log_probs = found.iter().map(|token| token.log_prob.to_bits());
-                    let rounded = scored.log_probs.iter().map(|&x| (x as f32).to_bits());
-                    assert!(log_probs.eq(rounded), "{name}, top {top}");
+                    let expected = scored.log_probs.iter().map(|x| x.to_bits());
+                    assert!(log_probs.eq(expected), "{name}, top {top}");
                     for (token, own) in found.iter().zip(&request.continuation) {
                         assert_eq!(token.top.len(), top.min(VOCAB));
                         assert!(token.top.is_sorted_by(|a, b| a.1 >= b.1), "{name}");
@@ -165,7 +165,7 @@ fn scores_of_tokens_are_those_of_requests_with_the_most_likely_tokens() {
                         assert!(of_own.is_none_or(|(_, log_prob)| *log_prob == token.log_prob));
                         assert!(of_own.is_some() || top < VOCAB);
                         if top > VOCAB {
-                            let total: f64 = token.top.iter().map(|x| f64::from(x.1).exp()).sum();
+                            let total: f64 = token.top.iter().map(|x| x.1.exp()).sum();
                             assert!((total - 1.0).abs() < 1e-5, "{name}: {total}");
                         }
                     }

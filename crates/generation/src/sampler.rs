@@ -296,7 +296,7 @@ mod tests {
             assert_eq!(chosen, Choice { token: 2, logprobs: Some(plain.clone().into()) });
         }
         // the fourth id is not allowed, and is counted
-        assert!((plain.log_prob - 0.2_f32.ln()).abs() < 1e-6);
+        assert!((plain.log_prob - 0.2_f64.ln()).abs() < 1e-6);
         assert_eq!(plain.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3]);
         let none = Sampler::new(&Options { logprobs: None, ..options });
         assert_eq!(none.clone().choose_with_logprobs(&logits()).unwrap().logprobs, None);

@@ -135,8 +135,8 @@ pub fn score_token_logits(
     let scores = scores.read()?.into_iter();
     if top <= 1 {
         let one = |score: TargetScore| TokenLogProbs {
-            log_prob: score.log_prob as f32,
-            top: vec![(score.top, score.top_log_prob as f32); top],
+            log_prob: score.log_prob,
+            top: vec![(score.top, score.top_log_prob); top],
         };
         return Ok(scores.map(one).collect());
     }
@@ -144,10 +144,7 @@ pub fn score_token_logits(
     let one = |(score, shifted): (TargetScore, &[f32])| {
         let log_prob = |id: u32| f64::from(shifted[id as usize]) + score.top_log_prob;
         let top = most_likely(shifted, top).into_iter();
-        TokenLogProbs {
-            log_prob: score.log_prob as f32,
-            top: top.map(|id| (id, log_prob(id) as f32)).collect(),
-        }
+        TokenLogProbs { log_prob: score.log_prob, top: top.map(|id| (id, log_prob(id))).collect() }
     };
     Ok(scores.zip(shifted.chunks(vocab)).map(one).collect())
 }
@@ -203,14 +200,14 @@ mod tests {
                 let tokens = score_token_chunks(hidden, head, &targets, top, 3).unwrap();
                 assert_eq!(tokens.len(), targets.len());
                 for (row, (token, score)) in tokens.iter().zip(&scores).enumerate() {
-                    assert_eq!(token.log_prob.to_bits(), (score.log_prob as f32).to_bits());
+                    assert_eq!(token.log_prob.to_bits(), score.log_prob.to_bits());
                     assert_eq!(token.top.len(), top.min(vocab));
                     assert!(token.top.first().is_none_or(|(id, _)| *id == score.top));
                     assert!(token.top.is_sorted_by(|a, b| a.1 >= b.1));
                     for &(id, log_prob) in token.top.iter().take(20) {
                         let difference = logits[row * vocab + id as usize]
                             - logits[row * vocab + targets[row] as usize];
-                        assert!((f64::from(log_prob) - score.log_prob - difference).abs() < 1e-5);
+                        assert!((log_prob - score.log_prob - difference).abs() < 1e-5);
                     }
                     // the same number, so that users can compare them
                     if let Some((_, own)) = token.top.iter().find(|(id, _)| *id == targets[row]) {

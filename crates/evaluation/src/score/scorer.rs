@@ -174,9 +174,8 @@ impl<M: Family> Scorer<M> {
     }
 
     /// The log-probability of each token of the continuations, and of the `top` most likely tokens at its place, in
-    /// the order of `requests`. The batches, and the log-probabilities before they are rounded to f32, are those of
-    /// [`score`](Self::score). The first of `top` is the greedy choice. Two unequal logits can have
-    /// log-probabilities that are equal in f32.
+    /// the order of `requests`. The batches and the log-probabilities are those of [`score`](Self::score). The first of
+    /// `top` is the greedy choice.
     ///
     /// # Errors
     /// As [`score`](Self::score).

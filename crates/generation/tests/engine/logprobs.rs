@@ -168,9 +168,9 @@ fn log_probabilities_are_those_of_a_pass_without_caches() {
         for (row, (&token, found)) in ours.tokens.iter().zip(&ours.logprobs).enumerate() {
             let (row, found) = (&logits[row * VOCAB..][..VOCAB], found.as_ref().unwrap());
             let total: f64 = row.iter().map(|logit| logit.exp()).sum();
-            let close = |id: u32, log_prob: f32| {
+            let close = |id: u32, log_prob: f64| {
                 let expected = row[id as usize] - total.ln();
-                let difference = (f64::from(log_prob) - expected).abs();
+                let difference = (log_prob - expected).abs();
                 // the logits are summed in another order; attention without a scale amplifies this
                 assert!(difference < 2e-3, "{name}: {log_prob}, {expected}");
             };
@@ -178,7 +178,7 @@ fn log_probabilities_are_those_of_a_pass_without_caches() {
             found.top.iter().for_each(|&(id, log_prob)| close(id, log_prob));
             let mut sorted: Vec<f64> = row.to_vec();
             sorted.sort_by(|a, b| b.total_cmp(a));
-            assert!(sorted[3] - f64::from(found.top[3].1) < total.ln() + 2e-3, "{name}");
+            assert!(sorted[3] - found.top[3].1 < total.ln() + 2e-3, "{name}");
         }
     }
 }

@@ -195,7 +195,7 @@ impl Choices {
         };
         state.tokens = tokens;
         for token in &chosen {
-            state.log_probs.0 += f64::from(token.logprobs.log_prob);
+            state.log_probs.0 += token.logprobs.log_prob;
             state.log_probs.1 += 1;
         }
         let ends = chosen.last().is_some_and(|last| self.plan.ends(last.token));
@@ -294,7 +294,7 @@ fn add_next(
         logprobs.add(chosen, top, offset, texts, plan.as_ids);
     }
     state.tokens = 1;
-    state.log_probs = (f64::from(chosen.1), 1);
+    state.log_probs = (chosen.1, 1);
     delta.tokens = 1;
     delta.finish = Some(match plan.ends(chosen.0) {
         true => "stop",

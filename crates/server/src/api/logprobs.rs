@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::token_text::TokenTexts;
 
 /// In place of minus infinity, which JSON does not have.
-const LOWEST: f32 = -9999.0;
+const LOWEST: f64 = -9999.0;
 
 /// Log-probabilities of tokens; all lists have an element for each token.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -15,9 +15,9 @@ pub(crate) struct Logprobs {
     /// The tokens.
     tokens: Vec<String>,
     /// Their log-probabilities; `null` for the first token of a prompt.
-    token_logprobs: Vec<Option<f32>>,
+    token_logprobs: Vec<Option<f64>>,
     /// The most likely tokens in falling order, and the token itself; `null` for the first token of a prompt.
-    #[schema(value_type = Vec<Option<std::collections::BTreeMap<String, f32>>>)]
+    #[schema(value_type = Vec<Option<std::collections::BTreeMap<String, f64>>>)]
     top_logprobs: Vec<Option<Top>>,
     /// Characters of the text before each token.
     text_offset: Vec<usize>,
@@ -25,7 +25,7 @@ pub(crate) struct Logprobs {
 
 /// Log-probabilities by token, in this order.
 #[derive(Clone, Debug, Default)]
-struct Top(Vec<(String, f32)>);
+struct Top(Vec<(String, f64)>);
 
 impl Serialize for Top {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -39,7 +39,7 @@ impl Serialize for Top {
 
 impl Top {
     /// Adds a token. Of several with the same text, the first stays, which is the most likely one.
-    fn add(&mut self, token: String, value: f32) {
+    fn add(&mut self, token: String, value: f64) {
         if self.0.iter().all(|(known, _)| *known != token) {
             self.0.push((token, value));
         }
@@ -58,8 +58,8 @@ impl Logprobs {
     /// Adds a token with its log-probability and those of the most likely tokens, in falling order.
     pub(crate) fn add(
         &mut self,
-        (token, log_prob): (u32, f32),
-        top: &[(u32, f32)],
+        (token, log_prob): (u32, f64),
+        top: &[(u32, f64)],
         offset: usize,
         texts: &TokenTexts,
         as_ids: bool,
@@ -99,7 +99,7 @@ mod tests {
         logprobs.add_first("a".into(), 0);
         // three bytes that are no characters, and one that is
         let top = [(0xE6 + 2, -0.5), (0x62 + 2, -1.25), (0xE7 + 2, -2.0)];
-        logprobs.add((0xE8 + 2, f32::NEG_INFINITY), &top, 1, &texts, false);
+        logprobs.add((0xE8 + 2, f64::NEG_INFINITY), &top, 1, &texts, false);
         logprobs.add((0x63 + 2, -3.1), &top[..1], 1, &texts, true);
         assert_eq!(
             serde_json::to_string(&logprobs).unwrap(),

@@ -67,6 +67,6 @@ pub(crate) enum Reply {
 }
 
 /// The most likely token that can be chosen: one that the tokenizer has, except padding.
-pub(crate) fn first_allowed(top: &[(u32, f32)], tokenizer_vocab: usize) -> Option<(u32, f32)> {
+pub(crate) fn first_allowed(top: &[(u32, f64)], tokenizer_vocab: usize) -> Option<(u32, f64)> {
     top.iter().copied().find(|&(id, _)| id != PAD && (id as usize) < tokenizer_vocab)
 }
