@@ -1,7 +1,9 @@
 //! `bench` and `plan` through the real binary, on small models. No test depends on the measured
 //! speed.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
@@ -200,6 +202,36 @@ fn a_server_is_measured_under_open_and_closed_loops() {
         let svg = file(&format!("{plot}.svg"));
         assert!(svg.contains("debug-block") && svg.contains("debug-vanilla"), "{plot}");
     }
+}
+
+/// A process that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // it may have ended
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_running_server_is_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut serve = command(dir.path(), "serve --preset debug-block,debug-vanilla --port 0");
+    let mut server = Process(serve.stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let url = lines.find_map(|line| line.strip_prefix("listening on ").map(String::from)).unwrap();
+    lines.find(|line| line == "ready").unwrap();
+    let bench = format!("bench serve --url {url} --lengths 16:8 --streams 2 --seconds 0.2");
+    let table = succeeds(dir.path(), &bench);
+    assert!(table.contains("debug-block") && table.contains("debug-vanilla"), "{table}");
+    let one = succeeds(dir.path(), &format!("{bench} --model debug-vanilla"));
+    assert!(!one.contains("debug-block") && one.contains(&url), "{one}");
+    fails(dir.path(), &format!("{bench} --model nothing"), &["--model nothing", "debug-vanilla"]);
+    // more tokens than a sequence can have
+    let long = bench.replace("16:8", "99:99");
+    fails(dir.path(), &long, &["debug-block", "128 tokens"]);
 }
 
 #[test]

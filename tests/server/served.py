@@ -1,4 +1,6 @@
-"""Small checkpoints, and a server that serves checkpoints, for the scripts beside this file."""
+"""Small checkpoints, and a server that serves them, for the scripts beside this file.
+
+    served.py FOLDER    makes the checkpoints FOLDER/block and FOLDER/vanilla"""
 
 import argparse
 import contextlib
@@ -26,11 +28,12 @@ KEY = "BLOCK_TRANSFORMER_API_KEY"
 
 def parser(description):
     """The arguments of every script."""
-    arguments = argparse.ArgumentParser(description=description)
+    formatter = argparse.RawDescriptionHelpFormatter
+    arguments = argparse.ArgumentParser(description=description, formatter_class=formatter)
     arguments.add_argument(
         "--binary",
-        type=Path,
-        default=Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug/block-transformer",
+        type=lambda path: Path(path).resolve(),
+        default=os.path.join(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"), "debug", "block-transformer"),
         help="the built command",
     )
     arguments.add_argument("--block", type=Path, help="checkpoint of a block model [default: a small one is made]")
@@ -43,12 +46,16 @@ def checkpoints(options):
     """The checkpoints of the arguments by name; those that are not given are trained for a few steps."""
     given = {"block": options.block, "vanilla": options.vanilla}
     with tempfile.TemporaryDirectory(prefix="served-") as folder:
-        folder = Path(folder)
         if None in given.values():
-            write_corpus(folder / "text.txt")
-        for name, path in given.items():
-            given[name] = path or train(options.binary, name, folder)
+            made = make(options.binary, Path(folder))
+            given = {name: path or made[name] for name, path in given.items()}
         yield given
+
+
+def make(binary, folder):
+    """Trains a small model of each family in the folder, and returns the folders of their runs by name."""
+    write_corpus(folder / "text.txt")
+    return {family: train(binary, family, folder) for family in ("block", "vanilla")}
 
 
 def write_corpus(path):
@@ -161,3 +168,11 @@ def until(condition, seconds, message):
     while not condition():
         assert time.monotonic() < end, message
         time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    # makes the checkpoints in a folder, so that several scripts can use them
+    arguments = parser("Trains the small models of the tests.")
+    arguments.add_argument("folder", type=Path)
+    chosen = arguments.parse_args()
+    make(chosen.binary, chosen.folder)
