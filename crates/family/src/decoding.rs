@@ -1,6 +1,6 @@
 //! Decoding block by block: a model with its KV caches.
 
-use block_transformer_layers::Positions;
+use block_transformer_layers::{KvCache, Positions};
 use burn::tensor::{Int, Tensor};
 
 use crate::batch::PaddingMask;
@@ -38,8 +38,9 @@ pub trait BlockDecoding: Send {
     /// When no block is in progress or the block is complete.
     fn decode(&mut self, kept: &[usize], ids: Tensor<1, Int>) -> Tensor<2>;
 
-    /// Fills every slot with the same random keys and values, for benchmarks of long contexts.
-    fn fill_random(&mut self);
+    /// The caches of the stack that attends over the whole sequence, one for each layer. A block has as many positions
+    /// as [`append`](Self::append) returns states. Blocks can be copied from slot to slot.
+    fn context_cache(&mut self) -> &mut [KvCache];
 
     /// Whether [`append`](Self::append) accepts [bounded](block_transformer_layers::Indices::bounded)
     /// positions of one block per row.

@@ -131,12 +131,17 @@ impl Stacks {
         self.stacks().map(largest).max().unwrap_or(0)
     }
 
-    /// Rows of the largest matrix product for a block: those of the block decoder, of the encoder of the embedder,
-    /// or of the start of a block in the token decoder.
-    pub fn rows_per_block(&self) -> usize {
+    /// Rows of the largest matrix product that adds a block to the context: its embeddings, or the positions of an
+    /// encoder.
+    pub fn append_rows(&self) -> usize {
         let encoder = self.embedder.and_then(|embedder| embedder.encoder);
-        let token = self.token.map_or(1, |token| token.first_positions().max(token.vectors));
-        self.embeddings_per_block.max(encoder.map_or(1, |(_, positions)| positions)).max(token)
+        encoder.map_or(1, |(_, positions)| positions).max(self.embeddings_per_block)
+    }
+
+    /// Rows of the largest matrix product of a decoding step, for each sequence.
+    pub fn step_rows(&self) -> usize {
+        let start = self.token.map_or(1, |token| token.first_positions().max(token.vectors));
+        self.append_rows().max(start)
     }
 
     /// The stacks of layers.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use block_transformer_family::{CacheFormat, Family, FamilyConfig, Work};
-use block_transformer_layers::is_attention_batch_invariant;
+use block_transformer_layers::{KvCache, is_attention_batch_invariant};
 use block_transformer_text::EOS;
 use burn::tensor::Device;
 
@@ -12,7 +12,7 @@ use crate::error::GenerationError;
 use crate::event::{Event, SequenceId};
 use crate::limits::Limits;
 use crate::options::Options;
-use crate::prefixes::PrefixCounts;
+use crate::prefixes::{HeadBytes, PrefixCounts, Prefixes};
 use crate::prompts::prefill_budget;
 use crate::runner::Runner;
 use crate::scheduler::{Scheduler, SchedulerOutput};
@@ -59,7 +59,6 @@ pub struct Engine {
     /// Rows of the largest matrix product of a step, per sequence.
     rows: usize,
     vocab_size: usize,
-    prefixes: PrefixCounts,
 }
 
 impl Engine {
@@ -98,8 +97,10 @@ impl Engine {
         let runner = Runner::new(model, limits, cache, device);
         let per_block = config.stacks().embeddings_per_block;
         let prompts = (prefill_budget(runner.device()) / per_block).max(1);
+        let mut scheduler = Scheduler::new(config.block_length(), limits.max_sequences, prompts);
+        scheduler.prefixes = Prefixes::new(HeadBytes::new(&config, cache));
         Ok(Self {
-            scheduler: Scheduler::new(config.block_length(), limits.max_sequences, prompts),
+            scheduler,
             per_block,
             speculation: None,
             ngrams: None,
@@ -107,9 +108,8 @@ impl Engine {
             runner,
             limits,
             block_length: config.block_length(),
-            rows: config.stacks().rows_per_block(),
+            rows: config.stacks().step_rows(),
             vocab_size: config.vocab_size(),
-            prefixes: PrefixCounts::default(),
         })
     }
 
@@ -117,13 +117,13 @@ impl Engine {
     /// [`Limits::memory`]. If they do not suffice, the prefixes that were used least recently make room for
     /// others. By default, these are 0 bytes, and prefixes are run again for each sequence.
     pub fn with_prefixes(mut self, bytes: u64) -> Self {
-        self.prefixes.budget = bytes;
+        self.scheduler.prefixes.set_budget(bytes);
         self
     }
 
     /// Returns the counts of prefixes and prompts that sequences share.
     pub fn prefixes(&self) -> PrefixCounts {
-        self.prefixes
+        self.scheduler.prefixes.counts(self.per_block)
     }
 
     /// The largest number of sequences for which the tokens and the bits of the logits of each are the same
@@ -239,6 +239,19 @@ impl Engine {
         prompt: &[u32],
         options: &Options,
     ) -> Result<SequenceId, GenerationError> {
+        let prompt = if prompt.is_empty() { vec![EOS] } else { prompt.to_vec() };
+        let before = context.div_ceil(self.block_length);
+        self.check(before, &prompt, options)?;
+        Ok(self.scheduler.submit(prompt, before, options))
+    }
+
+    /// Checks a prompt after `before` blocks.
+    fn check(
+        &self,
+        before: usize,
+        prompt: &[u32],
+        options: &Options,
+    ) -> Result<(), GenerationError> {
         options.check()?;
         let (number, vocab) = (options.rng_stream, self.vocab_size);
         if let Some(&id) = prompt.iter().find(|&&id| id as usize >= vocab) {
@@ -248,15 +261,13 @@ impl Engine {
         if let Some(&(id, _)) = options.logit_bias.iter().find(|(id, _)| *id as usize >= known) {
             return Err(GenerationError::LogitBiasId { id, vocab: known });
         }
-        let prompt = if prompt.is_empty() { vec![EOS] } else { prompt.to_vec() };
-        let before = context.div_ceil(self.block_length);
         let known = before.saturating_mul(self.block_length).saturating_add(prompt.len());
         let tokens = known.saturating_add(options.max_tokens);
         if tokens > self.limits.max_tokens {
             let limit = self.limits.max_tokens;
             return Err(GenerationError::TooLong { prompt: number, tokens, limit });
         }
-        Ok(self.scheduler.submit(prompt, before, options))
+        Ok(())
     }
 
     /// Queues a sequence for each of `options`, all of them with the same prompt after the same prefix. Prefix and
@@ -275,11 +286,13 @@ impl Engine {
         prompt: &[u32],
         options: &[Options],
     ) -> Result<Vec<SequenceId>, GenerationError> {
-        if !prefix.is_empty() && self.block_length > 1 {
-            return Err(GenerationError::Prefix);
+        let nothing = prefix.is_empty() && prompt.is_empty();
+        let prompt = if nothing { &[EOS] } else { prompt };
+        for options in options {
+            self.check(0, prefix, &Options { max_tokens: 0, ..options.clone() })?;
+            self.check(prefix.len().div_ceil(self.block_length), prompt, options)?;
         }
-        let prompt = [prefix, prompt].concat();
-        options.iter().map(|options| self.submit(&prompt, options)).collect()
+        Ok(self.scheduler.submit_choices(prefix, prompt, options))
     }
 
     /// Removes a waiting or running sequence and frees its slot; no event of it follows. Returns
@@ -311,7 +324,7 @@ impl Engine {
                 }
                 SchedulerOutput::Start { finished, prompts } if self.speculation.is_some() => {
                     let speculation = self.speculation.as_mut().expect("it was just checked");
-                    let rows = speculation.plan(finished, prompts);
+                    let rows = speculation.plan(finished, &prompts.new);
                     let pass = speculation.start(&mut self.runner, (finished, prompts), &rows);
                     let chosen =
                         speculation.finish(&mut self.runner, pass, &rows, self.scheduler.rows())?;
@@ -350,7 +363,7 @@ impl Engine {
     /// Fills every slot with the same random keys and values, for benchmarks. Running sequences
     /// lose their contexts.
     pub fn fill_random(&mut self) {
-        self.runner.decoding().fill_random();
+        self.runner.decoding().context_cache().iter_mut().for_each(KvCache::fill_random);
     }
 }
 
@@ -366,6 +379,7 @@ fn speculation_sizes<C: FamilyConfig>(
     Some(SpeculationSizes {
         block_length: config.block_length(),
         per_block: stacks.embeddings_per_block,
+        append_rows: stacks.append_rows(),
         first: stacks.token.map_or(1, |token| token.first_positions()),
         blocks: limits.cached_blocks(config),
         rows,

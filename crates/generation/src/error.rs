@@ -80,9 +80,6 @@ pub enum GenerationError {
          T5 token decoder, and devices other than flex, decode without guesses"
     )]
     Speculation,
-    /// A prefix for a model with blocks.
-    #[error("prefixes of models with blocks are not supported yet")]
-    Prefix,
     /// N-grams of another tokenizer.
     #[error(
         "n-grams: token id {id} is outside the model's vocabulary of {vocab}; count them with the tokenizer \

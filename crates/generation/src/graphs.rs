@@ -149,6 +149,11 @@ impl BlockGraphs {
         block
     }
 
+    /// Gives up all graphs.
+    pub(crate) fn clear(&mut self) {
+        self.graphs.clear();
+    }
+
     /// Whether the graph that was used last is one that the device replays itself.
     pub(crate) fn replayed(&self) -> bool {
         let run = self.graphs.last().and_then(|graph| graph.run.as_ref());

@@ -103,7 +103,8 @@ mod tests {
             ids: vec![1; total].into(),
             blocks: 0..total,
             total,
-            left: 1,
+            goes_on: false,
+            heads: Vec::new(),
         });
         let batches = batches(prompts.collect(), 8);
         let expected = [vec![(4, 1), (0, 3), (2, 3)], vec![(3, 4), (1, 4)], vec![(1, 5)]];

@@ -13,9 +13,10 @@ use crate::graphs::{BlockGraphs, GraphSizes, LastBlock, SharedDecoding};
 use crate::host_rows::HostRows;
 use crate::limits::Limits;
 use crate::on_device::{OnDevice, by_place};
+use crate::prefixes::Head;
 use crate::prompts::{Inputs, batches, prefill_chunk};
 use crate::sampler::{Choice, Sampler};
-use crate::scheduler::{FinishedBlock, PromptPiece, SchedulerOutput};
+use crate::scheduler::{FinishedBlock, PromptPiece, Prompts, Restored, Round, SchedulerOutput};
 
 /// Executes the steps that a scheduler plans. It joins the blocks of prompts to batches.
 /// The arithmetic and the KV caches belong to the decoding state of the model.
@@ -26,6 +27,8 @@ pub(crate) struct Runner {
     device: Device,
     /// See [`Family::batch_invariant_rows`].
     invariant_rows: Option<usize>,
+    /// Rows of the largest product that appends a block.
+    append_rows: usize,
     /// The slots of the last append, whose copy on the device is used again.
     slots: Indices,
     on_device: OnDevice,
@@ -62,8 +65,18 @@ impl Runner {
         let (slots, on_device) = (Indices::default(), OnDevice::default());
         let vocab = config.vocab_size();
         let invariant_rows = model.batch_invariant_rows();
-        let mut runner =
-            Self { decoding, sizes, vocab, device, invariant_rows, slots, on_device, graphs: None };
+        let append_rows = config.stacks().append_rows();
+        let mut runner = Self {
+            decoding,
+            sizes,
+            vocab,
+            device,
+            invariant_rows,
+            append_rows,
+            slots,
+            on_device,
+            graphs: None,
+        };
         runner.set_graphs(has_graphs(&runner.device));
         runner
     }
@@ -107,12 +120,15 @@ impl Runner {
     pub(crate) fn start_block(
         &mut self,
         finished: &[FinishedBlock<'_>],
-        prompts: &[PromptPiece],
+        prompts: &Prompts,
     ) -> Started {
         let length = self.sizes.block_length;
-        if self.graphs.is_none() || prompts.iter().any(|prompt| prompt.ids.len() < length) {
+        let pieces = prompts.unshared().filter(|pieces| {
+            self.graphs.is_some() && pieces.iter().all(|piece| piece.ids.len() >= length)
+        });
+        let Some(pieces) = pieces else {
             return Started::Logits(Box::new(self.start(finished, prompts)));
-        }
+        };
         // the last block on the device is not that of the next step
         self.on_device.block_of(&[]);
         let mut last: Vec<LastBlock> = finished
@@ -124,7 +140,7 @@ impl Runner {
             })
             .collect();
         let mut earlier = Vec::new();
-        for mut piece in prompts.iter().cloned() {
+        for mut piece in pieces.iter().cloned() {
             if piece.is_last() {
                 piece.blocks.end -= 1;
                 last.push(LastBlock {
@@ -137,19 +153,19 @@ impl Runner {
                 earlier.push(piece);
             }
         }
-        self.prefill(earlier);
+        self.run_pieces(earlier);
         last.sort_by_key(|block| block.slot);
         Started::Blocks(last)
     }
 
     /// Starts a block of every sequence and returns the logits of its first token.
-    fn start(&mut self, finished: &[FinishedBlock<'_>], prompts: &[PromptPiece]) -> Tensor<2> {
+    fn start(&mut self, finished: &[FinishedBlock<'_>], prompts: &Prompts) -> Tensor<2> {
         let mut slots: Vec<usize> = finished.iter().map(|block| block.slot).collect();
         let mut states = Vec::new();
         if !finished.is_empty() {
             states.push(self.append(finished));
         }
-        for (of, last) in self.prefill(prompts.to_vec()) {
+        for (of, last) in self.prefill(prompts) {
             states.push(last);
             slots.extend(of);
         }
@@ -162,16 +178,62 @@ impl Runner {
         self.invariant_rows
     }
 
-    /// Runs prompts through the model, which adds them to the caches. Returns the slots of prompts that end,
-    /// with the states `[rows, k, width]` of their last blocks, where `k` is the number of positions per block.
-    pub(crate) fn prefill(&mut self, prompts: Vec<PromptPiece>) -> Vec<(Vec<usize>, Tensor<3>)> {
-        let chunk = prefill_chunk(&self.device);
-        let most = self.invariant_rows.map_or(chunk, |most| most.min(chunk));
+    /// Does the work on prompts. Returns the slots of prompts that end, with the states `[rows, k, width]` of their
+    /// last blocks, where `k` is the number of positions per block.
+    pub(crate) fn prefill(&mut self, prompts: &Prompts) -> Vec<(Vec<usize>, Tensor<3>)> {
         let mut ends = Vec::new();
-        for batch in batches(prompts, (most / self.sizes.positions_per_block).max(1)) {
+        for Round { restored, pieces } in &prompts.rounds {
+            for Restored { slot, head, from, starts } in restored {
+                self.restore(*slot, head, *from);
+                if *starts {
+                    let states = head.states().expect("its last block was run");
+                    ends.push((vec![*slot], states.clone()));
+                }
+            }
+            ends.extend(self.run_pieces(pieces.clone()));
+        }
+        for (slot, head) in &prompts.kept {
+            let positions = head.blocks * self.sizes.positions_per_block;
+            let mut decoding = self.decoding.get();
+            let layers = decoding.context_cache().iter().map(|layer| layer.part(*slot, positions));
+            head.keep(layers.collect());
+        }
+        ends
+    }
+
+    /// Copies the blocks of `head` to `slot`, from the slot `from` or from those that are kept.
+    fn restore(&mut self, slot: usize, head: &Head, from: Option<usize>) {
+        let positions = head.blocks * self.sizes.positions_per_block;
+        let mut decoding = self.decoding.get();
+        for (i, layer) in decoding.context_cache().iter_mut().enumerate() {
+            match from {
+                Some(from) => layer.set_part(slot, &layer.part(from, positions)),
+                None => layer.set_part(slot, &head.layers().expect("they are kept")[i]),
+            }
+        }
+        drop(decoding);
+        // a graph reads the memory of the cache, which may be another one now
+        if let Some(graphs) = &mut self.graphs {
+            graphs.clear();
+        }
+    }
+
+    /// Runs pieces of prompts through the model, which adds them to the caches. Returns the slots of prompts that end,
+    /// with the states of their last blocks.
+    fn run_pieces(&mut self, pieces: Vec<PromptPiece>) -> Vec<(Vec<usize>, Tensor<3>)> {
+        let chunk = prefill_chunk(&self.device) / self.sizes.positions_per_block;
+        let most = self.invariant_rows.map_or(chunk, |rows| chunk.min(rows / self.append_rows));
+        let mut ends = Vec::new();
+        for batch in batches(pieces, most.max(1)) {
             let Inputs { ids, is_token, at } =
                 Inputs::new(&batch, self.sizes.block_length, &self.device);
             let states = self.decoding.get().append(ids, &is_token, &at);
+            for (row, piece) in batch.iter().enumerate().filter(|(_, piece)| piece.ends()) {
+                for head in &piece.heads {
+                    let row = int_tensor([row], &self.device);
+                    head.set_states(|| states.clone().select(0, row));
+                }
+            }
             let last: Vec<usize> = (0..batch.len()).filter(|&row| batch[row].is_last()).collect();
             let slots: Vec<usize> = last.iter().map(|&row| batch[row].slot).collect();
             if last.len() == batch.len() {
@@ -225,9 +287,10 @@ impl Runner {
                 return Ok(on_host.merged(by_place(&block, last.len(), length)?));
             }
             // nothing can be read inside a graph
-            (Started::Blocks(last), _) => {
-                self.start(&last.iter().map(LastBlock::finished).collect::<Vec<_>>(), &[])
-            }
+            (Started::Blocks(last), _) => self.start(
+                &last.iter().map(LastBlock::finished).collect::<Vec<_>>(),
+                &Prompts::default(),
+            ),
         };
         let all: Vec<usize> = (0..slots.len()).collect();
         let mut choices = self.on_device.start(&logits, samplers, length);

@@ -1,12 +1,17 @@
 //! Assigns slots to sequences, and plans the work of the model in each step.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::event::{Event, Finish, SequenceId};
 use crate::options::{EndTokens, Options};
+use crate::prefixes::{Head, Prefixes};
 use crate::sampler::{Choice, Sampler};
+
+mod prompts;
+
+pub(crate) use prompts::{NewRow, PromptPiece, Prompts, Restored, Round};
+use prompts::{Prefilling, Segment};
 
 /// Gives slots to sequences and keeps their progress. It does not depend on the model. A step
 /// consists of [`plan`](Self::plan), the work of a runner, and [`settle`](Self::settle).
@@ -21,7 +26,7 @@ pub(crate) struct Scheduler {
     free: BTreeSet<usize>,
     waiting: VecDeque<Waiting>,
     /// Sequences with a slot whose prompts have not been run to their end.
-    prefilling: VecDeque<Prefilling>,
+    prefilling: Vec<Prefilling>,
     /// In slot order.
     running: Vec<Running>,
     /// Tokens already chosen in the block in progress.
@@ -29,6 +34,8 @@ pub(crate) struct Scheduler {
     /// Events of sequences that ended before they got a slot.
     ended: Vec<Event>,
     next_id: u64,
+    /// Blocks that sequences share.
+    pub(crate) prefixes: Prefixes,
 }
 
 /// The work of the model in one step.
@@ -36,7 +43,7 @@ pub(crate) struct Scheduler {
 pub(crate) enum SchedulerOutput<'a> {
     /// Runs `prompts`, and starts a block of the sequences with `finished` blocks, and of those whose prompt
     /// ends.
-    Start { finished: Vec<FinishedBlock<'a>>, prompts: Vec<PromptPiece> },
+    Start { finished: Vec<FinishedBlock<'a>>, prompts: Prompts },
     /// Continues the block in progress with the rows `kept` of the previous step, which chose `ids`.
     Continue { kept: Vec<usize>, ids: Vec<u32> },
 }
@@ -52,38 +59,10 @@ pub(crate) struct FinishedBlock<'a> {
     pub left: usize,
 }
 
-/// Consecutive blocks of a prompt. The first block of a prompt is padded on the left.
-#[derive(Clone, Debug)]
-pub(crate) struct PromptPiece {
-    pub slot: usize,
-    /// Blocks before the prompt in the slot.
-    pub before: usize,
-    /// The tokens of the whole prompt, at least one.
-    pub ids: Arc<[u32]>,
-    /// Blocks of the prompt.
-    pub blocks: Range<usize>,
-    /// All blocks of the prompt.
-    pub total: usize,
-    /// Tokens that may still be chosen.
-    pub left: usize,
-}
-
-impl PromptPiece {
-    /// Whether the prompt ends here, so that its sequence starts a block.
-    pub(crate) fn is_last(&self) -> bool {
-        self.blocks.end == self.total
-    }
-}
-
-/// A sequence with a slot, and the part of its prompt that has not been run.
-struct Prefilling {
-    rest: PromptPiece,
-    sequence: Running,
-}
-
 /// A sequence without a slot.
 struct Waiting {
-    prompt: Vec<u32>,
+    /// The prompt.
+    segments: Vec<Segment>,
     /// Blocks before the prompt in its slot.
     before: usize,
     sequence: Running,
@@ -121,11 +100,12 @@ impl Scheduler {
             prompt_blocks,
             free: (0..slots).collect(),
             waiting: VecDeque::new(),
-            prefilling: VecDeque::new(),
+            prefilling: Vec::new(),
             running: Vec::new(),
             place: 0,
             ended: Vec::new(),
             next_id: 0,
+            prefixes: Prefixes::default(),
         }
     }
 
@@ -137,6 +117,38 @@ impl Scheduler {
         before: usize,
         options: &Options,
     ) -> SequenceId {
+        let segment = self.segment(&prompt);
+        self.queue(vec![segment], before, options)
+    }
+
+    /// Queues a sequence for each of `options`, with the same prompt after the same prefix. One of them can be empty.
+    pub(crate) fn submit_choices(
+        &mut self,
+        prefix: &[u32],
+        prompt: &[u32],
+        options: &[Options],
+    ) -> Vec<SequenceId> {
+        let parts = [prefix, prompt].into_iter().filter(|ids| !ids.is_empty());
+        let mut segments: Vec<Segment> = parts.map(|ids| self.segment(ids)).collect();
+        if let Some(first) = segments.first_mut().filter(|_| !prefix.is_empty()) {
+            first.heads.push(self.prefixes.of(prefix, first.blocks));
+        }
+        let blocks = segments.iter().map(|segment| segment.blocks).sum();
+        let choices = options.iter().filter(|options| options.max_tokens > 0).count();
+        if let Some(last) = segments.last_mut().filter(|_| choices > 1) {
+            last.heads.push(Arc::new(Head::of_choices(blocks)));
+        }
+        options.iter().map(|options| self.queue(segments.clone(), 0, options)).collect()
+    }
+
+    /// A part of a prompt that no other sequence shares.
+    fn segment(&self, ids: &[u32]) -> Segment {
+        let blocks = ids.len().div_ceil(self.block_length);
+        Segment { ids: ids.into(), blocks, heads: Vec::new() }
+    }
+
+    /// Queues a prompt after the first `before` blocks of its slot.
+    fn queue(&mut self, segments: Vec<Segment>, before: usize, options: &Options) -> SequenceId {
         let id = SequenceId(self.next_id);
         self.next_id += 1;
         if options.max_tokens == 0 {
@@ -147,13 +159,13 @@ impl Scheduler {
             id,
             slot: 0,
             row: 0,
-            blocks: before + prompt.len().div_ceil(self.block_length),
+            blocks: before + segments.iter().map(|segment| segment.blocks).sum::<usize>(),
             block: Vec::new(),
             sampler: Sampler::new(options),
             ends: EndTokens::new(options),
             left: options.max_tokens,
         };
-        self.waiting.push_back(Waiting { prompt, before, sequence });
+        self.waiting.push_back(Waiting { segments, before, sequence });
         id
     }
 
@@ -171,7 +183,7 @@ impl Scheduler {
         });
         self.prefilling.retain(|prefilling| {
             if prefilling.sequence.id == id {
-                free.insert(prefilling.rest.slot);
+                free.insert(prefilling.sequence.slot);
             }
             prefilling.sequence.id != id
         });
@@ -296,38 +308,6 @@ impl Scheduler {
             continues
         });
         self.place = length;
-    }
-
-    /// Gives free slots to waiting sequences, in the order in which they were submitted, and returns the
-    /// next blocks of prompts. Sequences whose prompt ends are running then.
-    fn prompts(&mut self) -> Vec<PromptPiece> {
-        while !self.waiting.is_empty()
-            && let Some(slot) = self.free.pop_first()
-            && let Some(Waiting { prompt, before, sequence }) = self.waiting.pop_front()
-        {
-            let (total, left) = (prompt.len().div_ceil(self.block_length), sequence.left);
-            let ids = prompt.into();
-            let rest = PromptPiece { slot, before, ids, blocks: 0..total, total, left };
-            self.prefilling.push_back(Prefilling { rest, sequence: Running { slot, ..sequence } });
-        }
-        // nothing is delayed if no sequence is running
-        let mut room = if self.running.is_empty() { usize::MAX } else { self.prompt_blocks };
-        let mut pieces = Vec::new();
-        while room > 0
-            && let Some(Prefilling { rest, .. }) = self.prefilling.front_mut()
-        {
-            let end = rest.blocks.end.min(rest.blocks.start.saturating_add(room));
-            room -= end - rest.blocks.start;
-            let piece = PromptPiece { blocks: rest.blocks.start..end, ..rest.clone() };
-            rest.blocks.start = end;
-            if piece.is_last() {
-                let ended = self.prefilling.pop_front();
-                self.running.extend(ended.map(|prefilling| prefilling.sequence));
-            }
-            pieces.push(piece);
-        }
-        self.running.sort_by_key(|running| running.slot);
-        pieces
     }
 }
 

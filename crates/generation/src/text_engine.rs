@@ -136,12 +136,8 @@ impl TextEngine {
         options: &Options,
         stop: &[String],
     ) -> Result<SequenceId, GenerationError> {
-        let filter = StopFilter::new(stop)?;
-        let options = Options { allowed_vocab: Some(self.tokenizer_vocab), ..options.clone() };
-        let id = self.engine.submit(prompt, &options)?;
-        let decoder = StreamDecoder::new(Arc::clone(&self.tokenizer));
-        self.streams.insert(id, TextStream { decoder, filter, tokens: 0, chosen: Vec::new() });
-        Ok(id)
+        let ids = self.submit_choices(&[], prompt, std::slice::from_ref(options), stop)?;
+        Ok(ids[0])
     }
 
     /// Queues a sequence for each of `options`, with the same prompt after the same prefix, like

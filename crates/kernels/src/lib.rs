@@ -233,6 +233,20 @@ pub fn empty_integer_cache(shape: [usize; 4], device: &Device) -> Option<Tensor<
     flex::empty_integer_cache(shape, device)
 }
 
+/// The integers of an [`integer_cache`], with the bytes of the scale at the end of each row; `None` for other
+/// tensors. They have the memory of the cache.
+///
+/// # Shapes
+/// - output: `[slots, heads, capacity, dim + 4]`
+pub fn integer_rows(cache: Tensor<4>) -> Option<Tensor<4, Int>> {
+    flex::integer_rows(cache)
+}
+
+/// The [`integer_cache`] of these [rows](integer_rows); `None` where no kernel applies.
+pub fn integer_cache_rows(rows: Tensor<4, Int>) -> Option<Tensor<4>> {
+    flex::integer_cache_rows(rows)
+}
+
 /// Whether `device` multiplies matrices of `format` and sums the products in f32. On such a device, a
 /// product of an f32 matrix and one of `format` is faster if the f32 matrix is cast to `format`; on
 /// other devices, the matrix of `format` must be cast to f32.

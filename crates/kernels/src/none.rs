@@ -165,6 +165,14 @@ pub(crate) fn empty_integer_cache(_: [usize; 4], _: &Device) -> Option<Tensor<4>
     None
 }
 
+pub(crate) fn integer_rows(_: Tensor<4>) -> Option<Tensor<4, Int>> {
+    None
+}
+
+pub(crate) fn integer_cache_rows(_: Tensor<4, Int>) -> Option<Tensor<4>> {
+    None
+}
+
 pub(crate) fn pack(_: &Tensor<2>) -> Option<Tensor<2>> {
     None
 }

@@ -9,6 +9,10 @@ use crate::attention::{attend, merge_heads, score_scale, split_qkv};
 use crate::places::{Part, Places};
 use crate::positions::Positions;
 
+mod part;
+
+pub use part::KvPart;
+
 /// The keys and values of one attention layer.
 ///
 /// # Shapes

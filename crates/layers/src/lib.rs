@@ -26,7 +26,7 @@ mod scores;
 pub mod t5;
 mod total;
 
-pub use cache::{KvCache, StackCache};
+pub use cache::{KvCache, KvPart, StackCache};
 pub use conv::BlockConv;
 pub use embedding::embed;
 pub use gelu::gelu;

@@ -1,7 +1,7 @@
 //! Decoding without caches: a bigram model reads the last token only.
 
 use block_transformer_family::{BlockDecoding, Family, PaddingMask, Work};
-use block_transformer_layers::{Positions, int_tensor, project};
+use block_transformer_layers::{KvCache, Positions, int_tensor, project};
 use burn::tensor::{Int, Tensor};
 
 use crate::model::Bigram;
@@ -24,7 +24,9 @@ impl BlockDecoding for Bigram {
         unreachable!("a block of one token is complete after its first")
     }
 
-    fn fill_random(&mut self) {}
+    fn context_cache(&mut self) -> &mut [KvCache] {
+        &mut []
+    }
 
     fn work(&self) -> Work {
         Work::default()

@@ -86,8 +86,8 @@ impl BlockDecoding for BlockDecodingState {
         self.model.token_decoder.continues_anywhere().then_some(self)
     }
 
-    fn fill_random(&mut self) {
-        self.blocks.iter_mut().for_each(KvCache::fill_random);
+    fn context_cache(&mut self) -> &mut [KvCache] {
+        &mut self.blocks
     }
 
     fn appends_on_device(&self) -> bool {

@@ -57,8 +57,8 @@ impl BlockDecoding for TokenDecodingState {
         Some(self)
     }
 
-    fn fill_random(&mut self) {
-        self.cache.iter_mut().for_each(KvCache::fill_random);
+    fn context_cache(&mut self) -> &mut [KvCache] {
+        &mut self.cache
     }
 
     fn appends_on_device(&self) -> bool {

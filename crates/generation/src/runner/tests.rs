@@ -11,6 +11,8 @@ use crate::options::Options;
 use crate::sampling::Sampling;
 use crate::scheduler::Scheduler;
 
+mod prefixes;
+
 /// Tolerance of logits that are summed in a different order, relative to the largest logit.
 const TOLERANCE: f32 = 2e-4;
 

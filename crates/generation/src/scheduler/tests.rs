@@ -1,12 +1,14 @@
 //! Random schedules, run on slots that hold tokens instead of keys and values.
 
 use std::collections::HashMap;
+use std::sync::Weak;
 
 use block_transformer_text::PAD;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::prefixes::HeadBytes;
 use crate::sampling::Sampling;
 
 const VOCAB: u64 = 7;
@@ -18,6 +20,10 @@ struct Slots {
     tokens: Vec<Vec<u32>>,
     /// Slot and block in progress of each row.
     rows: Vec<(usize, Vec<u32>)>,
+    /// Heads that are kept, with their tokens.
+    kept: Vec<(Weak<Head>, Vec<u32>)>,
+    /// Blocks of prompts that were run.
+    run: usize,
 }
 
 /// Pads a prompt on the left to whole blocks.
@@ -50,7 +56,7 @@ impl Slots {
         rows.map(|(slot, block)| logits(self.tokens[*slot].iter().chain(block).copied())).collect()
     }
 
-    fn start(&mut self, finished: &[FinishedBlock<'_>], prompts: &[PromptPiece]) {
+    fn start(&mut self, finished: &[FinishedBlock<'_>], prompts: &Prompts) {
         let mut rows = Vec::new();
         for block in finished {
             let tokens = &mut self.tokens[block.slot];
@@ -59,21 +65,52 @@ impl Slots {
             tokens.extend(block.ids);
             rows.push((block.slot, Vec::new()));
         }
-        for PromptPiece { slot, before, ids, blocks, .. } in prompts {
-            assert!(*before == 0 && !ids.is_empty() && !blocks.is_empty());
-            let (all, tokens) = (padded(ids, self.block_length), &mut self.tokens[*slot]);
-            if blocks.start == 0 {
-                tokens.clear();
-            }
-            assert_eq!(tokens.len(), blocks.start * self.block_length, "blocks lost");
-            tokens.extend(&all[tokens.len()..blocks.end * self.block_length]);
-            if tokens.len() == all.len() {
-                rows.push((*slot, Vec::new()));
-            }
+        for Round { restored, pieces } in &prompts.rounds {
+            restored.iter().for_each(|restored| self.restore(restored));
+            pieces.iter().for_each(|piece| self.run_piece(piece));
+        }
+        for (slot, head) in &prompts.kept {
+            assert!(head.layers().is_none(), "kept twice");
+            head.keep(Vec::new());
+            let tokens = self.tokens[*slot][..head.blocks * self.block_length].to_vec();
+            self.kept.push((Arc::downgrade(head), tokens));
+        }
+        for NewRow { slot, text, .. } in &prompts.new {
+            let expected: Vec<u32> =
+                text.iter().flat_map(|ids| padded(ids, self.block_length)).collect();
+            assert_eq!(self.tokens[*slot], expected, "another prompt");
+            rows.push((*slot, Vec::new()));
         }
         rows.sort();
         assert!(rows.windows(2).all(|rows| rows[0].0 != rows[1].0), "two rows in one slot");
         self.rows = rows;
+    }
+
+    fn restore(&mut self, Restored { slot, head, from, .. }: &Restored) {
+        let of = |kept: &&(Weak<Head>, _)| kept.0.ptr_eq(&Arc::downgrade(head));
+        let all = match from {
+            Some(from) => &self.tokens[*from],
+            None => &self.kept.iter().find(of).expect("the head is kept").1,
+        };
+        self.tokens[*slot] = all[..head.blocks * self.block_length].to_vec();
+    }
+
+    fn run_piece(&mut self, piece: &PromptPiece) {
+        let PromptPiece { slot, before, ids, blocks, total, .. } = piece;
+        let (all, tokens) = (padded(ids, self.block_length), &mut self.tokens[*slot]);
+        assert!(!blocks.is_empty() && all.len() == total * self.block_length);
+        if before + blocks.start == 0 {
+            tokens.clear();
+        }
+        assert_eq!(tokens.len(), (before + blocks.start) * self.block_length, "blocks lost");
+        tokens.extend(&all[blocks.start * self.block_length..blocks.end * self.block_length]);
+        self.run += blocks.len();
+    }
+
+    /// The blocks of kept heads.
+    fn kept_blocks(&mut self) -> Vec<usize> {
+        self.kept.retain(|(head, _)| head.strong_count() > 0);
+        self.kept.iter().map(|(_, tokens)| tokens.len() / self.block_length).collect()
     }
 
     fn proceed(&mut self, kept: &[usize], ids: &[u32]) {
@@ -86,25 +123,27 @@ impl Slots {
     }
 }
 
-/// A prompt and its options.
+/// A prompt and the options of its choices.
 #[derive(Clone, Debug)]
 struct Submission {
+    prefix: Vec<u32>,
     prompt: Vec<u32>,
-    options: Options,
+    options: Vec<Options>,
 }
 
 impl Submission {
-    /// The tokens that the prompt gets alone, and the reason for its end.
-    fn answer(&self, block_length: usize) -> (Vec<u32>, Finish) {
-        let mut sampler = Sampler::new(&self.options);
-        let mut history = padded(&self.prompt, block_length);
+    /// The tokens that a choice gets alone, and the reason for its end.
+    fn answer(&self, options: &Options, block_length: usize) -> (Vec<u32>, Finish) {
+        let mut sampler = Sampler::new(options);
+        let mut history =
+            [&self.prefix, &self.prompt].map(|ids| padded(ids, block_length)).concat();
         let known = history.len();
-        while history.len() - known < self.options.max_tokens {
+        while history.len() - known < options.max_tokens {
             let id = sampler.choose(&logits(history.iter().copied())).unwrap();
-            if self.options.eos == Some(id) {
+            if options.eos == Some(id) {
                 return (history.split_off(known), Finish::Eos);
             }
-            if self.options.stop_tokens.contains(&id) {
+            if options.stop_tokens.contains(&id) {
                 return (history.split_off(known), Finish::Stop);
             }
             history.push(id);
@@ -124,8 +163,8 @@ enum Act {
 fn submissions() -> impl Strategy<Value = Submission> {
     let kinds = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let options = (0..12_usize, kinds, 0..4_usize);
-    (vec(0..VOCAB as u32, 1..10), options).prop_map(|(prompt, options)| {
-        let (max_tokens, (ends, samples, narrow, stops, penalizes), rng_stream) = options;
+    let options = options.prop_map(|(max_tokens, kinds, rng_stream)| {
+        let (ends, samples, narrow, stops, penalizes) = kinds;
         let mut sampling = if samples { Sampling::at(0.8, 3) } else { Sampling::greedy() };
         sampling.frequency_penalty = if penalizes { 1.5 } else { 0.0 };
         let eos = ends.then_some(EOS);
@@ -134,9 +173,17 @@ fn submissions() -> impl Strategy<Value = Submission> {
         let options =
             Options { sampling, max_tokens, eos, allowed_vocab, rng_stream, ..Options::default() };
         let stop_tokens = if stops { vec![9, 2] } else { Vec::new() };
-        let options = Options { stop_tokens, ..options };
-        Submission { prompt, options }
-    })
+        Options { stop_tokens, ..options }
+    });
+    // few prefixes, so that sequences share them
+    let prefix =
+        (0..4_usize).prop_map(|n| [&[][..], &[3], &[2, 2, 5], &[1, 3, 2, 4, 0, 6, 5]][n].to_vec());
+    let choices = prop_oneof![2 => 1..2_usize, 1 => 2..5_usize];
+    (prefix, vec(0..VOCAB as u32, 0..10), choices.prop_flat_map(move |n| vec(options.clone(), n)))
+        .prop_map(|(prefix, prompt, options)| {
+            let prompt = if prefix.is_empty() && prompt.is_empty() { vec![EOS] } else { prompt };
+            Submission { prefix, prompt, options }
+        })
 }
 
 fn acts() -> impl Strategy<Value = Act> {
@@ -162,20 +209,26 @@ struct Sequence {
 }
 
 impl Watched {
-    fn new(slots: usize, block_length: usize, prompt_blocks: usize) -> Self {
-        let scheduler = Scheduler::new(block_length, slots, prompt_blocks);
-        let slots = Slots { block_length, tokens: vec![Vec::new(); slots], rows: Vec::new() };
+    fn new(slots: usize, block_length: usize, (prompt_blocks, budget): (usize, u64)) -> Self {
+        let mut scheduler = Scheduler::new(block_length, slots, prompt_blocks);
+        scheduler.prefixes = Prefixes::new(HeadBytes { block: 1, states: 0 });
+        scheduler.prefixes.set_budget(budget);
+        let (tokens, rows, kept) = (vec![Vec::new(); slots], Vec::new(), Vec::new());
+        let slots = Slots { block_length, tokens, rows, kept, run: 0 };
         Self { scheduler, slots, sequences: HashMap::new(), ids: Vec::new() }
     }
 
     fn act(&mut self, act: Act) {
         match act {
             Act::Submit(submitted) => {
-                let answer = submitted.answer(self.slots.block_length);
-                let id = self.scheduler.submit(submitted.prompt, 0, &submitted.options);
-                let sequence = Sequence { answer, written: Vec::new(), over: false };
-                assert!(self.sequences.insert(id, sequence).is_none(), "an id used twice");
-                self.ids.push(id);
+                let Submission { prefix, prompt, options } = &submitted;
+                let ids = self.scheduler.submit_choices(prefix, prompt, options);
+                for (id, options) in ids.into_iter().zip(options) {
+                    let answer = submitted.answer(options, self.slots.block_length);
+                    let sequence = Sequence { answer, written: Vec::new(), over: false };
+                    assert!(self.sequences.insert(id, sequence).is_none(), "an id used twice");
+                    self.ids.push(id);
+                }
             }
             Act::Cancel(index) => {
                 let Some(id) = self.ids.get(index) else { return };
@@ -192,6 +245,20 @@ impl Watched {
         let live = self.sequences.values().filter(|sequence| !sequence.over).count();
         assert_eq!(running + waiting + ended, live, "a sequence was lost");
         assert_eq!(self.scheduler.is_idle(), live == 0);
+        self.check_kept();
+    }
+
+    /// Prefixes stay within their budget. Besides them, at most one head is kept, for choices that wait.
+    fn check_kept(&mut self) {
+        let counts = self.scheduler.prefixes.counts(1);
+        assert!(counts.bytes <= counts.budget, "{counts:?}");
+        let kept = self.slots.kept_blocks();
+        assert!(kept.len() <= counts.entries + 1, "{kept:?} {counts:?}");
+        let waits = self.scheduler.waiting() > 0;
+        assert!(waits || kept.len() == counts.entries, "{kept:?} {counts:?}");
+        if kept.len() == counts.entries {
+            assert_eq!(kept.iter().sum::<usize>() as u64, counts.bytes, "{kept:?} {counts:?}");
+        }
     }
 
     fn step(&mut self) {
@@ -199,7 +266,8 @@ impl Watched {
         let (running, limit) = (self.scheduler.running.len(), self.scheduler.prompt_blocks);
         if let Some(planned) = self.scheduler.plan() {
             if let SchedulerOutput::Start { prompts, .. } = &planned {
-                let blocks: usize = prompts.iter().map(|prompt| prompt.blocks.len()).sum();
+                let pieces = prompts.rounds.iter().flat_map(|round| &round.pieces);
+                let blocks: usize = pieces.map(|piece| piece.blocks.len()).sum();
                 assert!(running == 0 || blocks <= limit, "running sequences are delayed");
             }
             let logits = self.slots.run(&planned);
@@ -249,17 +317,23 @@ proptest! {
         slots in 1..5_usize,
         block_length in 1..5_usize,
         prompt_blocks in 1..6_usize,
+        budget in 0..9_u64,
         schedule in vec(acts(), 1..60),
     ) {
-        let mut watched = Watched::new(slots, block_length, prompt_blocks);
+        let mut watched = Watched::new(slots, block_length, (prompt_blocks, budget));
         for act in schedule {
             watched.act(act);
         }
         // the others end; in the worst case one after the other, with a step of each block of their prompts
-        let most = (watched.ids.len() + 1) * (12 + 10 * block_length);
+        let most = (watched.ids.len() + 1) * (12 + 17 * block_length);
         for _ in 0..most {
             watched.act(Act::Step);
         }
         assert!(watched.scheduler.is_idle());
+        let counts = watched.scheduler.prefixes.counts(1);
+        // nothing is needed any more, so that all prefixes can be given up
+        watched.scheduler.prefixes.set_budget(0);
+        prop_assert_eq!(watched.scheduler.prefixes.counts(1).bytes, 0);
+        prop_assert!(counts.misses + counts.hits <= watched.ids.len());
     }
 }

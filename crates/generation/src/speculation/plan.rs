@@ -2,7 +2,7 @@
 
 use super::draft::{Draft, Guess};
 use super::{Sequence, Speculation};
-use crate::scheduler::{FinishedBlock, PromptPiece};
+use crate::scheduler::{FinishedBlock, NewRow};
 
 /// The largest number of tokens that are guessed when cost decides.
 const AUTO_TOKENS: usize = 15;
@@ -21,6 +21,8 @@ pub(crate) struct SpeculationSizes {
     pub block_length: usize,
     /// Positions of the block decoder per block.
     pub per_block: usize,
+    /// Rows of the largest product that appends a block.
+    pub append_rows: usize,
     /// Positions of the token decoder before the first token of a block.
     pub first: usize,
     /// Blocks per slot.
@@ -81,21 +83,16 @@ impl SpeculationSizes {
 
 impl Speculation {
     /// Plans the rows of a step, in slot order.
-    pub(crate) fn plan(
-        &mut self,
-        finished: &[FinishedBlock<'_>],
-        prompts: &[PromptPiece],
-    ) -> Vec<Planned> {
-        let new = || prompts.iter().filter(|prompt| prompt.is_last());
-        for prompt in new() {
+    pub(crate) fn plan(&mut self, finished: &[FinishedBlock<'_>], new: &[NewRow]) -> Vec<Planned> {
+        for row in new {
             let mut draft = Draft::default();
-            draft.extend(prompt.ids.iter().copied());
-            self.sequences.insert(prompt.slot, Sequence { draft, ..Sequence::default() });
+            draft.extend(row.text.iter().flat_map(|ids| ids.iter().copied()));
+            self.sequences.insert(row.slot, Sequence { draft, ..Sequence::default() });
         }
         // all rows append as many blocks as the row with most guesses
         let room = finished.iter().map(|block| self.sizes.blocks - block.before - 1).min();
         let finished = finished.iter().map(|block| (block.slot, false, block.left));
-        let new = new().map(|prompt| (prompt.slot, true, prompt.left));
+        let new = new.iter().map(|row| (row.slot, true, row.left));
         let mut rows: Vec<Planned> = finished
             .chain(new)
             .map(|(slot, is_new, left)| {
@@ -169,8 +166,10 @@ impl Speculation {
         let [appended, started, logits] = self.sizes.positions(rows, runs);
         let allows = |positions| self.sizes.allows(rows.len(), positions, logits);
         // rows without guesses append as many blocks as those with most
-        let few = appended <= 2 * self.sizes.per_block * rows.len().max(MOST_LOGITS);
-        runs.iter().all(|&run| run == 0) || (few && allows(appended) && allows(started))
+        let blocks = appended / self.sizes.per_block;
+        let few = blocks <= 2 * rows.len().max(MOST_LOGITS);
+        let allowed = few && allows(blocks * self.sizes.append_rows) && allows(started);
+        allowed || runs.iter().all(|&run| run == 0)
     }
 
     /// The expected tokens per second of a step; `None` before passes have been measured.
@@ -233,8 +232,14 @@ mod tests {
 
     #[test]
     fn guesses_stay_inside_caches_and_bounds() {
-        let sizes =
-            SpeculationSizes { block_length: 4, per_block: 2, first: 2, blocks: 10, rows: 191 };
+        let sizes = SpeculationSizes {
+            block_length: 4,
+            per_block: 2,
+            append_rows: 2,
+            first: 2,
+            blocks: 10,
+            rows: 191,
+        };
         assert_eq!(sizes.most(true, 9), 3);
         assert_eq!(sizes.most(false, 0), 3);
         assert_eq!(sizes.most(false, 2), 11);

@@ -15,7 +15,7 @@ use crate::choose::LogitRows;
 use crate::error::GenerationError;
 use crate::runner::Runner;
 use crate::sampler::Choice;
-use crate::scheduler::{FinishedBlock, PromptPiece, Row};
+use crate::scheduler::{FinishedBlock, Prompts, Row};
 
 /// A pass that has run the inputs of several rows.
 pub(crate) struct Pass {
@@ -94,7 +94,7 @@ impl Speculation {
     pub(crate) fn start(
         &mut self,
         runner: &mut Runner,
-        (finished, prompts): (&[FinishedBlock<'_>], &[PromptPiece]),
+        (finished, prompts): (&[FinishedBlock<'_>], &Prompts),
         rows: &[Planned],
     ) -> Pass {
         let (length, device) = (self.sizes.block_length, runner.device().clone());
@@ -134,7 +134,7 @@ impl Speculation {
                 .extend(finished.iter().flat_map(|block| (0..most).map(move |j| (block.slot, j))));
             self.appends.record(count * positions, start.elapsed().as_secs_f64());
         }
-        for (slots, state) in runner.prefill(prompts.to_vec()) {
+        for (slots, state) in runner.prefill(prompts) {
             of_state.extend(slots.into_iter().map(|slot| (slot, 0)));
             states.push(state);
         }

@@ -3,7 +3,7 @@
 use burn::backend::flex::{FlexQTensor, FlexTensor, Layout};
 use burn::backend::{BackendTensor, DispatchKindConversion, DispatchTensor, Flex};
 use burn::tensor::quantization::{QuantScheme, QuantStore};
-use burn::tensor::{Bytes, DType, Device, Shape, Tensor};
+use burn::tensor::{Bytes, DType, Device, Int, Shape, Tensor};
 
 use super::parts::{contiguous, values};
 
@@ -52,6 +52,16 @@ pub(crate) fn empty_integer_cache(shape: [usize; 4], device: &Device) -> Option<
         let zeros = Bytes::from_elems(vec![0_i8; shape.num_elements()]);
         wrapped(FlexTensor::new(zeros, Layout::contiguous(shape), DType::I8))
     })
+}
+
+/// See [`crate::integer_rows`].
+pub(crate) fn integer_rows(cache: Tensor<4>) -> Option<Tensor<4, Int>> {
+    unwrapped(cache).map(Tensor::from_primitive::<Flex>)
+}
+
+/// See [`crate::integer_cache_rows`].
+pub(crate) fn integer_cache_rows(rows: Tensor<4, Int>) -> Option<Tensor<4>> {
+    rows.try_into_primitive::<Flex>().ok().map(wrapped)
 }
 
 vectorized! {

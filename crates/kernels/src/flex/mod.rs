@@ -29,7 +29,7 @@ pub(crate) use attention::{cached_attention, self_attention};
 pub(crate) use cross_entropy::linear_cross_entropy;
 pub(crate) use embedding::embed;
 pub(crate) use gelu::gelu;
-pub(crate) use integers::{empty_integer_cache, integer_cache};
+pub(crate) use integers::{empty_integer_cache, integer_cache, integer_cache_rows, integer_rows};
 pub(crate) use layer_norm::layer_norm;
 pub(crate) use linear::{batch_invariant_rows, linear};
 pub(crate) use pack::{pack, quantize};
