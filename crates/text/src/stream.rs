@@ -4,6 +4,12 @@ use std::ops::Deref;
 
 use crate::tokenizer::Tokenizer;
 
+/// Ids that are kept at most while their text ends in an incomplete character. A character has at most 4 bytes, and an id
+/// at least one. More are kept so that most texts are cut where a character is complete.
+const MOST_KEPT: usize = 16;
+/// Ids that an incomplete character can need as context, with one before them.
+const CONTEXT: usize = 4;
+
 /// Decodes ids one at a time and holds back bytes that do not form a complete character yet. `T` is
 /// a reference to a tokenizer or an `Arc` of a tokenizer.
 #[derive(Debug)]
@@ -27,8 +33,17 @@ impl<T: Deref<Target = Tokenizer>> StreamDecoder<T> {
     pub fn push(&mut self, id: u32) -> String {
         self.ids.push(id);
         let text = self.tokenizer.decode(&self.ids[self.settled..]);
-        if text.ends_with('\u{FFFD}') {
-            return String::new();
+        if let Some(certain) = text.strip_suffix('\u{FFFD}') {
+            if self.ids.len() - self.settled <= MOST_KEPT {
+                return String::new();
+            }
+            // only the last replacement character can become another one; without this, the time for ids that are
+            // no characters would grow with their square
+            let new = certain.get(self.returned..).unwrap_or_default().to_string();
+            self.settled = self.ids.len() - CONTEXT;
+            let kept = self.tokenizer.decode(&self.ids[self.settled..]);
+            self.returned = kept.strip_suffix('\u{FFFD}').unwrap_or(&kept).len();
+            return new;
         }
         let new = text.get(self.returned..).unwrap_or_default().to_string();
         // one id is kept as context, because some tokenizers decode the first id of a text
@@ -56,7 +71,34 @@ mod tests {
         Tokenizer::train_bpe(texts.into_iter(), 300).unwrap()
     });
 
+    #[test]
+    fn a_long_run_of_bytes_that_are_no_characters_is_returned_before_its_end() {
+        for byte in [0x80_u32, 0xE6, 0xFF] {
+            let ids = vec![byte + 2; 100_000];
+            let mut decoder = StreamDecoder::new(&Tokenizer::Bytes);
+            let mut pieces: String = ids[..1000].iter().map(|&id| decoder.push(id)).collect();
+            assert!(pieces.chars().count() > 980, "{byte}");
+            pieces.extend(ids[1000..].iter().map(|&id| decoder.push(id)));
+            pieces += &decoder.finish();
+            assert_eq!(pieces, "\u{FFFD}".repeat(ids.len()));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_pieces_of_long_runs_are_their_text(
+            bytes in prop::collection::vec(prop::sample::select(vec![0x80_u32, 0x97, 0xA5, 0xE6, 0xF0, 0x9F, 0xFF]), 0..80),
+            raw: bool,
+        ) {
+            let tokenizer = if raw { &Tokenizer::Bytes } else { &*BPE };
+            // the BPE has its bytes in another order, so that most of these are parts of characters there too
+            let ids: Vec<u32> = bytes.into_iter().map(|byte| byte + 2).collect();
+            let mut decoder = StreamDecoder::new(tokenizer);
+            let mut pieces: String = ids.iter().map(|&id| decoder.push(id)).collect();
+            pieces.push_str(&decoder.finish());
+            prop_assert_eq!(pieces, tokenizer.decode(&ids));
+        }
+
         /// Ids may be special ids and incomplete characters, as a model can generate them.
         #[test]
         fn the_pieces_of_any_ids_are_their_text(
