@@ -283,6 +283,9 @@ impl From<GenerationError> for ApiError {
             GenerationError::Temperature(_) => "temperature",
             GenerationError::TopK => "top_k",
             GenerationError::TopP(_) => "top_p",
+            GenerationError::MinP(_) => "min_p",
+            GenerationError::Penalty { name, .. } => name,
+            GenerationError::LogitBias { .. } | GenerationError::LogitBiasId { .. } => "logit_bias",
             GenerationError::EmptyStop => "stop",
             GenerationError::MaxTokens(_) => "max_tokens",
             GenerationError::TooLong { tokens, limit, .. } => {

@@ -1,7 +1,6 @@
 //! Start and end of a server.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -54,31 +53,4 @@ pub enum Notice {
     Ready,
     /// The server ends; running requests can end within this time.
     Draining(Duration),
-}
-
-/// Whether requests can be answered.
-#[derive(Debug, Default)]
-pub(crate) struct Status {
-    draining: AtomicBool,
-    failed: AtomicBool,
-}
-
-impl Status {
-    /// The server ends.
-    pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// An engine has failed.
-    pub(crate) fn fail(&self) {
-        self.failed.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
 }

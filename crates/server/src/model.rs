@@ -1,5 +1,6 @@
 //! A model as the handlers of requests see it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 
@@ -19,6 +20,7 @@ pub(crate) struct Model {
     pub metrics: ModelMetrics,
     /// Set when the model can be used.
     pub loaded: OnceLock<Loaded>,
+    failed: AtomicBool,
     admission: Arc<Admission>,
     commands: Sender<Command>,
 }
@@ -87,12 +89,26 @@ impl Model {
         commands: Sender<Command>,
     ) -> Self {
         let admission = Arc::new(Admission::new(queue));
-        Self { facts, tokenizer, metrics, loaded: OnceLock::new(), admission, commands }
+        let (loaded, failed) = (OnceLock::new(), AtomicBool::new(false));
+        Self { facts, tokenizer, metrics, loaded, failed, admission, commands }
     }
 
     /// What is known once the model can be used.
     pub(crate) fn loaded(&self) -> Result<&Loaded, ApiError> {
         self.loaded.get().ok_or_else(ApiError::loading)
+    }
+
+    /// The engine has failed.
+    pub(crate) fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+    }
+
+    /// Checks that the model is loaded and its engine has not failed.
+    pub(crate) fn check_usable(&self) -> Result<(), ApiError> {
+        if self.failed.load(Ordering::SeqCst) {
+            return Err(ApiError::unusable());
+        }
+        self.loaded().map(drop)
     }
 
     /// Takes a place for each of `count` sequences.

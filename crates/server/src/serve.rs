@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -158,7 +159,6 @@ impl Life<'_> {
         match result {
             Ok(()) => self.drain(graceful, on_notice).await,
             Err(error) => {
-                self.app.status.fail();
                 self.cancel(&ApiError::unusable());
                 let _ = tokio::time::timeout(LAST_ANSWERS, graceful.shutdown()).await;
                 Err(error)
@@ -172,7 +172,7 @@ impl Life<'_> {
         graceful: GracefulShutdown,
         on_notice: &mut (dyn FnMut(Notice) + Send),
     ) -> Result<(), ServeError> {
-        self.app.status.drain();
+        self.app.draining.store(true, Ordering::Relaxed);
         on_notice(Notice::Draining(self.config.drain));
         let ended = graceful.shutdown();
         tokio::pin!(ended);

@@ -282,7 +282,10 @@ fn logit_bias(
         let id: u32 = key.parse().map_err(|_| {
             ApiError::field(param, format!("{param}: the key {key:?} is not a token id"))
         })?;
-        check_id(param, id, facts)?;
+        if id as usize >= facts.tokenizer_vocab {
+            let message = format!("{param}: the tokenizer has no token id {id}");
+            return Err(ApiError::field(param, message));
+        }
         if !(-100.0..=100.0).contains(&value) {
             let message = format!("{param}: {value} for {key}: must be from -100 to 100");
             return Err(ApiError::field(param, message));

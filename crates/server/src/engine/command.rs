@@ -44,6 +44,8 @@ pub(crate) struct Score {
     pub request: u64,
     /// Index of the prompt.
     pub prompt: usize,
+    /// Tokens of the prompt.
+    pub known: usize,
     pub tokens: Request,
     /// Number of most likely tokens.
     pub top: usize,

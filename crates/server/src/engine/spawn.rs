@@ -1,7 +1,7 @@
 //! Models with a thread pool of their own.
 
 use std::error::Error;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -157,6 +157,8 @@ fn run<M: Family>(
         // models with a T5 token decoder score whole sequences
         scorer = scorer.clone().with_cache(options.cache).unwrap_or(scorer);
     }
+    // on devices where no rows are invariant, prompts are scored together like sequences are decoded together
+    let scores_alone = model.batch_invariant_rows().is_some_and(|rows| rows != usize::MAX);
     drop(model);
     let texts = TokenTexts::new(&shared.tokenizer, shared.facts.vocab);
     shared.metrics.slots.set(sequences as i64);
@@ -165,5 +167,14 @@ fn run<M: Family>(
     let time = start.elapsed();
     let notice = Notice::Loaded { model: name, sequences, tokens, slot_bytes, invariant, time };
     let _ = events.send(EngineEvent::Loaded(notice));
-    Worker::new(engine, scorer, shared, commands, queue_timeout, options.on_step).run()
+    let scorer = (scorer, scores_alone);
+    let mut worker =
+        Worker::new(engine, scorer, shared.clone(), commands, queue_timeout, options.on_step);
+    let ended = catch_unwind(AssertUnwindSafe(|| worker.run()));
+    if !matches!(ended, Ok(Ok(()))) {
+        // before its requests notice that nothing follows
+        shared.fail();
+    }
+    drop(worker);
+    ended.unwrap_or_else(|payload| resume_unwind(payload))
 }

@@ -22,6 +22,8 @@ const SCORED_BETWEEN_STEPS: usize = 256;
 pub(super) struct Worker<M: Family> {
     engine: TextEngine,
     scorer: Scorer<M>,
+    /// Whether prompts are scored one by one, because their scores would depend on the other prompts of a batch.
+    scores_alone: bool,
     model: Arc<Model>,
     slots: usize,
     commands: Receiver<Command>,
@@ -50,7 +52,7 @@ struct Sequence {
 impl<M: Family> Worker<M> {
     pub(super) fn new(
         engine: TextEngine,
-        scorer: Scorer<M>,
+        (scorer, scores_alone): (Scorer<M>, bool),
         model: Arc<Model>,
         commands: Receiver<Command>,
         queue_timeout: Duration,
@@ -60,6 +62,7 @@ impl<M: Family> Worker<M> {
         Self {
             engine,
             scorer,
+            scores_alone,
             model,
             slots,
             commands,
@@ -76,7 +79,7 @@ impl<M: Family> Worker<M> {
     ///
     /// # Errors
     /// When the device fails.
-    pub(super) fn run(mut self) -> Result<(), ServeError> {
+    pub(super) fn run(&mut self) -> Result<(), ServeError> {
         loop {
             if self.engine.is_idle() && self.queue.is_empty() && self.scores.is_empty() {
                 self.publish();
@@ -263,10 +266,10 @@ impl<M: Family> Worker<M> {
     fn score(&mut self) -> Result<(), ServeError> {
         let room = if self.engine.is_idle() { BATCH_TOKENS } else { SCORED_BETWEEN_STEPS };
         let (mut jobs, mut tokens) = (Vec::new(), 0);
-        while let Some(job) = self
-            .scores
-            .pop_front_if(|job| jobs.is_empty() || tokens + job.tokens.continuation.len() <= room)
-        {
+        while let Some(job) = self.scores.pop_front_if(|job| {
+            let fits = tokens + job.tokens.continuation.len() <= room;
+            jobs.is_empty() || fits && !self.scores_alone
+        }) {
             tokens += job.tokens.continuation.len();
             jobs.push(job);
         }
@@ -320,7 +323,7 @@ impl<M: Family> Worker<M> {
         let metrics = &self.model.metrics;
         metrics.scored_tokens.inc_by(scores.len() as u64);
         if job.ticket.is_some() {
-            metrics.prompt_tokens.inc_by(scores.len() as u64);
+            metrics.prompt_tokens.inc_by(job.known as u64);
             metrics.request.observe(job.arrived.elapsed().as_secs_f64());
             metrics.ended.with_label_values(&["length"]).inc();
         }

@@ -1,11 +1,10 @@
 //! What all handlers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::ApiError;
-use crate::lifecycle::Status;
 use crate::metrics::Metrics;
 use crate::model::Model;
 
@@ -14,7 +13,8 @@ pub(crate) struct App {
     /// The models; the first is the default.
     pub models: Vec<Arc<Model>>,
     pub metrics: Metrics,
-    pub status: Status,
+    /// Whether the server ends.
+    pub draining: AtomicBool,
     /// Seconds since 1970 at the start of the server.
     pub started: u64,
     pub max_body: usize,
@@ -32,7 +32,7 @@ impl App {
         Self {
             models,
             metrics,
-            status: Status::default(),
+            draining: AtomicBool::new(false),
             started: now(),
             max_body,
             body_timeout,
@@ -63,13 +63,10 @@ impl App {
     /// # Errors
     /// Says why not.
     pub(crate) fn check_ready(&self) -> Result<(), ApiError> {
-        if self.status.has_failed() {
-            return Err(ApiError::unusable());
-        }
-        if self.status.is_draining() {
+        if self.draining.load(Ordering::Relaxed) {
             return Err(ApiError::draining());
         }
-        self.models.iter().try_for_each(|model| model.loaded().map(drop))
+        self.models.iter().try_for_each(|model| model.check_usable())
     }
 }
 

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
@@ -36,6 +37,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, ApiError> {
+    // the length that the client announces
+    if body.size_hint().lower() > limit as u64 {
+        return Err(ApiError::body_too_large(limit));
+    }
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::body_too_large(limit)),
@@ -45,6 +50,10 @@ async fn read(body: Body, limit: usize) -> Result<bytes::Bytes, ApiError> {
 
 /// Parses a body. Errors of a value name its field.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // lists would be read as the fields in their order
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::body("the body is not a JSON object"));
+    }
     let mut parser = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let path = error.path().to_string();
@@ -83,7 +92,6 @@ mod tests {
             ("{\"stream_options\": {\"include_usage\": 3}}", "stream_options", "include_usage"),
             ("{\"logit_bias\": {\"5\": \"x\"}}", "logit_bias", "logit_bias.5"),
             ("{\"stop\": [1]}", "stop", "a list of strings"),
-            ("{\"n\": 1, \"n\": 2}", "n", "duplicate field"),
         ] {
             let error = error(body.as_bytes());
             assert_eq!(error["param"], param, "{body}: {error}");
@@ -93,13 +101,25 @@ mod tests {
 
     #[test]
     fn bodies_that_are_no_object_are_refused_without_a_field() {
-        for body in [&b""[..], b"{", b"[]", b"3", b"{} {}", b"{\"prompt\": \"\xff\"}", b"nul"] {
+        for body in [
+            &b""[..],
+            b" ",
+            b"{",
+            b"[]",
+            b"[\"model\", \"prompt\"]",
+            b"3",
+            b"{} {}",
+            b"{\"prompt\": \"\xff\"}",
+            b"nul",
+            b"{\"n\": 1, \"n\": 2}",
+        ] {
             let error = error(body);
             assert!(error["param"].is_null(), "{error}");
             assert_eq!(error["code"], "invalid_json");
         }
-        let nested = format!("{{\"user\": {}1{}}}", "[".repeat(5000), "]".repeat(5000));
-        assert!(error(nested.as_bytes())["message"].as_str().unwrap().contains("recursion"));
+        let nested = format!(" {{\"prompt\": {}1{}}}", "[".repeat(5000), "]".repeat(5000));
+        let error = error(nested.as_bytes());
+        assert!(error["message"].as_str().unwrap().contains("recursion"), "{error}");
     }
 
     #[test]

@@ -49,10 +49,7 @@ pub(crate) async fn completions(
     JsonBody(request): JsonBody<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let model = app.model(request.model.as_deref())?.clone();
-    if app.status.has_failed() {
-        return Err(ApiError::unusable());
-    }
-    model.loaded()?;
+    model.check_usable()?;
     let plan = Plan::new(request, &model.facts)?;
     let sequences = plan.prompts.len() * if plan.generates() { plan.best_of } else { 1 };
     let tickets = model.admit(sequences)?;
@@ -187,6 +184,7 @@ fn submit(
             let score = Score {
                 request: guard.request,
                 prompt: index,
+                known: prompt.ids.len(),
                 tokens: request_of(&prompt.ids, plan),
                 top: top(plan),
                 ticket: if plan.generates() { None } else { own.pop() },

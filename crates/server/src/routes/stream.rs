@@ -29,16 +29,13 @@ pub(crate) async fn stream(
     mut receiver: UnboundedReceiver<Reply>,
     guard: Guard,
 ) -> Result<Response, ApiError> {
-    let first = match receiver.recv().await {
-        Some(Reply::Failed(error)) => return Err(error),
-        first => first,
-    };
+    let first = receiver.recv().await;
     let mut events =
         Events { heading, choices, receiver, _guard: guard, buffer: String::new(), ended: false };
     let deltas = events.choices.begin()?;
     events.write_all(deltas);
     match first {
-        Some(first) => events.take(first),
+        Some(first) => events.take(first)?,
         // nothing was asked of the engine, or it has failed
         None => events.end(),
     }
@@ -63,15 +60,13 @@ struct Events {
 }
 
 impl Events {
-    fn take(&mut self, reply: Reply) {
+    fn take(&mut self, reply: Reply) -> Result<(), ApiError> {
         let has_scores = matches!(reply, Reply::Scores { .. });
         let take = || self.choices.take(reply);
         // a whole prompt takes longer than a token
         let deltas = if has_scores { tokio::task::block_in_place(take) } else { take() };
-        match deltas {
-            Ok(deltas) => self.write_all(deltas),
-            Err(error) => self.fail(&error),
-        }
+        self.write_all(deltas?);
+        Ok(())
     }
 
     fn write_all(&mut self, deltas: Vec<Delta>) {
@@ -137,7 +132,11 @@ impl Stream for Events {
         let events = self.get_mut();
         while !events.ended && events.buffer.len() < CHUNK {
             match events.receiver.poll_recv(context) {
-                Poll::Ready(Some(reply)) => events.take(reply),
+                Poll::Ready(Some(reply)) => {
+                    if let Err(error) = events.take(reply) {
+                        events.fail(&error);
+                    }
+                }
                 Poll::Ready(None) => events.end(),
                 Poll::Pending if events.buffer.is_empty() => return Poll::Pending,
                 Poll::Pending => break,

@@ -1,0 +1,10 @@
+//! The server over loopback, with small models in this process.
+
+mod answers;
+mod echo;
+mod interface;
+mod life;
+mod limits;
+mod sampling;
+mod streams;
+mod support;
