@@ -95,7 +95,7 @@ fn a_client_that_goes_away_frees_its_slot_within_a_step() {
         // one that goes on, so that there are steps
         let mut other = server.begin(&long());
         other.event().unwrap();
-        assert_eq!(server.metric(RUNNING), 4.0);
+        server.wait_for(RUNNING, 4.0);
         connection.socket().shutdown(Shutdown::Both).unwrap();
         drop(connection);
         // the step in progress, and time for the system to deliver the end of the connection

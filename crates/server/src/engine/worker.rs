@@ -96,8 +96,8 @@ impl<M: Family> Worker<M> {
             }
             self.expire();
             self.start();
-            self.publish();
             self.step()?;
+            self.publish();
             self.score()?;
         }
     }
