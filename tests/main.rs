@@ -26,5 +26,6 @@ mod presets;
 mod readme;
 mod replicas;
 mod rope_scaling;
+mod serve;
 mod study;
 mod support;

@@ -5,6 +5,7 @@ mod echo;
 mod interface;
 mod life;
 mod limits;
+mod prefixes;
 mod sampling;
 mod streams;
 mod support;

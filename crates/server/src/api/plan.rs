@@ -153,33 +153,35 @@ impl Plan {
         self.options.eos == Some(token) || self.options.stop_tokens.contains(&token)
     }
 
-    /// Checks the tokens of one of `prompts` prompts, after `prefix` tokens.
+    /// Checks the tokens of each prompt, after `prefix` tokens.
     ///
     /// # Errors
     /// When a sequence is too long, or the answer would be.
-    pub(crate) fn check_length(
+    pub(crate) fn check_lengths(
         &self,
         prefix: usize,
-        prompt: usize,
-        prompts: usize,
+        prompts: impl Iterator<Item = usize>,
         facts: &Facts,
     ) -> Result<(), ApiError> {
         let (new, limit) = (self.options.max_tokens, facts.max_tokens);
-        // an empty prompt is one EOS, and a prefix is padded on its own
-        let known = match prefix {
-            0 => prompt.max(1),
-            prefix => prefix.next_multiple_of(facts.block_length).saturating_add(prompt),
-        };
-        if known.saturating_add(new) > limit {
-            return Err(ApiError::too_long(known, new, limit));
+        let mut entries = 0_usize;
+        for prompt in prompts {
+            // an empty prompt is one EOS, and a prefix is padded on its own
+            let known = match prefix {
+                0 => prompt.max(1),
+                prefix => prefix.next_multiple_of(facts.block_length).saturating_add(prompt),
+            };
+            if known.saturating_add(new) > limit {
+                return Err(ApiError::too_long(known, new, limit));
+            }
+            let tokens = if self.echo { prompt + new } else { new };
+            let of_token = self.logprobs.map_or(0, |top| top + 1);
+            entries = entries.saturating_add(tokens * of_token * self.n);
         }
-        let tokens = if self.echo { prompt + new } else { new };
-        let entries = self.logprobs.map_or(0, |top| tokens.saturating_mul(top + 1));
-        let all = entries.saturating_mul(self.n).saturating_mul(prompts);
-        if all > ENTRIES {
+        if entries > ENTRIES {
             let message = format!(
-                "logprobs: the answer could have {all} log-probabilities, and {ENTRIES} are allowed; ask for fewer \
-                 choices, prompts or logprobs in a request"
+                "logprobs: the answer could have {entries} log-probabilities, and {ENTRIES} are allowed; ask for \
+                 fewer choices, prompts or logprobs in a request"
             );
             return Err(ApiError::field("logprobs", message));
         }

@@ -136,15 +136,16 @@ fn encode(mut plan: Plan, model: &Model) -> Result<(Plan, Vec<EncodedPrompt>, Ve
     let given_as_text: Vec<bool> =
         plan.prompts.iter().map(|prompt| matches!(prompt, Texts::Text(_))).collect();
     let mut prompts = ids_of(std::mem::take(&mut plan.prompts))?;
-    for prompt in &prompts {
-        plan.check_length(prefix.len(), prompt.ids.len(), prompts.len(), &model.facts)?;
-    }
+    let lengths = prompts.iter().map(|prompt| prompt.ids.len());
+    plan.check_lengths(prefix.len(), lengths, &model.facts)?;
     if plan.echo {
         for (prompt, as_text) in prompts.iter_mut().zip(given_as_text) {
-            let (text, offsets) = decode(&model.tokenizer, &prompt.ids);
-            prompt.offsets = offsets;
-            if !as_text {
-                prompt.text = text;
+            if !as_text || plan.logprobs.is_some() {
+                let (text, offsets) = decode(&model.tokenizer, &prompt.ids);
+                prompt.offsets = offsets;
+                if !as_text {
+                    prompt.text = text;
+                }
             }
         }
     }

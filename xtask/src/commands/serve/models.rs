@@ -22,7 +22,7 @@ impl Args {
         let count = self.checkpoint.len() + self.preset.len();
         ensure!(
             self.name.is_empty() || self.name.len() == count,
-            "--name: {} names for {count} models; give one for each",
+            "--name: the number of names is {}, and that of models {count}; give one for each",
             self.name.len()
         );
         let memory = self.memory()?.map(|bytes| bytes / count as u64);
