@@ -15,6 +15,8 @@ import served
 
 # seconds after which a socket is closed, whatever the server does
 PATIENCE = 10
+# connections that are open all the time, and have sent a part of a request
+HELD = 200
 WAIT = 0.3
 KINDS = {}
 
@@ -188,6 +190,9 @@ def main():
     with served.checkpoints(options) as checkpoints, served.Server(options.binary, checkpoints) as server:
         expected = server.post("/v1/completions", question)["choices"]
         answers, started = {}, time.monotonic()
+        held = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) for _ in range(HELD)]
+        for i, connection in enumerate(held):
+            connection.sendall(request(b'{"prompt"', length=1000)[: 20 * (i % 8)])
         with concurrent.futures.ThreadPoolExecutor(32) as pool:
             jobs = {pool.submit(call, server.port, random.Random(dice.random())): call.__name__ for call in kinds}
             for i, job in enumerate(concurrent.futures.as_completed(jobs)):
@@ -197,6 +202,8 @@ def main():
                 if i % 1000 == 999:
                     assert server.post("/v1/completions", question)["choices"] == expected
         seconds = time.monotonic() - started
+        for connection in held:
+            connection.close()
         for name, found in sorted(answers.items()):
             counts = ", ".join(f"{status or 'closed'}: {count}" for status, count in sorted(found.items(), key=str))
             print(f"{name}: {counts}")
