@@ -254,6 +254,10 @@ fn impossible_loads_are_refused() {
         ("--url https://127.0.0.1", &["--url", "http://127.0.0.1:8000"]),
         ("--preset debug-blok", &["debug-blok", "debug-block"]),
         ("--tokenizer nowhere", &["--tokenizer", "nowhere"]),
+        (
+            "--preset debug-block --streams 16777216 --lengths 99999:9",
+            &["--streams", "debug-block"],
+        ),
     ] {
         fails(dir.path(), &format!("bench serve {flags}"), says);
     }

@@ -42,12 +42,6 @@ pub struct ServedCard {
     /// The family of the model.
     #[serde(default)]
     pub family: Option<String>,
-    /// Tokens per block; 1 for models without blocks.
-    #[serde(default)]
-    pub block_length: Option<usize>,
-    /// The most tokens of prompt and continuation together.
-    #[serde(default)]
-    pub max_model_len: Option<usize>,
 }
 
 #[derive(Deserialize)]

@@ -203,8 +203,7 @@ mod tests {
             requests: 1,
             seed: 0,
         };
-        let card =
-            ServedCard { id: "a".into(), family: None, block_length: None, max_model_len: None };
+        let card = ServedCard { id: "a".into(), family: None };
         let bounds = Bounds { ttft: 1.0, itl: 0.11 };
         let row = rounds.row(&test, &card, Load::Streams(1), Some(bounds)).unwrap();
         assert_eq!((row.answered, row.failed, row.error.as_deref()), (2, 1, Some("full")));

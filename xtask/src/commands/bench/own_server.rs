@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use block_transformer_server::{
     EngineOptions, Notice, ServeError, ServedModel, Server, ServerConfig, Shutdown,
 };
@@ -30,20 +30,26 @@ pub(super) struct OwnServer {
 }
 
 impl OwnServer {
-    /// Starts a server of `models`, each with `slots` sequences of `tokens` tokens, and waits until it is ready.
+    /// Starts a server of `models`, each with `slots` sequences of `tokens` tokens in `memory` bytes, and waits until it is
+    /// ready.
     pub(super) fn start(
         models: &[Served],
         device: &Device,
         cache: CacheFormat,
         tokens: usize,
         slots: Option<usize>,
+        memory: Option<u64>,
     ) -> Result<Self> {
         let config =
             ServerConfig { address: (Ipv4Addr::LOCALHOST, 0).into(), ..ServerConfig::default() };
         let server = Server::bind(config)?;
         let served = models.iter().map(|served| {
-            let options =
-                EngineOptions { cache, sequences: slots, ..EngineOptions::new(device, tokens) };
+            let options = EngineOptions {
+                cache,
+                sequences: slots,
+                memory,
+                ..EngineOptions::new(device, tokens)
+            };
             let (model, config) = (served.model.clone(), served.model.config());
             ServedModel::new(&*served.name, &config, served.tokenizer.clone(), options, || {
                 Ok(model)
@@ -73,7 +79,13 @@ impl OwnServer {
     /// Ends the server.
     pub(super) fn stop(self) -> Result<()> {
         self.shutdown.begin();
-        self.thread.join().map_err(|_| anyhow!("the server panicked"))?.map_err(Into::into)
+        let ended = self.thread.join().map_err(|_| anyhow!("the server panicked"))?;
+        ended.map_err(|error| match error {
+            ServeError::Sequences { .. } | ServeError::Engine { .. } => {
+                Error::from(error).context("--streams, --lengths")
+            }
+            _ => error.into(),
+        })
     }
 }
 

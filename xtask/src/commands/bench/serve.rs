@@ -128,7 +128,9 @@ impl Args {
                 tokenizer: tokenizer.clone(),
             });
         }
-        let server = OwnServer::start(&served, &device, cache, tokens, slots)?;
+        // each model gets its part
+        let memory = self.device.memory().map(|bytes| bytes / served.len() as u64);
+        let server = OwnServer::start(&served, &device, cache, tokens, slots, memory)?;
         let endpoint = Endpoint::new(&server.url(), None)?;
         let mut tests = Vec::new();
         for (card, served) in endpoint.models()?.into_iter().zip(&served) {
