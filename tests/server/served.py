@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -73,23 +72,42 @@ def train(binary, family, folder):
     return folder / family
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def get(url, path):
+    with urllib.request.urlopen(url + path, timeout=60) as response:
+        return response.read().decode()
+
+
+def post(url, path, body):
+    """The answer to a JSON body; the status of an error is in the exception."""
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=600) as response:
+        return json.load(response)
+
+
 class Server:
     """A running server; the end of the `with` block stops it, and checks that it ended well."""
 
     def __init__(self, binary, checkpoints, *flags, env=None):
         """`checkpoints` are folders by the names under which they are served."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        command = [binary, "serve", "--port", str(self.port), "--name", ",".join(checkpoints)]
+        self.command = [binary, "serve", "--port", str(self.port), "--name", ",".join(checkpoints)]
         for path in checkpoints.values():
-            command += ["--checkpoint", path]
+            self.command += ["--checkpoint", path]
         # the context that the small models were trained with is longer than that of their preset
-        command += ["--max-tokens", str(CONTEXT)]
-        self.log = tempfile.TemporaryFile()
-        environment = {**os.environ, **(env or {})}
-        self.process = subprocess.Popen([*command, *flags], stdout=self.log, stderr=self.log, env=environment)
+        self.command += ["--max-tokens", str(CONTEXT), *flags]
+        self.environment = {**os.environ, **(env or {})}
+        self.log = tempfile.TemporaryFile("a+b")
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, env=self.environment)
 
     def __enter__(self):
         try:
@@ -107,7 +125,7 @@ class Server:
             if self.process.poll() is not None:
                 raise SystemExit(f"the server ended with {self.process.returncode}:\n{self.output()}")
             try:
-                urllib.request.urlopen(f"{self.url}/ready", timeout=5).close()
+                get(self.url, "/ready")
                 return
             except OSError:
                 pass
@@ -115,14 +133,25 @@ class Server:
                 raise SystemExit(f"the server was not ready after {START} s:\n{self.output()}")
             time.sleep(0.1)
 
-    def __exit__(self, kind, *_):
+    def restart(self):
+        """Ends the server, which answers what it has, and starts it again."""
+        code = self.stop()
+        assert code == 0, f"{code}: {self.output()}"
+        self.start()
+        self.wait_until_ready()
+
+    def stop(self):
+        """Ends the server with SIGTERM, and returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            code = self.process.wait(END)
+            return self.process.wait(END)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            code = self.process.wait()
+            return self.process.wait()
+
+    def __exit__(self, kind, *_):
+        code = self.stop()
         if code or kind:
             print(f"output of the server, which ended with {code}:\n{self.output()}", file=sys.stderr)
         self.log.close()
@@ -135,16 +164,10 @@ class Server:
         return self.log.read().decode(errors="replace")[-5000:]
 
     def get(self, path):
-        with urllib.request.urlopen(self.url + path, timeout=60) as response:
-            return response.read().decode()
+        return get(self.url, path)
 
     def post(self, path, body):
-        """The answer to a JSON body; the status of an error is in the exception."""
-        request = urllib.request.Request(
-            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=600) as response:
-            return json.load(response)
+        return post(self.url, path, body)
 
     def metric(self, name, **labels):
         """The sum of the samples of a metric that have these labels."""
