@@ -51,6 +51,13 @@ def questions(count, contexts, dice):
         }
         for key in dice.sample(sorted(options), dice.randrange(4)):
             fields[key] = options[key]
+        kind = dice.choice(["plain", "plain", "plain", "prefix", "score"])
+        if kind == "prefix":
+            # one of three, whose caches are kept
+            fields["prefix"] = [2 + (j * j + i % 3) % 248 for j in range(200)]
+            fields["prompt"], fields["max_tokens"] = fields["prompt"][:1000], min(fields["max_tokens"], 200)
+        elif kind == "score":
+            fields |= {"echo": True, "logprobs": 1, "temperature": 0, "max_tokens": dice.choice([0, 1])}
         yield fields
 
 
