@@ -1,10 +1,11 @@
 //! Whole models: generation on the device against generation on flex.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use block_transformer_device::DeviceName;
 use block_transformer_generation::{
-    Engine, Event, Limits, Options, Sampling, TokenLogProbs, generate,
+    Engine, Event, Limits, Options, Sampling, SequenceId, TokenLogProbs, generate,
 };
 use block_transformer_zoo::preset;
 use burn::tensor::Device;
@@ -83,6 +84,57 @@ fn decoded(name: &str, sampling: Sampling, graphs: bool, device: &Device) -> (Ve
     }
     assert_eq!(tokens.iter().map(Vec::len).collect::<Vec<_>>(), lengths.map(|(_, count)| count));
     (tokens, replayed)
+}
+
+#[test]
+fn prefixes_and_choices_have_the_tokens_of_sequences_that_run_everything() {
+    for (runtime, device) in runtimes() {
+        for name in ["debug-block", "debug-vanilla"] {
+            let model = preset(name).unwrap().model.init(3, &device);
+            let limits = Limits { max_sequences: 3, max_tokens: 100 };
+            let new = || Engine::new(&model, limits, &device).unwrap().with_graphs(true);
+            let ids = |length: u32| (0..length).map(|i| (7 * i + length) % 300).collect::<Vec<_>>();
+            let options = |max_tokens| Options { max_tokens, eos: None, ..Options::default() };
+            // the same prefix several times, with choices that wait for a slot, and longer runs that are replayed
+            let requests = [(22, 9, 2, 24), (0, 30, 5, 12), (22, 3, 1, 24), (22, 0, 4, 8)];
+            let mut engine = new().with_prefixes(1 << 24);
+            let mut found: HashMap<SequenceId, Vec<u32>> = HashMap::new();
+            let submitted = requests.map(|(prefix, prompt, count, max_tokens)| {
+                let choices = vec![options(max_tokens); count];
+                engine.submit_choices(&ids(prefix), &ids(prompt), &choices).unwrap()
+            });
+            while !engine.is_idle() {
+                for event in engine.step().unwrap() {
+                    if let Event::Token { id, token, .. } = event {
+                        found.entry(id).or_default().push(token);
+                    }
+                }
+            }
+            let counts = engine.prefixes();
+            assert_eq!((counts.misses, counts.entries), (1, 1), "{runtime}, {name}");
+            assert!(counts.hits > 0 && counts.forks > 0, "{runtime}, {name}");
+            for ((prefix, prompt, _, max_tokens), choices) in requests.into_iter().zip(submitted) {
+                let mut engine = new();
+                let one = [options(max_tokens)];
+                engine.submit_choices(&ids(prefix), &ids(prompt), &one).unwrap();
+                let mut alone = Vec::new();
+                while !engine.is_idle() {
+                    alone.extend(engine.step().unwrap().into_iter().filter_map(
+                        |event| match event {
+                            Event::Token { token, .. } => Some(token),
+                            Event::Finished { .. } => None,
+                        },
+                    ));
+                }
+                for id in choices {
+                    assert_eq!(
+                        found[&id], alone,
+                        "{runtime}, {name}, {prefix} and {prompt} tokens"
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]

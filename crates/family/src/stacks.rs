@@ -140,7 +140,10 @@ impl Stacks {
 
     /// Rows of the largest matrix product of a decoding step, for each sequence.
     pub fn step_rows(&self) -> usize {
-        let start = self.token.map_or(1, |token| token.first_positions().max(token.vectors));
+        let start = self.token.map_or(1, |token| match token.conditioning {
+            Conditioning::CrossAttention => token.vectors,
+            Conditioning::Prefix | Conditioning::Summation => token.first_positions(),
+        });
         self.append_rows().max(start)
     }
 

@@ -116,14 +116,16 @@ impl Runner {
 
     /// Starts a block of every sequence on a device that chooses its tokens itself.
     ///
-    /// A graph appends the last complete block of each sequence; other blocks of prompts are run here. A prompt that is shorter than a block is padded, which graphs do not know.
+    /// A graph appends the last complete block of each sequence; other blocks of prompts are run here. Graphs know
+    /// neither the padding of a prompt that is shorter than a block nor blocks that are shared. Their rows without a
+    /// sequence write to slots without a running one, which must not hold a part of a prompt.
     pub(crate) fn start_block(
         &mut self,
         finished: &[FinishedBlock<'_>],
         prompts: &Prompts,
     ) -> Started {
         let length = self.sizes.block_length;
-        let pieces = prompts.unshared().filter(|pieces| {
+        let pieces = prompts.plain().filter(|pieces| {
             self.graphs.is_some() && pieces.iter().all(|piece| piece.ids.len() >= length)
         });
         let Some(pieces) = pieces else {

@@ -223,6 +223,51 @@ fn a_stop_token_passes_on_the_text_before_it() {
 }
 
 #[test]
+fn choices_after_a_prefix_have_their_own_text() {
+    let device = Device::flex();
+    for name in ["prefix", "vanilla"] {
+        let model = model(&shape(name), &device);
+        let limits = Limits { max_sequences: 2, max_tokens: 100 };
+        let new = || TextEngine::new(&model, Tokenizer::Bytes, limits, &device).unwrap();
+        let [prefix, prompt] =
+            ["A long time ago, ", "日本"].map(|text| Tokenizer::Bytes.encode(text).unwrap());
+        let choices: Vec<Options> =
+            (0..5).map(|rng_stream| Options { rng_stream, ..options() }).collect();
+        let run = |engine: &mut TextEngine, choices: &[Options], stop: &[String]| {
+            let ids = engine.submit_choices(&prefix, &prompt, choices, stop).unwrap();
+            assert!(engine.cancel(ids[ids.len() - 1]));
+            let mut texts = vec![(String::new(), None); ids.len()];
+            while !engine.is_idle() {
+                for event in engine.step().unwrap() {
+                    let text = &mut texts[ids.iter().position(|id| *id == event.id).unwrap()];
+                    text.0.push_str(&event.text);
+                    text.1 = event.finish;
+                }
+            }
+            assert_eq!(texts.pop(), Some((String::new(), Some(Finish::Cancelled))));
+            texts
+        };
+        // each choice beside one that is cancelled at once
+        let alone = |stop: &[String]| -> Vec<_> {
+            let one = |of: &Options| run(&mut new(), &[of.clone(), of.clone()], stop).remove(0);
+            choices[..4].iter().map(one).collect()
+        };
+        let whole = run(&mut new(), &choices, &[]);
+        assert_eq!(whole, alone(&[]), "{name}");
+        assert!(whole.iter().all(|(_, finish)| *finish == Some(Finish::Length)));
+        let stop: String = whole[1].0.chars().skip(3).take(2).collect();
+        let mut engine = new();
+        let stopped = run(&mut engine, &choices, std::slice::from_ref(&stop));
+        assert_eq!(stopped, alone(std::slice::from_ref(&stop)), "{name}");
+        assert_eq!(stopped[1].1, Some(Finish::Stop));
+        assert!(whole[1].0.starts_with(&stopped[1].0) && !stopped[1].0.contains(&stop));
+        let none = engine.submit_choices(&prefix, &prompt, &choices, &[String::new()]).unwrap_err();
+        assert!(matches!(none, GenerationError::EmptyStop));
+        assert!(engine.is_idle());
+    }
+}
+
+#[test]
 fn engines_can_move_to_another_thread() {
     fn send<T: Send + 'static>() {}
     send::<TextEngine>();

@@ -83,19 +83,21 @@ pub(crate) struct Prompts {
     /// Heads that are kept after the rounds, and the slots that have them.
     pub kept: Vec<(usize, Arc<Head>)>,
     pub new: Vec<NewRow>,
+    /// Whether prompts of other sequences with a slot have not been run to their ends.
+    pub unfinished: bool,
 }
 
 impl Prompts {
-    /// The pieces, if no sequence shares blocks with another one.
-    pub(crate) fn unshared(&self) -> Option<&[PromptPiece]> {
-        let Self { rounds, kept, .. } = self;
+    /// The pieces, if all prompts end with them and no blocks are shared.
+    pub(crate) fn plain(&self) -> Option<&[PromptPiece]> {
+        let Self { rounds, kept, unfinished, .. } = self;
         let pieces = match rounds.as_slice() {
             [] => &[][..],
             [Round { restored, pieces }] if restored.is_empty() => pieces,
             _ => return None,
         };
         let shares = pieces.iter().any(|piece| !piece.heads.is_empty());
-        (kept.is_empty() && !shares).then_some(pieces)
+        (kept.is_empty() && !shares && !unfinished).then_some(pieces)
     }
 }
 
@@ -215,6 +217,7 @@ impl Scheduler {
                 prompts.kept.push((slot, head));
             }
         }
+        prompts.unfinished = !self.prefilling.is_empty();
         self.running.sort_by_key(|running| running.slot);
         prompts
     }

@@ -3,6 +3,7 @@
 
 mod cached;
 mod logprobs;
+mod prefixes;
 mod speculation;
 
 use std::collections::HashMap;
