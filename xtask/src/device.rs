@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 
 use crate::program;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use block_transformer_device::{DeviceError, DeviceName};
 use block_transformer_weights::FloatFormat;
 use block_transformer_zoo::Precision;
 use block_transformer_zoo::family::{CacheFormat, MatrixFormat};
 use burn::tensor::{DType, Device};
+use bytesize::ByteSize;
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::{Arg, Command};
 use serde::Deserialize;
@@ -93,6 +94,17 @@ impl StorageFlags {
         );
         Ok(())
     }
+}
+
+/// The memory that may be used: the `given` size, otherwise all memory of the device if its size is known.
+pub(crate) fn memory(given: Option<ByteSize>, device: DeviceName) -> Result<Option<u64>> {
+    let available = device.memory().map(ByteSize);
+    if let (Some(given), Some(available)) = (given, available)
+        && given > available
+    {
+        bail!("--memory {given}: this machine has {available}; give less, or leave it out");
+    }
+    Ok(given.or(available).map(|size| size.as_u64()))
 }
 
 /// Checks that `device` multiplies matrices in the format of `--weights`.

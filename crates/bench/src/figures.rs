@@ -6,6 +6,7 @@ use block_transformer_plot::{AxisScale, Corner, Plot, PlotError, PlotLine, Style
 use block_transformer_zoo::BLOCK_FAMILY;
 
 use crate::format::number;
+use crate::output::draw_plots;
 use crate::report::BenchRow;
 
 /// Compares block models with vanilla models at the same workload, in one sentence per pair.
@@ -51,21 +52,13 @@ fn pairs(rows: &[BenchRow]) -> impl Iterator<Item = (&BenchRow, &BenchRow)> {
 /// # Errors
 /// When a file cannot be written.
 pub fn draw(rows: &[BenchRow], dir: &Path) -> Result<Vec<&'static str>, PlotError> {
-    let mut drawn = Vec::new();
     let plots = [
         ("throughput-over-batch", over_batch(rows)),
         ("throughput-over-context", over_context(rows)),
         ("ratio-over-context", ratio_over_context(rows)),
         ("loss-and-throughput", frontier(rows)),
     ];
-    for (name, plot) in plots {
-        let Some(plot) = plot else { continue };
-        for extension in ["svg", "png"] {
-            plot.write(&dir.join(format!("{name}.{extension}")))?;
-        }
-        drawn.push(name);
-    }
-    Ok(drawn)
+    draw_plots(plots, dir)
 }
 
 /// Returns two lines for each label that has at least two points: the measured values and their

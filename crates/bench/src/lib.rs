@@ -12,6 +12,7 @@ mod figures;
 mod format;
 mod load;
 mod memory;
+mod output;
 mod prompt;
 mod report;
 mod sequences;

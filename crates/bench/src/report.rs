@@ -1,16 +1,16 @@
 //! The results of a benchmark, as a table, JSON, CSV and Markdown.
 
-use std::io;
 use std::path::Path;
 
 use block_transformer_cost::Peaks;
 use block_transformer_device::{DeviceName, InstructionSet, instruction_set};
-use block_transformer_files::{FileError, write};
+use block_transformer_files::FileError;
 use block_transformer_zoo::Precision;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::format::{number, table};
+use crate::output::write_results;
 
 /// The median and range of repeated measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -152,14 +152,7 @@ impl BenchReport {
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, dir: &Path, command: &str) -> Result<(), FileError> {
-        let write = |name: &str, content: io::Result<Vec<u8>>| {
-            let path = dir.join(name);
-            write(&path, &content.map_err(FileError::write(&path))?)
-        };
-        let json = serde_json::to_string_pretty(self).map(|json| json + "\n");
-        write("results.json", json.map(String::into_bytes).map_err(Into::into))?;
-        write("results.csv", self.csv().map_err(Into::into))?;
-        write("summary.md", Ok(self.markdown(command).into_bytes()))
+        write_results(dir, self, self.csv(), self.markdown(command))
     }
 
     /// Returns the rows as a table.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use block_transformer_device::DeviceName;
 use block_transformer_files::write;
 use block_transformer_generation::{
@@ -108,7 +108,7 @@ impl Args {
         if let Some(path) = &self.stats {
             paths::output_file("--stats", path)?;
         }
-        let memory = self.memory()?;
+        let memory = device::memory(self.memory, self.device)?;
         let prompts = self.prompts()?;
         let device = device::open(self.device)?;
         self.storage.check(self.device, &device)?;
@@ -199,18 +199,6 @@ impl Args {
             _ => return error.into(),
         };
         anyhow::Error::new(error).context(option)
-    }
-
-    /// The memory that may be used: the given size, otherwise all memory of the device if its size
-    /// is known.
-    fn memory(&self) -> Result<Option<u64>> {
-        let (given, available) = (self.memory, self.device.memory().map(ByteSize));
-        if let (Some(given), Some(available)) = (given, available)
-            && given > available
-        {
-            bail!("--memory {given}: this machine has {available}; give less, or leave it out");
-        }
-        Ok(given.or(available).map(|size| size.as_u64()))
     }
 
     fn options(&self) -> Options {

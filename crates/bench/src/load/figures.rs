@@ -6,6 +6,7 @@ use block_transformer_plot::{AxisScale, Corner, Plot, PlotError, PlotLine, Style
 
 use super::row::LoadRow;
 use super::run::Load;
+use crate::output::draw_plots;
 
 /// Draws the plots that have enough points, as SVG and PNG, in the folder `dir`. Returns their names without
 /// extension.
@@ -31,15 +32,7 @@ pub fn draw_load(rows: &[LoadRow], dir: &Path) -> Result<Vec<&'static str>, Plot
         ),
         ("throughput-over-streams", plot(rows, by_streams, "tokens per second", streams, tokens)),
     ];
-    let mut drawn = Vec::new();
-    for (name, plot) in plots {
-        let Some(plot) = plot else { continue };
-        for extension in ["svg", "png"] {
-            plot.write(&dir.join(format!("{name}.{extension}")))?;
-        }
-        drawn.push(name);
-    }
-    Ok(drawn)
+    draw_plots(plots, dir)
 }
 
 fn rate(row: &LoadRow) -> Option<f64> {

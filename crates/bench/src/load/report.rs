@@ -1,9 +1,8 @@
 //! The results of a load test, as a table, JSON, CSV and Markdown.
 
-use std::io;
 use std::path::Path;
 
-use block_transformer_files::{FileError, write};
+use block_transformer_files::FileError;
 use block_transformer_zoo::BLOCK_FAMILY;
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -13,6 +12,7 @@ use super::row::{Bounds, LoadRow, Percentiles, Rounds};
 use super::run::{Load, LoadTest};
 use crate::error::BenchError;
 use crate::format::{number, table};
+use crate::output::write_results;
 
 /// The results of a load test.
 #[derive(Clone, Debug, Serialize)]
@@ -106,14 +106,7 @@ impl LoadReport {
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, dir: &Path, command: &str) -> Result<(), FileError> {
-        let write = |name: &str, content: io::Result<Vec<u8>>| {
-            let path = dir.join(name);
-            write(&path, &content.map_err(FileError::write(&path))?)
-        };
-        let json = serde_json::to_string_pretty(self).map(|json| json + "\n");
-        write("results.json", json.map(String::into_bytes).map_err(Into::into))?;
-        write("results.csv", self.csv().map_err(Into::into))?;
-        write("summary.md", Ok(self.markdown(command).into_bytes()))
+        write_results(dir, self, self.csv(), self.markdown(command))
     }
 
     fn columns(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {

@@ -2,16 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use block_transformer_server::{EngineOptions, ServedModel};
 use block_transformer_text::Tokenizer;
 use block_transformer_zoo::{Family, FamilyConfig, ModelConfig};
 use burn::tensor::Device;
-use bytesize::ByteSize;
 
 use super::Args;
 use crate::commands::inputs::{open_checkpoint, presets};
-use crate::paths;
+use crate::{device, paths};
 
 /// Digits of the SHA-256 of the weights that answers contain.
 const FINGERPRINT: usize = 16;
@@ -25,7 +24,7 @@ impl Args {
             "--name: the number of names is {}, and that of models {count}; give one for each",
             self.name.len()
         );
-        let memory = self.memory()?.map(|bytes| bytes / count as u64);
+        let memory = device::memory(self.memory, self.device)?.map(|bytes| bytes / count as u64);
         let mut models = Vec::new();
         let name = |models: &[ServedModel], default: String| {
             self.name.get(models.len()).cloned().unwrap_or(default)
@@ -84,17 +83,6 @@ impl Args {
             graphs: self.no_graph.then_some(false),
             ..EngineOptions::new(device, max_tokens)
         }
-    }
-
-    /// The memory that may be used: the given size, otherwise all memory of the device if its size is known.
-    fn memory(&self) -> Result<Option<u64>> {
-        let (given, available) = (self.memory, self.device.memory().map(ByteSize));
-        if let (Some(given), Some(available)) = (given, available)
-            && given > available
-        {
-            bail!("--memory {given}: this machine has {available}; give less, or leave it out");
-        }
-        Ok(given.or(available).map(|size| size.as_u64()))
     }
 }
 
