@@ -87,7 +87,7 @@ fn a_checkpoint_is_served_until_a_signal() {
     assert!(served.lines[0].starts_with("listening on http://127.0.0.1:"), "{:?}", served.lines);
     for name in ["a: ", "b: "] {
         let line = served.lines.iter().find(|line| line.starts_with(name)).unwrap();
-        assert!(line.contains("64 sequences of 32 tokens"), "{line}");
+        assert!(line.contains("64 sequences of 128 tokens"), "{line}");
         assert!(line.contains("the same text alone and together"), "{line}");
     }
     let body = json!({"model": "b", "prompt": "line 5", "max_tokens": 8, "seed": 2});

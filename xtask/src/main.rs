@@ -73,7 +73,7 @@ fn hide_caught_panics() {
     std::panic::set_hook(Box::new(move |panic| {
         let is_caught = is_out_of_memory(panic.payload()) || is_caught_as_damage();
         // a panic of an engine ends its server with an error
-        if !keep_panic(panic) && !is_caught {
+        if !is_caught && !keep_panic(panic) {
             hook(panic);
         }
     }));

@@ -57,7 +57,7 @@ pub enum ServeError {
         /// Name of the model.
         model: String,
         /// The reason.
-        source: EvalError,
+        source: Box<EvalError>,
     },
     /// The memory holds fewer sequences than asked for.
     #[error(

@@ -42,6 +42,7 @@ pub(crate) struct CompletionRequest {
     #[schema(default = 0.0, minimum = -2, maximum = 2)]
     pub frequency_penalty: Option<f64>,
     /// Values, from -100 to 100, that are added to the logits of token ids.
+    #[schema(schema_with = schema::logit_bias)]
     pub logit_bias: Option<BTreeMap<String, f64>>,
     /// The same request with the same seed has the same answer, whatever else the server does. By default, the seed
     /// is random.

@@ -61,3 +61,16 @@ pub(super) fn stop() -> Schema {
         .build()
         .into()
 }
+
+/// The schema of values by token id, or null.
+pub(super) fn logit_bias() -> Schema {
+    let value =
+        ObjectBuilder::new().schema_type(Type::Number).minimum(Some(-100)).maximum(Some(100));
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .description(Some("Values, from -100 to 100, that are added to the logits of token ids."))
+        .property_names(Some(ObjectBuilder::new().pattern(Some("^[0-9]+$")).build()))
+        .additional_properties(Some(value))
+        .build()
+        .into()
+}

@@ -150,7 +150,7 @@ fn run<M: Family>(
     let invariant = engine.invariant_sequences();
     let failed = |source| ServeError::Engine { model: name.clone(), source };
     let engine = TextEngine::over(engine, shared.tokenizer.clone()).map_err(failed)?;
-    let failed = |source| ServeError::Scorer { model: name.clone(), source };
+    let failed = |error| ServeError::Scorer { model: name.clone(), source: Box::new(error) };
     let scorer = Scorer::new(&model).with_context(tokens).map_err(failed)?;
     let mut scorer = scorer.with_alignment(Alignment::Published);
     if options.cache != CacheFormat::F32 {

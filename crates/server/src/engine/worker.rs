@@ -295,8 +295,9 @@ impl<M: Family> Worker<M> {
                 }
                 Ok(())
             }
-            Err(source @ EvalError::Device(_)) => {
-                Err(ServeError::Scorer { model: self.model.facts.name.clone(), source })
+            Err(error @ EvalError::Device(_)) => {
+                let model = self.model.facts.name.clone();
+                Err(ServeError::Scorer { model, source: Box::new(error) })
             }
             // one of them is to blame
             Err(_) if jobs.len() > 1 => {

@@ -54,9 +54,10 @@ pub(crate) struct Args {
     /// Maximum number of tokens of a sequence, prompt and continuation together [default: the context of the model]
     #[arg(long, value_name = "N", value_parser = count())]
     max_tokens: Option<usize>,
-    /// Memory of each model for the caches of prefixes, which later requests with the same prefix use
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = counts::memory)]
-    prefix_memory: ByteSize,
+    /// Memory of each model for the caches of prefixes, which later requests with the same prefix use [default: an
+    /// eighth of its memory, at most 256 MiB]
+    #[arg(long, value_name = "SIZE", value_parser = counts::memory)]
+    prefix_memory: Option<ByteSize>,
     /// Sequences that may wait for a free place; more are refused
     #[arg(long, value_name = "N", default_value = "256", value_parser = up_to_most())]
     queue: usize,

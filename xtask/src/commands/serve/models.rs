@@ -12,6 +12,9 @@ use super::Args;
 use crate::commands::inputs::{open_checkpoint, presets};
 use crate::{device, paths};
 
+/// The most bytes for the caches of prefixes if `--prefix-memory` is not given.
+const PREFIXES: u64 = 256 << 20;
+
 /// Digits of the SHA-256 of the weights that answers contain.
 const FINGERPRINT: usize = 16;
 
@@ -74,11 +77,12 @@ impl Args {
                 "warning: --max-tokens {max_tokens}: the model was trained with a context of {context}"
             );
         }
+        let prefixes = memory.map_or(PREFIXES, |memory| (memory / 8).min(PREFIXES));
         EngineOptions {
             cache: self.storage.precision().cache(),
             sequences: self.sequences,
             memory,
-            prefix_bytes: self.prefix_memory.as_u64(),
+            prefix_bytes: self.prefix_memory.map_or(prefixes, |size| size.as_u64()),
             speculate: self.speculate,
             graphs: self.no_graph.then_some(false),
             ..EngineOptions::new(device, max_tokens)
