@@ -233,6 +233,12 @@ impl Metrics {
         for reason in ["queue_full", "queue_timeout"] {
             metrics.rejected.with_label_values(&[reason]);
         }
+        for stack in ["block", "token"] {
+            metrics.positions.with_label_values(&[stack]);
+        }
+        for event in ["hit", "miss", "fork", "eviction"] {
+            metrics.prefixes.with_label_values(&[event]);
+        }
         metrics
     }
 

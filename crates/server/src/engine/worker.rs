@@ -96,8 +96,8 @@ impl<M: Family> Worker<M> {
             }
             self.expire();
             self.start();
-            self.step()?;
             self.publish();
+            self.step()?;
             self.score()?;
         }
     }
@@ -204,6 +204,8 @@ impl<M: Family> Worker<M> {
             model: self.model.facts.name.clone(),
             source,
         })?;
+        // before clients see the events
+        self.publish();
         let metrics = &self.model.metrics;
         metrics.step.observe(start.elapsed().as_secs_f64());
         metrics.step_sequences.observe(self.sequences.len().min(self.slots) as f64);
