@@ -28,7 +28,8 @@ use crate::speculation::{NGrams, Speculate, Speculation, SpeculationCounts, Spec
 /// sequences, as long as no matrix product has more than [`Family::batch_invariant_rows`] rows (sequences
 /// times prefix vectors); there is no limit for a [prepared](Family::prepared) model whose matrices all have a
 /// multiple of 16 columns and whose LM head is a matrix of its own. With more rows, and on other devices, the
-/// logits differ by rounding.
+/// logits differ by rounding. [`invariant_sequences`](Self::invariant_sequences) is the number of sequences for which
+/// this holds.
 ///
 /// ```no_run
 /// # use burn::tensor::Device;
@@ -115,7 +116,11 @@ impl Engine {
 
     /// Keeps the caches of prefixes in up to `bytes` bytes of memory, in addition to those of
     /// [`Limits::memory`]. If they do not suffice, the prefixes that were used least recently make room for
-    /// others. By default, these are 0 bytes, and prefixes are run again for each sequence.
+    /// others, except those that a sequence waits for. By default, these are 0 bytes, and a prefix is shared only by
+    /// sequences that have a slot at the same time.
+    ///
+    /// A prefix takes [`CacheFormat::bytes`] for each of its positions in the context stack, and the f32 states of the
+    /// positions of its last block.
     pub fn with_prefixes(mut self, bytes: u64) -> Self {
         self.scheduler.prefixes.set_budget(bytes);
         self
@@ -133,7 +138,7 @@ impl Engine {
     pub fn invariant_sequences(&self) -> Option<usize> {
         let rows = self.runner.invariant_rows();
         let rows = rows.filter(|_| is_attention_batch_invariant(self.runner.device()))?;
-        Some(if rows == usize::MAX { rows } else { rows / self.rows })
+        Some(if rows == usize::MAX { rows } else { (rows / self.rows).max(1) })
     }
 
     /// Turns the capture of decoded blocks as graphs of the device on or off. By default, it is on for
@@ -271,7 +276,8 @@ impl Engine {
     }
 
     /// Queues a sequence for each of `options`, all of them with the same prompt after the same prefix. Prefix and
-    /// prompt are run once for all of them.
+    /// prompt are run once for all of them. While some of these sequences wait for a slot, a copy of the cache of
+    /// prefix and prompt is in memory; there is at most one such copy.
     ///
     /// The prefix is padded on its own to whole blocks, so that the prompt starts with a block of its own. Its cache
     /// is [kept](Self::with_prefixes), and other sequences with the same prefix start from it, with the same bits as

@@ -93,6 +93,22 @@ fn requests() -> Vec<Request> {
     ]
 }
 
+/// The choices of a request, each of which runs everything itself on flex.
+fn alone(
+    model: &LanguageModel,
+    (prefix, prompt, choices): &Request,
+    format: CacheFormat,
+) -> Vec<Decoded> {
+    let one = |choice: usize| {
+        let mut decoder = Decoder::new(model, (1, 1, 0), format, &Device::flex());
+        decoder.scheduler.submit_choices(prefix, prompt, &[options(choice)]);
+        let decoded = decoder.run().into_values().next().unwrap();
+        assert_eq!(decoder.scheduler.prefixes.counts(1).saved_positions, 0);
+        decoded
+    };
+    (0..*choices).map(one).collect()
+}
+
 fn bits(decoded: &Decoded) -> Vec<u32> {
     decoded.logits.iter().flatten().map(|logit| logit.to_bits()).collect()
 }
@@ -105,19 +121,8 @@ fn shared_blocks_have_the_bits_of_blocks_that_are_run() {
         let narrow = ["prefix", "cross-attention", "unequal widths", "vanilla"].contains(&name);
         let formats = [CacheFormat::F32, CacheFormat::Bf16, CacheFormat::Int8];
         for format in formats.into_iter().take(if narrow { 3 } else { 1 }) {
-            // each choice on its own
-            let alone = |(prefix, prompt, choices): &Request| -> Vec<Decoded> {
-                let one = |choice: usize| {
-                    let mut decoder = Decoder::new(&model, (1, 1, 0), format, &device);
-                    let options = [options(choice)];
-                    decoder.scheduler.submit_choices(prefix, prompt, &options);
-                    let decoded = decoder.run().into_values().next().unwrap();
-                    assert_eq!(decoder.scheduler.prefixes.counts(1).saved_positions, 0);
-                    decoded
-                };
-                (0..*choices).map(one).collect()
-            };
-            let expected: Vec<Vec<Decoded>> = requests.iter().map(alone).collect();
+            let expected: Vec<Vec<Decoded>> =
+                requests.iter().map(|request| alone(&model, request, format)).collect();
             for (slots, prompt_blocks, budget) in
                 [(16, usize::MAX, u64::MAX), (3, 1, u64::MAX), (3, 5, 0), (1, 2, 1 << 20)]
             {
@@ -203,21 +208,19 @@ fn the_memory_of_prefixes_is_that_of_their_tensors() {
 
 #[test]
 fn devices_without_kernels_share_blocks_too() {
-    let device = Device::flex();
     #[expect(deprecated, reason = "supported for as long as burn has it")]
     let other = Device::ndarray();
     let requests = requests();
     for name in ["prefix", "two embeddings", "vanilla"] {
-        let [ours, theirs] = [&device, &other].map(|device| {
-            let model = model(&shape(name), device);
-            let mut decoder = Decoder::new(&model, (3, 4, u64::MAX), CacheFormat::F32, device);
-            decoder.decode(&requests);
-            decoder.decode(&requests)
-        });
-        for (request, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
-            for (ours, theirs) in ours.iter().zip(theirs) {
-                assert_close(&ours.logits, &theirs.logits, &format!("{name}, request {request}"));
+        let [flex, model] = [&Device::flex(), &other].map(|device| model(&shape(name), device));
+        let mut decoder = Decoder::new(&model, (3, 4, u64::MAX), CacheFormat::F32, &other);
+        decoder.decode(&requests);
+        for (request, ours) in requests.iter().zip(decoder.decode(&requests)) {
+            for (ours, theirs) in ours.iter().zip(alone(&flex, request, CacheFormat::F32)) {
+                let what = format!("{name}, {} and {} tokens", request.0.len(), request.1.len());
+                assert_close(&ours.logits, &theirs.logits, &what);
             }
         }
+        assert_eq!(decoder.scheduler.prefixes.counts(1).misses, 3);
     }
 }
