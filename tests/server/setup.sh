@@ -3,9 +3,9 @@
 # argument, nginx beside them, and Debian's Chromium with its driver, as root or with sudo. Without nginx or Chromium, the
 # tests that need them are skipped.
 set -euo pipefail
+environment=$(realpath -m "$1")
 cd "$(dirname "$0")"
-python3 -m venv "$1"
-environment=$(cd "$1" && pwd)
+python3 -m venv "$environment"
 "$environment/bin/pip" install --quiet --disable-pip-version-check -r requirements.txt
 sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 has_browser() { command -v chromium > /dev/null && command -v chromedriver > /dev/null; }
