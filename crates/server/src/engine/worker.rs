@@ -18,6 +18,11 @@ use crate::model::Model;
 /// Tokens of prompts that are scored between two steps while sequences are decoded. A longer prompt is scored alone.
 const SCORED_BETWEEN_STEPS: usize = 256;
 
+/// The time without a command after which those that arrived at an idle engine are begun, and the longest time that the
+/// first one waits for others.
+const PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_GATHER: Duration = Duration::from_millis(20);
+
 /// An engine with its commands.
 pub(super) struct Worker<M: Family> {
     engine: TextEngine,
@@ -33,6 +38,8 @@ pub(super) struct Worker<M: Family> {
     scores: VecDeque<Score>,
     sequences: HashMap<SequenceId, Sequence>,
     on_step: Option<Box<dyn FnMut() + Send>>,
+    /// Whether the server ends.
+    stops: bool,
     /// The counts that the metrics contain.
     counted: (Work, PrefixCounts),
 }
@@ -71,6 +78,7 @@ impl<M: Family> Worker<M> {
             scores: VecDeque::new(),
             sequences: HashMap::new(),
             on_step,
+            stops: false,
             counted: Default::default(),
         }
     }
@@ -84,21 +92,33 @@ impl<M: Family> Worker<M> {
             if self.engine.is_idle() && self.queue.is_empty() && self.scores.is_empty() {
                 self.publish();
                 match self.commands.recv() {
-                    Ok(Command::Stop) | Err(_) => return Ok(()),
                     Ok(command) => self.take(command),
+                    Err(_) => return Ok(()),
                 }
+                self.gather();
             }
             while let Ok(command) = self.commands.try_recv() {
-                match command {
-                    Command::Stop => return Ok(()),
-                    command => self.take(command),
-                }
+                self.take(command);
+            }
+            if self.stops {
+                return Ok(());
             }
             self.expire();
             self.start();
             self.publish();
             self.step()?;
             self.score()?;
+        }
+    }
+
+    /// Takes commands that arrive together with the first one, so that their prompts run together. Later ones join
+    /// in small parts between steps, and until all have joined, steps are less efficient.
+    fn gather(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < LONGEST_GATHER
+            && let Ok(command) = self.commands.recv_timeout(PAUSE)
+        {
+            self.take(command);
         }
     }
 
@@ -120,7 +140,7 @@ impl<M: Family> Worker<M> {
                 }
                 self.cancel(|_| true);
             }
-            Command::Stop => {}
+            Command::Stop => self.stops = true,
         }
     }
 
