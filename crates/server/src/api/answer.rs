@@ -25,6 +25,15 @@ pub(crate) struct Completion<'a> {
     pub usage: Option<Option<Usage>>,
 }
 
+/// An event of a stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "events are written as text; this describes them")]
+pub(crate) struct StreamEvent {
+    /// An object of the kind of the answer without `stream`, with new text of a choice; an object with `error`; or `[DONE]`
+    /// at the end.
+    data: String,
+}
+
 /// A choice, or its new text in an event of a stream.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Choice {

@@ -9,7 +9,7 @@ mod request;
 mod schema;
 mod tokens;
 
-pub(crate) use answer::{Choice, Completion, Usage};
+pub(crate) use answer::{Choice, Completion, StreamEvent, Usage};
 pub(crate) use choices::{Choices, Delta, EncodedPrompt};
 pub(crate) use models::{ModelCard, ModelList};
 pub(crate) use plan::{Plan, Texts};

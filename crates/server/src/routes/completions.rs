@@ -11,7 +11,7 @@ use block_transformer_generation::{EOS, Options};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admission::Ticket;
-use crate::api::{Choices, Completion, CompletionRequest, EncodedPrompt, Plan, Texts};
+use crate::api::{Choices, Completion, CompletionRequest, EncodedPrompt, Plan, StreamEvent, Texts};
 use crate::engine::{Command, Generate, Reply, Score};
 use crate::error::{ApiError, ErrorBody, json};
 use crate::model::Model;
@@ -31,7 +31,7 @@ use crate::token_text::{decode, encode_all};
             status = 200,
             description = "The choices. With `stream`, they come as server-sent events: `data: ` with an object of \
                            this kind for each new text, and `data: [DONE]` at the end",
-            content((Completion = "application/json"), (String = "text/event-stream"))
+            content((Completion = "application/json"), (StreamEvent = "text/event-stream"))
         ),
         (status = 400, description = "A field is wrong", body = ErrorBody),
         (status = 401, description = "The key is missing or wrong", body = ErrorBody),
