@@ -59,6 +59,27 @@ pub enum ServeError {
         /// The reason.
         source: Box<EvalError>,
     },
+    /// The memory holds no sequence.
+    #[error(
+        "model {model}: {memory} bytes hold no sequence of {tokens} tokens, which needs {needed} bytes: {weights} of them \
+         for the weights, {prefixes} for prefixes and {scores} to score prompts; allow more memory or fewer tokens"
+    )]
+    Memory {
+        /// Name of the model.
+        model: String,
+        /// Bytes that may be used.
+        memory: u64,
+        /// Tokens of a sequence.
+        tokens: usize,
+        /// Bytes that one sequence needs.
+        needed: u64,
+        /// Bytes of the weights.
+        weights: u64,
+        /// Bytes for the caches of prefixes.
+        prefixes: u64,
+        /// Bytes of temporary tensors while prompts are scored.
+        scores: u64,
+    },
     /// The memory holds fewer sequences than asked for.
     #[error(
         "model {model}: {sequences} sequences of {tokens} tokens do not fit into {memory} bytes, but {fit} do; \

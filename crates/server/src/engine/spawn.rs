@@ -17,7 +17,7 @@ use crate::config::EngineOptions;
 use crate::engine::command::Command;
 use crate::engine::panic::{mark_thread, text};
 use crate::engine::slots;
-use crate::engine::worker::Worker;
+use crate::engine::worker::{SCORED_TOGETHER, Worker};
 use crate::error::ServeError;
 use crate::lifecycle::Notice;
 use crate::metrics::Metrics;
@@ -152,6 +152,7 @@ fn run<M: Family>(
     let engine = TextEngine::over(engine, shared.tokenizer.clone()).map_err(failed)?;
     let failed = |error| ServeError::Scorer { model: name.clone(), source: Box::new(error) };
     let scorer = Scorer::new(&model).with_context(tokens).map_err(failed)?;
+    let scorer = scorer.with_batch_tokens(SCORED_TOGETHER).map_err(failed)?;
     let mut scorer = scorer.with_alignment(Alignment::Published);
     if options.cache != CacheFormat::F32 {
         // models with a T5 token decoder score whole sequences

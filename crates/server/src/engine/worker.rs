@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use block_transformer_evaluation::{BATCH_TOKENS, EvalError, Request, Scorer};
+use block_transformer_evaluation::{EvalError, Request, Scorer};
 use block_transformer_family::Family;
 use block_transformer_generation::{Finish, PrefixCounts, SequenceId, TextEngine, TextEvent, Work};
 use tokio::sync::mpsc::UnboundedSender;
@@ -15,7 +15,9 @@ use crate::engine::command::{Command, Generate, Reply, Score, first_allowed};
 use crate::error::{ApiError, ServeError};
 use crate::model::Model;
 
-/// Tokens of prompts that are scored between two steps while sequences are decoded. A longer prompt is scored alone.
+/// Tokens of prompts that are scored together. A longer prompt is scored alone.
+pub(super) const SCORED_TOGETHER: usize = 1024;
+/// The same between two steps while sequences are decoded.
 const SCORED_BETWEEN_STEPS: usize = 256;
 
 /// The time without a command after which those that arrived at an idle engine are begun, and the longest time that the
@@ -286,7 +288,7 @@ impl<M: Family> Worker<M> {
 
     /// Scores the next prompts: a batch of them, or a few if sequences are decoded.
     fn score(&mut self) -> Result<(), ServeError> {
-        let room = if self.engine.is_idle() { BATCH_TOKENS } else { SCORED_BETWEEN_STEPS };
+        let room = if self.engine.is_idle() { SCORED_TOGETHER } else { SCORED_BETWEEN_STEPS };
         let (mut jobs, mut tokens) = (Vec::new(), 0);
         while let Some(job) = self.scores.pop_front_if(|job| {
             let fits = tokens + job.tokens.continuation.len() <= room;
