@@ -154,9 +154,7 @@ fn with_flags(error: ServeError) -> Error {
         ServeError::Origin(_) => "--cors",
         ServeError::SameName(_) => "--name",
         ServeError::Sequences { .. } => "--memory, --sequences, --max-tokens",
-        ServeError::Engine { source: GenerationError::Memory { .. }, .. } => {
-            "--memory, --max-tokens"
-        }
+        ServeError::Memory { .. } => "--memory, --max-tokens",
         ServeError::Engine { source: GenerationError::NoRoom, .. } => "--max-tokens",
         ServeError::Engine { source: GenerationError::Speculation, .. } => {
             "--speculate (use `auto` or `off` here)"
