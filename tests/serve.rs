@@ -175,6 +175,14 @@ fn wrong_flags_are_named() {
     ] {
         fails(dir.path(), line, says);
     }
+    for key in ["two words", "schlüssel"] {
+        let mut command = command(dir.path(), run);
+        fails_as(
+            command.env("BLOCK_TRANSFORMER_API_KEY", key),
+            1,
+            &["_API_KEY", "printable ASCII"],
+        );
+    }
     fails_as(&mut command(dir.path(), "serve"), 2, &["--checkpoint"]);
     let tokenizer = format!("{run} --tokenizer a.json");
     fails_as(&mut command(dir.path(), &tokenizer), 2, &["--preset"]);

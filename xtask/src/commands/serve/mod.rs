@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow};
 use block_transformer_device::DeviceName;
 use block_transformer_generation::{GenerationError, Speculate};
 use block_transformer_server::{Notice, ServeError, Server, ServerConfig, Shutdown};
@@ -93,7 +93,7 @@ impl Args {
         let device = device::open(self.device)?;
         self.storage.check(self.device, &device)?;
         let models = self.models(&device)?;
-        let config = self.config();
+        let config = self.config()?;
         let has_key = config.api_key.is_some();
         let server = Server::bind(config).map_err(with_flags)?;
         if !self.host.is_loopback() && !has_key {
@@ -109,19 +109,30 @@ impl Args {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn config(&self) -> ServerConfig {
+    fn config(&self) -> Result<ServerConfig> {
         let seconds = |stated: &Stated| Duration::try_from_secs_f64(stated.value);
-        ServerConfig {
+        Ok(ServerConfig {
             address: SocketAddr::new(self.host, self.port),
-            api_key: std::env::var(KEY).ok().filter(|key| !key.is_empty()),
+            api_key: key()?,
             cors: self.cors.clone(),
             queue: self.queue,
             queue_timeout: seconds(&self.queue_timeout).unwrap_or(Duration::MAX),
             drain: seconds(&self.drain).unwrap_or(Duration::MAX),
             max_connections: self.max_connections,
             ..ServerConfig::default()
-        }
+        })
     }
+}
+
+/// The key that requests must have.
+fn key() -> Result<Option<String>> {
+    let Some(key) = std::env::var_os(KEY).filter(|key| !key.is_empty()) else { return Ok(None) };
+    let key = key.into_string().ok().filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
+    // without an error, the server would be open, or closed to everyone
+    let key = key.with_context(|| {
+        format!("{KEY}: the key must consist of printable ASCII characters without blanks")
+    })?;
+    Ok(Some(key))
 }
 
 /// Prints what the server does.
@@ -154,7 +165,7 @@ fn with_flags(error: ServeError) -> Error {
         ServeError::Origin(_) => "--cors",
         ServeError::SameName(_) => "--name",
         ServeError::Sequences { .. } => "--memory, --sequences, --max-tokens",
-        ServeError::Memory { .. } => "--memory, --max-tokens",
+        ServeError::Memory { .. } => "--memory, --prefix-memory, --max-tokens",
         ServeError::Engine { source: GenerationError::NoRoom, .. } => "--max-tokens",
         ServeError::Engine { source: GenerationError::Speculation, .. } => {
             "--speculate (use `auto` or `off` here)"
