@@ -11,7 +11,7 @@ import openai
 import served
 
 PROMPT = "The engine decodes many sequences that"
-KEY = "a key of the tests"
+KEY = "a-key-of-the-tests"
 
 
 def client(server, statuses=None, **settings):

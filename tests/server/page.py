@@ -18,7 +18,7 @@ import served
 WIDTHS = (1280, 400)
 # seconds for the slowest step of a test
 PATIENCE = 60
-KEY = "a key of the page's test"
+KEY = "a-key-of-the-page's-test"
 
 
 def browser():
