@@ -22,8 +22,8 @@ const SCORED_BETWEEN_STEPS: usize = 256;
 
 /// The time without a command after which those that arrived at an idle engine are begun, and the longest time that the
 /// first one waits for others.
-const PAUSE: Duration = Duration::from_millis(2);
-const LONGEST_GATHER: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(4);
+const LONGEST_GATHER: Duration = Duration::from_millis(40);
 
 /// An engine with its commands.
 pub(super) struct Worker<M: Family> {
