@@ -21,6 +21,11 @@ fn list(items: impl Into<RefOr<Schema>>) -> ArrayBuilder {
     ArrayBuilder::new().items(items)
 }
 
+/// The schema of token ids.
+pub(super) fn ids() -> Schema {
+    list(id()).description(Some("The ids.")).build().into()
+}
+
 /// The schema of [`PromptField`](crate::api::request::PromptField).
 pub(super) fn prompt() -> Schema {
     let some = |items: RefOr<Schema>| list(items).min_items(Some(1)).max_items(Some(1024));

@@ -3,13 +3,15 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::api::schema;
+
 /// A text to encode.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct TokenizeRequest {
     /// A model of `/v1/models`; by default the first.
     pub model: Option<String>,
     /// The text.
-    #[schema(required = true)]
+    #[schema(required = true, value_type = String)]
     pub prompt: Option<String>,
     /// Returns the text of each token too.
     pub return_token_strs: Option<bool>,
@@ -34,7 +36,7 @@ pub(crate) struct DetokenizeRequest {
     /// A model of `/v1/models`; by default the first.
     pub model: Option<String>,
     /// The ids.
-    #[schema(required = true)]
+    #[schema(required = true, schema_with = schema::ids)]
     pub tokens: Option<Vec<u32>>,
 }
 
