@@ -4,6 +4,7 @@
 mod cached;
 mod logprobs;
 mod prefixes;
+mod schedules;
 mod speculation;
 
 use std::collections::HashMap;
@@ -16,8 +17,6 @@ use block_transformer_generation::{
 use block_transformer_testing::{DAMAGED, VOCAB, damaged, model, prompts_of, shape, shapes};
 use block_transformer_zoo::{LanguageModel, ModelConfig, preset};
 use burn::tensor::Device;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 use cached::go_on;
 
@@ -131,84 +130,6 @@ fn prepared_models_have_no_bound_on_rows() {
     }
     // a vocabulary of 260 is no multiple of 16
     assert_eq!(on_flex("prefix").prepared().batch_invariant_rows(), Some(191));
-}
-
-/// Submits, cancels and decodes at random, until all sequences have ended. Each must get the
-/// `answers` that its prompt gets alone.
-fn random_schedule(engine: &mut Engine, prompts: &[Submission], answers: &[Vec<u32>], seed: u64) {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut live: HashMap<SequenceId, (usize, Vec<u32>)> = HashMap::new();
-    for round in 0.. {
-        match if round < 20 { random.random_range(0..10) } else { 10 } {
-            0..3 => {
-                let which = random.random_range(0..prompts.len());
-                let (prompt, options) = &prompts[which];
-                live.insert(engine.submit(prompt, options).unwrap(), (which, Vec::new()));
-            }
-            3 => {
-                if let Some(&id) = live.keys().min() {
-                    live.remove(&id);
-                    assert!(engine.cancel(id));
-                }
-            }
-            10 if engine.is_idle() => break,
-            _ => {
-                for event in engine.step().unwrap() {
-                    match event {
-                        Event::Token { id, token, .. } => live.get_mut(&id).unwrap().1.push(token),
-                        Event::Finished { id, reason } => {
-                            let (which, tokens) = live.remove(&id).unwrap();
-                            assert_eq!((&tokens, reason), (&answers[which], Finish::Length));
-                        }
-                    }
-                }
-            }
-        }
-    }
-    assert!(live.is_empty(), "schedule {seed}");
-    assert_eq!((engine.running(), engine.waiting()), (0, 0));
-}
-
-/// Runs random schedules on several models for as long as `goes_on` says.
-fn random_schedules(mut goes_on: impl FnMut(u64) -> bool) {
-    let prompts = with_options((0..6).map(|i| ([1, 2, 5, 8, 13, 40][i], 3 + 5 * i % 17)));
-    let mut engines = ["prefix", "cross-attention", "vanilla"].map(|name| {
-        let model = on_flex(name);
-        let answers: Vec<_> = prompts.iter().map(|prompt| alone(&model, prompt)).collect();
-        (engine(&model, 3, 60), answers)
-    });
-    for seed in (0..).take_while(|&seed| goes_on(seed)) {
-        for (engine, answers) in &mut engines {
-            random_schedule(engine, &prompts, answers, seed);
-        }
-    }
-}
-
-#[test]
-fn random_schedules_give_each_sequence_the_tokens_it_gets_alone() {
-    random_schedules(|seed| seed < 100);
-}
-
-/// `SOAK_MINUTES=30 cargo test -p block-transformer-generation --test engine -- --ignored soak`
-#[cfg(target_os = "linux")]
-#[test]
-#[ignore = "runs for SOAK_MINUTES, by default 30"]
-fn soak_without_growing_memory() {
-    // kilobytes by which resident memory may grow after a tenth of the time
-    const SLACK: u64 = 8 << 10;
-    let minutes = std::env::var("SOAK_MINUTES").map_or(30.0, |text| text.parse().unwrap());
-    let (start, mut warm) = (std::time::Instant::now(), None);
-    random_schedules(|seed| {
-        let passed = start.elapsed().as_secs_f64() / (60.0 * minutes);
-        if passed > 0.1 {
-            let status = std::fs::read_to_string("/proc/self/status").unwrap();
-            let (_, resident) = status.split_once("VmRSS:").unwrap();
-            let resident: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
-            let warm = *warm.get_or_insert(resident);
-            assert!(resident <= warm + SLACK, "{warm} to {resident} kB in {seed} schedules");
-        }
-        passed < 1.0
-    });
 }
 
 /// The work of all prompts, which does not depend on the schedule.

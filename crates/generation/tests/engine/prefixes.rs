@@ -1,28 +1,32 @@
 //! Prefixes and choices: the tokens are those of each sequence alone, and blocks are run once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use block_transformer_family::{CacheFormat, Family};
+use block_transformer_family::Family;
 use block_transformer_generation::{
-    Engine, Event, Finish, GenerationError, Limits, Options, PrefixCounts, Sampling, SequenceId,
-    Speculate, Work,
+    Engine, Event, Finish, GenerationError, Limits, Options, PrefixCounts, SequenceId, Work,
 };
 use block_transformer_testing::{VOCAB, model, prompts_of, shape, shapes};
 use block_transformer_zoo::{LanguageModel, ModelConfig, preset};
 use burn::tensor::Device;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 use super::{engine, finish, on_flex, options};
 
 /// A prefix, a prompt and the options of its choices.
-type Request = (Vec<u32>, Vec<u32>, Vec<Options>);
+pub(super) type Request = (Vec<u32>, Vec<u32>, Vec<Options>);
 
 /// The tokens of each choice, which runs everything itself.
-fn alone(model: &LanguageModel, (prefix, prompt, choices): &Request) -> Vec<Vec<u32>> {
+pub(super) fn alone(model: &LanguageModel, request: &Request) -> Vec<Vec<u32>> {
+    alone_in(|| engine(model, 1, 240), request)
+}
+
+/// The tokens of each choice, which has an engine of its own.
+pub(super) fn alone_in(
+    new: impl Fn() -> Engine,
+    (prefix, prompt, choices): &Request,
+) -> Vec<Vec<u32>> {
     let one = |options: &Options| {
-        let mut engine = engine(model, 1, 240);
-        let options = std::slice::from_ref(options);
+        let (mut engine, options) = (new(), std::slice::from_ref(options));
         let id = engine.submit_choices(prefix, prompt, options).unwrap()[0];
         assert_eq!(engine.prefixes().saved_positions, 0);
         finish(&mut engine).remove(&id).unwrap().0
@@ -30,7 +34,7 @@ fn alone(model: &LanguageModel, (prefix, prompt, choices): &Request) -> Vec<Vec<
     choices.iter().map(one).collect()
 }
 
-fn submit(engine: &mut Engine, (prefix, prompt, choices): &Request) -> Vec<SequenceId> {
+pub(super) fn submit(engine: &mut Engine, (prefix, prompt, choices): &Request) -> Vec<SequenceId> {
     engine.submit_choices(prefix, prompt, choices).unwrap()
 }
 
@@ -39,7 +43,7 @@ fn choices(count: usize) -> Vec<Options> {
     (0..count).map(|i| options(i, 5 + 3 * i % 13)).collect()
 }
 
-fn tokens(length: usize) -> Vec<u32> {
+pub(super) fn tokens(length: usize) -> Vec<u32> {
     prompts_of([length]).remove(0)
 }
 
@@ -257,103 +261,6 @@ fn prefixes_count_as_tokens_and_are_checked() {
     assert_eq!(engine.prefixes().forks, 1);
 }
 
-/// Submits requests with few prefixes, cancels and decodes at random, until all sequences have ended. Every one must
-/// get the tokens that it gets alone.
-fn random_requests(
-    engine: &mut Engine,
-    requests: &[Request],
-    answers: &[Vec<Vec<u32>>],
-    seed: u64,
-) {
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut live: BTreeMap<SequenceId, (&Vec<u32>, Vec<u32>)> = BTreeMap::new();
-    for round in 0.. {
-        match if round < 25 { random.random_range(0..10) } else { 10 } {
-            0..3 => {
-                let which = random.random_range(0..requests.len());
-                let ids = submit(engine, &requests[which]);
-                let answers = answers[which].iter().map(|answer| (answer, Vec::new()));
-                live.extend(ids.into_iter().zip(answers));
-            }
-            3 if !live.is_empty() => {
-                let which = random.random_range(0..live.len());
-                let id = *live.keys().nth(which).unwrap();
-                live.remove(&id);
-                assert!(engine.cancel(id));
-            }
-            10 if engine.is_idle() => break,
-            _ => {
-                for event in engine.step().unwrap() {
-                    match event {
-                        Event::Token { id, token, .. } => live.get_mut(&id).unwrap().1.push(token),
-                        Event::Finished { id, reason } => {
-                            let (answer, tokens) = live.remove(&id).unwrap();
-                            assert_eq!((&tokens, reason), (answer, Finish::Length), "{seed}");
-                        }
-                    }
-                }
-            }
-        }
-        let PrefixCounts { bytes, budget, .. } = engine.prefixes();
-        assert!(bytes <= budget);
-    }
-    assert!(live.is_empty(), "schedule {seed}");
-    assert_eq!((engine.running(), engine.waiting()), (0, 0));
-}
-
-/// Requests with equal prefixes, some of which repeat themselves so that guesses are right.
-fn shared_requests() -> Vec<Request> {
-    let prefixes = [Vec::new(), vec![10, 11, 12, 10, 11], tokens(16), tokens(7)];
-    let request = |i: usize| {
-        let prompt = match i % 3 {
-            0 => vec![10, 11, 12, 10, 11, 12, 10],
-            1 => tokens(3 * i % 14),
-            _ => Vec::new(),
-        };
-        let count = [1, 2, 1, 5][i % 4];
-        let one = |choice: usize| {
-            let sampling =
-                if choice.is_multiple_of(2) { Sampling::greedy() } else { Sampling::at(0.6, 4) };
-            Options { sampling, ..options(i + choice, 2 + (5 * i + 3 * choice) % 17) }
-        };
-        (prefixes[i % 4].clone(), prompt, (0..count).map(one).collect())
-    };
-    (0..12).map(request).collect()
-}
-
-#[test]
-fn random_requests_get_the_tokens_that_they_get_alone() {
-    let requests = shared_requests();
-    for (name, speculate) in [
-        ("prefix", Speculate::Off),
-        ("prefix", Speculate::Tokens(6)),
-        ("cross-attention", Speculate::Off),
-        ("two embeddings, summation", Speculate::Tokens(9)),
-        ("roberta", Speculate::Off),
-        ("vanilla", Speculate::Off),
-        ("vanilla", Speculate::Tokens(3)),
-    ] {
-        let model = on_flex(name);
-        let answers: Vec<Vec<Vec<u32>>> =
-            requests.iter().map(|request| alone(&model, request)).collect();
-        for (slots, budget) in [(3, 4000), (2, 0), (4, 1 << 20)] {
-            let engine = engine(&model, slots, 60).with_prefixes(budget).with_prefill_budget(3);
-            let mut engine = engine.with_speculation(speculate).unwrap();
-            for seed in 0..30 {
-                random_requests(&mut engine, &requests, &answers, seed);
-            }
-            let counts = engine.prefixes();
-            assert!(counts.hits > 0 && counts.misses > 0 && counts.forks > 0, "{counts:?}");
-            assert!(budget != 4000 || counts.evictions > 0, "{counts:?}");
-            // nothing is needed any more
-            let engine = engine.with_prefixes(0);
-            assert_eq!((engine.prefixes().entries, engine.prefixes().bytes), (0, 0));
-            let guessed = engine.speculation().unwrap_or_default();
-            assert!(speculate == Speculate::Off || guessed.guessed > 0, "{name}, {guessed:?}");
-        }
-    }
-}
-
 #[test]
 fn the_number_of_invariant_sequences_is_that_of_rows_by_sequence() {
     // 191 rows of a product; E r or one position, E embeddings, or the positions of an encoder
@@ -398,32 +305,4 @@ fn the_number_of_invariant_sequences_is_that_of_rows_by_sequence() {
     let limits = Limits { max_sequences: 1, max_tokens: 9 };
     let engine = Engine::new(&model(&shape("prefix"), &ndarray), limits, &ndarray).unwrap();
     assert_eq!(engine.invariant_sequences(), None);
-}
-
-#[test]
-fn narrow_caches_and_prepared_models_share_blocks_too() {
-    for (name, cache, budget) in [
-        ("prefix", CacheFormat::Int8, 1000),
-        ("unequal widths", CacheFormat::Bf16, 6000),
-        ("vanilla", CacheFormat::Int8, 3000),
-    ] {
-        let model = on_flex(name).prepared();
-        let limits = Limits { max_sequences: 3, max_tokens: 240 };
-        let new = || Engine::with_cache(&model, limits, cache, &Device::flex()).unwrap();
-        let requests = shared_requests();
-        let alone = |(prefix, prompt, choices): &Request| -> Vec<Vec<u32>> {
-            let one = |options: &Options| {
-                let (mut engine, options) = (new(), std::slice::from_ref(options));
-                let id = engine.submit_choices(prefix, prompt, options).unwrap()[0];
-                finish(&mut engine).remove(&id).unwrap().0
-            };
-            choices.iter().map(one).collect()
-        };
-        let answers: Vec<Vec<Vec<u32>>> = requests.iter().map(alone).collect();
-        let mut engine = new().with_prefixes(budget);
-        for seed in 0..20 {
-            random_requests(&mut engine, &requests, &answers, seed);
-        }
-        assert!(engine.prefixes().hits > 0 && engine.prefixes().evictions > 0, "{name}");
-    }
 }

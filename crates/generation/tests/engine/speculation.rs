@@ -16,7 +16,8 @@ use burn::tensor::{Device, Tensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Finish, Submission, finish, on_flex, random_schedule};
+use super::schedules::{random_schedule, submit_of};
+use super::{Finish, Submission, finish, on_flex};
 
 const MODES: [Speculate; 5] = [
     Speculate::Auto,
@@ -249,13 +250,13 @@ fn random_schedules_with_guesses_give_the_same_tokens() {
             (options.eos, options.max_tokens) = (None, options.max_tokens % 20 + 1);
         });
         let one = |prompt| decode(&model, (Speculate::Off, 1, CacheFormat::F32), prompt).0;
-        let answers: Vec<Vec<u32>> =
-            prompts.iter().map(|prompt| one(std::slice::from_ref(prompt)).remove(0).0).collect();
+        let answer = |prompt| vec![one(std::slice::from_ref(prompt)).remove(0).0];
+        let answers: Vec<_> = prompts.iter().map(answer).collect();
         let limits = Limits { max_sequences: 3, max_tokens: 60 };
         let engine = Engine::new(&model, limits, &Device::flex()).unwrap();
         let mut engine = engine.with_speculation(speculate).unwrap();
         for seed in 0..60 {
-            random_schedule(&mut engine, &prompts, &answers, seed);
+            random_schedule(&mut engine, submit_of(&prompts), &answers, seed);
         }
     }
 }
