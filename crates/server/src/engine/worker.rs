@@ -20,9 +20,11 @@ pub(super) const SCORED_TOGETHER: usize = 1024;
 /// The same between two steps while sequences are decoded.
 const SCORED_BETWEEN_STEPS: usize = 256;
 
-/// The time without a command after which those that arrived at an idle engine are begun, and the longest time that the
-/// first one waits for others.
-const PAUSE: Duration = Duration::from_millis(4);
+/// The time without a command after which one that arrived at an idle engine is begun.
+const PAUSE: Duration = Duration::from_millis(2);
+/// The same if others have arrived with it, so that more may follow.
+const PAUSE_OF_MANY: Duration = Duration::from_millis(6);
+/// The longest time that the first one waits for others.
 const LONGEST_GATHER: Duration = Duration::from_millis(40);
 
 /// An engine with its commands.
@@ -116,11 +118,12 @@ impl<M: Family> Worker<M> {
     /// Takes commands that arrive together with the first one, so that their prompts run together. Later ones join
     /// in small parts between steps, and until all have joined, steps are less efficient.
     fn gather(&mut self) {
-        let start = Instant::now();
+        let (start, mut pause) = (Instant::now(), PAUSE);
         while start.elapsed() < LONGEST_GATHER
-            && let Ok(command) = self.commands.recv_timeout(PAUSE)
+            && let Ok(command) = self.commands.recv_timeout(pause)
         {
             self.take(command);
+            pause = PAUSE_OF_MANY;
         }
     }
 
