@@ -9,6 +9,8 @@ use crate::plot::{AxisScale, Plot};
 
 /// Ticks of a logarithmic axis within a power of ten.
 const STEPS: [f64; 3] = [1.0, 2.0, 5.0];
+/// The largest number of ticks of a logarithmic axis.
+const MOST_TICKS: usize = 12;
 /// The room at each end of an axis with names, as a part of the distance between two names.
 const NAME_ROOM: f64 = 0.5;
 
@@ -35,7 +37,14 @@ impl AxisScale {
     /// Returns the places of the ticks of a logarithmic axis over `range`, if the drawing library does not choose
     /// them.
     pub(crate) fn ticks(self, range: &Range<f64>) -> Option<Vec<f64>> {
-        if self != Self::Log10 {
+        if self == Self::Log2 {
+            // a point at the end of the range may miss it by rounding
+            let (first, last) = ((range.start - 1e-9).ceil(), (range.end + 1e-9).floor());
+            let powers = (last - first) as usize + 1;
+            let ticks = (0..powers).step_by(powers.div_ceil(MOST_TICKS));
+            return (powers > 1).then(|| ticks.map(|i| first + i as f64).collect());
+        }
+        if self == Self::Linear {
             return None;
         }
         let powers = range.start.floor() as i32..=range.end.ceil() as i32;
@@ -46,7 +55,7 @@ impl AxisScale {
             places.filter(|place| range.contains(place)).collect()
         };
         let fine = all(&STEPS);
-        Some(if fine.len() <= 12 { fine } else { all(&STEPS[..1]) })
+        Some(if fine.len() <= MOST_TICKS { fine } else { all(&STEPS[..1]) })
     }
 }
 
@@ -172,5 +181,14 @@ mod tests {
         assert_eq!(ticks(2.9..4.1), ["1k", "2k", "5k", "10k"]);
         assert_eq!(ticks(-1.01..0.0), ["0.1", "0.2", "0.5"]);
         assert_eq!(ticks(12.0..18.1), ["1T", "10T", "100T", "1e15", "1e16", "1e17", "1e18"]);
+    }
+
+    #[test]
+    fn a_binary_axis_has_ticks_at_its_powers_and_ends() {
+        let ticks = |range| AxisScale::Log2.ticks(&range);
+        assert_eq!(ticks(1.0..4.0).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(ticks(-0.5..1.2).unwrap(), [0.0, 1.0]);
+        assert_eq!(ticks(0.0..24.0).unwrap().len(), 9);
+        assert_eq!((ticks(2.1..3.5), ticks(2.1..2.9)), (None, None));
     }
 }
