@@ -1,8 +1,9 @@
 //! Errors of the server, and the errors that it answers requests with.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use block_transformer_evaluation::EvalError;
 use block_transformer_generation::GenerationError;
@@ -32,6 +33,9 @@ pub enum ServeError {
     /// Two models have the same name.
     #[error("two models are called {0:?}; give each a name of its own")]
     SameName(String),
+    /// A model has no name.
+    #[error("a model has an empty name; give it one that requests can use")]
+    NoName,
     /// There is no model.
     #[error("a server needs at least one model")]
     NoModel,
@@ -185,7 +189,16 @@ impl ApiError {
              {new} in the completion): shorten the prompt or lower max_tokens",
             prompt.saturating_add(new)
         );
-        Self::field("prompt", message).with_code("context_length_exceeded")
+        let param = if prompt < limit { "max_tokens" } else { "prompt" };
+        Self::field(param, message).with_code("context_length_exceeded")
+    }
+
+    /// A text has more tokens than a sequence can have, so that they were not counted.
+    pub(crate) fn text_too_long(param: &str, limit: usize) -> Self {
+        let message = format!(
+            "this server's sequences have at most {limit} tokens, and {param} alone has more: shorten it"
+        );
+        Self::field(param, message).with_code("context_length_exceeded")
     }
 
     /// The key is missing or wrong.
@@ -221,8 +234,9 @@ impl ApiError {
     }
 
     /// The request waited too long.
-    pub(crate) fn queue_timeout(seconds: u64) -> Self {
-        let message = format!("the request waited for {seconds} s without a free slot");
+    pub(crate) fn queue_timeout(limit: Duration) -> Self {
+        let message =
+            format!("the request waited for {} s without a free slot", limit.as_secs_f64());
         Self::unavailable(message).with_code("queue_timeout")
     }
 
@@ -283,6 +297,11 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.status == StatusCode::NOT_IMPLEMENTED {
+            // clients of OpenAI try again after other errors of the server
+            let name = HeaderName::from_static("x-should-retry");
+            headers.insert(name, HeaderValue::from_static("false"));
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -318,8 +337,9 @@ impl From<GenerationError> for ApiError {
     }
 }
 
-impl From<TextError> for ApiError {
-    fn from(error: TextError) -> Self {
-        Self::field("prompt", error.to_string())
+impl ApiError {
+    /// A text cannot be encoded.
+    pub(crate) fn text(param: &str, error: &TextError) -> Self {
+        Self::field(param, format!("{param}: {error}"))
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Facts {
     pub tokenizer_vocab: usize,
     /// Tokens of a sequence.
     pub max_tokens: usize,
+    /// Bytes that texts of so many tokens have at the most, if it is known.
+    pub max_text: Option<usize>,
     pub parameters: usize,
     /// Bytes of the caches per token of context.
     pub kv_bytes_per_token: f64,
@@ -73,6 +75,7 @@ impl Facts {
             vocab: config.vocab_size(),
             tokenizer_vocab: tokenizer.vocab_size(),
             max_tokens,
+            max_text: tokenizer.longest_token().map(|bytes| bytes.saturating_mul(max_tokens)),
             parameters: config.num_params(),
             kv_bytes_per_token: per_block as f64 / config.block_length() as f64,
             fingerprint: None,

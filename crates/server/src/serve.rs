@@ -106,6 +106,9 @@ fn check_names(models: &[ServedModel]) -> Result<(), ServeError> {
         return Err(ServeError::NoModel);
     }
     for (index, model) in models.iter().enumerate() {
+        if model.name().is_empty() {
+            return Err(ServeError::NoName);
+        }
         if models[..index].iter().any(|other| other.name() == model.name()) {
             return Err(ServeError::SameName(model.name().into()));
         }

@@ -43,18 +43,18 @@ fn special(id: u32) -> Option<&'static str> {
     }
 }
 
-/// Returns the ids of each text. The text of EOS alone is EOS also for a tokenizer that finds no special tokens in texts:
-/// clients ask for its id in this way.
-pub(crate) fn encode_all(
+/// Returns the ids of a text, or `None` if there are more than `most`. The text of EOS alone is EOS also for a tokenizer
+/// that finds no special tokens in texts: clients ask for its id in this way.
+pub(crate) fn encode(
     tokenizer: &Tokenizer,
-    texts: &[String],
-) -> Result<Vec<Vec<u32>>, TextError> {
+    text: &str,
+    most: usize,
+) -> Result<Option<Vec<u32>>, TextError> {
     // not in parallel, because the threads of the pool can be busy
-    let encode = |text: &String| match tokenizer {
-        Tokenizer::Bytes if *text == Tokenizer::EOS_TEXT => Ok(vec![EOS]),
-        tokenizer => tokenizer.encode(text),
-    };
-    texts.iter().map(encode).collect()
+    match tokenizer {
+        Tokenizer::Bytes if text == Tokenizer::EOS_TEXT => Ok(Some(vec![EOS])),
+        tokenizer => tokenizer.encode_up_to(text, most),
+    }
 }
 
 /// Decodes ids one at a time, and counts the characters of the text.
@@ -74,14 +74,14 @@ impl<T: Deref<Target = Tokenizer> + Clone> CountingDecoder<T> {
         Self { tokenizer, decoder, shows_special, characters }
     }
 
-    /// The characters before the text of the next token. If the tokens so far end in an incomplete character, it is
-    /// not counted.
+    /// The characters so far. If the tokens end in an incomplete character, it is not counted.
     pub(crate) fn characters(&self) -> usize {
         self.characters
     }
 
-    /// Adds the next token, and returns the text that is complete now.
-    pub(crate) fn push(&mut self, id: u32) -> String {
+    /// Adds the next token. Returns the characters before its text, and the text that is complete now.
+    pub(crate) fn push(&mut self, id: u32) -> (usize, String) {
+        let before = self.characters;
         let text = match special(id).filter(|_| self.shows_special) {
             Some(special) => {
                 let rest = self.decoder.finish();
@@ -91,7 +91,14 @@ impl<T: Deref<Target = Tokenizer> + Clone> CountingDecoder<T> {
             None => self.decoder.push(id),
         };
         self.characters += text.chars().count();
-        text
+        if !text.starts_with(char::REPLACEMENT_CHARACTER) {
+            return (before, text);
+        }
+        // an incomplete character has been given up, which belongs to earlier tokens
+        let own = self.tokenizer.decode(&[id]);
+        let is_after = text.len() > own.len() && text.ends_with(&own);
+        let start = if is_after { self.characters - own.chars().count() } else { before };
+        (start, text)
     }
 
     /// Returns the rest of the text.
@@ -109,8 +116,9 @@ pub(crate) fn decode(tokenizer: &Tokenizer, ids: &[u32]) -> (String, Vec<usize>)
     let mut text = String::new();
     let mut offsets = Vec::with_capacity(ids.len());
     for &id in ids {
-        offsets.push(decoder.characters());
-        text += &decoder.push(id);
+        let (offset, more) = decoder.push(id);
+        offsets.push(offset);
+        text += &more;
     }
     text += &decoder.finish();
     (text, offsets)
@@ -136,6 +144,10 @@ mod tests {
         let (text, offsets) = decode(&Tokenizer::Bytes, &ids("日")[..2]);
         assert_eq!((text.as_str(), &offsets[..]), ("\u{FFFD}", &[0, 0][..]));
         assert_eq!(decode(&Tokenizer::Bytes, &[]), (String::new(), Vec::new()));
+        // a character that is given up belongs to the first token
+        let broken = [&ids("日")[..2], &ids("xy")].concat();
+        let (text, offsets) = decode(&Tokenizer::Bytes, &broken);
+        assert_eq!((text.as_str(), &offsets[..]), ("\u{FFFD}xy", &[0, 0, 1, 2][..]));
     }
 
     #[test]

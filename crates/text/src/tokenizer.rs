@@ -37,6 +37,9 @@ const MAX_ID: u32 = 1 << 24;
 /// text without splitting it.
 const MAX_WHITESPACE: usize = 1 << 18;
 
+/// Bytes of the parts of a text that are encoded until there are too many ids.
+const PART: usize = 16 << 10;
+
 /// The saved form of [`Tokenizer::Bytes`], in place of a Hugging Face tokenizer.
 const BYTES_JSON: &str = "{\n  \"type\": \"bytes\",\n  \"version\": 1\n}\n";
 
@@ -183,6 +186,30 @@ impl Tokenizer {
         }
     }
 
+    /// Returns the ids of `text`, or `None` if there are more than `most`. Most tokenizers encode a long text part by
+    /// part, so that little of a text with too many ids is encoded.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    pub fn encode_up_to(&self, text: &str, most: usize) -> Result<Option<Vec<u32>>, TextError> {
+        let part = match self {
+            Self::Bytes if text.len() > most => return Ok(None),
+            Self::Bytes => usize::MAX,
+            Self::HuggingFace(tokenizer) => {
+                check_whitespace(text)?;
+                if divides(tokenizer) { PART } else { usize::MAX }
+            }
+        };
+        let mut ids = Vec::new();
+        for part in pieces(text, part) {
+            ids.extend(self.encode_checked(part)?);
+            if ids.len() > most {
+                return Ok(None);
+            }
+        }
+        Ok(Some(ids))
+    }
+
     /// Returns the ids of each text; the texts are encoded in parallel. Most tokenizers can encode
     /// the parts of a long text in parallel as well, with the same ids.
     ///
@@ -248,6 +275,21 @@ impl Tokenizer {
                 highest.map_or(0, |id| id as usize + 1)
             }
         }
+    }
+
+    /// The bytes of text that a token stands for at the most. They are not known if the tokenizer has a normalizer other
+    /// than NFC, which can remove any part of a text.
+    pub fn longest_token(&self) -> Option<usize> {
+        let Self::HuggingFace(tokenizer) = self else { return Some(1) };
+        // NFC joins up to three characters, and the joined one has at least a third of their bytes
+        let factor = match tokenizer.get_normalizer() {
+            None => 1,
+            Some(NormalizerWrapper::NFC(_)) => 3,
+            Some(_) => return None,
+        };
+        // a byte has at least one byte in the written form of a token
+        let longest = tokenizer.get_vocab(true).into_keys().map(|token| token.len()).max();
+        Some(factor * longest.unwrap_or(1).max(1))
     }
 
     /// Returns the tokenizer as JSON that [`load`](Self::load) reads.

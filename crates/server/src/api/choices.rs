@@ -185,7 +185,7 @@ impl Choices {
             state.held.push(event);
             return Ok(());
         }
-        let TextEvent { mut text, tokens, chosen, finish, .. } = event;
+        let TextEvent { mut text, mut tokens, chosen, finish, .. } = event;
         let mut finish = match finish {
             None => None,
             Some(Finish::Length) => Some("length"),
@@ -193,7 +193,6 @@ impl Choices {
             Some(Finish::NotFinite) => return Err(ApiError::not_finite()),
             Some(Finish::Cancelled) => return Err(ApiError::draining()),
         };
-        state.tokens = tokens;
         for token in &chosen {
             state.log_probs.0 += token.logprobs.log_prob;
             state.log_probs.1 += 1;
@@ -202,13 +201,15 @@ impl Choices {
         if self.plan.ends_itself() && ends {
             text.clear();
             finish = Some("stop");
+            // an end counts as no token, as where the engine finds it
+            tokens = 0;
         }
+        state.tokens = tokens;
         let texts = &self.model.loaded()?.texts;
         let logprobs = state.decoder.as_mut().map(|decoder| {
             let mut logprobs = Logprobs::default();
             for token in &chosen {
-                let offset = decoder.characters();
-                decoder.push(token.token);
+                let (offset, _) = decoder.push(token.token);
                 let TokenLogProbs { log_prob, top } = &*token.logprobs;
                 logprobs.add((token.token, *log_prob), top, offset, texts, self.plan.as_ids);
             }
@@ -293,10 +294,11 @@ fn add_next(
         let top = &next.top[..next.top.len().min(plan.logprobs.unwrap_or(0))];
         logprobs.add(chosen, top, offset, texts, plan.as_ids);
     }
-    state.tokens = 1;
+    let ends = plan.ends(chosen.0);
+    state.tokens = usize::from(!ends);
     state.log_probs = (chosen.1, 1);
-    delta.tokens = 1;
-    delta.finish = Some(match plan.ends(chosen.0) {
+    delta.tokens = state.tokens;
+    delta.finish = Some(match ends {
         true => "stop",
         false => {
             let mut filter = StopFilter::new(&plan.stop)?;

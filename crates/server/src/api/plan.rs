@@ -2,7 +2,7 @@
 
 use block_transformer_generation::{EOS, Options, Sampling};
 
-use crate::api::request::{CompletionRequest, PromptField, StopField, TextOrIds};
+use crate::api::request::{CompletionRequest, PromptField, Seed, StopField, TextOrIds};
 use crate::error::ApiError;
 use crate::model::Facts;
 
@@ -58,7 +58,8 @@ impl Plan {
         let prompts = prompts(request.prompt.take(), facts)?;
         let sampling = sampling(&request)?;
         let n = range("n", request.n.unwrap_or(1), 1, CHOICES as u32)? as usize;
-        let best_of = request.best_of.unwrap_or(n as u32) as usize;
+        let best_of = request.best_of.unwrap_or(n as u32);
+        let best_of = range("best_of", best_of, 1, CHOICES as u32)? as usize;
         if best_of < n {
             return Err(ApiError::field(
                 "best_of",
@@ -67,12 +68,11 @@ impl Plan {
         }
         let choices = prompts.len().saturating_mul(best_of);
         if choices > CHOICES {
-            let field = if prompts.len() > 1 { "prompt" } else { "n" };
             let message = format!(
-                "{} prompts with {best_of} choices each are {choices} choices; a request can have {CHOICES}",
+                "prompt: {} prompts with {best_of} choices each are {choices} choices; a request can have {CHOICES}",
                 prompts.len()
             );
-            return Err(ApiError::field(field, message));
+            return Err(ApiError::field("prompt", message));
         }
         let stream = request.stream.unwrap_or(false);
         if stream && best_of > n {
@@ -123,6 +123,15 @@ impl Plan {
             usage: usage.include_usage.unwrap_or(false),
             continuous_usage: usage.continuous_usage_stats.unwrap_or(false),
         })
+    }
+
+    /// Bytes of the texts and ids that are to be encoded or decoded.
+    pub(crate) fn bytes(&self) -> usize {
+        let bytes = |texts: &Texts| match texts {
+            Texts::Text(text) => text.len(),
+            Texts::Ids(ids) => size_of_val(ids.as_slice()),
+        };
+        self.prompts.iter().chain(&self.prefix).map(bytes).sum()
     }
 
     /// Whether the prompts are scored.
@@ -242,9 +251,10 @@ fn sampling(request: &CompletionRequest) -> Result<Sampling, ApiError> {
         Err(ApiError::field(param, message))
     };
     let temperature = in_range("temperature", request.temperature, 1.0, 0.0, f64::INFINITY)?;
-    let top_p = in_range("top_p", request.top_p, 1.0, 0.0, 1.0)?;
-    if top_p == 0.0 {
-        return Err(ApiError::field("top_p", "top_p 0: must be above 0 and at most 1"));
+    let top_p = request.top_p.unwrap_or(1.0);
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        let message = format!("top_p {top_p}: must be above 0 and at most 1");
+        return Err(ApiError::field("top_p", message));
     }
     let min_p = in_range("min_p", request.min_p, 0.0, 0.0, 1.0)?;
     let top_k = match request.top_k.unwrap_or(-1) {
@@ -260,8 +270,7 @@ fn sampling(request: &CompletionRequest) -> Result<Sampling, ApiError> {
         min_p: (min_p > 0.0).then_some(min_p),
         presence_penalty: penalty("presence_penalty", request.presence_penalty)?,
         frequency_penalty: penalty("frequency_penalty", request.frequency_penalty)?,
-        // negative seeds are seeds too
-        seed: request.seed.map_or_else(rand::random, i64::cast_unsigned),
+        seed: request.seed.map_or_else(rand::random, |Seed(seed)| seed),
     })
 }
 
@@ -281,7 +290,8 @@ fn logit_bias(
 ) -> Result<Vec<(u32, f32)>, ApiError> {
     let param = "logit_bias";
     let one = |(key, &value): (&String, &f64)| {
-        let id: u32 = key.parse().map_err(|_| {
+        // another form of an id could be a second key for it
+        let id = key.parse().ok().filter(|id: &u32| id.to_string() == *key).ok_or_else(|| {
             ApiError::field(param, format!("{param}: the key {key:?} is not a token id"))
         })?;
         if id as usize >= facts.tokenizer_vocab {

@@ -1,11 +1,17 @@
 //! The body of `POST /v1/completions`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error, SeqAccess, Unexpected, Visitor};
 use utoipa::ToSchema;
 
 use crate::api::schema;
+
+/// What a prompt can be.
+const PROMPTS: &str =
+    "a string, a list of strings, a list of token ids, or a list of lists of token ids";
 
 /// A request to continue prompts. Fields that are not listed are ignored, and `null` is the same as leaving a field
 /// out.
@@ -46,7 +52,8 @@ pub(crate) struct CompletionRequest {
     pub logit_bias: Option<BTreeMap<String, f64>>,
     /// The same request with the same seed has the same answer, whatever else the server does. By default, the seed
     /// is random.
-    pub seed: Option<i64>,
+    #[schema(schema_with = schema::seed)]
+    pub seed: Option<Seed>,
     /// Choices for each prompt.
     #[schema(default = 1, minimum = 1, maximum = 1024)]
     pub n: Option<u32>,
@@ -81,17 +88,122 @@ pub(crate) struct CompletionRequest {
     pub suffix: Option<String>,
 }
 
+/// A seed of 64 bits. Negative numbers are seeds too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seed(pub u64);
+
+impl<'de> Deserialize<'de> for Seed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SeedVisitor)
+    }
+}
+
+struct SeedVisitor;
+
+impl Visitor<'_> for SeedVisitor {
+    type Value = Seed;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number of 64 bits")
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Seed, E> {
+        Ok(Seed(value.cast_unsigned()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Seed, E> {
+        Ok(Seed(value))
+    }
+}
+
 /// Texts or token ids.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "must be a string, a list of strings, a list of token ids, or a list of lists of token ids"
-)]
+#[derive(Clone, Debug)]
 pub(crate) enum PromptField {
     Text(String),
     Texts(Vec<String>),
     Ids(Vec<u32>),
     Lists(Vec<Vec<u32>>),
+}
+
+impl<'de> Deserialize<'de> for PromptField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PromptVisitor)
+    }
+}
+
+/// Reads prompts as they come. The lists of an untagged enum would be kept in a form of their own first, which needs many
+/// times their memory.
+struct PromptVisitor;
+
+impl<'de> Visitor<'de> for PromptVisitor {
+    type Value = PromptField;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(PROMPTS)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<PromptField, E> {
+        Ok(PromptField::Text(text.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<PromptField, A::Error> {
+        let mut field = match list.next_element()? {
+            None => return Ok(PromptField::Texts(Vec::new())),
+            Some(Item::Text(text)) => PromptField::Texts(vec![text]),
+            Some(Item::Id(id)) => PromptField::Ids(vec![id]),
+            Some(Item::Ids(ids)) => PromptField::Lists(vec![ids]),
+        };
+        while let Some(item) = list.next_element()? {
+            match (&mut field, item) {
+                (PromptField::Texts(texts), Item::Text(text)) => texts.push(text),
+                (PromptField::Ids(ids), Item::Id(id)) => ids.push(id),
+                (PromptField::Lists(lists), Item::Ids(ids)) => lists.push(ids),
+                _ => return Err(A::Error::custom(format_args!("must be {PROMPTS}"))),
+            }
+        }
+        Ok(field)
+    }
+}
+
+/// An element of a list of prompts.
+enum Item {
+    Text(String),
+    Id(u32),
+    Ids(Vec<u32>),
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ItemVisitor)
+    }
+}
+
+struct ItemVisitor;
+
+impl<'de> Visitor<'de> for ItemVisitor {
+    type Value = Item;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a token id, or a list of token ids")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Item, E> {
+        Ok(Item::Text(text.into()))
+    }
+
+    fn visit_u64<E: Error>(self, id: u64) -> Result<Item, E> {
+        u32::try_from(id)
+            .map(Item::Id)
+            .map_err(|_| E::invalid_value(Unexpected::Unsigned(id), &self))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Item, A::Error> {
+        let mut ids = Vec::new();
+        while let Some(id) = list.next_element()? {
+            ids.push(id);
+        }
+        Ok(Item::Ids(ids))
+    }
 }
 
 /// A text or token ids.
@@ -117,4 +229,29 @@ pub(crate) struct StreamOptions {
     pub include_usage: Option<bool>,
     /// Sends the numbers of tokens of a choice so far with each of its events.
     pub continuous_usage_stats: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_texts_or_ids_and_seeds_have_64_bits() {
+        for body in ["\"a\"", "[\"a\", \"b\"]", "[]", "[1, 2]", "[[1, 2], [], [3]]"] {
+            let request: CompletionRequest =
+                serde_json::from_str(&format!("{{\"prompt\": {body}}}")).unwrap();
+            let written = match request.prompt.unwrap() {
+                PromptField::Text(text) => format!("{text:?}"),
+                PromptField::Texts(texts) => format!("{texts:?}"),
+                PromptField::Ids(ids) => format!("{ids:?}"),
+                PromptField::Lists(lists) => format!("{lists:?}"),
+            };
+            assert_eq!(written, body);
+        }
+        for (text, seed) in [("-1", u64::MAX), ("18446744073709551615", u64::MAX), ("7", 7)] {
+            let request: CompletionRequest =
+                serde_json::from_str(&format!("{{\"seed\": {text}}}")).unwrap();
+            assert_eq!(request.seed, Some(Seed(seed)));
+        }
+    }
 }

@@ -67,6 +67,20 @@ pub(super) fn stop() -> Schema {
         .into()
 }
 
+/// The schema of [`Seed`](crate::api::request::Seed) or null.
+pub(super) fn seed() -> Schema {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
+        .description(Some(
+            "The same request with the same seed has the same answer, whatever else the server does. By default, the \
+             seed is random.",
+        ))
+        .minimum(Some(i64::MIN))
+        .maximum(Some(u64::MAX))
+        .build()
+        .into()
+}
+
 /// The schema of values by token id, or null.
 pub(super) fn logit_bias() -> Schema {
     let value =
@@ -74,7 +88,7 @@ pub(super) fn logit_bias() -> Schema {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
         .description(Some("Values, from -100 to 100, that are added to the logits of token ids."))
-        .property_names(Some(ObjectBuilder::new().pattern(Some("^[0-9]+$")).build()))
+        .property_names(Some(ObjectBuilder::new().pattern(Some("^(0|[1-9][0-9]*)$")).build()))
         .additional_properties(Some(value))
         .build()
         .into()

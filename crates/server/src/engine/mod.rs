@@ -2,6 +2,7 @@
 
 mod command;
 mod panic;
+mod scoring;
 mod slots;
 mod spawn;
 mod worker;

@@ -4,7 +4,7 @@ use block_transformer_family::{Family, FamilyConfig, FloatFormat, StackShape};
 use block_transformer_generation::{Engine, GenerationError, Limits, Storage};
 
 use crate::config::{DEFAULT_SEQUENCES, EngineOptions};
-use crate::engine::worker::SCORED_TOGETHER;
+use crate::engine::scoring::SCORED_TOGETHER;
 use crate::error::ServeError;
 
 /// Creates the engine of `model`.

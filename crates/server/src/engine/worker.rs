@@ -1,24 +1,19 @@
 //! The loop of an engine: it takes commands, runs steps, computes scores, and sends the answers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use block_transformer_evaluation::{EvalError, Request, Scorer};
+use block_transformer_evaluation::Scorer;
 use block_transformer_family::Family;
 use block_transformer_generation::{Finish, PrefixCounts, SequenceId, TextEngine, TextEvent, Work};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::admission::Ticket;
-use crate::engine::command::{Command, Generate, Reply, Score, first_allowed};
+use crate::engine::command::{Command, Generate, Reply, Score};
 use crate::error::{ApiError, ServeError};
 use crate::model::Model;
-
-/// Tokens of prompts that are scored together. A longer prompt is scored alone.
-pub(super) const SCORED_TOGETHER: usize = 1024;
-/// The same between two steps while sequences are decoded.
-const SCORED_BETWEEN_STEPS: usize = 256;
 
 /// The time without a command after which one that arrived at an idle engine is begun.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -29,17 +24,19 @@ const LONGEST_GATHER: Duration = Duration::from_millis(40);
 
 /// An engine with its commands.
 pub(super) struct Worker<M: Family> {
-    engine: TextEngine,
-    scorer: Scorer<M>,
+    pub(super) engine: TextEngine,
+    pub(super) scorer: Scorer<M>,
     /// Whether prompts are scored one by one, because their scores would depend on the other prompts of a batch.
-    scores_alone: bool,
-    model: Arc<Model>,
+    pub(super) scores_alone: bool,
+    pub(super) model: Arc<Model>,
     slots: usize,
     commands: Receiver<Command>,
     queue_timeout: Duration,
     /// Prompts that the engine has not got, in the order of their arrival.
-    queue: VecDeque<Generate>,
-    scores: VecDeque<Score>,
+    pub(super) queue: VecDeque<Generate>,
+    pub(super) scores: VecDeque<Score>,
+    /// Requests of which a prompt has been taken from a queue.
+    pub(super) begun: HashSet<u64>,
     sequences: HashMap<SequenceId, Sequence>,
     on_step: Option<Box<dyn FnMut() + Send>>,
     /// Whether the server ends.
@@ -57,7 +54,7 @@ struct Sequence {
     /// Time of its last event with tokens.
     last: Option<Instant>,
     tokens: usize,
-    _ticket: Option<Ticket>,
+    ticket: Option<Ticket>,
 }
 
 impl<M: Family> Worker<M> {
@@ -80,6 +77,7 @@ impl<M: Family> Worker<M> {
             queue_timeout,
             queue: VecDeque::new(),
             scores: VecDeque::new(),
+            begun: HashSet::new(),
             sequences: HashMap::new(),
             on_step,
             stops: false,
@@ -134,6 +132,7 @@ impl<M: Family> Worker<M> {
             Command::Cancel(request) => {
                 self.queue.retain(|job| job.request != request);
                 self.scores.retain(|job| job.request != request);
+                self.begun.remove(&request);
                 self.cancel(|sequence| sequence.request == request);
             }
             Command::CancelAll(error) => {
@@ -162,19 +161,32 @@ impl<M: Family> Worker<M> {
         });
     }
 
-    /// Refuses what has waited too long.
+    /// Refuses the requests that have waited too long. One that was begun is worked on to its end.
     fn expire(&mut self) {
-        let (limit, rejected) = (self.queue_timeout, &self.model.metrics.rejected);
-        let refuse = |reply: &UnboundedSender<Reply>| {
-            rejected.with_label_values(&["queue_timeout"]).inc();
-            let _ = reply.send(Reply::Failed(ApiError::queue_timeout(limit.as_secs())));
+        let Self { queue_timeout: limit, begun, model, .. } = self;
+        let is_late = |request: u64, arrived: Instant| {
+            arrived.elapsed() > *limit && !begun.contains(&request)
         };
-        while let Some(job) = self.queue.pop_front_if(|job| job.arrived.elapsed() > limit) {
-            refuse(&job.reply);
-        }
-        while let Some(job) = self.scores.pop_front_if(|job| job.arrived.elapsed() > limit) {
-            refuse(&job.reply);
-        }
+        let refuse = |reply: &UnboundedSender<Reply>| {
+            model.metrics.rejected.with_label_values(&["queue_timeout"]).inc();
+            let _ = reply.send(Reply::Failed(ApiError::queue_timeout(*limit)));
+        };
+        self.queue.retain_mut(|job| {
+            let is_late = is_late(job.request, job.arrived);
+            if is_late {
+                job.tickets.clear();
+                refuse(&job.reply);
+            }
+            !is_late
+        });
+        self.scores.retain_mut(|job| {
+            let is_late = is_late(job.request, job.arrived);
+            if is_late {
+                job.ticket = None;
+                refuse(&job.reply);
+            }
+            !is_late
+        });
     }
 
     /// Submits prompts while there are free slots. All others stay here, where they can be refused.
@@ -192,10 +204,12 @@ impl<M: Family> Worker<M> {
         let ids = match self.engine.submit_choices(&prefix, &prompt, &options, &stop) {
             Ok(ids) => ids,
             Err(error) => {
+                drop(tickets);
                 let _ = reply.send(Reply::Failed(error.into()));
                 return;
             }
         };
+        self.begun.insert(request);
         let metrics = &self.model.metrics;
         let known = prefix.len() + prompt.len();
         metrics.prompt_tokens.inc_by(known as u64);
@@ -210,7 +224,7 @@ impl<M: Family> Worker<M> {
                 arrived,
                 last: None,
                 tokens: 0,
-                _ticket: tickets.next(),
+                ticket: tickets.next(),
             };
             self.sequences.insert(id, sequence);
         }
@@ -270,6 +284,10 @@ impl<M: Family> Worker<M> {
         }
         let (choice, tokens) = (sequence.choice, sequence.tokens);
         let took = (now - sequence.arrived).as_secs_f64();
+        if finish.is_some() {
+            // the place is free before the client can know
+            sequence.ticket = None;
+        }
         let gone = sequence.reply.send(Reply::Event { choice, event }).is_err();
         if let Some(finish) = finish {
             let reason = match finish {
@@ -287,81 +305,6 @@ impl<M: Family> Worker<M> {
             metrics.ended.with_label_values(&["abort"]).inc();
             self.sequences.remove(&id);
         }
-    }
-
-    /// Scores the next prompts: a batch of them, or a few if sequences are decoded.
-    fn score(&mut self) -> Result<(), ServeError> {
-        let room = if self.engine.is_idle() { SCORED_TOGETHER } else { SCORED_BETWEEN_STEPS };
-        let (mut jobs, mut tokens) = (Vec::new(), 0);
-        while let Some(job) = self.scores.pop_front_if(|job| {
-            let fits = tokens + job.tokens.continuation.len() <= room;
-            jobs.is_empty() || fits && !self.scores_alone
-        }) {
-            tokens += job.tokens.continuation.len();
-            jobs.push(job);
-        }
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        let start = Instant::now();
-        self.score_jobs(jobs)?;
-        self.model.metrics.scoring.observe(start.elapsed().as_secs_f64());
-        Ok(())
-    }
-
-    fn score_jobs(&mut self, mut jobs: Vec<Score>) -> Result<(), ServeError> {
-        let requests: Vec<Request> =
-            jobs.iter_mut().map(|job| std::mem::take(&mut job.tokens)).collect();
-        let top = jobs.iter().map(|job| job.top).max().unwrap_or(0);
-        match self.scorer.score_tokens(&requests, top) {
-            Ok(scores) => {
-                for (job, mut scores) in jobs.into_iter().zip(scores) {
-                    // lists of several requests are as long as the longest
-                    scores.iter_mut().for_each(|score| score.top.truncate(job.top));
-                    self.scored(job, scores);
-                }
-                Ok(())
-            }
-            Err(error @ EvalError::Device(_)) => {
-                let model = self.model.facts.name.clone();
-                Err(ServeError::Scorer { model, source: Box::new(error) })
-            }
-            // one of them is to blame
-            Err(_) if jobs.len() > 1 => {
-                for (mut job, tokens) in jobs.into_iter().zip(requests) {
-                    job.tokens = tokens;
-                    self.score_jobs(vec![job])?;
-                }
-                Ok(())
-            }
-            Err(error) => {
-                let error = match error {
-                    EvalError::NotFinite => ApiError::not_finite(),
-                    error => ApiError::field("prompt", error.to_string()),
-                };
-                for job in jobs {
-                    let _ = job.reply.send(Reply::Failed(error.clone()));
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn scored(&mut self, job: Score, scores: Vec<block_transformer_generation::TokenLogProbs>) {
-        let metrics = &self.model.metrics;
-        metrics.scored_tokens.inc_by(scores.len() as u64);
-        if job.ticket.is_some() {
-            metrics.prompt_tokens.inc_by(job.known as u64);
-            metrics.request.observe(job.arrived.elapsed().as_secs_f64());
-            metrics.ended.with_label_values(&["length"]).inc();
-        }
-        if let Some(next) = job.next {
-            let top = scores.last().map_or(&[][..], |score| &score.top);
-            if first_allowed(top, self.model.facts.tokenizer_vocab).is_none() {
-                self.queue.push_back(*next);
-            }
-        }
-        let _ = job.reply.send(Reply::Scores { prompt: job.prompt, scores });
     }
 
     /// Updates the metrics that are not counted where they change.

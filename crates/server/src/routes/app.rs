@@ -4,9 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Semaphore;
+
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::model::Model;
+
+/// Bytes of a request up to which its work delays no others noticeably.
+pub(crate) const SMALL: usize = 32 << 10;
+/// Larger requests that are parsed or encoded at a time. They leave threads to the small ones, and their temporary memory,
+/// up to a hundred times their bytes, is that of so many.
+const LARGE_AT_A_TIME: usize = 2;
 
 /// The state of the server.
 pub(crate) struct App {
@@ -20,6 +28,7 @@ pub(crate) struct App {
     pub max_body: usize,
     pub body_timeout: Duration,
     requests: AtomicU64,
+    large: Semaphore,
 }
 
 impl App {
@@ -37,6 +46,7 @@ impl App {
             max_body,
             body_timeout,
             requests: AtomicU64::new(0),
+            large: Semaphore::new(LARGE_AT_A_TIME),
         }
     }
 
@@ -58,6 +68,20 @@ impl App {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Does the work for `bytes` bytes of a request on a thread on which it does not delay others.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        // held until the work has ended
+        let _permit = match bytes {
+            0..=SMALL => None,
+            _ => self.large.acquire().await.ok(),
+        };
+        blocking(work).await
+    }
+
     /// Whether all models can be used.
     ///
     /// # Errors
@@ -68,6 +92,14 @@ impl App {
         }
         self.models.iter().try_for_each(|model| model.check_usable())
     }
+}
+
+/// Does work on a thread on which it does not delay other requests.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(ApiError::internal("the request could not be worked on")))
 }
 
 /// Seconds since 1970.

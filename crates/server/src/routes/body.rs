@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
 use crate::error::ApiError;
-use crate::routes::app::App;
+use crate::routes::app::{App, SMALL};
 
 /// A body of JSON.
 pub(crate) struct JsonBody<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<App>> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
@@ -26,7 +26,12 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
         }
         let bytes = read(request.into_body(), app.max_body);
         let bytes = tokio::time::timeout(app.body_timeout, bytes).await;
-        parse(&bytes.map_err(|_| ApiError::body_timeout())??).map(Self)
+        let bytes = bytes.map_err(|_| ApiError::body_timeout())??;
+        let parsed = match bytes.len() {
+            0..=SMALL => parse(&bytes)?,
+            large => app.work(large, move || parse(&bytes)).await?,
+        };
+        Ok(Self(parsed))
     }
 }
 
@@ -63,13 +68,31 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         });
         let inner = error.into_inner();
         match first.filter(|_| inner.is_data()) {
-            Some(field) => ApiError::field(&field, format!("{path}: {inner}")),
+            Some(field) => ApiError::field(&field, format!("{path}: {}", plain(&inner))),
             None => ApiError::body(format!("the body is not a JSON object of this route: {inner}")),
         }
     })?;
     let ended = parser.end();
     ended.map_err(|error| ApiError::body(format!("the body is not one JSON object: {error}")))?;
     Ok(parsed)
+}
+
+/// The error of a value without its position and the names of Rust's types.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
+    let Some((found, expected)) = text.rsplit_once("expected ") else { return text.into() };
+    let expected = match expected {
+        "u32" => "a whole number from 0 to 4294967295",
+        "i32" => "a whole number of 32 bits",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    };
+    format!("{found}expected {expected}")
 }
 
 #[cfg(test)]
@@ -86,16 +109,24 @@ mod tests {
     #[test]
     fn values_of_wrong_types_are_named() {
         for (body, param, says) in [
-            ("{\"prompt\": 5}", "prompt", "must be a string"),
+            ("{\"prompt\": 5}", "prompt", "expected a string"),
             ("{\"prompt\": [1, \"a\"]}", "prompt", "must be a string"),
-            ("{\"prompt\": \"a\", \"max_tokens\": -1}", "max_tokens", "`-1`"),
+            ("{\"prompt\": [[1], 2]}", "prompt", "must be a string"),
+            ("{\"prompt\": [1, -2]}", "prompt", "expected a string, a token id"),
+            ("{\"prompt\": [4294967296]}", "prompt", "4294967296"),
+            ("{\"prompt\": [[4294967296]]}", "prompt", "from 0 to 4294967295"),
+            ("{\"prompt\": \"a\", \"max_tokens\": -1}", "max_tokens", "from 0 to 4294967295"),
+            ("{\"seed\": 0.5}", "seed", "a whole number of 64 bits"),
+            ("{\"seed\": 18446744073709551616}", "seed", "a whole number of 64 bits"),
+            ("{\"echo\": 1}", "echo", "true or false"),
             ("{\"stream_options\": {\"include_usage\": 3}}", "stream_options", "include_usage"),
             ("{\"logit_bias\": {\"5\": \"x\"}}", "logit_bias", "logit_bias.5"),
             ("{\"stop\": [1]}", "stop", "a list of strings"),
         ] {
             let error = error(body.as_bytes());
             assert_eq!(error["param"], param, "{body}: {error}");
-            assert!(error["message"].as_str().unwrap().contains(says), "{body}: {error}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains(says) && !message.contains("line"), "{body}: {error}");
         }
     }
 
@@ -117,7 +148,7 @@ mod tests {
             assert!(error["param"].is_null(), "{error}");
             assert_eq!(error["code"], "invalid_json");
         }
-        let nested = format!(" {{\"prompt\": {}1{}}}", "[".repeat(5000), "]".repeat(5000));
+        let nested = format!(" {{\"stop\": {}1{}}}", "[".repeat(5000), "]".repeat(5000));
         let error = error(nested.as_bytes());
         assert!(error["message"].as_str().unwrap().contains("recursion"), "{error}");
     }

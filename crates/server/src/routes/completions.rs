@@ -14,12 +14,11 @@ use crate::admission::Ticket;
 use crate::api::{Choices, Completion, CompletionRequest, EncodedPrompt, Plan, StreamEvent, Texts};
 use crate::engine::{Command, Generate, Reply, Score};
 use crate::error::{ApiError, ErrorBody, json};
-use crate::model::Model;
-use crate::routes::app::{App, now};
+use crate::model::{Facts, Model};
+use crate::routes::app::{App, blocking, now};
 use crate::routes::body::JsonBody;
 use crate::routes::stream::stream;
-use crate::routes::tokenizer::blocking;
-use crate::token_text::{decode, encode_all};
+use crate::token_text::{self, decode};
 
 /// Continues prompts, or scores them.
 #[utoipa::path(
@@ -55,7 +54,7 @@ pub(crate) async fn completions(
     let tickets = model.admit(sequences)?;
     let arrived = Instant::now();
     let encoder = model.clone();
-    let (plan, prompts, prefix) = blocking(move || encode(plan, &encoder)).await?;
+    let (plan, prompts, prefix) = app.work(plan.bytes(), move || encode(plan, &encoder)).await?;
     let (sender, receiver) = unbounded_channel();
     let guard = Guard { model: model.clone(), request: app.next_request() };
     submit(&plan, &prompts, &prefix, tickets, arrived, &guard, &sender);
@@ -112,30 +111,33 @@ impl Drop for Guard {
 
 /// Encodes the prompts and the prefix of a request.
 fn encode(mut plan: Plan, model: &Model) -> Result<(Plan, Vec<EncodedPrompt>, Vec<u32>), ApiError> {
-    let ids_of = |texts: Vec<Texts>| -> Result<Vec<EncodedPrompt>, ApiError> {
-        let mut written = Vec::new();
-        for text in &texts {
-            if let Texts::Text(text) = text {
-                written.push(text.clone());
-            }
-        }
-        let mut written = encode_all(&model.tokenizer, &written)?.into_iter();
-        let encoded = texts.into_iter().map(|text| match text {
-            Texts::Text(text) => {
-                let ids = written.next().unwrap_or_default();
-                EncodedPrompt { ids, text, offsets: Vec::new() }
-            }
-            Texts::Ids(ids) => EncodedPrompt { ids, ..EncodedPrompt::default() },
-        });
-        Ok(encoded.collect())
+    let Facts { max_tokens, max_text, .. } = model.facts;
+    let ids_of = |param: &str, text: &str| -> Result<Vec<u32>, ApiError> {
+        // what is certainly too long is not encoded
+        let may_fit = max_text.is_none_or(|most| text.len() <= most);
+        let ids = may_fit.then(|| token_text::encode(&model.tokenizer, text, max_tokens));
+        let ids = ids.transpose().map_err(|error| ApiError::text(param, &error))?;
+        ids.flatten().ok_or_else(|| ApiError::text_too_long(param, max_tokens))
     };
-    let prefix = ids_of(plan.prefix.take().into_iter().collect())?.pop().unwrap_or_default().ids;
+    let prefix = match plan.prefix.take() {
+        None => Vec::new(),
+        Some(Texts::Ids(ids)) => ids,
+        Some(Texts::Text(text)) => ids_of("prefix", &text)?,
+    };
     if prefix.iter().any(|&id| id as usize >= model.facts.vocab) {
         return Err(ApiError::field("prefix", "prefix: the model does not have all of its tokens"));
     }
     let given_as_text: Vec<bool> =
         plan.prompts.iter().map(|prompt| matches!(prompt, Texts::Text(_))).collect();
-    let mut prompts = ids_of(std::mem::take(&mut plan.prompts))?;
+    let prompts = std::mem::take(&mut plan.prompts).into_iter().map(|prompt| {
+        Ok(match prompt {
+            Texts::Text(text) => {
+                EncodedPrompt { ids: ids_of("prompt", &text)?, text, offsets: Vec::new() }
+            }
+            Texts::Ids(ids) => EncodedPrompt { ids, ..EncodedPrompt::default() },
+        })
+    });
+    let mut prompts = prompts.collect::<Result<Vec<_>, ApiError>>()?;
     let lengths = prompts.iter().map(|prompt| prompt.ids.len());
     plan.check_lengths(prefix.len(), lengths, &model.facts)?;
     if plan.echo {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Extension, MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -64,10 +64,13 @@ pub(crate) fn router(
     })
 }
 
-/// Counts an answer.
+/// Counts an answer, and gives it a name by which a client can report it.
 async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    if let Ok(id) = HeaderValue::from_str(&format!("req-{:032x}", rand::random::<u128>())) {
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
+    }
     // unknown paths are one, so that clients cannot create metrics
     let path = path.as_ref().map_or("other", MatchedPath::as_str);
     app.metrics.answers.with_label_values(&[path, response.status().as_str()]).inc();

@@ -13,7 +13,7 @@ use crate::api::{
 use crate::error::{ApiError, ErrorBody, json};
 use crate::routes::app::App;
 use crate::routes::body::JsonBody;
-use crate::token_text::{TokenTexts, decode, encode_all};
+use crate::token_text::{TokenTexts, decode, encode};
 
 /// Returns the token ids of a text.
 #[utoipa::path(
@@ -36,8 +36,9 @@ pub(crate) async fn tokenize(
     let model = app.model(request.model.as_deref())?.clone();
     let missing = || ApiError::field("prompt", "prompt: is missing; give a text");
     let prompt = request.prompt.ok_or_else(missing)?;
-    blocking(move || {
-        let tokens = encode_all(&model.tokenizer, &[prompt])?.pop().unwrap_or_default();
+    app.work(prompt.len(), move || {
+        let tokens = encode(&model.tokenizer, &prompt, usize::MAX);
+        let tokens = tokens.map_err(|error| ApiError::text("prompt", &error))?.unwrap_or_default();
         let token_strs = request.return_token_strs.unwrap_or(false).then(|| {
             // before a model is loaded, there is no table of all tokens
             let loaded = model.loaded.get().map(|loaded| &loaded.texts);
@@ -74,7 +75,7 @@ pub(crate) async fn detokenize(
     let model = app.model(request.model.as_deref())?.clone();
     let missing = || ApiError::field("tokens", "tokens: is missing; give a list of token ids");
     let tokens = request.tokens.ok_or_else(missing)?;
-    blocking(move || {
+    app.work(tokens.len() * size_of::<u32>(), move || {
         let (prompt, _) = decode(&model.tokenizer, &tokens);
         Ok(json(StatusCode::OK, &DetokenizeAnswer { prompt }))
     })
@@ -101,12 +102,4 @@ pub(crate) async fn info(State(app): State<Arc<App>>) -> Result<Response, ApiErr
         chat_template: None,
     };
     Ok(json(StatusCode::OK, &info))
-}
-
-/// Runs `work` on a thread on which it does not delay other requests.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| Err(ApiError::internal("the request could not be worked on")))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{JSON, TestServer, texts};
+use crate::support::{Answer, JSON, TestServer, texts};
 
 #[test]
 fn a_completion_has_the_shape_that_clients_expect() {
@@ -88,11 +88,14 @@ fn wrong_fields_are_named() {
         ("logit_bias", json!({"a": 1})),
         ("logit_bias", json!({"5": 101})),
         ("logit_bias", json!({"5": "x"})),
+        ("logit_bias", json!({"05": 1})),
+        ("logit_bias", json!({"+5": 1})),
         ("logit_bias", json!({"259": 1})),
         ("seed", json!(0.5)),
         ("n", json!(0)),
         ("n", json!(1025)),
         ("best_of", json!(0)),
+        ("best_of", json!(2000)),
         ("stop", json!("")),
         ("stop", json!(["a", ""])),
         ("stop", json!(vec!["a"; 257])),
@@ -157,4 +160,22 @@ fn other_paths_and_methods_have_errors_too() {
     let chat = server.post("/v1/chat/completions", &json!({"messages": []}));
     assert_eq!(chat.status, 501);
     assert!(chat.json()["error"]["message"].as_str().unwrap().contains("/v1/completions"));
+    assert_eq!(chat.header("x-should-retry"), Some("false"));
+    // by which a client can report an answer
+    let id = |answer: &Answer| answer.header("x-request-id").map(String::from);
+    assert!(id(&chat).unwrap().len() > 30 && id(&chat) != id(&server.get("/v2")));
+}
+
+#[test]
+fn the_end_of_a_document_counts_as_no_token() {
+    let server = TestServer::new();
+    for (max_tokens, logprobs) in [(1, None), (3, None), (1, Some(1)), (3, Some(1))] {
+        // the id of the end
+        let body = json!({
+            "prompt": "ab", "max_tokens": max_tokens, "logprobs": logprobs, "logit_bias": {"0": 100}
+        });
+        let answer = server.complete(&body);
+        assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+        assert_eq!(answer["usage"]["completion_tokens"], 0, "{body}");
+    }
 }

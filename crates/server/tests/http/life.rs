@@ -206,6 +206,10 @@ fn what_cannot_be_served_is_refused_at_the_start() {
     let load = || Err::<block_transformer_zoo::LanguageModel, _>("no weights".into());
     let missing = ServedModel::new("x", &shape("prefix"), Tokenizer::Bytes, options(4), load);
     assert!(matches!(fails(vec![missing], config()), ServeError::Load { .. }));
+    let config_of_model = shape("prefix");
+    let load = || Ok(crate::support::language_model("prefix"));
+    let nameless = ServedModel::new("", &config_of_model, Tokenizer::Bytes, options(4), load);
+    assert!(matches!(fails(vec![nameless], config()), ServeError::NoName));
     let twice = vec![served("prefix", options(4)), served("prefix", options(4))];
     assert!(matches!(fails(twice, config()), ServeError::SameName(_)));
     assert!(matches!(fails(Vec::new(), config()), ServeError::NoModel));

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use block_transformer_server::{EngineOptions, ServerConfig};
@@ -80,40 +81,89 @@ fn a_sequence_that_waits_too_long_is_refused() {
 
 #[test]
 fn a_client_that_goes_away_frees_its_slot_within_a_step() {
-    let (options, steps) = slow(4);
+    // a step begins when the test allows it
+    let (allow, steps) = channel();
+    let on_step = Box::new(move || {
+        let _ = steps.recv_timeout(Duration::from_secs(60));
+    });
+    let options = EngineOptions { on_step: Some(on_step), ..options(4) };
     let server = TestServer::with(vec![served("prefix", options)], config());
+    let step = |count: usize| (0..count).for_each(|_| allow.send(()).unwrap());
     for plain in [false, true] {
         let mut body = long();
         body["n"] = json!(3);
         body["stream"] = json!(!plain);
-        let mut connection = server.begin(&body);
-        if plain {
-            server.wait_for(RUNNING, 3.0);
-        } else {
-            connection.event().unwrap();
-        }
-        // one that goes on, so that there are steps
-        let mut other = server.begin(&long());
-        other.event().unwrap();
+        let connection = server.begin(&body);
+        // the first step waits until it is allowed
+        server.wait_for(WAITING, 3.0);
+        step(1);
+        server.wait_for(RUNNING, 3.0);
+        // one that goes on joins at the start of a block
+        let other = server.begin(&long());
+        std::thread::sleep(Duration::from_millis(300));
+        step(4);
         server.wait_for(RUNNING, 4.0);
         connection.socket().shutdown(Shutdown::Both).unwrap();
         drop(connection);
-        // the step in progress, and time for the system to deliver the end of the connection
-        let before = steps.load(Ordering::SeqCst);
-        let start = Instant::now();
+        // the system delivers the end of the connection while a step waits
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(server.metric(RUNNING), 4.0);
+        step(1);
         server.wait_for(RUNNING, 1.0);
-        let (took, after) = (start.elapsed(), steps.load(Ordering::SeqCst));
-        assert!(after - before <= 4, "{} steps, {took:?}", after - before);
-        assert!(other.event().is_some());
         drop(other);
+        std::thread::sleep(Duration::from_millis(300));
+        step(1);
         server.wait_for(RUNNING, 0.0);
+        // the engine reports the ends in a step without work
+        step(1);
     }
-    // with nothing to do, there are no steps
-    let before = steps.load(Ordering::SeqCst);
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(steps.load(Ordering::SeqCst) - before <= 1);
     let aborted = "vllm:request_success_total{finished_reason=\"abort\",model_name=\"prefix\"}";
     assert_eq!(server.metric(aborted), 8.0);
+}
+
+#[test]
+fn without_a_request_there_are_no_steps() {
+    let (options, steps) = slow(4);
+    let server = TestServer::with(vec![served("prefix", options)], config());
+    server.complete(&json!({"prompt": "ab", "max_tokens": 3}));
+    let before = steps.load(Ordering::SeqCst);
+    assert!(before > 0);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(steps.load(Ordering::SeqCst), before);
+}
+
+#[test]
+fn a_place_is_free_when_the_answer_is_there() {
+    let config = ServerConfig { queue: 0, ..config() };
+    let server = TestServer::with(vec![served("prefix", options(1))], config);
+    for body in [
+        json!({"prompt": "ab", "max_tokens": 3, "ignore_eos": true}),
+        json!({"prompt": "ab", "max_tokens": 3, "ignore_eos": true, "stream": true}),
+        json!({"prompt": "ab", "max_tokens": 0, "echo": true, "logprobs": 1}),
+        json!({"prompt": "ab", "max_tokens": 0, "echo": true, "logprobs": 1, "stream": true}),
+    ] {
+        for i in 0..60 {
+            // the last event of a stream comes before its end
+            let answer = server.post("/v1/completions", &body);
+            assert_eq!(answer.status, 200, "{body}, {i}");
+        }
+    }
+}
+
+#[test]
+fn a_request_that_was_begun_waits_for_all_of_its_slots() {
+    let config = ServerConfig { queue_timeout: Duration::from_millis(100), ..config() };
+    let server = TestServer::with(vec![served("prefix", slow(2).0)], config);
+    // steps take much longer in all
+    let mut body = json!({"prompt": vec!["ab"; 12], "max_tokens": 8, "ignore_eos": true});
+    assert_eq!(server.complete(&body)["usage"]["completion_tokens"], 96);
+    // another one that has no slot in this time is refused
+    let running = server.begin(&body);
+    server.wait_for(RUNNING, 2.0);
+    body["prompt"] = json!("ab");
+    let error = server.refuses(&body, 503);
+    assert!(error["message"].as_str().unwrap().contains("0.1 s"), "{error}");
+    assert_eq!(running.answer().status, 200);
 }
 
 #[test]
@@ -157,6 +207,17 @@ fn large_bodies_and_heads_are_refused() {
         many.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     assert_eq!(server.send("GET", "/health", &many, b"").status, 431);
     assert_eq!(server.get("/health").status, 200);
+    // a body below the limit with a text that is far too long
+    let body = json!({"prompt": "a".repeat(1 << 20), "max_tokens": 1});
+    let error = server.refuses(&body, 400);
+    assert_eq!(
+        (error["param"].as_str(), error["code"].as_str()),
+        (Some("prompt"), Some("context_length_exceeded"))
+    );
+    let body = json!({"prefix": "a".repeat(1 << 20), "prompt": "a", "max_tokens": 1});
+    assert_eq!(server.refuses(&body, 400)["param"], "prefix");
+    let body = json!({"prompt": "ab", "max_tokens": 127});
+    assert_eq!(server.refuses(&body, 400)["param"], "max_tokens");
 }
 
 #[test]

@@ -103,3 +103,34 @@ fn whitespace_too_long_to_be_split_exactly_is_refused() {
     assert!(error.to_string().contains("whitespace characters in a row"), "{error}");
     assert!(Tokenizer::Bytes.encode(&text(MAX_WHITESPACE + 1)).is_ok());
 }
+
+#[test]
+fn encoding_stops_at_a_limit() {
+    let bpe = Tokenizer::train_bpe((0..50).map(|_| TEXT.to_string()), 300).unwrap();
+    for tokenizer in [Tokenizer::Bytes, bpe] {
+        for text in [String::new(), TEXT.into(), TEXT.repeat(3 * PART / TEXT.len())] {
+            let ids = tokenizer.encode(&text).unwrap();
+            assert_eq!(tokenizer.encode_up_to(&text, ids.len()).unwrap().as_ref(), Some(&ids));
+            if let Some(fewer) = ids.len().checked_sub(1) {
+                assert_eq!(tokenizer.encode_up_to(&text, fewer).unwrap(), None);
+            }
+            assert!(text.len() <= ids.len() * tokenizer.longest_token().unwrap());
+        }
+    }
+}
+
+#[test]
+fn no_token_of_a_normalized_text_stands_for_more_than_the_longest() {
+    let mut tokenizer = Tokenizer::byte_pairs(50304).unwrap();
+    let Tokenizer::HuggingFace(inner) = &mut tokenizer else { unreachable!() };
+    inner.with_normalizer(Some(tokenizers::normalizers::unicode::NFC));
+    // three characters of six and of nine bytes that become one of two and of three
+    for text in ["\u{3B9}\u{308}\u{301}", "\u{1112}\u{1161}\u{11AB}"] {
+        let text = text.repeat(100);
+        let ids = tokenizer.encode(&text).unwrap();
+        assert!(text.len() <= ids.len() * tokenizer.longest_token().unwrap());
+    }
+    let Tokenizer::HuggingFace(inner) = &mut tokenizer else { unreachable!() };
+    inner.with_normalizer(Some(tokenizers::normalizers::Strip::new(true, true)));
+    assert_eq!(tokenizer.longest_token(), None);
+}
