@@ -1,6 +1,6 @@
 """Schemathesis sends requests made from /openapi.json: no server error, and no answer that never comes.
 
-The documented answers 501 (chat) and 503 are no errors. The load goes to a server of this machine, which this script
+The documented answer 501 (chat) is no error. The load goes to a server of this machine, which this script
 starts, and ends after --minutes."""
 
 import subprocess
@@ -14,7 +14,7 @@ import served
 HANG = 60
 CONFIG = """
 [checks.not_a_server_error]
-expected-statuses = ["2xx", "3xx", "4xx", 501, 503]
+expected-statuses = ["2xx", "3xx", "4xx", 501]
 """
 CHECKS = "not_a_server_error,content_type_conformance,response_schema_conformance,status_code_conformance"
 
@@ -36,7 +36,8 @@ def main():
             command += ["--max-time", str(seconds), "--request-timeout", str(HANG), "--seed", str(options.seed)]
             # a client that stops at its own time, or at the latest here
             done = subprocess.run(command, cwd=folder, timeout=3 * seconds + 300)
-        print(f"memory of the server: {server.resident() >> 20} MiB")
+        prefixes = server.metric("block_transformer_prefix_bytes")
+        print(f"memory of the server: {server.resident() >> 20} MiB, of which {int(prefixes) >> 20} MiB for prefixes")
         assert done.returncode == 0, "schemathesis found failures"
         served.until(lambda: server.metric("vllm:num_requests_running") == 0, 30, "requests are left")
         assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 1})["choices"]

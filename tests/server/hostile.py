@@ -17,6 +17,8 @@ import served
 PATIENCE = 10
 # connections that are open all the time, and have sent a part of a request
 HELD = 200
+# growth of the resident memory that is no leak: caches of prefixes, and temporary memory of large requests
+GROWTH = 400 << 20
 WAIT = 0.3
 KINDS = {}
 
@@ -123,6 +125,22 @@ def large_body(port, dice):
     return exchange(port, request(body))
 
 
+@kind(1)
+def long_text(port, dice):
+    """Below the largest body, but far too long for a sequence."""
+    text = dice.choice(["a", "a ", "\n", "\u00e9", "the engine "])
+    field = dice.choice(["prompt", "prefix"])
+    body = {"prompt": "a", "max_tokens": 1} | {field: text * (1_900_000 // len(text.encode()))}
+    return exchange(port, request(json.dumps(body, ensure_ascii=False).encode()))
+
+
+@kind(1)
+def long_lists(port, dice):
+    """As long as a body can be, of little each."""
+    lists = dice.choice([b"[5],", b"[],", b"5,", b'"",', b'"a",'])
+    return exchange(port, request(b'{"max_tokens": 1, "prompt": [%s[]]}' % (lists * (1_900_000 // len(lists)))))
+
+
 @kind(2)
 def promised_body(port, dice):
     """A length that never comes, or more than promised."""
@@ -189,7 +207,7 @@ def main():
     question = {"prompt": "The engine", "max_tokens": 20, "temperature": 0}
     with served.checkpoints(options) as checkpoints, served.Server(options.binary, checkpoints) as server:
         expected = server.post("/v1/completions", question)["choices"]
-        answers, started = {}, time.monotonic()
+        answers, started, before = {}, time.monotonic(), server.resident()
         held = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) for _ in range(HELD)]
         for i, connection in enumerate(held):
             connection.sendall(request(b'{"prompt"', length=1000)[: 20 * (i % 8)])
@@ -213,7 +231,10 @@ def main():
         assert server.post("/v1/completions", question)["choices"] == expected
         idle = lambda: server.metric("vllm:num_requests_running") + server.metric("vllm:num_requests_waiting") == 0
         served.until(idle, 30, "no request may be left")
-        print(f"{options.count} hostile requests in {seconds:.1f} s; the server answers as before")
+        after = server.resident()
+        memory = f"{before >> 20} to {after >> 20} MiB"
+        assert after - before < GROWTH, f"memory: {memory}"
+        print(f"{options.count} hostile requests in {seconds:.1f} s, memory {memory}; the server answers as before")
 
 
 if __name__ == "__main__":

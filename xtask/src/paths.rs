@@ -78,6 +78,12 @@ fn existing_folder<'a>(flag: &str, path: &'a Path) -> Result<&'a Path> {
     bail!("{flag} {path}: {at} is not a folder; give another folder")
 }
 
+/// The name of a folder.
+pub(crate) fn folder_name(folder: &Path) -> String {
+    let full = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.into());
+    full.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

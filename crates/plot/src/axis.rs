@@ -28,8 +28,7 @@ impl AxisScale {
     pub(crate) fn tick(self, place: f64) -> String {
         match self {
             Self::Linear => number(place),
-            Self::Log2 if place.fract().abs() < 1e-9 => number(place.exp2()),
-            Self::Log2 => String::new(),
+            Self::Log2 => number(place.exp2()),
             Self::Log10 => short(10_f64.powf(place)),
         }
     }

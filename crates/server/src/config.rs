@@ -23,7 +23,7 @@ pub struct ServerConfig {
     pub cors: Vec<String>,
     /// Sequences that may wait for a slot, in addition to those that have one.
     pub queue: usize,
-    /// The longest time that a sequence waits for a slot.
+    /// The longest time that a request waits until the first of its sequences has a slot.
     pub queue_timeout: Duration,
     /// The time after a [shutdown](crate::Shutdown) in which running requests can end.
     pub drain: Duration,

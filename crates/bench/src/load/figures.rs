@@ -92,7 +92,7 @@ fn plot(
         title: "Load over HTTP".into(),
         x_label: x_label.into(),
         y_label: y_label.into(),
-        x_scale: AxisScale::Log2,
+        x_scale: AxisScale::Log10,
         y_scale: AxisScale::Log10,
         lines,
         legend: Corner::Beside,

@@ -72,7 +72,7 @@ pub(super) struct Traces {
     pub answered: Vec<Trace>,
     /// The errors of the others.
     pub failed: Vec<String>,
-    /// Seconds until the last end.
+    /// Seconds in which requests were sent and answered.
     pub seconds: f64,
 }
 
@@ -91,7 +91,13 @@ impl LoadTest {
                 Load::Rate(rate) => self.open_loop(rate, start, until).await,
                 Load::Streams(streams) => self.closed_loop(streams, until).await,
             };
-            let seconds = start.elapsed().as_secs_f64();
+            let mut seconds = start.elapsed().as_secs_f64();
+            if let Load::Rate(_) = load
+                && outcomes.len() < self.requests
+            {
+                // no request may come in the rest of the time
+                seconds = seconds.max(self.seconds);
+            }
             let (mut answered, mut failed) = (Vec::new(), Vec::new());
             for outcome in outcomes {
                 match outcome {

@@ -273,10 +273,11 @@ impl Args {
         for folder in &self.checkpoint {
             let checkpoint = open_checkpoint(folder)?;
             let tokenizer = checkpoint.tokenizer().context("--checkpoint")?;
-            candidates.push((
-                Candidate::checkpoint(&folder.display().to_string(), checkpoint),
-                tokenizer,
-            ));
+            // as `serve` names it, unless another model has this name
+            let short = paths::folder_name(folder);
+            let is_taken = candidates.iter().any(|(other, _): &(Candidate, _)| other.name == short);
+            let name = if is_taken { folder.display().to_string() } else { short };
+            candidates.push((Candidate::checkpoint(&name, checkpoint), tokenizer));
         }
         Ok(candidates)
     }

@@ -25,10 +25,11 @@ pub(crate) const KEY: &str = "BLOCK_TRANSFORMER_API_KEY";
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("models").required(true).multiple(true).args(["checkpoint", "preset"])))]
 pub(crate) struct Args {
     /// Checkpoint folder with a model and its tokenizer; can be given several times. Requests choose one by the name
     /// of its folder, and get the first by default
-    #[arg(long, value_name = "DIR", required_unless_present = "preset")]
+    #[arg(long, value_name = "DIR")]
     checkpoint: Vec<PathBuf>,
     /// More models: presets with random weights, for measurements
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
@@ -61,7 +62,7 @@ pub(crate) struct Args {
     /// Sequences that may wait for a free place; more are refused
     #[arg(long, value_name = "N", default_value = "256", value_parser = up_to_most())]
     queue: usize,
-    /// Longest time that a sequence waits, in seconds
+    /// Longest time that a request waits for its first sequence, in seconds
     #[arg(long, value_name = "S", default_value = "600", value_parser = duration)]
     queue_timeout: Stated,
     /// Time in seconds in which running requests can end after Ctrl-C or SIGTERM; a second signal ends at once
@@ -163,7 +164,7 @@ fn with_flags(error: ServeError) -> Error {
     let flags = match &error {
         ServeError::Bind { .. } => "--host, --port",
         ServeError::Origin(_) => "--cors",
-        ServeError::SameName(_) => "--name",
+        ServeError::SameName(_) | ServeError::NoName => "--name",
         ServeError::Sequences { .. } => "--memory, --sequences, --max-tokens",
         ServeError::Memory { .. } => "--memory, --prefix-memory, --max-tokens",
         ServeError::Engine { source: GenerationError::NoRoom, .. } => "--max-tokens",

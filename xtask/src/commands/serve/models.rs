@@ -1,7 +1,5 @@
 //! The models of `serve`.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use block_transformer_server::{EngineOptions, ServedModel};
 use block_transformer_text::Tokenizer;
@@ -44,7 +42,7 @@ impl Args {
                 let model = checkpoint.load_model(&target)?;
                 Ok(model.with_precision(precision).prepared())
             };
-            let name = name(&models, folder_name(folder));
+            let name = name(&models, paths::folder_name(folder));
             let model = ServedModel::new(name, &config, tokenizer, options, load);
             models.push(model.with_fingerprint(format!("fp_{fingerprint}")));
         }
@@ -88,10 +86,4 @@ impl Args {
             ..EngineOptions::new(device, max_tokens)
         }
     }
-}
-
-/// The name of a folder.
-fn folder_name(folder: &Path) -> String {
-    let full = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.into());
-    full.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned()
 }
