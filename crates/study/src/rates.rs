@@ -78,9 +78,9 @@ impl Rates {
         });
         format!(
             "The learning rate is the one with the lowest validation loss in a sweep at the smallest size, by the same \
-             rule for both families: {}. A model of width `w` gets this rate times (width of the sweep / `w`)^{}.",
+             rule for both families: {}. A model of width `w` gets this rate times (width of the sweep / `w`){}.",
             rates.collect::<Vec<_>>().join(" and "),
-            self.power
+            if self.power == 1.0 { String::new() } else { format!("^{}", self.power) }
         )
     }
 }
