@@ -9,6 +9,8 @@ use crate::plot::{AxisScale, Plot};
 
 /// Ticks of a logarithmic axis within a power of ten.
 const STEPS: [f64; 3] = [1.0, 2.0, 5.0];
+/// Those of an axis over less than that.
+const FINE_STEPS: [f64; 12] = [1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
 /// The largest number of ticks of a logarithmic axis.
 const MOST_TICKS: usize = 12;
 /// The room at each end of an axis with names, as a part of the distance between two names.
@@ -51,10 +53,16 @@ impl AxisScale {
             let of_power =
                 |power: i32| steps.iter().map(move |step| step.log10() + f64::from(power));
             let places = powers.clone().flat_map(of_power);
-            places.filter(|place| range.contains(place)).collect()
+            // a point at an end of the range may miss it by rounding
+            let (first, last) = (range.start - 1e-9, range.end + 1e-9);
+            places.filter(|place| (first..=last).contains(place)).collect()
         };
         let fine = all(&STEPS);
-        Some(if fine.len() <= MOST_TICKS { fine } else { all(&STEPS[..1]) })
+        Some(match fine.len() {
+            0..2 => all(&FINE_STEPS),
+            few if few <= MOST_TICKS => fine,
+            _ => all(&STEPS[..1]),
+        })
     }
 }
 
@@ -178,7 +186,9 @@ mod tests {
             places.into_iter().map(|place| AxisScale::Log10.tick(place)).collect::<Vec<_>>()
         };
         assert_eq!(ticks(2.9..4.1), ["1k", "2k", "5k", "10k"]);
-        assert_eq!(ticks(-1.01..0.0), ["0.1", "0.2", "0.5"]);
+        assert_eq!(ticks(-1.01..0.0), ["0.1", "0.2", "0.5", "1"]);
+        assert_eq!(ticks(20_f64.log10()..50_f64.log10()), ["20", "50"]);
+        assert_eq!(ticks(-2.05..-1.75), ["0.009", "0.01", "0.012", "0.015"]);
         assert_eq!(ticks(12.0..18.1), ["1T", "10T", "100T", "1e15", "1e16", "1e17", "1e18"]);
     }
 

@@ -14,8 +14,11 @@ use crate::plot::{AxisScale, Corner, Plot, Ribbon, Style};
 const WIDTH: u32 = 960;
 const HEIGHT: u32 = 600;
 pub(crate) const FONT: &str = "sans-serif";
-/// The width of a legend beside a plot.
-const LEGEND: u32 = 250;
+/// The smallest and the largest width of a legend beside a plot.
+const LEGEND: [u32; 2] = [250, 430];
+/// The width of a letter of a legend, and of what is beside its text, both with some room.
+const LETTER: u32 = 8;
+const LEGEND_MARK: u32 = 70;
 const FONT_FILE: &[u8] = include_bytes!("../fonts/Ubuntu-Light.ttf");
 /// Colours that can be told apart in print and by the colour-blind (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
@@ -88,10 +91,12 @@ fn draw_chart<B: DrawingBackend>(
     area.fill(&WHITE)?;
     let (xs, ys) = plot.ranges();
     let beside = plot.legend == Corner::Beside;
+    let letters = plot.lines.iter().map(|line| line.label.chars().count()).max().unwrap_or(0);
+    let legend = (LEGEND_MARK + LETTER * letters as u32).clamp(LEGEND[0], LEGEND[1]);
     let mut chart = ChartBuilder::on(area)
         .caption(&plot.title, (FONT, 24).into_font().color(&INK))
         .margin(16)
-        .margin_right(if beside { LEGEND } else { 28 })
+        .margin_right(if beside { legend } else { 28 })
         .x_label_area_size(52)
         .y_label_area_size(68)
         .build_cartesian_2d(plot.x_axis(xs), Axis::new(plot.y_scale, ys))?;
@@ -142,7 +147,7 @@ fn draw_chart<B: DrawingBackend>(
         let is_dashed = matches!(line.style, Style::Dashed | Style::Level | Style::Front);
         if beside {
             // plotters draws no legend outside of the axes, and the last tick needs some room
-            let at = ((WIDTH - LEGEND) as i32 + 24, 64 + 22 * i as i32);
+            let at = ((WIDTH - legend) as i32 + 24, 64 + 22 * i as i32);
             if is_dashed {
                 area.draw(&dashed(style)(at))?;
             } else {

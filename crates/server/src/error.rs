@@ -196,7 +196,7 @@ impl ApiError {
     /// A text has more tokens than a sequence can have, so that they were not counted.
     pub(crate) fn text_too_long(param: &str, limit: usize) -> Self {
         let message = format!(
-            "this server's sequences have at most {limit} tokens, and {param} alone has more: shorten it"
+            "this server's sequences have at most {limit} tokens, for which {param} is too long: shorten it"
         );
         Self::field(param, message).with_code("context_length_exceeded")
     }

@@ -106,7 +106,7 @@ fn check_names(models: &[ServedModel]) -> Result<(), ServeError> {
         return Err(ServeError::NoModel);
     }
     for (index, model) in models.iter().enumerate() {
-        if model.name().is_empty() {
+        if model.name().trim().is_empty() {
             return Err(ServeError::NoName);
         }
         if models[..index].iter().any(|other| other.name() == model.name()) {

@@ -64,40 +64,50 @@ pub(crate) struct CountingDecoder<T> {
     decoder: StreamDecoder<T>,
     /// Whether special tokens have a text.
     shows_special: bool,
+    /// Characters of the text that was returned.
     characters: usize,
+    /// The last tokens, if they end in an incomplete character, from a place between two characters on.
+    held: Vec<u32>,
+    /// Characters before them.
+    before: usize,
 }
 
 impl<T: Deref<Target = Tokenizer> + Clone> CountingDecoder<T> {
     /// A decoder of a text that starts after `characters` characters.
     pub(crate) fn new(tokenizer: T, shows_special: bool, characters: usize) -> Self {
         let decoder = StreamDecoder::new(tokenizer.clone());
-        Self { tokenizer, decoder, shows_special, characters }
+        let held = Vec::new();
+        Self { tokenizer, decoder, shows_special, characters, held, before: characters }
     }
 
-    /// The characters so far. If the tokens end in an incomplete character, it is not counted.
-    pub(crate) fn characters(&self) -> usize {
-        self.characters
-    }
-
-    /// Adds the next token. Returns the characters before its text, and the text that is complete now.
+    /// Adds the next token. Returns the number of characters before the one in which it begins, and the text that is complete
+    /// now.
     pub(crate) fn push(&mut self, id: u32) -> (usize, String) {
-        let before = self.characters;
-        let text = match special(id).filter(|_| self.shows_special) {
-            Some(special) => {
-                let rest = self.decoder.finish();
-                self.decoder = StreamDecoder::new(self.tokenizer.clone());
-                rest + special
-            }
-            None => self.decoder.push(id),
-        };
-        self.characters += text.chars().count();
-        if !text.starts_with(char::REPLACEMENT_CHARACTER) {
-            return (before, text);
+        if let Some(special) = special(id).filter(|_| self.shows_special) {
+            let rest = self.finish();
+            let start = self.characters;
+            self.characters += special.chars().count();
+            self.before = self.characters;
+            return (start, rest + special);
         }
-        // an incomplete character has been given up, which belongs to earlier tokens
-        let own = self.tokenizer.decode(&[id]);
-        let is_after = text.len() > own.len() && text.ends_with(&own);
-        let start = if is_after { self.characters - own.chars().count() } else { before };
+        let own = self.tokenizer.decode(&[id]).chars().count();
+        let held = self.tokenizer.decode(&self.held).chars().count();
+        let joined = [&self.held[..], &[id]].concat();
+        let joined = self.tokenizer.decode(&joined);
+        // one character less than apart: the incomplete one goes on
+        let goes_on = joined.chars().count() < held + own;
+        let start = self.before + held - usize::from(goes_on);
+        let text = self.decoder.push(id);
+        self.characters += text.chars().count();
+        if !joined.ends_with(char::REPLACEMENT_CHARACTER) {
+            self.held.clear();
+            self.before = self.characters;
+        } else if goes_on {
+            self.held.push(id);
+        } else {
+            self.before += held;
+            self.held = vec![id];
+        }
         (start, text)
     }
 
@@ -106,6 +116,8 @@ impl<T: Deref<Target = Tokenizer> + Clone> CountingDecoder<T> {
         let rest = self.decoder.finish();
         self.decoder = StreamDecoder::new(self.tokenizer.clone());
         self.characters += rest.chars().count();
+        self.held.clear();
+        self.before = self.characters;
         rest
     }
 }
@@ -144,10 +156,32 @@ mod tests {
         let (text, offsets) = decode(&Tokenizer::Bytes, &ids("日")[..2]);
         assert_eq!((text.as_str(), &offsets[..]), ("\u{FFFD}", &[0, 0][..]));
         assert_eq!(decode(&Tokenizer::Bytes, &[]), (String::new(), Vec::new()));
-        // a character that is given up belongs to the first token
-        let broken = [&ids("日")[..2], &ids("xy")].concat();
-        let (text, offsets) = decode(&Tokenizer::Bytes, &broken);
-        assert_eq!((text.as_str(), &offsets[..]), ("\u{FFFD}xy", &[0, 0, 1, 2][..]));
+    }
+
+    #[test]
+    fn offsets_are_those_of_the_characters_of_the_text() {
+        let part = |text: &str, bytes: usize| ids(text)[..bytes].to_vec();
+        for (parts, expected, offsets) in [
+            (vec![part("日", 2), ids("xy")], "\u{FFFD}xy", &[0, 0, 1, 2][..]),
+            (
+                vec![ids("a"), part("日", 2), vec![EOS], ids("a")],
+                "a\u{FFFD}<|endoftext|>a",
+                &[0, 1, 1, 2, 15],
+            ),
+            (vec![ids("a"), part("日", 1), ids("é")], "a\u{FFFD}é", &[0, 1, 2, 2]),
+            (vec![ids("a"), part("日", 2), ids("日a")], "a\u{FFFD}日a", &[0, 1, 1, 2, 2, 2, 3]),
+            (
+                vec![ids("a"), vec![0x80 + 2; 3], ids("a")],
+                "a\u{FFFD}\u{FFFD}\u{FFFD}a",
+                &[0, 1, 2, 3, 4],
+            ),
+        ] {
+            let (text, found) = decode(&Tokenizer::Bytes, &parts.concat());
+            assert_eq!((text.as_str(), &found[..]), (expected, offsets));
+        }
+        // more bytes than are held back
+        let (_, offsets) = decode(&Tokenizer::Bytes, &vec![0xE6 + 2; 100]);
+        assert_eq!(offsets, (0..100).collect::<Vec<_>>());
     }
 
     #[test]

@@ -277,16 +277,16 @@ impl Tokenizer {
         }
     }
 
-    /// The bytes of text that a token stands for at the most. They are not known if the tokenizer has a normalizer other
-    /// than NFC, which can remove any part of a text.
+    /// The bytes of text that a token stands for at the most. They are known for byte-level tokenizers only: others can leave
+    /// out any part of a text, or have one token for what they do not know.
     pub fn longest_token(&self) -> Option<usize> {
         let Self::HuggingFace(tokenizer) = self else { return Some(1) };
+        let has_byte = |byte: char| tokenizer.token_to_id(byte.encode_utf8(&mut [0; 4])).is_some();
+        if !divides(tokenizer) || !ByteLevel::alphabet().into_iter().all(has_byte) {
+            return None;
+        }
         // NFC joins up to three characters, and the joined one has at least a third of their bytes
-        let factor = match tokenizer.get_normalizer() {
-            None => 1,
-            Some(NormalizerWrapper::NFC(_)) => 3,
-            Some(_) => return None,
-        };
+        let factor = if tokenizer.get_normalizer().is_none() { 1 } else { 3 };
         // a byte has at least one byte in the written form of a token
         let longest = tokenizer.get_vocab(true).into_keys().map(|token| token.len()).max();
         Some(factor * longest.unwrap_or(1).max(1))

@@ -8,6 +8,9 @@ use super::row::LoadRow;
 use super::run::Load;
 use crate::output::draw_plots;
 
+/// The characters of a model's name in a legend.
+const LONGEST_NAME: usize = 32;
+
 /// Draws the plots that have enough points, as SVG and PNG, in the folder `dir`. Returns their names without
 /// extension.
 ///
@@ -66,6 +69,16 @@ fn tokens(row: &LoadRow) -> Vec<Value> {
     vec![("", row.tokens_per_second, Style::Marked)]
 }
 
+/// The end of a long name, which a legend has room for.
+fn shortened(name: &str) -> String {
+    let count = name.chars().count();
+    if count <= LONGEST_NAME {
+        return name.into();
+    }
+    let end: String = name.chars().skip(count + 1 - LONGEST_NAME).collect();
+    format!("…{end}")
+}
+
 /// Returns a plot of the rows that have an x; `None` if no model has two of them.
 fn plot(
     rows: &[LoadRow],
@@ -78,8 +91,8 @@ fn plot(
     for row in rows {
         let Some(x) = x(row) else { continue };
         for (name, y, style) in values(row) {
-            let label =
-                if name.is_empty() { row.model.clone() } else { format!("{}, {name}", row.model) };
+            let model = shortened(&row.model);
+            let label = if name.is_empty() { model } else { format!("{model}, {name}") };
             match lines.iter_mut().find(|line| line.label == label) {
                 Some(line) => line.points.push((x, y)),
                 None => lines.push(PlotLine { label, points: vec![(x, y)], style }),

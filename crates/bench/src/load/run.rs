@@ -115,7 +115,8 @@ impl LoadTest {
         start: Instant,
         until: Instant,
     ) -> Vec<Result<Trace, String>> {
-        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        // other times at each rate, so that chance does not favour or burden all of them
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ rate.to_bits());
         let (mut due, mut sent) = (start, JoinSet::new());
         while sent.len() < self.requests {
             // the time between two arrivals is exponential; 1 - u is above 0

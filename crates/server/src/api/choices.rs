@@ -290,7 +290,8 @@ fn add_next(
     let Some(chosen) = first_allowed(&next.top, model.facts.tokenizer_vocab) else { return Ok(()) };
     let texts = &model.loaded()?.texts;
     if let Some(logprobs) = &mut delta.logprobs {
-        let offset = state.decoder.as_ref().map_or(0, CountingDecoder::characters);
+        let decoder = state.decoder.as_mut();
+        let (offset, _) = decoder.map(|decoder| decoder.push(chosen.0)).unwrap_or_default();
         let top = &next.top[..next.top.len().min(plan.logprobs.unwrap_or(0))];
         logprobs.add(chosen, top, offset, texts, plan.as_ids);
     }

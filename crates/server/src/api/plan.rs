@@ -17,7 +17,7 @@ const STOPS: usize = 256;
 const STOP_BYTES: usize = 8 << 10;
 /// The most token ids that end a choice.
 const STOP_IDS: usize = 1024;
-/// The most log-probabilities of an answer, which keeps it below about 100 MB.
+/// The most log-probabilities of an answer, which keeps it below about 100 MB, and the most biases of all choices.
 const ENTRIES: usize = 2 << 20;
 
 /// What a request asks for. Its values are in their ranges.
@@ -169,10 +169,21 @@ impl Plan {
     pub(crate) fn check_lengths(
         &self,
         prefix: usize,
-        prompts: impl Iterator<Item = usize>,
+        prompts: impl ExactSizeIterator<Item = usize>,
         facts: &Facts,
     ) -> Result<(), ApiError> {
         let (new, limit) = (self.options.max_tokens, facts.max_tokens);
+        if prefix.saturating_add(new) > limit {
+            return Err(ApiError::text_too_long("prefix", limit));
+        }
+        let biases = self.options.logit_bias.len().saturating_mul(self.best_of);
+        if biases.saturating_mul(prompts.len()) > ENTRIES {
+            let message = format!(
+                "logit_bias: {} values for each choice; over all choices, {ENTRIES} are allowed",
+                self.options.logit_bias.len()
+            );
+            return Err(ApiError::field("logit_bias", message));
+        }
         let mut entries = 0_usize;
         for prompt in prompts {
             // an empty prompt is one EOS, and a prefix is padded on its own

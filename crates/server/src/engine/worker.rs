@@ -105,8 +105,8 @@ impl<M: Family> Worker<M> {
             if self.stops {
                 return Ok(());
             }
-            self.expire();
             self.start();
+            self.expire();
             self.publish();
             self.step()?;
             self.score()?;

@@ -28,7 +28,7 @@ pub(crate) struct App {
     pub max_body: usize,
     pub body_timeout: Duration,
     requests: AtomicU64,
-    large: Semaphore,
+    large: Arc<Semaphore>,
 }
 
 impl App {
@@ -46,7 +46,7 @@ impl App {
             max_body,
             body_timeout,
             requests: AtomicU64::new(0),
-            large: Semaphore::new(LARGE_AT_A_TIME),
+            large: Arc::new(Semaphore::new(LARGE_AT_A_TIME)),
         }
     }
 
@@ -74,12 +74,17 @@ impl App {
         bytes: usize,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        // held until the work has ended
-        let _permit = match bytes {
+        let permit = match bytes {
             0..=SMALL => None,
-            _ => self.large.acquire().await.ok(),
+            _ => self.large.clone().acquire_owned().await.ok(),
         };
-        blocking(work).await
+        // the work goes on when the client has gone, and only its end makes room for another one
+        blocking(move || {
+            let done = work();
+            drop(permit);
+            done
+        })
+        .await
     }
 
     /// Whether all models can be used.
@@ -105,4 +110,37 @@ pub(crate) async fn blocking<T: Send + 'static>(
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn work_of_a_client_that_has_gone_makes_room_at_its_end() {
+        let app = Arc::new(App::new(Vec::new(), Metrics::new(), 1, Duration::ZERO));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (begun, begins) = channel();
+        let (end, ends) = channel();
+        runtime.block_on(async {
+            let own = app.clone();
+            let work = move || {
+                begun.send(()).unwrap();
+                ends.recv().unwrap();
+                Ok(())
+            };
+            let task = tokio::spawn(async move { own.work(SMALL + 1, work).await });
+            while begins.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            task.abort();
+            assert!(task.await.unwrap_err().is_cancelled());
+            assert_eq!(app.large.available_permits(), LARGE_AT_A_TIME - 1);
+            end.send(()).unwrap();
+            while app.large.available_permits() < LARGE_AT_A_TIME {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
 }

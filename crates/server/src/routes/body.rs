@@ -81,7 +81,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 fn plain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
-    let Some((found, expected)) = text.rsplit_once("expected ") else { return text.into() };
+    let text = text.replace("type: sequence", "type: list").replace("type: map", "type: object");
+    let Some((found, expected)) = text.rsplit_once("expected ") else { return text };
     let expected = match expected {
         "u32" => "a whole number from 0 to 4294967295",
         "i32" => "a whole number of 32 bits",

@@ -52,9 +52,10 @@ pub(crate) async fn completions(
     let plan = Plan::new(request, &model.facts)?;
     let sequences = plan.prompts.len() * if plan.generates() { plan.best_of } else { 1 };
     let tickets = model.admit(sequences)?;
-    let arrived = Instant::now();
     let encoder = model.clone();
     let (plan, prompts, prefix) = app.work(plan.bytes(), move || encode(plan, &encoder)).await?;
+    // large requests wait for each other before they are encoded, which says nothing about the engine
+    let arrived = Instant::now();
     let (sender, receiver) = unbounded_channel();
     let guard = Guard { model: model.clone(), request: app.next_request() };
     submit(&plan, &prompts, &prefix, tickets, arrived, &guard, &sender);

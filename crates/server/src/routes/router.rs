@@ -20,6 +20,9 @@ use crate::routes::auth::{self, Key};
 use crate::routes::openapi::{Description, Document};
 use crate::routes::{chat, completions, models, openapi, page, status, tokenizer};
 
+/// Header of a name of the answer.
+const REQUEST_ID: &str = "x-request-id";
+
 /// All routes. With a key, those that use a model need it.
 ///
 /// # Errors
@@ -69,7 +72,7 @@ async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     let path = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
     if let Ok(id) = HeaderValue::from_str(&format!("req-{:032x}", rand::random::<u128>())) {
-        response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
+        response.headers_mut().insert(HeaderName::from_static(REQUEST_ID), id);
     }
     // unknown paths are one, so that clients cannot create metrics
     let path = path.as_ref().map_or("other", MatchedPath::as_str);
@@ -97,6 +100,6 @@ fn cors(origins: &[String]) -> Result<Option<CorsLayer>, ServeError> {
         .allow_origin(allowed)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
-        .expose_headers([header::RETRY_AFTER]);
+        .expose_headers([header::RETRY_AFTER, HeaderName::from_static(REQUEST_ID)]);
     Ok(Some(layer))
 }
