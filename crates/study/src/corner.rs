@@ -1,12 +1,12 @@
-//! The corner of a plot with the fewest points, for the legend.
+//! The place of the legend of a plot.
 
 use block_transformer_plot::{AxisScale, Corner, Plot};
 
 /// The part of the width and of the height that a legend takes.
 const LEGEND: (f64, f64) = (0.42, 0.35);
 
-/// Returns the corner in which a legend hides the fewest points.
-pub(crate) fn free_corner(plot: &Plot) -> Corner {
+/// Returns a corner in which a legend hides no point; beside the plot if there is none.
+pub(crate) fn legend_place(plot: &Plot) -> Corner {
     let place = |scale: AxisScale, value: f64| match scale {
         AxisScale::Linear => value,
         AxisScale::Log2 | AxisScale::Log10 => value.ln(),
@@ -39,5 +39,5 @@ pub(crate) fn free_corner(plot: &Plot) -> Corner {
     corners
         .into_iter()
         .min_by_key(|(_, hidden)| *hidden)
-        .map_or(Corner::default(), |(corner, _)| corner)
+        .map_or(Corner::Beside, |(corner, hidden)| if hidden == 0 { corner } else { Corner::Beside })
 }

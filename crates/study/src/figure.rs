@@ -6,7 +6,7 @@ use block_transformer_plot::{AxisScale, Bars, Note, Plot, PlotError, PlotLine, S
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::corner::free_corner;
+use crate::corner::legend_place;
 use crate::points::{Mean, Point, View};
 use crate::published::{PublishedModel, published};
 
@@ -156,7 +156,7 @@ impl Figure {
             let label = "Pareto front".into();
             plot.lines.push(PlotLine { label, points: front(&all, better), style: Style::Front });
         }
-        plot.legend = free_corner(&plot);
+        plot.legend = legend_place(&plot);
         Some(plot)
     }
 
