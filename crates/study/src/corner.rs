@@ -36,8 +36,6 @@ pub(crate) fn legend_place(plot: &Plot) -> Corner {
         (Corner::LowerRight, hidden(true, false)),
         (Corner::UpperLeft, hidden(false, true)),
     ];
-    corners
-        .into_iter()
-        .min_by_key(|(_, hidden)| *hidden)
-        .map_or(Corner::Beside, |(corner, hidden)| if hidden == 0 { corner } else { Corner::Beside })
+    let best = corners.into_iter().min_by_key(|(_, hidden)| *hidden);
+    best.filter(|(_, hidden)| *hidden == 0).map_or(Corner::Beside, |(corner, _)| corner)
 }
