@@ -176,11 +176,12 @@ fn a_server_is_measured_under_open_and_closed_loops() {
         assert!(number(&row["answered"]) > 0.0 && number(&row["failed"]) == 0.0, "{row}");
         let tokens = 8.0 * number(&row["requests_per_second"]);
         assert!((number(&row["tokens_per_second"]) - tokens).abs() < 1e-6 * tokens, "{row}");
-        for times in ["ttft", "itl", "e2e"].map(|name| &row[name]) {
-            let [p50, p90, p99] = ["p50", "p90", "p99"].map(|share| number(&times[share]));
-            assert!(0.0 < p50 && p50 <= p90 && p90 <= p99, "{row}");
+        // the tokens of such small models can arrive together
+        for (name, least) in [("ttft", 1e-6), ("itl", 0.0), ("e2e", 1e-6)] {
+            let [p50, p90, p99] = ["p50", "p90", "p99"].map(|share| number(&row[name][share]));
+            assert!(least <= p50 && p50 <= p90 && p90 <= p99, "{row}");
         }
-        assert!(number(&row["ttft"]["p50"]) < number(&row["e2e"]["p50"]), "{row}");
+        assert!(number(&row["ttft"]["p50"]) <= number(&row["e2e"]["p50"]), "{row}");
         // every answer keeps these bounds
         assert_eq!(row["goodput"], row["requests_per_second"]);
     }

@@ -144,12 +144,20 @@ fn draw_chart<B: DrawingBackend>(
             _ => colour.stroke_width(2),
         };
         let points: Vec<_> = plot.placed(&line.points).collect();
+        let is_mark = matches!(line.style, Style::Dots | Style::Hollow);
+        let inner = if line.style == Style::Dots { colour } else { WHITE };
+        let mark = move |at: (i32, i32)| {
+            let circle = |radius, colour: RGBColor| Circle::new(at, radius, colour.filled());
+            EmptyElement::at((0, 0)) + circle(MARK, colour) + circle(MARK - 2, inner)
+        };
         let is_dashed = matches!(line.style, Style::Dashed | Style::Level | Style::Front);
         if beside {
             // plotters draws no legend outside of the axes, and the last tick needs some room
             let at = ((WIDTH - legend) as i32 + 24, 64 + 22 * i as i32);
             if is_dashed {
                 area.draw(&dashed(style)(at))?;
+            } else if is_mark {
+                area.draw(&mark((at.0 + 12, at.1)))?;
             } else {
                 area.draw(&PathElement::new([at, (at.0 + 24, at.1)], style))?;
             }
@@ -161,12 +169,7 @@ fn draw_chart<B: DrawingBackend>(
             chart.draw_series(dashes)?.label(&line.label).legend(dashed(style));
             continue;
         }
-        if matches!(line.style, Style::Dots | Style::Hollow) {
-            let inner = if line.style == Style::Dots { colour } else { WHITE };
-            let mark = move |at: (i32, i32)| {
-                let circle = |radius, colour: RGBColor| Circle::new(at, radius, colour.filled());
-                EmptyElement::at((0, 0)) + circle(MARK, colour) + circle(MARK - 2, inner)
-            };
+        if is_mark {
             let outer = points.iter().map(|&at| Circle::new(at, MARK, colour.filled()));
             chart.draw_series(outer)?.label(&line.label).legend(move |(x, y)| mark((x + 12, y)));
             chart
