@@ -173,7 +173,7 @@ impl Plan {
         facts: &Facts,
     ) -> Result<(), ApiError> {
         let (new, limit) = (self.options.max_tokens, facts.max_tokens);
-        if prefix.saturating_add(new) > limit {
+        if prefix >= limit {
             return Err(ApiError::text_too_long("prefix", limit));
         }
         let biases = self.options.logit_bias.len().saturating_mul(self.best_of);

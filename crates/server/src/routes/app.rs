@@ -13,7 +13,7 @@ use crate::model::Model;
 /// Bytes of a request up to which its work delays no others noticeably.
 pub(crate) const SMALL: usize = 32 << 10;
 /// Larger requests that are parsed or encoded at a time. They leave threads to the small ones, and their temporary memory,
-/// up to a hundred times their bytes, is that of so many.
+/// up to a few hundred times their bytes, is that of so many.
 const LARGE_AT_A_TIME: usize = 2;
 
 /// The state of the server.

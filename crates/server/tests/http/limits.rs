@@ -143,7 +143,6 @@ fn a_place_is_free_when_the_answer_is_there() {
         json!({"prompt": "ab", "max_tokens": 0, "echo": true, "logprobs": 1, "stream": true}),
     ] {
         for i in 0..60 {
-            // the last event of a stream comes before its end
             let answer = server.post("/v1/completions", &body);
             assert_eq!(answer.status, 200, "{body}, {i}");
         }
@@ -217,6 +216,8 @@ fn large_bodies_and_heads_are_refused() {
     let body = json!({"prefix": "a".repeat(1 << 20), "prompt": "a", "max_tokens": 1});
     assert_eq!(server.refuses(&body, 400)["param"], "prefix");
     let body = json!({"prompt": "ab", "max_tokens": 127});
+    assert_eq!(server.refuses(&body, 400)["param"], "max_tokens");
+    let body = json!({"prefix": "ab", "prompt": "ab", "max_tokens": 127});
     assert_eq!(server.refuses(&body, 400)["param"], "max_tokens");
 }
 
