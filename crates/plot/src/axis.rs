@@ -5,7 +5,7 @@ use std::ops::Range;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::coord::types::RangedCoordf64;
 
-use crate::plot::{AxisScale, Plot};
+use crate::plot::{AxisScale, Plot, Style};
 
 /// Ticks of a logarithmic axis within a power of ten.
 const STEPS: [f64; 3] = [1.0, 2.0, 5.0];
@@ -136,15 +136,27 @@ impl Plot {
         let ys = span(points.iter().map(|p| p.1));
         let room = 0.06 * (ys.end - ys.start);
         let xs = match self.x_names.len() {
-            0 if self.notes.is_empty() => xs,
-            // a note stands to the right of its point
             0 => {
                 let width = xs.end - xs.start;
-                xs.start - 0.04 * width..xs.end + 0.12 * width
+                // a note stands to the right of its point, and a mark on both sides
+                let (left, right) = match (self.notes.is_empty(), self.has_marks()) {
+                    (false, _) => (0.04, 0.12),
+                    (true, true) => (0.03, 0.03),
+                    (true, false) => (0.0, 0.0),
+                };
+                xs.start - left * width..xs.end + right * width
             }
             names => -NAME_ROOM..names as f64 - NAME_ROOM,
         };
         (xs, ys.start - room..ys.end + room)
+    }
+}
+
+impl Plot {
+    /// Whether marks or error bars stand at points.
+    fn has_marks(&self) -> bool {
+        let is_mark = |style| matches!(style, Style::Marked | Style::Dots | Style::Hollow);
+        !self.bars.is_empty() || self.lines.iter().any(|line| is_mark(line.style))
     }
 }
 

@@ -67,6 +67,9 @@ pub(crate) fn png(plot: &impl Picture) -> Drawn<Vec<u8>> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, WIDTH, HEIGHT);
     encoder.set_color(png::ColorType::Rgb);
+    // areas of one colour compress best without a filter
+    encoder.set_compression(png::Compression::Best);
+    encoder.set_filter(png::FilterType::NoFilter);
     encoder.write_header()?.write_image_data(&pixels)?;
     Ok(file)
 }
@@ -187,7 +190,7 @@ fn draw_chart<B: DrawingBackend>(
     }
     let beside = |text: &str, colour: RGBColor| {
         let style = (FONT, 14).into_font().color(&colour).pos(Pos::new(HPos::Left, VPos::Bottom));
-        Text::new(text.to_string(), (7, -3), style)
+        Text::new(text.to_string(), (10, -5), style)
     };
     for note in &plot.notes {
         let colour = colours(plot).nth(note.line).unwrap_or(INK);

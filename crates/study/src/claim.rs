@@ -20,7 +20,7 @@ pub(crate) struct Claim {
     /// What the paper says about it.
     #[serde(default)]
     pub paper: String,
-    /// The metric that decides it; with `equal-loss`, the speed.
+    /// The metric that decides it; with `equal-loss`, the one that is compared.
     metric: String,
     #[serde(flatten)]
     test: Test,
@@ -45,7 +45,7 @@ enum Test {
         #[serde(default, rename = "where")]
         of: Where,
     },
-    /// At equal loss, the points `a` are at least `factor` times as fast as the points `b`.
+    /// At equal loss, the metric of the points `a` is more than `factor` times that of the points `b`.
     EqualLoss {
         loss: String,
         a: Where,
@@ -130,6 +130,14 @@ impl Claim {
             _ => None,
         };
         [&*self.metric].into_iter().chain(loss)
+    }
+
+    /// The metric whose deviation between seeds decides it.
+    pub(crate) fn between_seeds(&self) -> &str {
+        match &self.test {
+            Test::EqualLoss { loss, .. } => loss,
+            _ => &self.metric,
+        }
     }
 
     /// Checks that the metrics are measurements with a value.
@@ -255,20 +263,22 @@ impl Claim {
                 "the losses do not overlap ({:.3} to {:.3} against {:.3} to {:.3}), and nothing is extrapolated",
                 of_a.0, of_a.1, of_b.0, of_b.1
             )),
-            Some(Ratio::Found { losses, middle, range, with_intervals }) => {
-                let confidence = match with_intervals {
+            Some(Ratio::Found { losses, middle, range, is_bounded, with_intervals }) => {
+                let confidence = match with_intervals && is_bounded {
                     true if range.0 > factor => Confidence::Holds,
                     true if range.1 < factor => Confidence::DoesNotHold,
                     _ => Confidence::Undecided,
                 };
-                let note = if with_intervals {
-                    ""
+                let interval = if !with_intervals {
+                    "without an interval, because no point has two seeds".into()
+                } else if is_bounded {
+                    format!("from {:.2} to {:.2}", range.0, range.1)
                 } else {
-                    "; the losses have no interval, because no point has two seeds"
+                    "without an interval, because moved by their intervals the losses of the families do not overlap".into()
                 };
                 let because = format!(
-                    "{middle:.2} times as fast (from {:.2} to {:.2}) at losses from {:.3} to {:.3}{note}",
-                    range.0, range.1, losses.0, losses.1
+                    "{middle:.2} times ({interval}), at losses from {:.3} to {:.3}",
+                    losses.0, losses.1
                 );
                 Verdict { confidence, because }
             }

@@ -12,12 +12,13 @@ use crate::error::StudyError;
 use crate::figure::Figure;
 
 /// The declarations that belong to the project, in the order of the paper's questions.
-const BUILT_IN: [(&str, &str); 11] = [
+const BUILT_IN: [(&str, &str); 12] = [
     ("rates", include_str!("../studies/rates.toml")),
     ("frontier", include_str!("../studies/frontier.toml")),
     ("budget", include_str!("../studies/budget.toml")),
     ("block-length", include_str!("../studies/block-length.toml")),
     ("allocation", include_str!("../studies/allocation.toml")),
+    ("component-rates", include_str!("../studies/component-rates.toml")),
     ("components", include_str!("../studies/components.toml")),
     ("uptrain", include_str!("../studies/uptrain.toml")),
     ("context", include_str!("../studies/context.toml")),

@@ -18,8 +18,11 @@ pub(crate) enum Ratio {
         losses: (f64, f64),
         /// The ratio in the middle of the range.
         middle: f64,
-        /// The smallest and largest ratio over the range, with both curves moved by the intervals of their losses.
+        /// The smallest and largest ratio over the losses in common, as measured and with both curves moved by the
+        /// intervals of their losses.
         range: (f64, f64),
+        /// Whether the curves have losses in common however they are moved. If not, the ratio can be anything.
+        is_bounded: bool,
         /// Whether the intervals of the losses are known.
         with_intervals: bool,
     },
@@ -43,31 +46,35 @@ pub(crate) fn ratio(a: &[Measured], b: &[Measured]) -> Option<Ratio> {
         [a, b].map(|models| models.iter().filter_map(|model| model.loss.half).fold(0.0, f64::max));
     let [a_curve, b_curve] = [a, b].map(|models| curve(models, 0.0));
     let ranges = [&a_curve, &b_curve].map(|curve| (curve[0].0, curve[curve.len() - 1].0));
-    let (low, high) = (ranges[0].0.max(ranges[1].0), ranges[0].1.min(ranges[1].1));
+    let (low, high) = common(&a_curve, &b_curve);
     if low > high {
         return Some(Ratio::Apart { losses: ranges });
     }
-    let at = |loss: f64, moved: [f64; 2]| {
-        // a curve that is moved is read where it is known
-        let [a, b] = [(a, moved[0]), (b, moved[1])].map(|(models, moved)| {
-            let curve = curve(models, moved);
-            interpolated(&curve, loss.clamp(curve[0].0, curve[curve.len() - 1].0))
-        });
-        a / b
-    };
-    let between = (0..=LEVELS).map(|i| low + (high - low) * i as f64 / LEVELS as f64);
-    let own = a_curve.iter().chain(&b_curve).map(|&(loss, _)| loss);
-    let levels: Vec<f64> = between.chain(own.filter(|loss| (low..=high).contains(loss))).collect();
     let [of_a, of_b] = halves;
-    let moves = [[0.0, 0.0], [of_a, -of_b], [-of_a, of_b]];
-    let ratios = levels.iter().flat_map(|&loss| moves.map(|moved| at(loss, moved)));
-    let range = ratios.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), ratio| {
-        (least.min(ratio), most.max(ratio))
-    });
+    let mut range = (f64::INFINITY, f64::NEG_INFINITY);
+    let mut is_bounded = true;
+    for moved in [[0.0, 0.0], [of_a, -of_b], [-of_a, of_b]] {
+        let (a, b) = (curve(a, moved[0]), curve(b, moved[1]));
+        let (low, high) = common(&a, &b);
+        is_bounded &= low <= high;
+        // none if the moved curves have no loss in common
+        let between = (0..=LEVELS).map(|i| low + (high - low) * i as f64 / LEVELS as f64);
+        let own = a.iter().chain(&b).map(|&(loss, _)| loss);
+        for loss in between.chain(own).filter(|loss| (low..=high).contains(loss)) {
+            let ratio = interpolated(&a, loss) / interpolated(&b, loss);
+            range = (range.0.min(ratio), range.1.max(ratio));
+        }
+    }
     let with_intervals =
         [a, b].iter().all(|models| models.iter().all(|model| model.loss.half.is_some()));
-    let middle = at(f64::midpoint(low, high), [0.0, 0.0]);
-    Some(Ratio::Found { losses: (low, high), middle, range, with_intervals })
+    let level = f64::midpoint(low, high);
+    let middle = interpolated(&a_curve, level) / interpolated(&b_curve, level);
+    Some(Ratio::Found { losses: (low, high), middle, range, is_bounded, with_intervals })
+}
+
+/// The losses that both curves reach: the lowest and the highest. The lowest is above the highest if there are none.
+fn common(a: &[(f64, f64)], b: &[(f64, f64)]) -> (f64, f64) {
+    (a[0].0.max(b[0].0), a[a.len() - 1].0.min(b[b.len() - 1].0))
 }
 
 /// Loss and logarithm of the speed, by loss, with the losses moved by `moved`.
@@ -118,6 +125,19 @@ mod tests {
             range.0 <= 4.0 * 10_f64.powf(-0.2) + 1e-9 && range.1 >= 4.0 * 10_f64.powf(0.2) - 1e-9,
             "{range:?}"
         );
+    }
+
+    /// Curves with few losses in common may have none if their losses are moved.
+    #[test]
+    fn a_ratio_is_bounded_only_where_moved_curves_overlap() {
+        let bounded = |half: f64| {
+            let slow = models(&[(3.0, 100.0), (2.0, 10.0)], Some(half));
+            let fast = models(&[(4.0, 100.0), (2.9, 10.0)], Some(half));
+            let Some(Ratio::Found { is_bounded, .. }) = ratio(&fast, &slow) else { panic!() };
+            is_bounded
+        };
+        assert!(bounded(0.04));
+        assert!(!bounded(0.06));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::corner::legend_place;
 use crate::points::{Mean, Point, View};
 use crate::published::{PublishedModel, published};
+use crate::statistics::{Pooled, mean};
 
 /// A figure.
 #[derive(Clone, Debug, Deserialize)]
@@ -72,6 +73,12 @@ impl From<Scale> for AxisScale {
 
 /// The distance between marks of several series at one name, as a part of the distance between two names.
 const BESIDE: f64 = 0.1;
+/// The same for lines.
+const BESIDE_LINES: f64 = 0.04;
+/// Points of a line without marks per error bar.
+const PER_BAR: usize = 4;
+/// The most points of a line with marks.
+const MARKS: usize = 24;
 
 /// A line of a figure before it is drawn.
 struct Series {
@@ -98,11 +105,13 @@ impl Figure {
     fn plot(&self, view: &View<'_>) -> Option<Plot> {
         let names = self.x_names(view);
         let mut series = self.series(view, &names);
-        if !names.is_empty() && self.x.is_some() && !self.joined {
+        if !names.is_empty() {
             // marks of several series at one name stand beside each other
+            let are_lines = self.joined || self.x.is_none();
+            let beside = if are_lines { BESIDE_LINES } else { BESIDE };
             let middle = (series.len().max(1) - 1) as f64 / 2.0;
             for (i, series) in series.iter_mut().enumerate() {
-                let by = BESIDE * (i as f64 - middle);
+                let by = beside * (i as f64 - middle);
                 series.points.iter_mut().for_each(|placed| placed.at.0 += by);
             }
         }
@@ -121,7 +130,7 @@ impl Figure {
         for series in &series {
             let line = plot.lines.len();
             let points = series.points.iter().map(|placed| placed.at).collect();
-            let is_long = self.x.is_none() && series.points.len() > 24;
+            let is_long = self.x.is_none() && series.points.len() > MARKS;
             let style = match (self.joined || self.x.is_none(), is_long) {
                 (true, true) => Style::Solid,
                 (true, false) => Style::Marked,
@@ -141,7 +150,7 @@ impl Figure {
             if !published.is_empty() {
                 let line = plot.lines.len();
                 let points = published.iter().map(|(_, at)| *at).collect();
-                let label = format!("{}, published", series.label);
+                let label = format!("{}, published (recalled)", series.label);
                 plot.lines.push(PlotLine { label, points, style: Style::Hollow });
                 let notes =
                     published.into_iter().map(|(name, at)| Note { line, at, text: name.into() });
@@ -241,16 +250,34 @@ impl Figure {
 
     /// The mean of a list over the seeds of a point: values by place, or `[first, last, value]` by position.
     fn curve(&self, view: &View<'_>, point: &Point) -> Vec<Placed> {
-        let lists = point.runs.iter().filter_map(|run| view.json(run, &self.y)?.as_array());
-        let lists: Vec<Vec<(f64, f64)>> =
-            lists.map(|list| list.iter().enumerate().filter_map(place).collect()).collect();
+        let lists = self.lists(view, point);
         let Some(first) = lists.first() else { return Vec::new() };
-        let mean = |i: usize| {
-            let values = lists.iter().filter_map(|list| Some(list.get(i)?.1));
-            values.sum::<f64>() / lists.len() as f64
-        };
-        let placed = first.iter().enumerate();
-        placed.map(|(i, &(x, _))| Placed { at: (x, mean(i)), half: None, note: None }).collect()
+        let every = if first.len() > MARKS { PER_BAR } else { 1 };
+        let placed = first.iter().enumerate().map(|(i, &(x, _))| {
+            let values: Vec<f64> = lists.iter().filter_map(|list| Some(list.get(i)?.1)).collect();
+            let half = (i % every == 0)
+                .then(|| self.deviation_at(view, x).half(&[values.len()]))
+                .flatten();
+            Placed { at: (x, mean(&values)), half, note: None }
+        });
+        placed.collect()
+    }
+
+    /// The lists of the seeds of a point, as x and value.
+    fn lists(&self, view: &View<'_>, point: &Point) -> Vec<Vec<(f64, f64)>> {
+        let lists = point.runs.iter().filter_map(|run| view.json(run, &self.y)?.as_array());
+        lists.map(|list| list.iter().enumerate().filter_map(place).collect()).collect()
+    }
+
+    /// The deviation between seeds at `x`, pooled over the points whose lists have a value there.
+    fn deviation_at(&self, view: &View<'_>, x: f64) -> Pooled {
+        let groups = view.points.iter().map(|point| {
+            let lists = self.lists(view, point);
+            let at = |list: &Vec<(f64, f64)>| Some(list.iter().find(|(own, _)| *own == x)?.1);
+            lists.iter().filter_map(at).collect::<Vec<f64>>()
+        });
+        let groups: Vec<Vec<f64>> = groups.filter(|group| !group.is_empty()).collect();
+        Pooled::of(groups.iter().map(Vec::as_slice))
     }
 
     /// The published models of a family with their points.

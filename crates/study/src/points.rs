@@ -116,6 +116,16 @@ impl<'a> View<'a> {
         Pooled::of(groups.iter().map(Vec::as_slice).filter(|group| !group.is_empty()))
     }
 
+    /// The point with the largest share of the squared deviations of a metric between seeds, and its share.
+    pub(crate) fn most_deviating(&self, metric: &str) -> Option<(&Point, f64)> {
+        let pooled = self.pooled(metric);
+        let shares = self.points.iter().map(|point| {
+            let values = self.values(point, metric);
+            (point, if values.is_empty() { 0.0 } else { pooled.share(&values) })
+        });
+        shares.filter(|(_, share)| share.is_finite()).max_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
     /// The mean of a metric over the measured seeds of a point.
     pub(crate) fn mean(&self, point: &Point, metric: &str) -> Option<Mean> {
         let values = self.values(point, metric);

@@ -58,10 +58,10 @@ impl Rates {
         Ok(Some(Self { chosen, power: rule.power }))
     }
 
-    /// The rate for a model of `family` with `width`.
-    pub(crate) fn rate(&self, family: &str, width: usize) -> Option<f64> {
+    /// The rate for a model of `family` with `width`, times `factor`.
+    pub(crate) fn rate(&self, family: &str, width: usize, factor: f64) -> Option<f64> {
         let chosen = self.chosen.get(family)?;
-        let scaled = chosen.rate * (chosen.width as f64 / width as f64).powf(self.power);
+        let scaled = factor * chosen.rate * (chosen.width as f64 / width as f64).powf(self.power);
         // the same on every machine, although powers may differ in their last digits
         format!("{scaled:.2e}").parse().ok()
     }

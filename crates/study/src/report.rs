@@ -53,6 +53,7 @@ impl Study {
             text += &row(cells.map(String::as_str));
             claims.push((claim.claim.clone(), verdict.confidence));
         }
+        text += &self.deviations(&view);
         let mut figures = Vec::new();
         let mut has_published = false;
         for figure in &self.figures {
@@ -72,7 +73,7 @@ impl Study {
         if has_published {
             let published = published();
             text += &format!(
-                "\nHollow marks are published values. {} {}\n",
+                "\nHollow marks are published values, as they are recalled. {} {}\n",
                 published.source.trim(),
                 published.conditions.trim()
             );
@@ -127,6 +128,29 @@ impl Study {
                  deviation between seeds is pooled over all points of the study. A claim *holds* or *does not hold* if \
                  the interval lies on one side, and is *undecided at this scale* otherwise. Several claims are tested \
                  without a correction for their number.\n\n";
+        text
+    }
+
+    /// The deviations between seeds that the intervals of the claims follow from.
+    fn deviations(&self, view: &View<'_>) -> String {
+        let metrics: BTreeSet<&str> =
+            self.claims.iter().map(crate::claim::Claim::between_seeds).collect();
+        let mut text = String::new();
+        for metric in metrics {
+            let pooled = view.pooled(metric);
+            let (Some(deviation), Some((point, share))) =
+                (pooled.deviation(), view.most_deviating(metric))
+            else {
+                continue;
+            };
+            text += &format!(
+                "\nThe standard deviation of `{metric}` between seeds is {deviation:.4}, with {} degrees of freedom; {:.0}% of the \
+                 sum of squares come from {}.\n",
+                pooled.degrees(),
+                100.0 * share,
+                point.name()
+            );
+        }
         text
     }
 
@@ -196,10 +220,12 @@ fn row<'a>(cells: impl IntoIterator<Item = &'a str>) -> String {
 
 fn cell(mean: &Mean, column: &Column) -> String {
     let digits = column.digits;
+    let half = mean.half.filter(|half| *half > 0.0);
     if mean.value.abs() >= 1000.0 {
-        return short(mean.value);
+        let value = short(mean.value);
+        return half.map_or(value.clone(), |half| format!("{value} ± {}", short(half)));
     }
-    match mean.half.filter(|half| *half > 0.0) {
+    match half {
         Some(half) => format!("{:.digits$} ± {half:.digits$}", mean.value),
         None => format!("{:.digits$}", mean.value),
     }

@@ -127,18 +127,24 @@ impl Study {
                 let mut table = Table::new();
                 self.train(scale).for_each(|train| lay(&mut table, train));
                 let mut labels = Labels::new();
+                let mut keys = Vec::new();
                 for (axis, value) in values {
                     let label = value.as_str().map_or_else(|| value.to_string(), str::to_string);
                     let tables: Vec<&Table> = self.value(scale, &axis, &label).collect();
-                    if !tables.is_empty() {
-                        tables.into_iter().for_each(|over| lay(&mut table, over));
-                    } else if Shape::KEYS.contains(&axis.as_str()) {
-                        let shape = Table::from_iter([(axis.clone(), value)]);
-                        lay(&mut table, &Table::from_iter([("shape".to_string(), shape.into())]));
+                    if tables.is_empty() {
+                        keys.push((axis.clone(), value));
                     } else {
-                        lay(&mut table, &Table::from_iter([(axis.clone(), value)]));
+                        tables.into_iter().for_each(|over| lay(&mut table, over));
                     }
                     labels.insert(axis, label);
+                }
+                // an axis that is a key comes last: a size may have a rate, and an axis `lr` replaces it
+                for (key, value) in keys {
+                    let mut over = Table::from_iter([(key.clone(), value)]);
+                    if Shape::KEYS.contains(&key.as_str()) {
+                        over = Table::from_iter([("shape".to_string(), over.into())]);
+                    }
+                    lay(&mut table, &over);
                 }
                 lay(&mut table, &grid.set);
                 drafts.push(Draft { labels, table });
@@ -217,13 +223,20 @@ impl Study {
 
     /// Sets the learning rate. Returns whether it still depends on a sweep.
     fn lr(&self, table: &mut Table, shape: &Shape, rates: Option<&Rates>) -> Result<bool, String> {
+        let factor = match table.remove("lr_factor") {
+            None => 1.0,
+            Some(factor) => number(&factor)
+                .filter(|factor| *factor > 0.0)
+                .ok_or_else(|| format!("lr_factor: {factor} must be a number above 0"))?,
+        };
         if table.get("lr").and_then(Value::as_str) != Some(RATES) {
-            return Ok(false);
+            let reason = "lr_factor: multiplies the rate of a sweep, and needs lr = \"rates\"";
+            return if factor == 1.0 { Ok(false) } else { Err(reason.into()) };
         }
         table.remove("lr");
         let Some(rates) = rates else { return Ok(true) };
         let family = shape.family();
-        let rate = rates.rate(family, shape.width);
+        let rate = rates.rate(family, shape.width, factor);
         let rate = rate.ok_or_else(|| format!("lr: no rate was measured for {family} models"))?;
         table.insert("lr".into(), Value::Float(rate));
         Ok(false)

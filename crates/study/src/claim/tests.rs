@@ -131,16 +131,22 @@ fn speeds_at_equal_loss_are_compared_where_losses_overlap() {
         [xs, s, m, a, b, c]
     };
     let faster = with([(3.2, 900.0), (2.7, 300.0), (2.2, 100.0)]);
-    of(Confidence::Holds, verdict(EQUAL, 0.01, faster, BOTH), "times as fast");
+    of(Confidence::Holds, verdict(EQUAL, 0.01, faster, BOTH), "times (from");
     let slower = with([(3.2, 9.0), (2.7, 3.0), (2.2, 1.0)]);
-    of(Confidence::DoesNotHold, verdict(EQUAL, 0.01, slower, BOTH), "times as fast");
+    of(Confidence::DoesNotHold, verdict(EQUAL, 0.01, slower, BOTH), "times (from");
     let equal = with(vanilla);
-    of(Confidence::Undecided, verdict(EQUAL, 0.01, equal, BOTH), "1.00 times as fast");
+    of(Confidence::Undecided, verdict(EQUAL, 0.01, equal, BOTH), "1.00 times (from");
     let apart = with([(5.0, 900.0), (4.0, 300.0), (3.5, 100.0)]);
     of(
         Confidence::Undecided,
         verdict(EQUAL, 0.01, apart, BOTH),
         "do not overlap (3.505 to 5.005 against 2.005 to 3.005)",
     );
-    of(Confidence::Undecided, verdict(EQUAL, 0.0, faster, "[0]"), "no interval");
+    of(Confidence::Undecided, verdict(EQUAL, 0.0, faster, "[0]"), "no point has two seeds");
+    // the losses overlap by less than their intervals
+    let hardly = with([(4.0, 900.0), (3.5, 300.0), (2.99, 100.0)]);
+    of(Confidence::Undecided, verdict(EQUAL, 0.05, hardly, BOTH), "do not overlap");
+    // nine times as fast is not ten times as fast
+    let ten = format!("{EQUAL}\nfactor = 10.0");
+    of(Confidence::DoesNotHold, verdict(&ten, 0.0001, faster, BOTH), "times (from");
 }

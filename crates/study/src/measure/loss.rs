@@ -58,12 +58,19 @@ pub(super) fn loss(
             (first, end - 1, sum / ((end - first) as f64 * count))
         })
         .collect();
+    let trained = subject.run.config.context;
+    let between = |first: usize, end: usize| {
+        let sum: f64 = all.sums[first.min(end)..end].iter().sum();
+        (first < end).then(|| sum / ((end - first) as f64 * count))
+    };
     let nats = documents.then(|| all.total_nats / all.predicted as f64);
     Ok(json!({
         "nats": nats,
         "tokens": all.predicted,
         "windows": all.windows,
         "window_nats": all.sums[length..].iter().sum::<f64>() / ((context - length) as f64 * count),
+        "within_nats": between(length, trained.min(context)),
+        "beyond_nats": between(trained, context),
         "by_place": by_place,
         "by_position": by_position,
     }))

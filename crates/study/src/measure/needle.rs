@@ -1,7 +1,11 @@
 //! Needles in a haystack of the validation text.
 
+use std::collections::BTreeMap;
+
 use block_transformer_evaluation::Scorer;
-use block_transformer_evaluation::needle::{Haystack, NeedleGrid, NeedleSettings, needle_metrics};
+use block_transformer_evaluation::needle::{
+    Haystack, NeedleCell, NeedleGrid, NeedleSettings, needle_metrics,
+};
 use block_transformer_evaluation::tasks::{EncodedTask, TaskSession};
 use block_transformer_zoo::Family;
 use serde_json::{Value, json};
@@ -45,10 +49,21 @@ pub(super) fn needle(
         .map(|cell| json!({ "length": cell.length, "depth": cell.depth, "acc": cell.acc, "nats": cell.loss }))
         .collect();
     let count = grid.cells.len() as f64;
+    // the mean accuracy over the cells of a length, and over those of a depth
+    let mean = |of: &dyn Fn(&NeedleCell) -> bool| {
+        let accuracies: Vec<f64> =
+            grid.cells.iter().filter(|cell| of(cell)).map(|cell| cell.acc).collect();
+        accuracies.iter().sum::<f64>() / accuracies.len() as f64
+    };
+    let by_length =
+        keys.lengths.iter().map(|&length| (length, mean(&|cell| cell.length == length)));
+    let by_depth = keys.depths.iter().map(|&depth| (depth, mean(&|cell| cell.depth == depth)));
     Ok(json!({
         "acc": grid.cells.iter().map(|cell| cell.acc).sum::<f64>() / count,
         "nats": grid.cells.iter().map(|cell| cell.loss).sum::<f64>() / count,
         "guessing": 1.0 / keys.options as f64,
+        "by_length": by_length.collect::<BTreeMap<_, _>>(),
+        "by_depth": by_depth.collect::<BTreeMap<_, _>>(),
         "cells": cells,
     }))
 }
