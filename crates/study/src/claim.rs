@@ -4,31 +4,39 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use toml::Value;
+use toml::{Table, Value};
 
 use crate::equal_loss::{Measured, Ratio, ratio};
 use crate::points::{Mean, Point, View};
 
 /// Labels of points.
-type Where = BTreeMap<String, Value>;
+pub(crate) type Where = BTreeMap<String, Value>;
 
 /// A claim with the test that decides it.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Table")]
 pub(crate) struct Claim {
     /// The claim in words.
     pub claim: String,
     /// What the paper says about it.
-    #[serde(default)]
     pub paper: String,
     /// The metric that decides it; with `equal-loss`, the one that is compared.
     metric: String,
-    #[serde(flatten)]
     test: Test,
 }
 
-/// The test of a claim.
+/// The keys that every claim has.
+#[derive(Deserialize)]
+struct Common {
+    claim: String,
+    #[serde(default)]
+    paper: String,
+    metric: String,
+}
+
+/// The test of a claim, with its own keys.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "test", rename_all = "kebab-case")]
+#[serde(tag = "test", rename_all = "kebab-case", deny_unknown_fields)]
 enum Test {
     /// The mean of the points `a` is below that of the points `b`.
     Below { a: Where, b: Where },
@@ -57,6 +65,22 @@ enum Test {
 
 fn one() -> f64 {
     1.0
+}
+
+/// An unknown key is an error, which serde's `flatten` would not find.
+impl TryFrom<Table> for Claim {
+    type Error = String;
+
+    fn try_from(mut table: Table) -> Result<Self, String> {
+        let keys = ["claim", "paper", "metric"];
+        let common = keys.iter().filter_map(|key| Some((key.to_string(), table.remove(*key)?)));
+        let common = Common::deserialize(Value::Table(common.collect()));
+        let Common { claim, paper, metric } =
+            common.map_err(|error| format!("claim: {}", error.message()))?;
+        let test = Test::deserialize(Value::Table(table));
+        let test = test.map_err(|error| format!("claim {claim:?}: {}", error.message()))?;
+        Ok(Self { claim, paper, metric, test })
+    }
 }
 
 /// What the measurements say about a claim.
@@ -140,13 +164,34 @@ impl Claim {
         }
     }
 
-    /// Checks that the metrics are measurements with a value.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        match self.metrics().find(|metric| !metric.contains('.')) {
-            Some(metric) => Err(format!(
-                "claim: metric {metric:?} must be MEASUREMENT.VALUE, such as \"loss.nats\""
-            )),
-            None => Ok(()),
+    /// The labels of the points that it is about, by key.
+    pub(crate) fn labels(&self) -> Vec<(&'static str, Where)> {
+        match &self.test {
+            Test::Below { a, b } | Test::EqualLoss { a, b, .. } => {
+                vec![("a", a.clone()), ("b", b.clone())]
+            }
+            Test::Rises { of, .. } => vec![("where", of.clone())],
+            Test::Lowest { axis, value, of } => {
+                let mut labels = of.clone();
+                labels.insert(axis.clone(), value.clone());
+                vec![("value", labels), ("where", of.clone())]
+            }
+        }
+    }
+
+    /// The axis along which points are compared.
+    pub(crate) fn axis(&self) -> Option<&str> {
+        match &self.test {
+            Test::Rises { axis, .. } | Test::Lowest { axis, .. } => Some(axis),
+            Test::Below { .. } | Test::EqualLoss { .. } => None,
+        }
+    }
+
+    /// The factor of a comparison of speeds.
+    pub(crate) fn factor(&self) -> Option<f64> {
+        match &self.test {
+            Test::EqualLoss { factor, .. } => Some(*factor),
+            _ => None,
         }
     }
 

@@ -1,12 +1,13 @@
 //! The declarations of studies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use block_transformer_files::read_text_up_to;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use crate::check::FigureTables;
 use crate::claim::Claim;
 use crate::error::StudyError;
 use crate::figure::Figure;
@@ -40,6 +41,9 @@ pub struct Study {
     /// The name: that of its file.
     #[serde(skip)]
     pub name: String,
+    /// What errors name: the study or its file.
+    #[serde(skip)]
+    origin: String,
     /// The title of the report.
     pub title: String,
     /// The question that the study answers.
@@ -51,13 +55,13 @@ pub struct Study {
     pub is_test: bool,
     /// Keys of runs by axis and value.
     #[serde(default)]
-    values: Table,
+    pub(crate) values: Table,
     /// Keys at each scale.
     #[serde(default)]
-    scale: BTreeMap<String, ScaleTables>,
+    pub(crate) scale: BTreeMap<String, ScaleTables>,
     /// Names of measurements, with settings in place of those of the scale.
     #[serde(default)]
-    measure: Table,
+    pub(crate) measure: Table,
     #[serde(rename = "grid")]
     pub(crate) grids: Vec<Grid>,
     /// What the learning rate of other studies depends on.
@@ -69,32 +73,35 @@ pub struct Study {
     pub(crate) figures: Vec<Figure>,
     #[serde(default, rename = "claim")]
     pub(crate) claims: Vec<Claim>,
+    /// The names in the figures, which are checked.
     #[serde(skip)]
-    common: Common,
+    pub(crate) drawn: FigureTables,
+    #[serde(skip)]
+    pub(crate) common: Common,
 }
 
 /// Values that all studies share.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Common {
+pub(crate) struct Common {
     #[serde(default)]
     values: Table,
-    scale: BTreeMap<String, ScaleTables>,
+    pub(crate) scale: BTreeMap<String, ScaleTables>,
 }
 
 /// Values at a scale.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ScaleTables {
+pub(crate) struct ScaleTables {
     /// Keys of the training configuration of every run.
     #[serde(default)]
     train: Table,
     /// Keys of runs by axis and value.
     #[serde(default)]
-    values: Table,
+    pub(crate) values: Table,
     /// Settings of measurements.
     #[serde(default)]
-    measure: Table,
+    pub(crate) measure: Table,
 }
 
 /// A grid of runs: every combination of the values of its axes.
@@ -170,18 +177,22 @@ impl Study {
 
     /// Parses a declaration; `origin` names it in errors.
     pub(crate) fn parse(name: &str, origin: &str, text: &str) -> Result<Self, StudyError> {
-        let invalid = |reason: String| StudyError::Declaration { origin: origin.into(), reason };
+        let invalid = |reason: String| StudyError::Declaration {
+            origin: origin.into(),
+            reason: reason.trim_end().into(),
+        };
         let study = toml::from_str::<Self>(text).map_err(|error| invalid(error.to_string()))?;
+        let drawn = toml::from_str::<FigureTables>(text);
+        let drawn = drawn.map_err(|error| invalid(error.to_string()))?;
         let common = toml::from_str::<Common>(COMMON);
         let common = common.map_err(|error| invalid(format!("common.toml: {error}")))?;
-        let study = Self { name: name.into(), common, ..study };
-        study.claims.iter().try_for_each(Claim::check).map_err(invalid)?;
-        Ok(study)
+        Ok(Self { name: name.into(), origin: origin.into(), common, drawn, ..study })
     }
 
     /// The error about the declaration.
     pub(crate) fn invalid(&self, reason: impl Into<String>) -> StudyError {
-        StudyError::Declaration { origin: format!("study {}", self.name), reason: reason.into() }
+        let reason: String = reason.into();
+        StudyError::Declaration { origin: self.origin.clone(), reason: reason.trim_end().into() }
     }
 
     /// The tables at a scale: those that all studies share, then those of this study.
@@ -193,6 +204,14 @@ impl Study {
     pub fn scales(&self) -> Vec<&str> {
         let grids = |scale: &str| self.grids.iter().any(|grid| grid.is_at(scale));
         self.common.scale.keys().map(String::as_str).filter(|scale| grids(scale)).collect()
+    }
+
+    /// The values of an axis that have keys at a scale.
+    pub(crate) fn values_of(&self, scale: &str, axis: &str) -> BTreeSet<&str> {
+        let scaled = self.at(scale).map(|tables| &tables.values);
+        let all = [&self.common.values, &self.values].into_iter().chain(scaled);
+        let tables = all.filter_map(|values| values.get(axis)?.as_table()).flatten();
+        tables.filter(|(_, keys)| keys.is_table()).map(|(value, _)| value.as_str()).collect()
     }
 
     /// Keys of the training configuration of every run at a scale.
@@ -239,7 +258,7 @@ impl Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measurement::{Measurement, TRAIN};
+    use crate::ledger::Ledger;
 
     /// A misspelt measurement, axis or key in a declaration of the project is found here.
     #[test]
@@ -247,28 +266,7 @@ mod tests {
         for study in Study::all().unwrap() {
             assert!(!study.scales().is_empty(), "{}", study.name);
             for scale in study.scales() {
-                let runs = study.runs(scale, None).unwrap();
-                let measurements = study.measurements(scale);
-                for (name, settings) in &measurements {
-                    Measurement::parse(name, settings)
-                        .unwrap_or_else(|error| panic!("{}: {error}", study.name));
-                }
-                let known = |metric: &str| {
-                    let name = metric.split('.').next().unwrap_or_default();
-                    let axis = metric.strip_prefix("axis.");
-                    let is_axis = axis
-                        .is_some_and(|axis| runs.iter().any(|run| run.labels.contains_key(axis)));
-                    is_axis
-                        || name == TRAIN
-                        || measurements.contains_key(name)
-                        || metric == "training.seconds" && measurements.contains_key("speed")
-                };
-                let of_columns = study.columns.iter().map(|column| column.metric.as_str());
-                let of_figures = study.figures.iter().flat_map(Figure::metrics);
-                let of_claims = study.claims.iter().flat_map(Claim::metrics);
-                for metric in of_columns.chain(of_figures).chain(of_claims) {
-                    assert!(known(metric), "{} at {scale}: {metric}", study.name);
-                }
+                study.check(scale, &Ledger::default()).unwrap();
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Errors of studies.
 
+use std::error::Error;
 use std::path::PathBuf;
 
 use block_transformer_bench::BenchError;
@@ -55,14 +56,14 @@ pub enum StudyError {
         nearest: String,
     },
     /// A run cannot be trained as declared.
-    #[error("{study}, run {run}")]
+    #[error("study {study}: run {run}: {}", key_and_cause(source))]
     Run {
         /// The study.
         study: String,
         /// The run.
         run: String,
-        /// The cause.
-        source: Box<TrainError>,
+        /// The cause. It is a part of the message, and so no `source` of the error.
+        r#source: Box<TrainError>,
     },
     /// The learning rate follows from runs that have not been measured yet.
     #[error(
@@ -77,17 +78,52 @@ pub enum StudyError {
     /// A text that the study needs is not known.
     #[error("the study needs {0}; say where this text is")]
     NoCorpus(String),
-    /// The ledger holds measurements of another text.
+    /// The ledger holds measurements of other texts.
     #[error(
-        "{ledger}: {run} was measured on another text than {path}; use another ledger, or the text of before"
+        "{ledger}: {run} was measured on other texts ({before}) than those of now ({now}); use another ledger, or the \
+         training and validation texts of before"
     )]
     OtherText {
         /// The ledger.
         ledger: PathBuf,
         /// The run.
         run: String,
-        /// The text.
-        path: PathBuf,
+        /// The identity of the texts in the ledger.
+        before: String,
+        /// The identity of the texts of now.
+        now: String,
+    },
+    /// The ledger holds speeds of another device.
+    #[error(
+        "{ledger}: the speeds of {shape} were measured on the device {before}, and this is {now}; use another ledger, or \
+         the device of before"
+    )]
+    OtherDevice {
+        /// The ledger.
+        ledger: PathBuf,
+        /// The shape.
+        shape: String,
+        /// The device in the ledger.
+        before: String,
+        /// The device of now.
+        now: String,
+    },
+    /// Another process runs a study on the ledger.
+    #[error(
+        "{0}: another study writes this ledger; wait until it has ended, or use another ledger"
+    )]
+    LedgerInUse(PathBuf),
+    /// The ledger holds no measurement of the study.
+    #[error(
+        "{ledger}: holds no measurement of {study} at the scale {scale}; run the study first, or read another ledger"
+    )]
+    NothingMeasured {
+        /// The ledger.
+        ledger: PathBuf,
+        /// The study.
+        study: String,
+        /// The scale.
+        scale: String,
     },
     /// The file of the ledger holds a line that is not a measurement.
     #[error("{path}:{line}: not a measurement of a study: {reason}")]
@@ -132,4 +168,18 @@ pub enum StudyError {
     /// A value cannot be written as JSON.
     #[error("a measurement cannot be written as JSON")]
     Json(#[from] serde_json::Error),
+}
+
+/// An error about a key of a declaration. The keys of the configuration come from flags otherwise, and its errors say so.
+pub(crate) fn key_and_cause(error: &TrainError) -> String {
+    if let TrainError::Configuration { reason, .. } = error {
+        return reason.clone();
+    }
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -1,16 +1,17 @@
 //! Running a study: what the ledger lacks is trained and measured.
 
+mod runs;
+mod texts;
+
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use block_transformer_datasets::{
-    CorpusRequest, PreparedCorpus, ReadOptions, SHARD_TOKENS, TokenizerChoice, prepare_corpus,
-};
+use block_transformer_checkpoint::RunFolder;
 use block_transformer_device::DeviceName;
-use block_transformer_files::{FileError, nearest};
+use block_transformer_files::FileError;
 use block_transformer_training::RunEvent;
 use burn::tensor::Device;
 use burn::train::Interrupter;
@@ -22,9 +23,9 @@ use crate::error::StudyError;
 use crate::ledger::{Ledger, Row};
 use crate::measure::{self, Subject};
 use crate::measurement::{Measurement, TRAIN};
-use crate::points::View;
 use crate::rates::Rates;
 use crate::run::Run;
+use texts::Texts;
 
 /// Where and how studies are run.
 #[derive(Clone, Debug)]
@@ -94,7 +95,7 @@ pub struct Laboratory {
     pub(crate) observer: Observer,
     pub(crate) interrupter: Interrupter,
     /// Prepared corpora by their tokenizer.
-    corpora: BTreeMap<String, PreparedCorpus>,
+    texts: BTreeMap<String, Rc<Texts>>,
 }
 
 /// How a study ended.
@@ -114,25 +115,29 @@ impl Laboratory {
         observer: Observer,
         interrupter: Interrupter,
     ) -> Self {
-        Self { settings, device, observer, interrupter, corpora: BTreeMap::new() }
+        Self { settings, device, observer, interrupter, texts: BTreeMap::new() }
     }
 
     /// Trains and measures what the ledger lacks. A study whose learning rates follow from a sweep runs the sweep
     /// first.
     ///
     /// # Errors
-    /// When a run fails, the ledger or a text cannot be used, or no run has a wanted name.
+    /// Those of [`check`](Self::check), when a run fails, the ledger or a text cannot be used, or no run has a wanted
+    /// name.
     pub fn run(&mut self, study: &Study) -> Result<Ended, StudyError> {
+        self.check(study)?;
         let mut ledger = Ledger::open(&self.settings.ledger)?;
         let scale = self.settings.scale.clone();
         let mut rates = Rates::of(&ledger, &scale)?;
         if rates.is_none() && study.uses_rates(&scale) {
             let sweep = Study::open(RATES)?;
             let runs = sweep.runs(&scale, None)?;
-            if self.all(&sweep, &runs, &mut ledger)? == Ended::Interrupted {
+            if self.all(&sweep, &runs, &runs, &mut ledger)? == Ended::Interrupted {
                 return Ok(Ended::Interrupted);
             }
             rates = Rates::of(&ledger, &scale)?;
+            // now that the rates are known, runs can be compared
+            self.check(study)?;
         }
         let runs = study.runs(&scale, rates.as_ref())?;
         if let Some(run) = runs.iter().find(|run| run.is_open) {
@@ -140,41 +145,20 @@ impl Laboratory {
                 (block_transformer_zoo::FamilyConfig::family(&run.config.model), RATES);
             return Err(StudyError::NoRate { family: family.into(), sweep: sweep.into() });
         }
-        let wanted = self.wanted(study, &runs)?;
-        if self.all(study, &wanted, &mut ledger)? == Ended::Interrupted {
+        let wanted = study.select(&runs, &self.settings.only)?;
+        if self.all(study, &wanted, &runs, &mut ledger)? == Ended::Interrupted {
             return Ok(Ended::Interrupted);
         }
+        ledger.finish()?;
         Ok(Ended::Done)
     }
 
-    /// The runs of `only`, with the runs that they begin with.
-    fn wanted(&self, study: &Study, runs: &[Run]) -> Result<Vec<Run>, StudyError> {
-        let only = &self.settings.only;
-        if only.is_empty() {
-            return Ok(runs.to_vec());
-        }
-        let mut ids = BTreeSet::new();
-        for name in only {
-            let fits = |run: &&Run| run.id == *name || run.name() == *name;
-            let found = runs.iter().find(fits).ok_or_else(|| {
-                let names: Vec<String> = runs.iter().map(Run::name).collect();
-                let nearest = nearest(name, names.iter().map(String::as_str)).unwrap_or_default();
-                StudyError::NoRun {
-                    study: study.name.clone(),
-                    name: name.clone(),
-                    nearest: nearest.to_string(),
-                }
-            })?;
-            ids.extend(found.from.clone());
-            ids.insert(found.id.clone());
-        }
-        Ok(runs.iter().filter(|run| ids.contains(&run.id)).cloned().collect())
-    }
-
+    /// Trains and measures `wanted` of the runs `all`.
     fn all(
         &mut self,
         study: &Study,
-        runs: &[Run],
+        wanted: &[Run],
+        all: &[Run],
         ledger: &mut Ledger,
     ) -> Result<Ended, StudyError> {
         let mut measurements = Vec::new();
@@ -185,18 +169,13 @@ impl Laboratory {
                 measurements.push(parsed);
             }
         }
-        for (i, run) in runs.iter().enumerate() {
-            let event = StudyEvent::Run {
-                name: run.name(),
-                id: run.id.clone(),
-                number: i + 1,
-                of: runs.len(),
-            };
+        self.check_validation(wanted, &measurements, ledger)?;
+        for run in wanted {
             if self.is_done(run, &measurements, ledger) {
                 continue;
             }
-            self.observe(&event);
-            if self.one(run, &measurements, ledger)? == Ended::Interrupted {
+            self.begins(run, wanted);
+            if self.one(run, all, &measurements, ledger)? == Ended::Interrupted {
                 return Ok(Ended::Interrupted);
             }
         }
@@ -204,7 +183,7 @@ impl Laboratory {
             if self.interrupter.should_stop() {
                 return Ok(Ended::Interrupted);
             }
-            self.shapes(runs, measurement, ledger)?;
+            self.shapes(wanted, measurement, ledger)?;
         }
         Ok(Ended::Done)
     }
@@ -216,10 +195,32 @@ impl Laboratory {
             && of_run.into_iter().all(has)
     }
 
+    /// A measurement that needs a validation text is refused before anything is trained.
+    fn check_validation(
+        &self,
+        wanted: &[Run],
+        measurements: &[Measurement],
+        ledger: &Ledger,
+    ) -> Result<(), StudyError> {
+        let mut needles = measurements.iter().filter(|one| matches!(one, Measurement::Needle(_)));
+        let lacks = |one: &Measurement| {
+            let has = |run: &Run| ledger.get(&run.id, one.name(), &one.settings(run)).is_some();
+            !wanted.iter().all(has)
+        };
+        let has_texts = self.settings.validation.is_some() || self.settings.corpus.is_none();
+        match needles.any(lacks) && !has_texts {
+            true => {
+                Err(StudyError::NoCorpus("a validation text, in which needles are hidden".into()))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// Trains a run and measures it.
     fn one(
         &mut self,
         run: &Run,
+        all: &[Run],
         measurements: &[Measurement],
         ledger: &mut Ledger,
     ) -> Result<Ended, StudyError> {
@@ -229,20 +230,17 @@ impl Laboratory {
         if self.is_done(run, measurements, ledger) {
             return Ok(Ended::Done);
         }
-        let corpus = self.corpus(&run.config.tokenizer, &run.config.corpus)?;
-        let text = format!("{}-{:08x}", corpus.info.train.tokens, corpus.info.tokenizer);
-        if let Some(row) = ledger.rows().iter().find(|row| row.run == run.id && row.text != text) {
-            return Err(StudyError::OtherText {
-                ledger: ledger.path().into(),
-                run: row.run.clone(),
-                path: corpus.dir,
-            });
-        }
-        let subject = Subject { run, corpus: &corpus, text: &text };
-        let trained = ledger.get(&run.id, TRAIN, &Value::Null).is_some();
-        let Some(row) = measure::train(self, &subject)? else { return Ok(Ended::Interrupted) };
-        if !trained {
-            self.append(row, ledger)?;
+        let texts = self.check_texts(run, ledger)?;
+        let subject = Subject { run, corpus: &texts.corpus, text: &texts.identity };
+        let is_known = ledger.get(&run.id, TRAIN, &Value::Null).is_some();
+        if !(is_known && self.is_trained(run)) {
+            if self.source(run, all)? == Ended::Interrupted {
+                return Ok(Ended::Interrupted);
+            }
+            let Some(row) = measure::train(self, &subject)? else { return Ok(Ended::Interrupted) };
+            if !is_known {
+                self.append(row, ledger)?;
+            }
         }
         for measurement in measurements.iter().filter(|one| !one.is_of_shape()) {
             if self.interrupter.should_stop() {
@@ -255,6 +253,33 @@ impl Laboratory {
             }
         }
         Ok(Ended::Done)
+    }
+
+    /// Whether the trained model is in the run's folder, which can be deleted once everything is measured.
+    fn is_trained(&self, run: &Run) -> bool {
+        let folder = RunFolder::new(&self.settings.out.join(&run.id));
+        folder.checkpoint(run.config.steps).is_dir()
+    }
+
+    /// Trains the run that `run` begins with again if its folder is gone. What it measured is in the ledger.
+    fn source(&mut self, run: &Run, all: &[Run]) -> Result<Ended, StudyError> {
+        let is_source = |other: &&Run| run.from.as_ref() == Some(&other.id);
+        let Some(source) = all.iter().find(is_source) else { return Ok(Ended::Done) };
+        if self.is_trained(source) {
+            return Ok(Ended::Done);
+        }
+        let _lock = self.lock(source)?;
+        if self.is_trained(source) {
+            return Ok(Ended::Done);
+        }
+        if self.source(source, all)? == Ended::Interrupted {
+            return Ok(Ended::Interrupted);
+        }
+        self.begins(source, all);
+        let texts = self.texts(&source.config.tokenizer, &source.config.corpus)?;
+        let subject = Subject { run: source, corpus: &texts.corpus, text: &texts.identity };
+        let trained = measure::train(self, &subject)?;
+        Ok(if trained.is_some() { Ended::Done } else { Ended::Interrupted })
     }
 
     /// Waits until no other process trains the run.
@@ -300,38 +325,19 @@ impl Laboratory {
         Ok(())
     }
 
+    /// Reports that a run of `runs` begins.
+    fn begins(&self, run: &Run, runs: &[Run]) {
+        let number = runs.iter().position(|other| other.labels == run.labels).unwrap_or(0) + 1;
+        let (name, id, of) = (run.name(), run.id.clone(), runs.len());
+        self.observe(&StudyEvent::Run { name, id, number, of });
+    }
+
     fn measuring(&self, measurement: &'static str, subject: &str) {
         self.observe(&StudyEvent::Measuring { measurement, subject: subject.into() });
     }
 
     fn observe(&self, event: &StudyEvent) {
         (self.observer.borrow_mut())(event);
-    }
-
-    /// The corpus, prepared with a tokenizer.
-    fn corpus(
-        &mut self,
-        tokenizer: &TokenizerChoice,
-        name: &str,
-    ) -> Result<PreparedCorpus, StudyError> {
-        let key = serde_json::to_string(tokenizer)?;
-        if let Some(corpus) = self.corpora.get(&key) {
-            return Ok(corpus.clone());
-        }
-        let Some(path) = self.settings.corpus.clone() else {
-            return Err(StudyError::NoCorpus(format!("{name:?}")));
-        };
-        let request = CorpusRequest {
-            corpus: std::slice::from_ref(&path),
-            options: &ReadOptions::default(),
-            shard_tokens: SHARD_TOKENS,
-            tokenizer,
-            data: &self.settings.data,
-            out: None,
-        };
-        let corpus = prepare_corpus(&request, &mut |_| ())?;
-        self.corpora.insert(key, corpus.clone());
-        Ok(corpus)
     }
 
     /// A row of the ledger.
@@ -348,33 +354,5 @@ impl Laboratory {
             commit: self.settings.commit.clone(),
             command: self.settings.command.clone(),
         }
-    }
-}
-
-impl Study {
-    /// The names of the runs whose training or measurements the ledger lacks, in the order in which they can be
-    /// trained, for several processes that train them. A run that begins with another comes in a later group.
-    ///
-    /// # Errors
-    /// When the study is not valid at this scale.
-    pub fn missing(&self, settings: &Settings) -> Result<Vec<Vec<Run>>, StudyError> {
-        let ledger = Ledger::open(&settings.ledger)?;
-        let rates = Rates::of(&ledger, &settings.scale)?;
-        let runs = self.runs(&settings.scale, rates.as_ref())?;
-        let view = View::new(self, &settings.scale, &ledger, &runs);
-        let names: Vec<String> = self.measurements(&settings.scale).into_keys().collect();
-        let of_run = |name: &&String| !matches!(name.as_str(), "decode" | "speed");
-        let lacks = |run: &&Run| {
-            let measured = names.iter().filter(of_run).filter(|name| !settings.skip.contains(name));
-            view.row(run, TRAIN).is_none()
-                || measured.into_iter().any(|name| view.row(run, name).is_none())
-        };
-        let is_wanted = |run: &&Run| {
-            settings.only.is_empty()
-                || settings.only.iter().any(|name| *name == run.id || *name == run.name())
-        };
-        let missing = runs.iter().filter(is_wanted).filter(lacks);
-        let (first, second) = missing.cloned().partition(|run: &Run| run.from.is_none());
-        Ok(vec![first, second])
     }
 }

@@ -1,7 +1,7 @@
 //! The ledger: every measurement, one line of JSON each.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,8 @@ pub struct Row {
     pub device: String,
     /// Seconds that the measurement took.
     pub seconds: f64,
-    /// The SHA-256 of the text that the run was trained on; empty for a shape.
+    /// The identity of the texts: the tokens of the training text, fingerprints of the tokenizer and of the token
+    /// ids, and after a slash that of the validation text, or `held-out`. Empty for a shape.
     pub text: String,
     /// The commit of the program.
     pub commit: String,
@@ -46,6 +47,8 @@ pub struct Ledger {
     rows: Vec<Row>,
     /// Index of the first row of a run and a measurement with settings.
     index: HashMap<String, usize>,
+    /// Whether the last row had no end in the file when it was read.
+    lacks_end: bool,
 }
 
 fn key(run: &str, measurement: &str, settings: &Value) -> String {
@@ -53,27 +56,20 @@ fn key(run: &str, measurement: &str, settings: &Value) -> String {
 }
 
 impl Ledger {
-    /// Reads the ledger at `path`, which need not exist. A last line without an end, which a kill left, is
-    /// removed from the file.
+    /// Reads the ledger at `path`, which need not exist. A last line without an end, which a kill left, counts if
+    /// it is a measurement.
     ///
     /// # Errors
     /// When the file cannot be read, or holds a line that is not a measurement.
     pub fn open(path: &Path) -> Result<Self, StudyError> {
-        let mut bytes = match read_up_to(path, MAX_BYTES) {
+        let bytes = match read_up_to(path, MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if error.source.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error.into()),
         };
-        if bytes.last().is_some_and(|&byte| byte != b'\n') {
-            // it may be a line that another process is writing
-            let file = OpenOptions::new().read(true).append(true).open(path);
-            let repaired = file.and_then(|mut file| repair(&mut file));
-            repaired.map_err(FileError::write(path))?;
-            bytes = read_up_to(path, MAX_BYTES)?;
-            bytes.truncate(end(&bytes));
-        }
         let mut ledger = Self { path: path.into(), ..Self::default() };
-        for (i, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        let (lines, last) = bytes.split_at(end(&bytes));
+        for (i, line) in lines.split(|&byte| byte == b'\n').enumerate() {
             if line.is_empty() {
                 continue;
             }
@@ -83,6 +79,11 @@ impl Ledger {
                 reason: error.to_string(),
             })?;
             ledger.insert(row);
+        }
+        // another process may be writing it
+        if let Ok(row) = serde_json::from_slice(last) {
+            ledger.insert(row);
+            ledger.lacks_end = true;
         }
         Ok(ledger)
     }
@@ -116,26 +117,71 @@ impl Ledger {
         self.index.get(&key(run, measurement, settings)).map(|&i| &self.rows[i])
     }
 
-    /// Appends a row to the file in one write, and syncs it. Several processes can append at the same time.
+    /// Appends a row to the file in one write, and syncs it. Several processes can append at the same time. A last
+    /// line without an end gets one if it is a measurement, and is removed if not.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn append(&mut self, row: Row) -> Result<(), StudyError> {
-        let path = &self.path;
         let mut line = serde_json::to_vec(&row)?;
         line.push(b'\n');
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(FileError::write(folder))?;
-        }
+        self.write(&line)?;
+        self.insert(row);
+        Ok(())
+    }
+
+    /// Ends the last row, as [`append`](Self::append) does before it writes. The ledger of a study that was killed
+    /// then has the same bytes as that of another.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn finish(&self) -> Result<(), StudyError> {
+        if self.lacks_end { self.write(&[]) } else { Ok(()) }
+    }
+
+    fn write(&self, lines: &[u8]) -> Result<(), StudyError> {
+        let path = &self.path;
+        create_folder(path)?;
         let file = OpenOptions::new().read(true).append(true).create(true).open(path);
         let written = file.and_then(|mut file| {
             repair(&mut file)?;
-            file.write_all(&line)?;
+            file.write_all(lines)?;
             file.sync_all()
         });
-        written.map_err(FileError::write(path))?;
-        self.insert(row);
-        Ok(())
+        Ok(written.map_err(FileError::write(path))?)
+    }
+
+    /// Keeps other studies from writing the ledger at `path` until the value is dropped or the process ends.
+    /// Processes that train runs of the same study need no lock of their own.
+    ///
+    /// # Errors
+    /// When another study writes it, or the lock, a file beside the ledger, cannot be created.
+    pub fn lock(path: &Path) -> Result<LedgerLock, StudyError> {
+        create_folder(path)?;
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(".lock");
+        let beside = path.with_file_name(name);
+        let file = File::create(&beside).map_err(FileError::write(&beside))?;
+        match file.try_lock() {
+            Ok(()) => Ok(LedgerLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StudyError::LedgerInUse(path.into())),
+            Err(TryLockError::Error(error)) => Err(FileError::write(&beside)(error).into()),
+        }
+    }
+}
+
+/// The right to run a study on a ledger.
+#[derive(Debug)]
+pub struct LedgerLock {
+    /// The lock ends when the file is closed.
+    _file: File,
+}
+
+/// Creates the folder of the file `path`.
+fn create_folder(path: &Path) -> Result<(), FileError> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => std::fs::create_dir_all(folder).map_err(FileError::write(folder)),
+        None => Ok(()),
     }
 }
 
@@ -144,7 +190,8 @@ fn end(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1)
 }
 
-/// Locks a file against other processes until it is closed, and removes a last line without an end.
+/// Locks a file against other processes until it is closed. A last line without an end gets one if it is a
+/// measurement, and is removed if not.
 fn repair(file: &mut File) -> std::io::Result<()> {
     file.lock()?;
     let length = file.seek(SeekFrom::End(0))?;
@@ -159,7 +206,11 @@ fn repair(file: &mut File) -> std::io::Result<()> {
     let mut bytes = Vec::new();
     file.rewind()?;
     file.read_to_end(&mut bytes)?;
-    file.set_len(end(&bytes) as u64)
+    let end = end(&bytes);
+    match serde_json::from_slice::<Row>(&bytes[end..]) {
+        Ok(_) => file.write_all(b"\n"),
+        Err(_) => file.set_len(end as u64),
+    }
 }
 
 #[cfg(test)]
@@ -189,9 +240,12 @@ mod tests {
         ledger.append(row("a", 1)).unwrap();
         ledger.append(row("a", 2)).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        let half = &whole[..whole.len() - 2];
+        std::fs::write(&path, half).unwrap();
         let mut again = Ledger::open(&path).unwrap();
         assert_eq!(again.rows(), [row("a", 1)]);
+        // reading changes nothing
+        assert_eq!(std::fs::read(&path).unwrap(), half);
         again.append(row("a", 2)).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), whole);
         assert_eq!(again.get("a", "loss", &row("a", 2).settings), Some(&row("a", 2)));
@@ -199,5 +253,37 @@ mod tests {
         std::fs::write(&path, "{}\n").unwrap();
         let error = Ledger::open(&path).unwrap_err().to_string();
         assert!(error.contains("ledger.jsonl:1: not a measurement"), "{error}");
+    }
+
+    /// A kill can leave a line without its end only.
+    #[test]
+    fn a_whole_line_without_an_end_counts_and_gets_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.jsonl");
+        let mut ledger = Ledger::open(&path).unwrap();
+        (1..=3).for_each(|context| ledger.append(row("a", context)).unwrap());
+        let whole = std::fs::read(&path).unwrap();
+        let without_end = &whole[..whole.len() - 1];
+        std::fs::write(&path, without_end).unwrap();
+        let mut again = Ledger::open(&path).unwrap();
+        assert_eq!(again.rows(), ledger.rows());
+        assert_eq!(std::fs::read(&path).unwrap(), without_end);
+        again.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+        std::fs::write(&path, without_end).unwrap();
+        again.append(row("a", 4)).unwrap();
+        assert_eq!(Ledger::open(&path).unwrap().rows(), again.rows());
+    }
+
+    #[test]
+    fn one_study_at_a_time_writes_a_ledger() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/ledger.jsonl");
+        let lock = Ledger::lock(&path).unwrap();
+        let error = Ledger::lock(&path).unwrap_err().to_string();
+        assert!(error.contains("ledger.jsonl: another study writes this ledger"), "{error}");
+        drop(lock);
+        Ledger::lock(&path).unwrap();
+        assert!(!path.exists());
     }
 }

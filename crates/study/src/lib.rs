@@ -29,6 +29,7 @@
 //!   study. The ratio of speeds at equal loss is interpolated within the losses that both families reach, and never
 //!   extrapolated.
 
+mod check;
 mod claim;
 mod clock;
 mod corner;
@@ -56,7 +57,7 @@ pub use clock::Clock;
 pub use declaration::Study;
 pub use error::StudyError;
 pub use execute::{Ended, Laboratory, Observer, Settings, StudyEvent};
-pub use ledger::{Ledger, Row};
+pub use ledger::{Ledger, LedgerLock, Row};
 pub use plan::{Here, PlannedRun, StudyPlan, plan};
 pub use rates::Rates;
 pub use report::Report;

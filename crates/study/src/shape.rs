@@ -142,9 +142,14 @@ impl Shape {
             let layers = self.layers.ok_or("shape.layers: needed for a vanilla model")?;
             return Ok(common.into_iter().chain(stack(self.width, layers)).collect());
         }
-        let half = |own: Option<usize>, key: &str| {
-            let half = self.layers.map(|layers| layers / 2);
-            own.or(half).ok_or_else(|| format!("shape.{key}: needed without shape.layers"))
+        let half = |own: Option<usize>, key: &str| match (own, self.layers) {
+            (Some(own), _) => Ok(own),
+            (None, Some(layers)) if layers.is_multiple_of(2) => Ok(layers / 2),
+            (None, Some(layers)) => Err(format!(
+                "shape.layers {layers}: must be even, because a block model has half of them in each decoder; or give \
+                 shape.block_layers and shape.token_layers"
+            )),
+            (None, None) => Err(format!("shape.{key}: needed without shape.layers")),
         };
         let block = stack(self.width, half(self.block_layers, "block_layers")?);
         let token_width =
@@ -265,5 +270,7 @@ mod tests {
         assert!(error.contains("block_length 5"), "{error}");
         let error = model("family = \"block\"\nwidth = 64\nblock_layers = 1", 64).unwrap_err();
         assert!(error.contains("token_layers"), "{error}");
+        let error = model("family = \"block\"\nwidth = 64\nlayers = 3", 64).unwrap_err();
+        assert!(error.contains("shape.layers 3: must be even"), "{error}");
     }
 }
