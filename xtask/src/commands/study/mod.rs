@@ -4,7 +4,7 @@ mod jobs;
 mod plan;
 mod progress;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
 
@@ -15,6 +15,7 @@ use block_transformer_study::{
     Clock, Ended, Laboratory, Ledger, Observer, Settings, Study, StudyError,
 };
 use burn::train::Interrupter;
+use clap::builder::PossibleValuesParser;
 
 use crate::commands::prepare::with_flags;
 use crate::commands::train::Signals;
@@ -39,7 +40,7 @@ pub(crate) struct Args {
     #[arg(long)]
     plan: bool,
     /// FLOP/s of training on this machine, for --plan [default: a few steps of each shape are measured]
-    #[arg(long, value_name = "FLOPS", requires = "plan")]
+    #[arg(long, value_name = "FLOPS", requires = "plan", value_parser = flops)]
     flops: Option<f64>,
     /// Run only this run, by its name in --plan or its identity; repeat it for several
     #[arg(long, value_name = "RUN")]
@@ -48,11 +49,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value = "1", value_parser = positive())]
     jobs: usize,
     /// Write the report and its figures from the ledger, and train nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["only", "plan"])]
     figures_only: bool,
     /// Leave out this measurement (loss, position, needle, tasks, decode, speed) until a later call; repeat it for
     /// several. Speeds are worth measuring only while nothing else runs
-    #[arg(long, value_name = "MEASUREMENT")]
+    #[arg(long, value_name = "MEASUREMENT", value_parser = measurements(), hide_possible_values = true)]
     skip: Vec<String>,
     /// Text of the corpus: a recipe, a text file, a folder or a prepared folder
     #[arg(long)]
@@ -94,6 +95,7 @@ impl Args {
                 self.plan,
                 "NAME: give the study to run; --list names them, and --plan plans all of them"
             );
+            ensure!(self.only.is_empty(), "NAME: give the study that --only names a run of");
             let all = Study::all().map_err(in_flags)?;
             let planned =
                 |study: &Study| !study.is_test && study.scales().contains(&self.scale.as_str());
@@ -104,28 +106,50 @@ impl Args {
         if self.plan {
             return plan::print(&[study], &self);
         }
-        let settings = self.settings();
-        if !self.figures_only {
-            self.check_paths()?;
-            let (signals, ranks) = (Signals::listen()?, job::join()?);
-            if self.execute(&study, settings, &signals, &*ranks)? == Ended::Interrupted {
-                say!("interrupted; the same command goes on from there");
-                return Ok(ExitCode::from(signals.code(&*ranks)?));
-            }
-            if ranks.rank() > 0 {
-                return Ok(ExitCode::SUCCESS);
-            }
+        if self.figures_only {
+            self.check_ledger(&study)?;
+            self.report(&study)?;
+            return Ok(ExitCode::SUCCESS);
         }
-        if !self.worker {
+        self.check_paths()?;
+        let (signals, ranks) = (Signals::listen()?, job::join()?);
+        // the processes of a study write its ledger together
+        let leads = !self.worker && ranks.rank() == 0;
+        let _lock = leads.then(|| Ledger::lock(&self.ledger)).transpose().map_err(in_flags)?;
+        if self.execute(&study, &signals, &*ranks)? == Ended::Interrupted {
+            say!("interrupted; the same command goes on from there");
+            return Ok(ExitCode::from(signals.code(&*ranks)?));
+        }
+        if leads {
             self.report(&study)?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Checks that the ledger holds something of the study, and the declaration.
+    fn check_ledger(&self, study: &Study) -> Result<()> {
+        paths::input_file("--ledger", &self.ledger, "give the ledger of a study that was run")?;
+        let ledger = Ledger::open(&self.ledger).map_err(in_flags)?;
+        study.check(&self.scale, &ledger).map_err(in_flags)?;
+        study.check_measured(&self.scale, &ledger).map_err(in_flags)
     }
 
     fn check_paths(&self) -> Result<()> {
         paths::output_folder("--out", &self.out)?;
         paths::output_folder("--ledger", paths::parent(&self.ledger))?;
         paths::cache_folder("--data", &self.data)?;
+        if let Some(corpus) = &self.corpus {
+            // a word is a recipe, and a pattern names several files
+            let path = Path::new(corpus);
+            if path.components().count() > 1 || path.extension().is_some() {
+                let is_pattern = corpus.contains(['*', '?', '[']);
+                let remedy = "give a recipe, a text file, a folder or a prepared folder";
+                ensure!(
+                    is_pattern || path.exists(),
+                    "--corpus {corpus}: there is no such file; {remedy}"
+                );
+            }
+        }
         if let Some(validation) = &self.validation {
             paths::existing(
                 "--validation",
@@ -166,14 +190,11 @@ impl Args {
         format!("study {name} --scale {}", self.scale)
     }
 
-    fn execute(
-        &self,
-        study: &Study,
-        settings: Settings,
-        signals: &Signals,
-        ranks: &dyn Collective,
-    ) -> Result<Ended> {
-        let interrupter = &signals.interrupter;
+    fn execute(&self, study: &Study, signals: &Signals, ranks: &dyn Collective) -> Result<Ended> {
+        let (settings, interrupter) = (self.settings(), &signals.interrupter);
+        // each process checks it again, but before that others may have begun
+        let mut laboratory = self.laboratory(settings.clone(), interrupter)?;
+        laboratory.check(study).map_err(|error| self.named(error))?;
         let ended = if ranks.size() > 1 {
             jobs::share(self, study, &settings, interrupter, ranks)?
         } else if self.jobs > 1 {
@@ -185,15 +206,30 @@ impl Args {
         if ended == Ended::Interrupted || ranks.rank() > 0 {
             return Ok(ended);
         }
-        self.work(study, settings, interrupter)
+        laboratory.run(study).map_err(|error| self.named(error))
+    }
+
+    fn laboratory(&self, settings: Settings, interrupter: &Interrupter) -> Result<Laboratory> {
+        let device = device::open(self.device)?;
+        let observer: Observer = Rc::new(std::cell::RefCell::new(progress::print));
+        Ok(Laboratory::new(settings, device, observer, interrupter.clone()))
     }
 
     /// Trains and measures in this process.
     fn work(&self, study: &Study, settings: Settings, interrupter: &Interrupter) -> Result<Ended> {
-        let device = device::open(self.device)?;
-        let observer: Observer = Rc::new(std::cell::RefCell::new(progress::print));
-        let mut laboratory = Laboratory::new(settings, device, observer, interrupter.clone());
-        laboratory.run(study).map_err(in_flags)
+        let mut laboratory = self.laboratory(settings, interrupter)?;
+        laboratory.run(study).map_err(|error| self.named(error))
+    }
+
+    /// Adds to an error of a run the flag that remedies it.
+    fn named(&self, error: StudyError) -> Error {
+        match error {
+            error @ StudyError::NoCorpus(_) => {
+                let flag = if self.corpus.is_none() { "--corpus" } else { "--validation" };
+                anyhow!("{flag}: {error}")
+            }
+            error => in_flags(error),
+        }
     }
 
     fn report(&self, study: &Study) -> Result<()> {
@@ -205,13 +241,25 @@ impl Args {
             say!("{confidence}: {claim}");
         }
         let (done, all) = report.runs;
-        say!(
-            "{} of {done} of {all} runs, with the figures {}",
-            report.path.display(),
-            report.figures.join(", ")
-        );
+        let figures = match &report.figures[..] {
+            [] => "without figures".into(),
+            [figure] => format!("with the figure {figure}"),
+            figures => format!("with the figures {}", figures.join(", ")),
+        };
+        say!("{} of {done} of {all} runs, {figures}", report.path.display());
         Ok(())
     }
+}
+
+/// Parses a number of FLOP/s.
+fn flops(text: &str) -> Result<f64, String> {
+    let flops = text.parse::<f64>().ok().filter(|flops| flops.is_finite() && *flops > 0.0);
+    flops.ok_or_else(|| "must be a number above 0, such as 1e12".into())
+}
+
+/// Parses the name of a measurement.
+fn measurements() -> PossibleValuesParser {
+    PossibleValuesParser::new(Study::measurement_names())
 }
 
 /// Prints the studies.
@@ -245,11 +293,13 @@ fn commit() -> String {
 /// Adds to an error the flag that remedies it.
 fn in_flags(error: StudyError) -> Error {
     match error {
-        error @ StudyError::NoCorpus(_) => anyhow!("--corpus, --validation: {error}"),
         error @ StudyError::NoRuns { .. } => anyhow!("--scale: {error}"),
         error @ StudyError::NoRun { .. } => anyhow!("--only: {error}"),
-        error @ StudyError::Ledger { .. } => anyhow!("--ledger {error}"),
-        error @ StudyError::OtherText { .. } => anyhow!("--corpus: {error} (--ledger)"),
+        error @ (StudyError::Ledger { .. }
+        | StudyError::LedgerInUse(_)
+        | StudyError::NothingMeasured { .. }
+        | StudyError::OtherText { .. }
+        | StudyError::OtherDevice { .. }) => anyhow!("--ledger {error}"),
         StudyError::Dataset(error) => with_flags(error),
         error => error.into(),
     }

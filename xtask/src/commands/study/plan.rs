@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use block_transformer_bench::{number, table};
-use block_transformer_study::{Here, Ledger, PlannedRun, Study, StudyPlan, plan};
+use block_transformer_study::{Here, Ledger, PlannedRun, Run, Study, StudyError, StudyPlan, plan};
 
 use super::{Args, in_flags};
 use crate::device;
@@ -12,6 +12,9 @@ use crate::device;
 /// Prints the plan of studies: of one, every run; of several, a line each.
 pub(super) fn print(studies: &[Study], args: &Args) -> Result<ExitCode> {
     let ledger = Ledger::open(&args.ledger).map_err(in_flags)?;
+    for study in studies {
+        study.check(&args.scale, &ledger).map_err(in_flags)?;
+    }
     let device;
     let here = match args.flops {
         Some(flops) => Here::Stated(flops),
@@ -20,7 +23,10 @@ pub(super) fn print(studies: &[Study], args: &Args) -> Result<ExitCode> {
             Here::Measured(&device)
         }
     };
-    let plans = plan(studies, &args.scale, &ledger, &here).map_err(in_flags)?;
+    let mut plans = plan(studies, &args.scale, &ledger, &here).map_err(in_flags)?;
+    for (study, plan) in studies.iter().zip(&mut plans) {
+        only(study, plan, args).map_err(in_flags)?;
+    }
     if let [plan] = &plans[..] {
         let head = ["run", "identity", "tokens", "FLOPs", "hours here", "H100 hours", "trained"];
         say!("{}\n", table(&head, 2, plan.runs.iter().map(run)).trim_fmt());
@@ -52,6 +58,18 @@ pub(super) fn print(studies: &[Study], args: &Args) -> Result<ExitCode> {
         }
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps the runs of `--only`, those that they begin with, and those of the sweep that they need.
+fn only(study: &Study, plan: &mut StudyPlan, args: &Args) -> Result<(), StudyError> {
+    let count = study.runs(&args.scale, None)?.len();
+    let own = plan.runs.split_off(plan.runs.len() - count);
+    let runs: Vec<Run> = own.iter().map(|planned| planned.run.clone()).collect();
+    let wanted = study.select(&runs, &args.only)?;
+    let is_wanted =
+        |planned: &PlannedRun| wanted.iter().any(|run| run.labels == planned.run.labels);
+    plan.runs.extend(own.into_iter().filter(is_wanted));
+    Ok(())
 }
 
 fn hours(seconds: f64) -> String {
