@@ -212,7 +212,7 @@ impl Study {
         complete(&mut table)?;
         let preset = table.get("preset").and_then(Value::as_str).unwrap_or("small-block");
         let config = TrainConfig::from_preset(preset).and_then(|config| config.with(&table));
-        let config = config.map_err(|error| error.to_string())?;
+        let config = config.map_err(|error| crate::error::key_and_cause(&error))?;
         let vocab = vocab_size(&config.tokenizer).unwrap_or_else(|| config.model.vocab_size());
         let model = shape.model(vocab, config.context)?;
         let model =
