@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use block_transformer_files::nearest;
-use serde::Deserialize;
 use toml::Value;
 
 use crate::claim::{Claim, Where};
@@ -37,7 +36,7 @@ const MEASURED: [Values; 6] = [
     Values {
         measurement: "needle",
         numbers: &["acc", "guessing", "nats", "by_length", "by_depth"],
-        lists: &["cells", "lines"],
+        lists: &["cells"],
     },
     // their values have names of the declaration
     Values { measurement: "tasks", numbers: &[], lists: &[] },
@@ -67,24 +66,6 @@ const TRAINED: Values = Values {
 enum Kind {
     Number,
     List,
-}
-
-/// The keys of a figure that name metrics and axes.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct FigureKeys {
-    name: String,
-    x: Option<String>,
-    y: String,
-    #[serde(default)]
-    series: Vec<String>,
-    note: Option<String>,
-}
-
-/// The figures of a declaration.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(crate) struct FigureTables {
-    #[serde(default)]
-    figure: Vec<FigureKeys>,
 }
 
 impl Study {
@@ -196,9 +177,9 @@ impl Study {
     }
 
     fn check_figures(&self) -> Result<(), String> {
-        for (i, figure) in self.drawn.figure.iter().enumerate() {
+        for (i, figure) in self.figures.iter().enumerate() {
             let name = &figure.name;
-            if self.drawn.figure[..i].iter().any(|other| other.name == *name) {
+            if self.figures[..i].iter().any(|other| other.name == *name) {
                 return Err(format!("figure {name}: another figure has this name"));
             }
             let at = |key: &str| {

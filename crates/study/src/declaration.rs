@@ -7,7 +7,6 @@ use block_transformer_files::read_text_up_to;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::check::FigureTables;
 use crate::claim::Claim;
 use crate::error::StudyError;
 use crate::figure::Figure;
@@ -73,9 +72,6 @@ pub struct Study {
     pub(crate) figures: Vec<Figure>,
     #[serde(default, rename = "claim")]
     pub(crate) claims: Vec<Claim>,
-    /// The names in the figures, which are checked.
-    #[serde(skip)]
-    pub(crate) drawn: FigureTables,
     #[serde(skip)]
     pub(crate) common: Common,
 }
@@ -182,11 +178,9 @@ impl Study {
             reason: reason.trim_end().into(),
         };
         let study = toml::from_str::<Self>(text).map_err(|error| invalid(error.to_string()))?;
-        let drawn = toml::from_str::<FigureTables>(text);
-        let drawn = drawn.map_err(|error| invalid(error.to_string()))?;
         let common = toml::from_str::<Common>(COMMON);
         let common = common.map_err(|error| invalid(format!("common.toml: {error}")))?;
-        Ok(Self { name: name.into(), origin: origin.into(), common, drawn, ..study })
+        Ok(Self { name: name.into(), origin: origin.into(), common, ..study })
     }
 
     /// The error about the declaration.

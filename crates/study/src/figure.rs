@@ -19,9 +19,9 @@ pub(crate) struct Figure {
     pub name: String,
     pub title: String,
     /// A metric, or an axis as `axis.NAME`. Without it, `y` is a list by place or position.
-    x: Option<String>,
+    pub x: Option<String>,
     /// A metric.
-    y: String,
+    pub y: String,
     x_label: String,
     y_label: String,
     #[serde(default)]
@@ -30,9 +30,9 @@ pub(crate) struct Figure {
     y_scale: Scale,
     /// Axes whose values distinguish lines.
     #[serde(default)]
-    series: Vec<String>,
+    pub series: Vec<String>,
     /// An axis whose values are written beside the points.
-    note: Option<String>,
+    pub note: Option<String>,
     /// Whether points of a series are joined by a line.
     #[serde(default)]
     joined: bool,
@@ -289,12 +289,6 @@ impl Figure {
             Some((size, (*model.values.get(x)?, *model.values.get(y)?)))
         };
         of_family.filter_map(point).collect()
-    }
-
-    /// The metrics on its axes.
-    #[cfg(test)]
-    pub(crate) fn metrics(&self) -> impl Iterator<Item = &str> {
-        self.x.as_deref().into_iter().chain([&*self.y])
     }
 
     /// Whether published values are drawn in it.
