@@ -213,11 +213,11 @@ fn a_misspelt_declaration_is_an_error_of_every_command() {
     let dir = with_text();
     let dir = dir.path();
     let claim = "[[claim]]\nclaim = \"c\"\ntest = \"rises\"\nmetric = \"train.train_loss\"";
-    std::fs::write(dir.join("own.toml"), format!("{UPTRAINED}{claim}\naxis = \"widht\"")).unwrap();
+    std::fs::write(dir.join("own.toml"), format!("{UPTRAINED}{claim}\naxis = \"height\"")).unwrap();
     std::fs::write(dir.join("ledger.jsonl"), "").unwrap();
     for flags in ["--corpus text.txt", "--plan --flops 1e9", "--figures-only"] {
         let line = format!("study own.toml --ledger ledger.jsonl {flags}");
-        fails(dir, &line, &["own.toml: claim \"c\": axis", "widht", "layers, start, width"]);
+        fails(dir, &line, &["own.toml: claim \"c\": axis", "height", "layers, start, width"]);
     }
     assert!(!dir.join("runs").exists());
     // nor is anything trained whose measurement lacks a text
@@ -281,7 +281,7 @@ fn mistakes_are_named_with_their_remedy() {
     }
     assert!(!dir.join("runs/studies/reports").exists());
     for (line, says) in [
-        ("study toy --skip decod", &["decod", "--skip", "loss, position, needle"][..]),
+        ("study toy --skip shouting", &["shouting", "--skip", "loss, position, needle"][..]),
         ("study toy --figures-only --only x", &["--figures-only", "--only"]),
         ("study toy --plan --flops nan", &["--flops", "above 0"]),
         ("study toy --plan --flops 0", &["--flops", "above 0"]),

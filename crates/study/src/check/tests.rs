@@ -2,7 +2,6 @@ use serde_json::json;
 
 use super::*;
 use crate::declaration::RATES;
-use crate::figure::Figure;
 use crate::ledger::Row;
 
 const STUDY: &str = r#"
@@ -48,7 +47,7 @@ fn a_name_that_nothing_has_is_an_error_with_its_key() {
     for (labels, says) in [
         (format!("{a}\n{b}\nfactr = 3"), &["claim \"c\"", "factr"][..]),
         (format!("{a}\n{b}\nmetrik = 3"), &["metrik"]),
-        (format!("a = {{ famly = \"block\" }}\n{b}"), &["claim \"c\": a: no grid has", "famly"]),
+        (format!("a = {{ tribe = \"block\" }}\n{b}"), &["claim \"c\": a: no grid has", "tribe"]),
         (
             format!("{a}\nb = {{ family = \"blok\" }}"),
             &["claim \"c\": b:", "blok", "block, megabyte, vanilla"],
@@ -58,7 +57,10 @@ fn a_name_that_nothing_has_is_an_error_with_its_key() {
     ] {
         is_wrong(&format!("{BELOW}{labels}"), says);
     }
-    is_wrong(&format!("{RISES}axis = \"sise\""), &["claim \"c\": axis", "sise", "family, size"]);
+    is_wrong(
+        &format!("{RISES}axis = \"height\""),
+        &["claim \"c\": axis", "height", "family, size"],
+    );
     let lowest = RISES.replace("rises", "lowest");
     is_wrong(&format!("{lowest}axis = \"size\"\nvalue = \"zz\""), &["value: no run has", "zz"]);
     let equal = BELOW.replace("below", "equal-loss");
@@ -88,8 +90,8 @@ fn a_metric_is_a_value_of_a_declared_measurement() {
         ("x = \"axis.nope\"\ny = \"loss.nats\"", "figure f: x = \"axis.nope\": no grid has"),
         ("x = \"axis.size\"\ny = \"loss.by_place\"", "figure f: y = \"loss.by_place\""),
         ("y = \"loss.nats\"", "it has by_place, by_position"),
-        ("y = \"loss.by_place\"\nseries = [\"sise\"]", "figure f: series: no grid has"),
-        ("y = \"loss.by_place\"\nnote = \"sise\"", "figure f: note: no grid has"),
+        ("y = \"loss.by_place\"\nseries = [\"height\"]", "figure f: series: no grid has"),
+        ("y = \"loss.by_place\"\nnote = \"height\"", "figure f: note: no grid has"),
     ] {
         is_wrong(&format!("{FIGURE}{keys}"), &[says]);
     }
@@ -102,7 +104,7 @@ fn a_scale_a_measurement_and_a_value_must_be_known() {
     is_wrong("[scale.cpuu]", &["scale.cpuu: there is no such scale", "cpu, gpu, paper"]);
     is_wrong("los = {}", &["measure.los: there is no such measurement"]);
     is_wrong("[scale.gpu.measure]\nlos = {}", &["scale.gpu.measure.los"]);
-    is_wrong("[values.sise.xs]", &["values.sise: no grid has the axis"]);
+    is_wrong("[values.height.xs]", &["values.height: no grid has the axis"]);
     is_wrong("[scale.cpu.values.size.huge]", &["scale.cpu.values.size.\"huge\": no grid has"]);
     let wrong = |from: &str, to: &str, says: &str| {
         let error = checked(&STUDY.replacen(from, to, 1)).unwrap_err().to_string();
