@@ -61,7 +61,17 @@ fn ten_kills_change_no_byte_of_ledger_and_figures() {
     for (i, (straight, killed)) in
         results(dir, "straight").iter().zip(results(dir, "killed")).enumerate()
     {
-        assert!(*straight == killed, "file {i} differs");
+        let lines = |bytes: &[u8]| {
+            String::from_utf8_lossy(bytes).lines().map(String::from).collect::<Vec<_>>()
+        };
+        let (ours, theirs) = (lines(straight), lines(&killed));
+        let other = ours.iter().zip(&theirs).find(|(a, b)| a != b);
+        assert!(
+            *straight == killed,
+            "file {i} differs ({} and {} lines): {other:?}",
+            ours.len(),
+            theirs.len()
+        );
     }
 }
 
