@@ -187,6 +187,11 @@ impl Claim {
         }
     }
 
+    /// Whether it compares at equal loss.
+    pub(crate) fn is_of_equal_loss(&self) -> bool {
+        matches!(self.test, Test::EqualLoss { .. })
+    }
+
     /// The factor of a comparison of speeds.
     pub(crate) fn factor(&self) -> Option<f64> {
         match &self.test {
@@ -297,8 +302,16 @@ impl Claim {
         let models = |of: &Where| -> Vec<Measured> {
             let points = view.points.iter().filter(|point| point.fits(of));
             let model = |point: &Point| {
-                let (loss, speed) = (view.mean(point, loss)?, view.mean(point, &self.metric)?);
-                Some(Measured { loss, speed: speed.value })
+                let (loss, speed) =
+                    (view.mean(point, loss)?, view.mean(point, &self.metric)?.value);
+                // a measurement in rounds has the values of the slowest and the fastest beside it
+                let parent = self.metric.rsplit_once('.').map_or("", |(parent, _)| parent);
+                let round = |name: &str| view.mean(point, &format!("{parent}.{name}"));
+                let rounds = match (round("min"), round("max")) {
+                    (Some(min), Some(max)) => (min.value, max.value),
+                    _ => (speed, speed),
+                };
+                Some(Measured { loss, speed, rounds })
             };
             points.filter_map(model).collect()
         };

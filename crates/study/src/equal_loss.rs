@@ -2,12 +2,19 @@
 
 use crate::points::Mean;
 
-/// A model: its loss with its interval, and its speed.
+/// A model: its loss with its interval, and its speed with the slowest and the fastest round.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Measured {
     pub loss: Mean,
     pub speed: f64,
+    pub rounds: (f64, f64),
 }
+
+/// A speed of a model.
+type Speed = fn(&Measured) -> f64;
+const MEDIAN: Speed = |model| model.speed;
+const SLOWEST: Speed = |model| model.rounds.0;
+const FASTEST: Speed = |model| model.rounds.1;
 
 /// The ratio of speeds at equal loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,7 +26,7 @@ pub(crate) enum Ratio {
         /// The ratio in the middle of the range.
         middle: f64,
         /// The smallest and largest ratio over the losses in common, as measured and with both curves moved by the
-        /// intervals of their losses.
+        /// intervals of their losses, between the slowest round of one and the fastest of the other.
         range: (f64, f64),
         /// Whether the curves have losses in common however they are moved. If not, the ratio can be anything.
         is_bounded: bool,
@@ -44,7 +51,7 @@ pub(crate) fn ratio(a: &[Measured], b: &[Measured]) -> Option<Ratio> {
     }
     let halves =
         [a, b].map(|models| models.iter().filter_map(|model| model.loss.half).fold(0.0, f64::max));
-    let [a_curve, b_curve] = [a, b].map(|models| curve(models, 0.0));
+    let [a_curve, b_curve] = [a, b].map(|models| curve(models, 0.0, MEDIAN));
     let ranges = [&a_curve, &b_curve].map(|curve| (curve[0].0, curve[curve.len() - 1].0));
     let (low, high) = common(&a_curve, &b_curve);
     if low > high {
@@ -54,15 +61,17 @@ pub(crate) fn ratio(a: &[Measured], b: &[Measured]) -> Option<Ratio> {
     let mut range = (f64::INFINITY, f64::NEG_INFINITY);
     let mut is_bounded = true;
     for moved in [[0.0, 0.0], [of_a, -of_b], [-of_a, of_b]] {
-        let (a, b) = (curve(a, moved[0]), curve(b, moved[1]));
-        let (low, high) = common(&a, &b);
-        is_bounded &= low <= high;
-        // none if the moved curves have no loss in common
-        let between = (0..=LEVELS).map(|i| low + (high - low) * i as f64 / LEVELS as f64);
-        let own = a.iter().chain(&b).map(|&(loss, _)| loss);
-        for loss in between.chain(own).filter(|loss| (low..=high).contains(loss)) {
-            let ratio = interpolated(&a, loss) / interpolated(&b, loss);
-            range = (range.0.min(ratio), range.1.max(ratio));
+        for (of_a, of_b) in [(SLOWEST, FASTEST), (FASTEST, SLOWEST)] {
+            let (a, b) = (curve(a, moved[0], of_a), curve(b, moved[1], of_b));
+            let (low, high) = common(&a, &b);
+            is_bounded &= low <= high;
+            // none if the moved curves have no loss in common
+            let between = (0..=LEVELS).map(|i| low + (high - low) * i as f64 / LEVELS as f64);
+            let own = a.iter().chain(&b).map(|&(loss, _)| loss);
+            for loss in between.chain(own).filter(|loss| (low..=high).contains(loss)) {
+                let ratio = interpolated(&a, loss) / interpolated(&b, loss);
+                range = (range.0.min(ratio), range.1.max(ratio));
+            }
         }
     }
     let with_intervals =
@@ -78,9 +87,9 @@ fn common(a: &[(f64, f64)], b: &[(f64, f64)]) -> (f64, f64) {
 }
 
 /// Loss and logarithm of the speed, by loss, with the losses moved by `moved`.
-fn curve(models: &[Measured], moved: f64) -> Vec<(f64, f64)> {
+fn curve(models: &[Measured], moved: f64, speed: Speed) -> Vec<(f64, f64)> {
     let mut curve: Vec<(f64, f64)> =
-        models.iter().map(|model| (model.loss.value + moved, model.speed.ln())).collect();
+        models.iter().map(|model| (model.loss.value + moved, speed(model).ln())).collect();
     curve.sort_by(|a, b| a.0.total_cmp(&b.0));
     curve
 }
@@ -98,8 +107,11 @@ mod tests {
     use super::*;
 
     fn models(points: &[(f64, f64)], half: Option<f64>) -> Vec<Measured> {
-        let one =
-            |&(value, speed): &(f64, f64)| Measured { loss: Mean { value, count: 2, half }, speed };
+        let one = |&(value, speed): &(f64, f64)| Measured {
+            loss: Mean { value, count: 2, half },
+            speed,
+            rounds: (speed, speed),
+        };
         points.iter().map(one).collect()
     }
 
@@ -114,6 +126,13 @@ mod tests {
         assert_eq!(losses, (2.5, 3.0));
         for found in [middle, range.0, range.1] {
             assert!((found - 4.0).abs() < 1e-9, "{found}");
+        }
+        // rounds of half and twice the speed
+        let mut spread = fast.clone();
+        spread.iter_mut().for_each(|model| model.rounds = (model.speed / 2.0, model.speed * 2.0));
+        let Some(Ratio::Found { middle, range, .. }) = ratio(&spread, &slow) else { panic!() };
+        for (found, expected) in [(middle, 4.0), (range.0, 2.0), (range.1, 8.0)] {
+            assert!((found - expected).abs() < 1e-9, "{found}");
         }
         // an interval of 0.1 on both sides is 0.2 of a decade
         let [slow, fast] = [slow, fast].map(|mut models| {

@@ -53,6 +53,12 @@ impl Study {
             text += &row(cells.map(String::as_str));
             claims.push((claim.claim.clone(), verdict.confidence));
         }
+        if self.claims.iter().any(crate::claim::Claim::is_of_equal_loss) {
+            text += "\nAt equal loss: a number is the ratio in the middle of the losses that both families reach. Its range goes from \
+                     the smallest to the largest ratio over these losses, with the losses of one family moved up and those of the other \
+                     moved down by the largest interval of a loss, and the reverse, and between the slowest round of one and the fastest \
+                     of the other.\n";
+        }
         text += &self.deviations(&view);
         let mut figures = Vec::new();
         let mut has_published = false;
