@@ -17,7 +17,8 @@ pub(super) fn print(event: &StudyEvent) {
         StudyEvent::Measured(row) => {
             let values = row.values.as_object().into_iter().flatten();
             let numbers = values.filter_map(|(name, value)| {
-                let value = value.as_f64()?;
+                // a speed of decoding is a table of its rounds
+                let value = value.as_f64().or_else(|| value.get("rate")?.as_f64())?;
                 Some(if value.abs() < 1e4 {
                     format!("{name} {value:.4}")
                 } else {
