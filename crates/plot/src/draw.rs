@@ -20,14 +20,15 @@ const LEGEND: [u32; 2] = [250, 430];
 const LETTER: u32 = 8;
 const LEGEND_MARK: u32 = 70;
 const FONT_FILE: &[u8] = include_bytes!("../fonts/Ubuntu-Light.ttf");
-/// Colours that can be told apart in print and by the colour-blind (Okabe and Ito).
-const COLOURS: [RGBColor; 6] = [
+/// Colours that can be told apart in print and by the colour-blind (Okabe and Ito), and grey.
+const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(86, 180, 233),
     RGBColor(230, 159, 0),
+    RGBColor(110, 110, 110),
 ];
 /// Radius of a mark without a line.
 const MARK: i32 = 5;
