@@ -61,8 +61,8 @@ pub(crate) fn ratio(a: &[Measured], b: &[Measured]) -> Option<Ratio> {
     let mut range = (f64::INFINITY, f64::NEG_INFINITY);
     let mut is_bounded = true;
     for moved in [[0.0, 0.0], [of_a, -of_b], [-of_a, of_b]] {
-        for (of_a, of_b) in [(SLOWEST, FASTEST), (FASTEST, SLOWEST)] {
-            let (a, b) = (curve(a, moved[0], of_a), curve(b, moved[1], of_b));
+        for (speed_a, speed_b) in [(SLOWEST, FASTEST), (FASTEST, SLOWEST)] {
+            let (a, b) = (curve(a, moved[0], speed_a), curve(b, moved[1], speed_b));
             let (low, high) = common(&a, &b);
             is_bounded &= low <= high;
             // none if the moved curves have no loss in common

@@ -23,30 +23,30 @@ impl Study {
         if only.is_empty() {
             return Ok(runs.to_vec());
         }
-        let mut ids = BTreeSet::new();
+        let mut names = BTreeSet::new();
         for name in only {
             let fits = |run: &&Run| run.id == *name || run.name() == *name;
             let found = runs.iter().filter(fits).collect::<Vec<_>>();
             if found.is_empty() {
-                let names: Vec<String> = runs.iter().map(Run::name).collect();
-                let nearest = nearest(name, names.iter().map(String::as_str)).unwrap_or_default();
+                let known: Vec<String> = runs.iter().map(Run::name).collect();
+                let nearest = nearest(name, known.iter().map(String::as_str)).unwrap_or_default();
                 return Err(StudyError::NoRun {
                     study: self.name.clone(),
                     name: name.clone(),
                     nearest: nearest.to_string(),
                 });
             }
-            ids.extend(found.into_iter().map(|run| run.name()));
+            names.extend(found.into_iter().map(|run| run.name()));
         }
         // a run comes after the one that it begins with
         let mut sources = BTreeSet::new();
         for run in runs.iter().rev() {
-            if ids.contains(&run.name()) || sources.contains(&run.id) {
-                ids.insert(run.name());
+            if names.contains(&run.name()) || sources.contains(&run.id) {
+                names.insert(run.name());
                 sources.extend(run.from.clone());
             }
         }
-        Ok(runs.iter().filter(|run| ids.contains(&run.name())).cloned().collect())
+        Ok(runs.iter().filter(|run| names.contains(&run.name())).cloned().collect())
     }
 
     /// Checks that the ledger holds a measurement of the study at a scale.
